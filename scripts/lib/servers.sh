@@ -87,7 +87,7 @@ build_from_source() {
 
 debian_mirror() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || return 1
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } |
         grep -oE '^(deb|URIs:).*https?://[^ ]+/debian/?( |$)' | grep -oE 'https?://[^ ]+' | head -1 | grep .
 }
 

@@ -1,0 +1,76 @@
+"""The fixtures of the cluster tests, and what a failing test shows."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness import Cluster, Database, Server
+from harness.cluster import LIVE
+
+
+def _destroy_all() -> None:
+    for cluster in [*LIVE]:
+        cluster.destroy()
+
+
+atexit.register(_destroy_all)
+# Being told to stop is an ordinary end too: servers must not outlive the tests.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@pytest.fixture(scope="session")
+def server() -> Server:
+    """The PostgreSQL that is tested: PG=16 in the environment picks the major."""
+    return Server()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(server: Server) -> Iterator[Cluster]:
+    """One server for all tests that don't crash it and don't change its settings; they take `db`."""
+    with Cluster(server=server) as cluster:
+        yield cluster
+
+
+_numbers = iter(range(1, 1_000_000))
+
+
+@pytest.fixture
+def db(shared_cluster: Cluster) -> Iterator[Database]:
+    """A database of the test's own in the shared server, with the extension."""
+    name = f"test_{next(_numbers)}"
+    shared_cluster.sql(f"CREATE DATABASE {name}")
+    database = shared_cluster.database(name)
+    database.sql("CREATE EXTENSION backfill")
+    yield database
+    shared_cluster.close_connections()
+    shared_cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def new_cluster(server: Server) -> Iterator[Callable[..., Cluster]]:
+    """Makes servers of the test's own, `new_cluster(preload=False, conf={"wal_level": "logical"})`; all end with it."""
+    made: list[Cluster] = []
+
+    def make(**options: Any) -> Cluster:
+        cluster = Cluster(server=server, **options)
+        made.append(cluster)
+        return cluster.__enter__()
+
+    yield make
+    for cluster in reversed(made):
+        cluster.destroy()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failing test shows the end of its servers' logs."""
+    report = yield
+    if report.failed:
+        for cluster in LIVE:
+            report.sections.append((f"log of the server in {cluster.folder}", cluster.log_tail()))
+    return report
