@@ -59,3 +59,16 @@ elif [ "$(id -u)" = 0 ] || [ -n "${HOME:-}" ]; then
     PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 fi
 export PATH
+
+# Whoever installs into a private copy holds it alone until the script ends; the tests on servers hold it shared.
+lock_server() {
+    exec 8>>"$BACKFILL_CACHE/pg/.lock-$1"
+    flock --nonblock 8 || { say "waiting for others who use PostgreSQL $1" && flock 8; }
+}
+
+# A server that still runs keeps the library that it has mapped: it gets a new file, not new bytes in the old one.
+remove_extension() {
+    local pg_config
+    pg_config=$(pg_config_of "$1")
+    rm -f "$("$pg_config" --pkglibdir)/backfill.so" "$("$pg_config" --sharedir)"/extension/backfill[-.]*
+}

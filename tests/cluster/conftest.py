@@ -26,7 +26,9 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 @pytest.fixture(scope="session")
 def server() -> Server:
     """The PostgreSQL that is tested: PG=16 in the environment picks the major."""
-    return Server()
+    found = Server()
+    found.hold()
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import subprocess
@@ -19,14 +20,22 @@ class Server:
             [REPOSITORY / "scripts" / "pg-config", *wanted], stdout=subprocess.PIPE, text=True, check=True
         )
         self.pg_config = found.stdout.strip()
-        self.bindir = Path(self._ask("--bindir"))
-        self.major = int(self._ask("--version").split()[1].split(".")[0])
+        self.bindir = Path(self.ask("--bindir"))
+        self.major = int(self.ask("--version").split()[1].split(".")[0])
+
+    def hold(self) -> None:
+        """Keeps others from installing into this copy until this process ends; waits for one who is at it."""
+        lock = Path(self.pg_config).parents[2] / f".lock-{self.major}"
+        # Kept open, and by no child of ours: a server that outlives us must not hold it.
+        self._lock = lock.open("a")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def program(self, name: str) -> str:
         """The full path of a program of this major."""
         return str(self.bindir / name)
 
-    def _ask(self, option: str) -> str:
+    def ask(self, option: str) -> str:
+        """What pg_config answers to an option."""
         return subprocess.run([self.pg_config, option], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
