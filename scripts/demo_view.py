@@ -82,7 +82,9 @@ class View:
     def sql(self, statement: str) -> None:
         """A statement that is run now."""
         if self.console.is_terminal:
-            shown = Syntax(statement.strip(), "postgresql", background_color="default", word_wrap=True)
+            shown = Syntax(
+                statement.strip(), "postgresql", theme="ansi_dark", background_color="default", word_wrap=True
+            )
         else:
             shown = Text(statement.strip())
         self.console.print(Padding(shown, (0, 0, 0, 4)))
@@ -133,4 +135,7 @@ def _display(now: Progress) -> Group:
     bar = ProgressBar(
         total=100, completed=now.percent or 0, pulse=now.percent is None, complete_style=colour, finished_style=colour
     )
-    return Group(Text(), head, bar, foot)
+    # A bar by itself ends without a new line.
+    line = Table.grid(expand=True)
+    line.add_row(bar)
+    return Group(Text(), head, line, foot)
