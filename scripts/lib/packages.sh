@@ -15,6 +15,7 @@ missing_tools() {
     for tool in gcc make pkg-config clang python3 flock:util-linux; do
         command -v "${tool%%:*}" >/dev/null || echo "${tool##*:}"
     done
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
     has_libclang || echo libclang-dev
     has_venv || echo python3-venv
     [ "$(pgrx_version)" = "$PGRX_VERSION" ] || has_openssl_headers || echo libssl-dev
