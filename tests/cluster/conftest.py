@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ def _destroy_all() -> None:
 
 atexit.register(_destroy_all)
 # Being told to stop is an ordinary end too: servers must not outlive the tests.
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to stop", returncode=143))
 
 
 @pytest.fixture(scope="session")
