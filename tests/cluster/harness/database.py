@@ -34,7 +34,7 @@ class Database:
         return connection
 
     def sql(self, query: str, params: Sequence[Any] | None = None, *, user: str = "postgres") -> list[tuple[Any, ...]]:
-        """Runs statements on a connection of its own, each committed; returns the rows of the last one."""
+        """Runs statements on a connection of its own, several in one transaction; returns the rows of the last one."""
         with psycopg.connect(self.dsn(user), autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(query, params)
             while cursor.nextset():
