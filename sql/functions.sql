@@ -1,0 +1,77 @@
+-- The functions that users call, and three that the views use.
+
+CREATE FUNCTION backfill.define(
+    relation     regclass,
+    set_clause   text,
+    where_clause text  DEFAULT NULL,
+    name         text  DEFAULT NULL,
+    options      jsonb DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'define_wrapper';
+COMMENT ON FUNCTION backfill.define IS 'Checks and stores a backfill without starting it; the caller becomes its owner. Returns the job''s id.';
+
+CREATE FUNCTION backfill.start(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    set_clause   text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'start_wrapper';
+COMMENT ON FUNCTION backfill.start IS 'Starts a backfill at commit: the one given by set_clause, or the table''s one pending definition. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.pause(job_id bigint) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_wrapper';
+COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. Returns the state that results.';
+
+CREATE FUNCTION backfill.resume(job_id bigint) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_wrapper';
+COMMENT ON FUNCTION backfill.resume IS 'Lets a paused or failed job, or a running one that has lost its worker, go on from its checkpoint. Returns the state that results.';
+
+CREATE FUNCTION backfill.cancel(job_id bigint, now boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'cancel_wrapper';
+COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. Returns the state that results.';
+
+CREATE FUNCTION backfill.pause_all() RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pause_all_wrapper';
+COMMENT ON FUNCTION backfill.pause_all IS 'Pauses every running job that the caller may act on. Returns how many.';
+
+CREATE FUNCTION backfill.resume_all() RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'resume_all_wrapper';
+COMMENT ON FUNCTION backfill.resume_all IS 'Resumes every paused job that the caller may act on. Returns how many.';
+
+CREATE FUNCTION backfill.alter(
+    job_id     bigint,
+    batch_size integer DEFAULT NULL,
+    sleep_ms   integer DEFAULT NULL,
+    options    jsonb   DEFAULT '{}'
+) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'alter_wrapper';
+COMMENT ON FUNCTION backfill.alter IS 'Changes the pace of a job, in force with its next batch. What is NULL or absent stays.';
+
+CREATE FUNCTION backfill.forget(job_id bigint) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_wrapper';
+COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is recorded of it';
+
+CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. Not within a transaction block.';
+
+CREATE FUNCTION backfill.state_of(
+    wish text, attempt integer, outcome text, outcome_attempt integer, live boolean,
+    system_identifier bigint, database_oid bigint
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'state_of_wrapper';
+COMMENT ON FUNCTION backfill.state_of IS 'Internal: derives a job''s state for backfill.progress';
+
+CREATE FUNCTION backfill.waiting_for(
+    state text, job_id bigint, workers integer, system_identifier bigint, database_oid bigint
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'waiting_for_wrapper';
+COMMENT ON FUNCTION backfill.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';
+
+CREATE FUNCTION backfill.visible_job(job_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_job_wrapper';
+COMMENT ON FUNCTION backfill.visible_job IS 'Internal: the id given, if it is a job that the caller may see; else an error';

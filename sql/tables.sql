@@ -1,0 +1,147 @@
+-- The extension's tables. Nobody but its owner has rights on them: users see the views.
+--
+-- What users write (job) and what workers write (slice, checkpoint, outcome) is kept apart, so
+-- that a control call in an open transaction never holds up a batch. Events are only inserted.
+
+CREATE TABLE backfill.job (
+    id                bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name              text        CHECK (name <> '' AND octet_length(name) <= 63),
+    relation          regclass    NOT NULL,
+    owner             regrole     NOT NULL,
+    login             regrole     NOT NULL,
+    set_clause        text        NOT NULL,
+    where_clause      text,
+    set_columns       text[]      NOT NULL,
+    key_columns       text[]      NOT NULL,
+    options           jsonb       NOT NULL DEFAULT '{}',
+    session           jsonb       NOT NULL,
+    batch_size        integer     NOT NULL CHECK (batch_size BETWEEN 1 AND 1000000),
+    sleep_ms          integer     NOT NULL CHECK (sleep_ms BETWEEN 0 AND 86400000),
+    wish              text        NOT NULL CHECK (wish IN ('define', 'run', 'pause', 'cancel')),
+    attempt           integer     NOT NULL DEFAULT 0,
+    version           bigint      NOT NULL DEFAULT 1,
+    system_identifier bigint,
+    database_oid      bigint,
+    defined_at        timestamptz NOT NULL DEFAULT now(),
+    started_at        timestamptz,
+    wished_at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX job_owner_name ON backfill.job (owner, name);
+CREATE INDEX job_relation ON backfill.job (relation);
+COMMENT ON TABLE backfill.job IS 'What users define and wish: one row per job. Written by their calls only; workers read it.';
+COMMENT ON COLUMN backfill.job.id IS 'The job''s id, as given by backfill.define and backfill.start';
+COMMENT ON COLUMN backfill.job.name IS 'Name that makes define and start repeatable; unique per owner';
+COMMENT ON COLUMN backfill.job.relation IS 'The table that is walked';
+COMMENT ON COLUMN backfill.job.owner IS 'The role that defined the job; its rights are used by every batch';
+COMMENT ON COLUMN backfill.job.login IS 'The role that had logged in; the worker''s session belongs to it where the owner may not log in';
+COMMENT ON COLUMN backfill.job.set_clause IS 'The SET list of the UPDATE';
+COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause of the UPDATE, if any';
+COMMENT ON COLUMN backfill.job.set_columns IS 'The columns that the SET list writes';
+COMMENT ON COLUMN backfill.job.key_columns IS 'The columns that order the walk';
+COMMENT ON COLUMN backfill.job.options IS 'The options of the call';
+COMMENT ON COLUMN backfill.job.session IS 'Settings of the defining session that can change what the clauses mean; in force in every batch';
+COMMENT ON COLUMN backfill.job.batch_size IS 'Rows per commit, at most';
+COMMENT ON COLUMN backfill.job.sleep_ms IS 'Pause between two commits, in milliseconds';
+COMMENT ON COLUMN backfill.job.wish IS 'What the last call wants: define, run, pause or cancel';
+COMMENT ON COLUMN backfill.job.attempt IS 'How often the job was started or resumed';
+COMMENT ON COLUMN backfill.job.version IS 'Counts the changes of this row';
+COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was started in';
+COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in';
+COMMENT ON COLUMN backfill.job.defined_at IS 'When the job was defined';
+COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
+COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';
+
+CREATE TABLE backfill.slice (
+    job_id             bigint  NOT NULL,
+    no                 integer NOT NULL,
+    last_key           text[]  NOT NULL,
+    key_columns        text[]  NOT NULL,
+    collation_versions text[]  NOT NULL,
+    PRIMARY KEY (job_id, no)
+);
+COMMENT ON TABLE backfill.slice IS 'The parts of a walk. Written once, by the worker''s first transaction.';
+COMMENT ON COLUMN backfill.slice.job_id IS 'The job';
+COMMENT ON COLUMN backfill.slice.no IS 'Number of the slice within its job';
+COMMENT ON COLUMN backfill.slice.last_key IS 'The last key that the first transaction saw; rows beyond it are not chased';
+COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that the keys of this slice consist of';
+COMMENT ON COLUMN backfill.slice.collation_versions IS 'Versions of the collations that the keys are ordered by; empty text where there is none';
+
+CREATE TABLE backfill.checkpoint (
+    job_id          bigint           NOT NULL,
+    slice           integer          NOT NULL,
+    seq             bigint           NOT NULL,
+    epoch           bigint           NOT NULL,
+    key             text[],
+    rows_done       bigint           NOT NULL,
+    rows_updated    bigint           NOT NULL,
+    rows_total      bigint,
+    percent         real,
+    past_estimate   boolean          NOT NULL,
+    rows_per_second double precision,
+    at              timestamptz      NOT NULL,
+    PRIMARY KEY (job_id, slice, seq)
+);
+COMMENT ON TABLE backfill.checkpoint IS 'Where a slice stands. Each batch inserts a row and deletes its predecessor, in its own transaction; never updated in place, so that an old snapshot elsewhere cannot slow it down.';
+COMMENT ON COLUMN backfill.checkpoint.job_id IS 'The job';
+COMMENT ON COLUMN backfill.checkpoint.slice IS 'The slice';
+COMMENT ON COLUMN backfill.checkpoint.seq IS 'Counts the checkpoints; the greatest is in force';
+COMMENT ON COLUMN backfill.checkpoint.epoch IS 'Fencing: counts the workers that have held the slice; only the last may write';
+COMMENT ON COLUMN backfill.checkpoint.key IS 'Everything up to this key is done; NULL before the first batch';
+COMMENT ON COLUMN backfill.checkpoint.rows_done IS 'Rows passed';
+COMMENT ON COLUMN backfill.checkpoint.rows_updated IS 'Rows changed';
+COMMENT ON COLUMN backfill.checkpoint.rows_total IS 'Estimate of the rows of the walk';
+COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage shown so far';
+COMMENT ON COLUMN backfill.checkpoint.past_estimate IS 'Whether more rows were met than estimated';
+COMMENT ON COLUMN backfill.checkpoint.rows_per_second IS 'Rows per second over the last minute of running';
+COMMENT ON COLUMN backfill.checkpoint.at IS 'When the batch committed, nearly';
+
+CREATE TABLE backfill.outcome (
+    job_id   bigint      PRIMARY KEY,
+    outcome  text        NOT NULL CHECK (outcome IN ('completed', 'failed', 'cancelled')),
+    attempt  integer     NOT NULL,
+    at       timestamptz NOT NULL,
+    sqlstate text,
+    message  text,
+    detail   text,
+    hint     text,
+    context  text,
+    batch    text
+);
+COMMENT ON TABLE backfill.outcome IS 'How a job''s last worker ended it. Written by workers only.';
+COMMENT ON COLUMN backfill.outcome.job_id IS 'The job';
+COMMENT ON COLUMN backfill.outcome.outcome IS 'completed, failed or cancelled';
+COMMENT ON COLUMN backfill.outcome.attempt IS 'The attempt that ended so; a failure counts for its attempt only';
+COMMENT ON COLUMN backfill.outcome.at IS 'When';
+COMMENT ON COLUMN backfill.outcome.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN backfill.outcome.message IS 'Message of the error';
+COMMENT ON COLUMN backfill.outcome.detail IS 'Detail of the error';
+COMMENT ON COLUMN backfill.outcome.hint IS 'Hint of the error';
+COMMENT ON COLUMN backfill.outcome.context IS 'Context of the error';
+COMMENT ON COLUMN backfill.outcome.batch IS 'The range of keys that failed';
+
+CREATE TABLE backfill.event (
+    id     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id bigint      NOT NULL,
+    at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor  regrole     NOT NULL,
+    event  text        NOT NULL,
+    old    text,
+    new    text
+);
+CREATE INDEX event_job ON backfill.event (job_id, id);
+COMMENT ON TABLE backfill.event IS 'The audit trail: who did what to a job, and what the worker did. Only ever inserted into.';
+COMMENT ON COLUMN backfill.event.id IS 'Orders the events';
+COMMENT ON COLUMN backfill.event.job_id IS 'The job';
+COMMENT ON COLUMN backfill.event.at IS 'When';
+COMMENT ON COLUMN backfill.event.actor IS 'The role that acted: the caller, or the job''s owner for what its worker did';
+COMMENT ON COLUMN backfill.event.event IS 'What was done';
+COMMENT ON COLUMN backfill.event.old IS 'What was before';
+COMMENT ON COLUMN backfill.event.new IS 'What is now';
+
+SELECT pg_catalog.pg_extension_config_dump('backfill.job', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.event', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');

@@ -1,0 +1,111 @@
+-- What people and monitoring look at. A role sees its own jobs, those of roles it is a member of,
+-- and all of them as superuser or member of pg_monitor.
+
+CREATE VIEW backfill.progress WITH (security_barrier) AS
+WITH here AS (
+    SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+), live AS MATERIALIZED (
+    -- 7701: the lock that the worker of a job holds (src/pg/lock.rs)
+    SELECT (l.classid::bigint << 32) | l.objid::bigint AS job_id, pg_catalog.count(*)::integer AS workers
+    FROM pg_catalog.pg_locks l, here
+    WHERE l.locktype = 'advisory' AND l.objsubid = 7701 AND l.granted AND l.database = here.oid
+    GROUP BY 1
+)
+SELECT j.id AS job_id,
+       j.name,
+       j.relation,
+       s.state,
+       CASE WHEN s.state = 'completed' THEN 100.0 ELSE pg_catalog.round(p.percent::numeric, 1) END AS percent,
+       COALESCE(p.rows_done, 0) AS rows_done,
+       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, 0) ELSE p.rows_total END AS rows_total,
+       COALESCE(p.rows_updated, 0) AS rows_updated,
+       0::bigint AS rows_failed,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN p.past_estimate THEN interval '0'
+                 WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
+                     secs => pg_catalog.ceil(GREATEST(p.rows_total - p.rows_done, 0) / p.rows_per_second)) END
+       END AS eta,
+       j.batch_size,
+       j.sleep_ms,
+       COALESCE(l.workers, 0) AS workers,
+       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), j.system_identifier, j.database_oid) AS waiting_for,
+       CASE WHEN o.outcome = 'failed' THEN
+            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
+                 THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
+                                        E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
+                 ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
+       END AS last_error,
+       j.started_at,
+       GREATEST(p.at, o.at, j.wished_at) AS updated_at,
+       CASE WHEN s.state IN ('completed', 'failed') THEN o.at
+            WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
+       j.owner,
+       j.set_clause,
+       j.where_clause,
+       j.key_columns
+FROM backfill.job j
+LEFT JOIN backfill.outcome o ON o.job_id = j.id
+LEFT JOIN live l ON l.job_id = j.id
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.max(c.percent) AS percent,
+           pg_catalog.sum(c.rows_done)::bigint AS rows_done,
+           pg_catalog.sum(c.rows_total)::bigint AS rows_total,
+           pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
+           pg_catalog.sum(c.rows_per_second) AS rows_per_second,
+           pg_catalog.bool_or(c.past_estimate) AS past_estimate,
+           pg_catalog.max(c.at) AS at
+    FROM backfill.slice sl
+    CROSS JOIN LATERAL (
+        SELECT * FROM backfill.checkpoint k
+        WHERE k.job_id = sl.job_id AND k.slice = sl.no
+        ORDER BY k.seq DESC LIMIT 1
+    ) c
+    WHERE sl.job_id = j.id
+) p ON true
+CROSS JOIN LATERAL (
+    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
+                             j.system_identifier, j.database_oid) AS state
+) s
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.progress IS 'One row per job: its state, how far it is, how fast, and what it waits for';
+COMMENT ON COLUMN backfill.progress.job_id IS 'The job, as pause, resume, cancel and the others take it';
+COMMENT ON COLUMN backfill.progress.name IS 'The name given at define or start';
+COMMENT ON COLUMN backfill.progress.relation IS 'The table';
+COMMENT ON COLUMN backfill.progress.state IS 'pending, running, pausing, paused, cancelling, cancelled, completed or failed';
+COMMENT ON COLUMN backfill.progress.percent IS 'Share of rows passed; NULL while there is no estimate, 100 only when completed, never backwards';
+COMMENT ON COLUMN backfill.progress.rows_done IS 'Rows passed by the walk, whether or not they matched the WHERE clause';
+COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk, raised when it proves low; NULL: no estimate yet';
+COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed';
+COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error';
+COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running';
+COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet; zero: more rows than estimated were met, the end is due';
+COMMENT ON COLUMN backfill.progress.batch_size IS 'Rows per commit, at most';
+COMMENT ON COLUMN backfill.progress.sleep_ms IS 'Pause between two commits, in milliseconds';
+COMMENT ON COLUMN backfill.progress.workers IS 'Workers that hold the job now';
+COMMENT ON COLUMN backfill.progress.waiting_for IS 'What the job waits for, if it does, and what to do about it';
+COMMENT ON COLUMN backfill.progress.last_error IS 'The last failure: message, SQLSTATE, the batch''s range of keys; in full only with SELECT on the relation';
+COMMENT ON COLUMN backfill.progress.started_at IS 'When the job was started';
+COMMENT ON COLUMN backfill.progress.updated_at IS 'When the job last got further or was changed';
+COMMENT ON COLUMN backfill.progress.finished_at IS 'When the job completed, failed or was cancelled';
+COMMENT ON COLUMN backfill.progress.owner IS 'The role that defined the job and with whose rights it runs';
+COMMENT ON COLUMN backfill.progress.set_clause IS 'The SET list';
+COMMENT ON COLUMN backfill.progress.where_clause IS 'The WHERE clause, if any';
+COMMENT ON COLUMN backfill.progress.key_columns IS 'The columns that order the walk';
+
+CREATE VIEW backfill.events WITH (security_barrier) AS
+SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
+FROM backfill.event e
+JOIN backfill.job j ON j.id = e.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.events IS 'The audit trail: who did what to which job, when, and what it changed';
+COMMENT ON COLUMN backfill.events.event_id IS 'Orders the events';
+COMMENT ON COLUMN backfill.events.job_id IS 'The job';
+COMMENT ON COLUMN backfill.events.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.events.at IS 'When';
+COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner for what the worker did';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter (by calls); worker started, worker stopped, completed, failed (by the worker)';
+COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
+COMMENT ON COLUMN backfill.events.new IS 'The state or value after';

@@ -1,0 +1,82 @@
+//! `backfill.alter`: changes the pace of a job.
+
+use serde_json::Value;
+
+use super::caller::{locked_job, required};
+use super::launch;
+use super::session;
+use super::start::Pace;
+use crate::catalog::{event, job};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Options;
+use crate::job::state::State;
+use crate::pg::server;
+
+/// Changes what is given; in force with the next batch.
+pub fn alter(
+    job_id: Option<i64>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    options: Option<Value>,
+) -> Result<()> {
+    let job = locked_job(job_id, "backfill.alter()")?;
+    let change = required(options, "options")?;
+    if matches!(job.state(), State::Completed | State::Cancelled) {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "cannot alter backfill {}: it is {}",
+                job.shown(),
+                job.state()
+            ),
+        )
+        .hint("It has ended."));
+    }
+    let pace = Pace::check(
+        batch_size.unwrap_or(job.batch_size),
+        sleep_ms.unwrap_or(job.sleep_ms),
+    )?;
+    let before = &job.definition.options;
+    let after = before.altered(&change)?;
+    if after.settings != before.settings {
+        session::try_settings(&after.settings)?;
+    }
+    for (what, old, new) in differences(&job, pace, &after) {
+        event::record(
+            job.id,
+            server::current_user(),
+            &format!("alter {what}"),
+            Some(&old),
+            Some(&new),
+        )?;
+    }
+    job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &after)?;
+    launch::wake(&job, false);
+    Ok(())
+}
+
+/// What is altered, from what, to what.
+fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
+    let before = &job.definition.options;
+    let show = |limit: Option<i64>| limit.map_or("default".to_owned(), |n| n.to_string());
+    let names = |o: &Options| serde_json::to_string(&o.settings).unwrap_or_default();
+    let all = [
+        (
+            "batch_size",
+            job.batch_size.to_string(),
+            pace.batch_size.to_string(),
+        ),
+        (
+            "sleep_ms",
+            job.sleep_ms.to_string(),
+            pace.sleep_ms.to_string(),
+        ),
+        (
+            "scan_limit",
+            show(before.scan_limit),
+            show(after.scan_limit),
+        ),
+        ("settings", names(before), names(after)),
+    ];
+    all.into_iter().filter(|(_, old, new)| old != new).collect()
+}

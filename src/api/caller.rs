@@ -1,0 +1,33 @@
+//! Who calls, and what he may do.
+
+use crate::catalog::job::{self, Job};
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::server;
+
+/// The argument, which must not be NULL.
+pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
+    value.ok_or_else(|| {
+        Error::new(
+            sqlstate::NULL_VALUE_NOT_ALLOWED,
+            format!("{name} must not be NULL"),
+        )
+        .hint(format!("Give a value for {name}."))
+    })
+}
+
+/// The job, locked against other calls, if the caller may act on it.
+pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
+    server::refuse_on_standby(function)?;
+    let id = required(job_id, "job_id")?;
+    let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    if !server::may_act_for(job.owner) {
+        return Err(denied(id));
+    }
+    job::lock(id)?.ok_or_else(|| job::unknown(id))
+}
+
+/// The error for a job of somebody else's.
+pub fn denied(id: i64) -> Error {
+    Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for backfill job {id}"))
+        .hint("It takes the rights of the role that defined the job: be a member of that role, or a superuser.")
+}

@@ -1,0 +1,139 @@
+//! The C entry points behind `sql/functions.sql`. Nothing but conversion of arguments and errors.
+#![allow(unsafe_code)]
+
+use pgrx::JsonB;
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+
+use super::{alter, control, define, forget, inspect, start, wait};
+use crate::pg::report::unwrap;
+use crate::pg::spi::connect;
+
+#[pg_extern(sql = false)]
+fn define(
+    relation: Option<Oid>,
+    set_clause: Option<String>,
+    where_clause: Option<String>,
+    name: Option<String>,
+    options: Option<JsonB>,
+) -> i64 {
+    let request = define::Request {
+        relation,
+        set_clause,
+        where_clause,
+        name,
+        options: options.map(|j| j.0),
+    };
+    unwrap(connect(move || define::define(request)))
+}
+
+#[pg_extern(sql = false)]
+fn start(
+    relation: Option<Oid>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    set_clause: Option<String>,
+    where_clause: Option<String>,
+    name: Option<String>,
+    options: Option<JsonB>,
+) -> i64 {
+    let request = define::Request {
+        relation,
+        set_clause,
+        where_clause,
+        name,
+        options: options.map(|j| j.0),
+    };
+    unwrap(connect(move || start::start(request, batch_size, sleep_ms)))
+}
+
+#[pg_extern(sql = false)]
+fn pause(job_id: Option<i64>) -> String {
+    unwrap(connect(|| control::pause(job_id)))
+}
+
+#[pg_extern(sql = false)]
+fn resume(job_id: Option<i64>) -> String {
+    unwrap(connect(|| control::resume(job_id)))
+}
+
+#[pg_extern(sql = false)]
+fn cancel(job_id: Option<i64>, now: Option<bool>) -> String {
+    unwrap(connect(|| control::cancel(job_id, now)))
+}
+
+#[pg_extern(sql = false)]
+fn pause_all() -> i64 {
+    unwrap(connect(control::pause_all))
+}
+
+#[pg_extern(sql = false)]
+fn resume_all() -> i64 {
+    unwrap(connect(control::resume_all))
+}
+
+#[pg_extern(sql = false)]
+fn alter(
+    job_id: Option<i64>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    options: Option<JsonB>,
+) {
+    unwrap(connect(move || {
+        alter::alter(job_id, batch_size, sleep_ms, options.map(|j| j.0))
+    }))
+}
+
+#[pg_extern(sql = false)]
+fn forget(job_id: Option<i64>) {
+    unwrap(connect(|| forget::forget(job_id)))
+}
+
+#[pg_extern(sql = false)]
+fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCallInfo) {
+    unwrap(wait::wait(job_id, timeout_ms, unsafe {
+        wait::is_atomic(fcinfo)
+    }))
+}
+
+#[pg_extern(sql = false)]
+fn state_of(
+    wish: Option<String>,
+    attempt: Option<i32>,
+    outcome: Option<String>,
+    outcome_attempt: Option<i32>,
+    live: Option<bool>,
+    system_identifier: Option<i64>,
+    database_oid: Option<i64>,
+) -> Option<String> {
+    let origin = (system_identifier, database_oid);
+    inspect::state_of(
+        wish.as_deref(),
+        attempt,
+        outcome.as_deref(),
+        outcome_attempt,
+        live,
+        origin,
+    )
+}
+
+#[pg_extern(sql = false)]
+fn waiting_for(
+    state: Option<String>,
+    job_id: Option<i64>,
+    workers: Option<i32>,
+    system_identifier: Option<i64>,
+    database_oid: Option<i64>,
+) -> Option<String> {
+    inspect::waiting_for(
+        state.as_deref(),
+        job_id,
+        workers,
+        (system_identifier, database_oid),
+    )
+}
+
+#[pg_extern(sql = false)]
+fn visible_job(job_id: Option<i64>) -> i64 {
+    unwrap(connect(|| inspect::visible_job(job_id)))
+}

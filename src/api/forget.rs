@@ -1,0 +1,19 @@
+//! `backfill.forget`: removes an ended job.
+
+use super::caller::locked_job;
+use crate::catalog::job;
+use crate::error::{Error, Result, sqlstate};
+
+/// Removes the job and all that is recorded of it.
+pub fn forget(job_id: Option<i64>) -> Result<()> {
+    let found = locked_job(job_id, "backfill.forget()")?;
+    let state = found.state();
+    if !state.ended() || found.worker.is_some() {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("cannot forget backfill {}: it is {state}", found.shown()),
+        )
+        .hint("Only an ended job can be forgotten. SELECT backfill.cancel(job_id) ends it."));
+    }
+    job::delete(found.id)
+}

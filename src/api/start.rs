@@ -1,0 +1,166 @@
+//! `backfill.start`: releases a definition, or defines and releases at once.
+
+use super::caller::required;
+use super::define::{self, Call, Request};
+use super::launch;
+use crate::catalog::event;
+use crate::catalog::job::{self, Job};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Options;
+use crate::job::state::{Event, State, Wish, next};
+use crate::pg::lock::Lock;
+use crate::pg::report::notice;
+use crate::pg::server;
+
+/// The pace, within its bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Rows per commit, at most.
+    pub batch_size: i32,
+    /// Pause between commits, in milliseconds.
+    pub sleep_ms: i32,
+}
+
+impl Pace {
+    /// Checks both.
+    pub fn check(batch_size: i32, sleep_ms: i32) -> Result<Pace> {
+        if !(1..=1_000_000).contains(&batch_size) {
+            return Err(Error::invalid(format!(
+                "batch_size must be between 1 and 1000000, not {batch_size}"
+            ))
+            .hint("It is the number of rows per commit; 1000 to 10000 suits most tables."));
+        }
+        if !(0..=86_400_000).contains(&sleep_ms) {
+            return Err(Error::invalid(format!(
+                "sleep_ms must be between 0 and 86400000, not {sleep_ms}"
+            ))
+            .hint("It is the pause between two commits in milliseconds, a day at most."));
+        }
+        Ok(Pace {
+            batch_size,
+            sleep_ms,
+        })
+    }
+}
+
+/// Starts a job at commit; gives its id.
+pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -> Result<i64> {
+    let pace = Pace::check(
+        required(batch_size, "batch_size")?,
+        required(sleep_ms, "sleep_ms")?,
+    )?;
+    let call = define::check(request, "backfill.start()")?;
+    Lock::Definition(call.relation.oid.to_u32()).for_transaction();
+    let job = match &call.set_clause {
+        Some(set_clause) => match define::same_job(&call, set_clause)? {
+            Some(known) => known,
+            None => {
+                let id = define::store(&call, set_clause.clone(), pace.batch_size, pace.sleep_ms)?;
+                job::load(id)?.ok_or_else(|| job::unknown(id))?
+            }
+        },
+        None => definition(&call)?,
+    };
+    if job.state() != State::Pending {
+        notice_of(&job);
+        return Ok(job.id);
+    }
+    release(&job, &call.options, pace)?;
+    Ok(job.id)
+}
+
+/// The job that a call without set_clause is about: the one of that name, or the one pending.
+fn definition(call: &Call) -> Result<Job> {
+    if call.where_clause.is_some() {
+        return Err(Error::invalid("where_clause is given without set_clause")
+            .hint("Give both to define the backfill, or neither to start the table's pending definition."));
+    }
+    let table = call.relation.shown();
+    if let Some(name) = &call.name {
+        return match define::by_name(name)? {
+            Some(job) if job.relation == call.relation.oid => Ok(job),
+            Some(job) => Err(Error::new(
+                sqlstate::UNDEFINED_OBJECT,
+                format!(
+                    "backfill {} is on {}, not on {table}",
+                    job.shown(),
+                    job.relation_name
+                ),
+            )
+            .hint("Name its table.")),
+            None => Err(nothing_pending(&format!(
+                "no backfill \"{name}\" is defined for table {table}"
+            ))),
+        };
+    }
+    let mut pending: Vec<Job> = job::on(call.relation.oid)?
+        .into_iter()
+        .filter(|job| job.state() == State::Pending && server::may_act_for(job.owner))
+        .collect();
+    match pending.len() {
+        0 => Err(nothing_pending(&format!(
+            "no backfill is defined for table {table}"
+        ))),
+        1 => Ok(pending.remove(0)),
+        several => {
+            let names: Vec<String> = pending.iter().map(Job::shown).collect();
+            Err(Error::new(
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                format!("{several} backfills are defined for table {table}"),
+            )
+            .detail(format!("Pending: {}.", names.join(", ")))
+            .hint("Say which: SELECT backfill.start(…, name => '…'); backfill.cancel() withdraws one."))
+        }
+    }
+}
+
+fn nothing_pending(message: &str) -> Error {
+    Error::new(sqlstate::UNDEFINED_OBJECT, message)
+        .hint("Give it a set_clause: SELECT backfill.start('orders', 1000, 50, set_clause => 'rate_new = rate_old'), or store one with backfill.define() first.")
+}
+
+/// A repeated call: says what became of the first.
+fn notice_of(job: &Job) {
+    let hint = match job.state() {
+        State::Failed => Some("SELECT backfill.resume(job_id) lets it go on from its checkpoint."),
+        State::Paused => Some("SELECT backfill.resume(job_id) lets it go on."),
+        State::Cancelled => Some("SELECT backfill.forget(job_id), then start it again."),
+        _ => None,
+    };
+    notice(
+        &format!("backfill {} is already {}", job.shown(), job.state()),
+        hint,
+    );
+}
+
+fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
+    let locked = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+    let old = locked.state();
+    let Some(new) = next(old, Event::Start) else {
+        notice_of(&locked);
+        return Ok(());
+    };
+    define::refuse_overlap(job.id)?;
+    let mut merged = locked.definition.options.clone();
+    if let Some(key) = &options.key
+        && locked.definition.options.key.as_ref() != Some(key)
+    {
+        return Err(
+            Error::invalid("option \"key\" cannot be given to start a stored definition")
+                .hint("It is checked and stored by backfill.define()."),
+        );
+    }
+    merged.settings.extend(options.settings.clone());
+    merged.scan_limit = options.scan_limit.or(merged.scan_limit);
+    super::session::try_settings(&options.settings)?;
+    job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
+    job::set_wish(job.id, Wish::Run)?;
+    event::record(
+        job.id,
+        server::current_user(),
+        "start",
+        Some(old.name()),
+        Some(new.name()),
+    )?;
+    launch::worker(&locked)
+}

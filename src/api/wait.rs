@@ -1,0 +1,97 @@
+//! `CALL backfill.wait`: blocks until a job has ended, holding nothing meanwhile.
+#![allow(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use super::caller::{denied, required};
+use crate::catalog::job::{self, Job};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::state::State;
+use crate::pg::latch::wait_in_call;
+use crate::pg::server;
+
+/// Time between two looks at the job: short enough for a script, and a look costs 0.1 ms.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whether the procedure was called where it may not commit.
+///
+/// # Safety
+/// `fcinfo` must be the one that the function was called with.
+pub unsafe fn is_atomic(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    unsafe {
+        let context = (*fcinfo).context;
+        let call = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_CallContext;
+        !call || (*context.cast::<pg_sys::CallContext>()).atomic
+    }
+}
+
+/// Waits for the job's end. An error unless it completed.
+pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Result<()> {
+    if atomic {
+        return Err(Error::new(
+            sqlstate::ACTIVE_SQL_TRANSACTION,
+            "CALL backfill.wait() cannot run inside a transaction block",
+        )
+        .hint(
+            "It would hold a snapshot for the whole run. CALL it by itself, with autocommit on.",
+        ));
+    }
+    let id = required(job_id, "job_id")?;
+    if timeout_ms.is_some_and(|ms| ms < 0) {
+        return Err(
+            Error::invalid("timeout_ms must not be negative").hint("NULL waits without end.")
+        );
+    }
+    let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
+    unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
+    let result = watch(id, timeout_ms, deadline);
+    unsafe { pg_sys::SPI_finish() };
+    result
+}
+
+fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<()> {
+    loop {
+        let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+        if !server::may_act_for(job.owner) {
+            return Err(denied(id));
+        }
+        if let Some(end) = end_of(&job) {
+            return end;
+        }
+        // Lets go of the snapshot and of the transaction's age.
+        unsafe { pg_sys::SPI_commit() };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::new(
+                sqlstate::QUERY_CANCELED,
+                format!(
+                    "backfill {} is still {} after {} ms",
+                    job.shown(),
+                    job.state(),
+                    timeout_ms.unwrap_or(0)
+                ),
+            )
+            .hint("The job goes on. Wait longer, or look at backfill.progress."));
+        }
+        wait_in_call(INTERVAL);
+    }
+}
+
+fn end_of(job: &Job) -> Option<Result<()>> {
+    let hint = match job.state() {
+        State::Completed => return Some(Ok(())),
+        State::Cancelled => "Its committed batches stay.",
+        State::Failed => {
+            "See last_error in backfill.progress; SELECT backfill.resume(job_id) goes on from the checkpoint."
+        }
+        State::Pending => "Start it first: SELECT backfill.start('table', name => '…').",
+        _ => return None,
+    };
+    let message = format!("backfill {} is {}", job.shown(), job.state());
+    Some(Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        message,
+    )
+    .hint(hint)))
+}

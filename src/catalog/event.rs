@@ -1,0 +1,30 @@
+//! The audit trail.
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::Result;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+
+/// Records that `actor` did `event`. No row data may go in: the view shows it to pg_monitor.
+pub fn record(
+    job: i64,
+    actor: Oid,
+    event: &str,
+    old: Option<&str>,
+    new: Option<&str>,
+) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "INSERT INTO backfill.event (job_id, actor, event, old, new) VALUES ($1, $2, $3, $4, $5)",
+            &[
+                Arg::Int8(job),
+                Arg::Oid(actor),
+                Arg::Text(event),
+                Arg::text(old),
+                Arg::text(new),
+            ],
+        )
+    })?;
+    Ok(())
+}

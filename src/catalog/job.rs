@@ -1,0 +1,331 @@
+//! Jobs: what users define and wish. Workers only read here.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::slice::array;
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Options;
+use crate::job::state::{self, Facts, Outcome, State, Wish};
+use crate::pg::elevate::as_extension;
+use crate::pg::lock;
+use crate::pg::server;
+use crate::pg::spi::{self, Arg, Plan, Row};
+
+/// A job, with what its state is derived from.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id.
+    pub id: i64,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The table.
+    pub relation: Oid,
+    /// The table's name for people.
+    pub relation_name: String,
+    /// The role that defined it.
+    pub owner: Oid,
+    /// The role that had logged in then.
+    pub login: Oid,
+    /// What it is and does.
+    pub definition: Definition,
+    /// Rows per commit, at most.
+    pub batch_size: i32,
+    /// Pause between commits, in milliseconds.
+    pub sleep_ms: i32,
+    /// The users' last wish.
+    pub wish: Wish,
+    /// How often it was started or resumed.
+    pub attempt: i32,
+    /// Counts the changes of the job's row.
+    pub version: i64,
+    /// The cluster that it was started in.
+    pub system_identifier: Option<i64>,
+    /// The database that it was started in.
+    pub database: Option<i64>,
+    /// How its last worker ended it.
+    pub outcome: Option<Outcome>,
+    /// The process that holds its lock.
+    pub worker: Option<i32>,
+}
+
+/// What a job is, as its owner gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The SET list.
+    pub set_clause: String,
+    /// The WHERE clause.
+    pub where_clause: Option<String>,
+    /// The columns that the SET list writes.
+    pub set_columns: Vec<String>,
+    /// The columns that order the walk.
+    pub key_columns: Vec<String>,
+    /// The options.
+    pub options: Options,
+    /// Settings of the defining session that are in force in every batch.
+    pub session: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// Its state now.
+    pub fn state(&self) -> State {
+        state::derive(Facts {
+            wish: self.wish,
+            attempt: self.attempt,
+            outcome: self.outcome,
+            live: self.worker.is_some(),
+            here: is_here(self.system_identifier, self.database),
+        })
+    }
+
+    /// Name and id, for messages.
+    pub fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("job {} (\"{name}\")", self.id),
+            None => format!("job {}", self.id),
+        }
+    }
+
+    /// Whether it was started in this database, not in one that this is a copy of.
+    pub fn is_here(&self) -> bool {
+        is_here(self.system_identifier, self.database)
+    }
+}
+
+/// Whether this is the cluster and database that a job says it was started in.
+pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
+    system_identifier == Some(server::system_identifier())
+        && database == Some(i64::from(server::database().to_u32()))
+}
+
+/// A job is selected with all that its state needs. 7701 is `lock::JOB`.
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint, j.relation::text,
+                j.owner::pg_catalog.oid::bigint, j.login::pg_catalog.oid::bigint,
+                j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
+                pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
+                j.wish, j.attempt, j.version, j.system_identifier, j.database_oid,
+                o.outcome, o.attempt,
+                (SELECT l.pid FROM pg_catalog.pg_locks l
+                 WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted
+                   AND l.database = {} AND l.classid::bigint = (j.id >> 32)
+                   AND l.objid::bigint = (j.id & 4294967295) LIMIT 1)
+         FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id {condition}",
+        lock::JOB,
+        server::database().to_u32()
+    )
+}
+
+fn read(row: &Row) -> Result<Job> {
+    let oid = |column| row.number(column).map(|n| Oid::from(n as u32));
+    let json = |column| -> Result<serde_json::Value> {
+        serde_json::from_str(row.text(column)?).map_err(|e| Error::internal(e.to_string()))
+    };
+    let wish = row.text(14)?;
+    let outcome = row.get(19).zip(row.parse(20)?);
+    Ok(Job {
+        id: row.number(0)?,
+        name: row.get(1).map(str::to_owned),
+        relation: oid(2)?,
+        relation_name: row.text(3)?.to_owned(),
+        owner: oid(4)?,
+        login: oid(5)?,
+        definition: Definition {
+            set_clause: row.text(6)?.to_owned(),
+            where_clause: row.get(7).map(str::to_owned),
+            set_columns: array(row.text(8)?)?,
+            key_columns: array(row.text(9)?)?,
+            options: Options::parse(&json(10)?)?,
+            session: serde_json::from_value(json(11)?)
+                .map_err(|e| Error::internal(e.to_string()))?,
+        },
+        batch_size: row.number(12)? as i32,
+        sleep_ms: row.number(13)? as i32,
+        wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
+        attempt: row.number(15)? as i32,
+        version: row.number(16)?,
+        system_identifier: row.parse(17)?,
+        database: row.parse(18)?,
+        outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
+        worker: row.parse(21)?,
+    })
+}
+
+fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
+    as_extension(|| {
+        spi::query(&select(condition), args)?
+            .rows
+            .iter()
+            .map(read)
+            .collect()
+    })
+}
+
+/// The job with this id.
+pub fn load(id: i64) -> Result<Option<Job>> {
+    Ok(find("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
+}
+
+/// The job with this id, its row locked against other calls until the transaction ends.
+pub fn lock(id: i64) -> Result<Option<Job>> {
+    as_extension(|| {
+        spi::query(
+            "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    load(id)
+}
+
+/// Jobs with this name.
+pub fn named(name: &str) -> Result<Vec<Job>> {
+    find("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])
+}
+
+/// Jobs of this table.
+pub fn on(relation: Oid) -> Result<Vec<Job>> {
+    find(
+        "WHERE j.relation::pg_catalog.oid = $1 ORDER BY j.id",
+        &[Arg::Oid(relation)],
+    )
+}
+
+/// Jobs that are neither completed nor cancelled.
+pub fn unfinished() -> Result<Vec<Job>> {
+    find(
+        "WHERE j.wish <> 'cancel' AND (o.outcome IS NULL OR o.outcome <> 'completed') ORDER BY j.id",
+        &[],
+    )
+}
+
+/// Jobs that are to run and have no worker, the longest waiting first.
+pub fn without_worker() -> Result<Vec<Job>> {
+    let wanted = find("WHERE j.wish = 'run' ORDER BY j.wished_at, j.id", &[])?;
+    let to_run = |job: &Job| job.worker.is_none() && job.state() == State::Running;
+    Ok(wanted.into_iter().filter(to_run).collect())
+}
+
+/// Stores a new job, owned by the current user; gives its id.
+pub fn insert(
+    relation: Oid,
+    name: Option<&str>,
+    definition: &Definition,
+    batch_size: i32,
+    sleep_ms: i32,
+) -> Result<i64> {
+    let (owner, login) = (server::current_user(), server::session_user());
+    let session =
+        serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    let row = as_extension(|| {
+        spi::first(
+            "INSERT INTO backfill.job (relation, name, owner, login, set_clause, where_clause,
+                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define')
+             RETURNING id",
+            &[
+                Arg::Oid(relation),
+                Arg::text(name),
+                Arg::Oid(owner),
+                Arg::Oid(login),
+                Arg::Text(&definition.set_clause),
+                Arg::text(definition.where_clause.as_deref()),
+                Arg::Texts(&definition.set_columns),
+                Arg::Texts(&definition.key_columns),
+                Arg::Text(&definition.options.to_json()),
+                Arg::Text(&session),
+                Arg::Int4(batch_size),
+                Arg::Int4(sleep_ms),
+            ],
+        )
+    })?;
+    row.ok_or_else(|| Error::internal("INSERT returned no row"))?
+        .number(0)
+}
+
+/// Changes the wish. One to run begins a new attempt, here and now.
+pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
+    let begins = wish == Wish::Run;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET wish = $2, version = version + 1, wished_at = pg_catalog.clock_timestamp(),
+                 attempt = CASE WHEN $3 THEN attempt + 1 ELSE attempt END,
+                 system_identifier = CASE WHEN $3 THEN $4 ELSE system_identifier END,
+                 database_oid = CASE WHEN $3 THEN $5 ELSE database_oid END,
+                 started_at = CASE WHEN $3 THEN COALESCE(started_at, pg_catalog.clock_timestamp()) ELSE started_at END
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Text(wish.name()),
+                Arg::Bool(begins),
+                Arg::Int8(server::system_identifier()),
+                Arg::Int8(i64::from(server::database().to_u32())),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Changes the pace.
+pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET batch_size = $2, sleep_ms = $3, options = $4::pg_catalog.jsonb, version = version + 1
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Int4(batch_size),
+                Arg::Int4(sleep_ms),
+                Arg::Text(&options.to_json()),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Removes a job and everything recorded of it.
+pub fn delete(id: i64) -> Result<()> {
+    for table in ["checkpoint", "slice", "outcome", "event"] {
+        let sql = format!("DELETE FROM backfill.{table} WHERE job_id = $1");
+        as_extension(|| spi::query(&sql, &[Arg::Int8(id)]))?;
+    }
+    as_extension(|| spi::query("DELETE FROM backfill.job WHERE id = $1", &[Arg::Int8(id)]))?;
+    Ok(())
+}
+
+/// The error for an id that nobody has.
+pub fn unknown(id: i64) -> Error {
+    Error::new(
+        sqlstate::UNDEFINED_OBJECT,
+        format!("backfill job {id} does not exist"),
+    )
+    .hint("SELECT job_id, name, relation, state FROM backfill.progress lists the jobs.")
+}
+
+/// Looks between two batches whether the job's row has changed, with a plan that is kept.
+#[derive(Debug)]
+pub struct VersionReader(Plan);
+
+impl VersionReader {
+    /// The statement.
+    pub const TEXT: &'static str = "SELECT version FROM backfill.job WHERE id = $1";
+
+    /// Analyses the statement once.
+    pub fn prepare() -> Result<VersionReader> {
+        as_extension(|| {
+            Ok(VersionReader(Plan::prepare(
+                Self::TEXT,
+                &[pg_sys::INT8OID],
+            )?))
+        })
+    }
+
+    /// The version of the job's row; `None` if the job was forgotten.
+    pub fn read(&self, id: i64) -> Result<Option<i64>> {
+        let output = as_extension(|| self.0.run(&[Arg::Int8(id)]))?;
+        output.rows.first().map(|row| row.number(0)).transpose()
+    }
+}

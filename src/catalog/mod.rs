@@ -1,0 +1,10 @@
+//! The extension's own tables: the only place where their SQL is written.
+//!
+//! Every function here acts with the rights of the extension's owner and expects to be called
+//! within `spi::connect`.
+
+pub mod checkpoint;
+pub mod event;
+pub mod job;
+pub mod outcome;
+pub mod slice;

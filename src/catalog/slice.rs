@@ -1,0 +1,60 @@
+//! The parts of a walk, and where they end.
+
+use crate::error::{Error, Result};
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+
+/// The slice of a job that has only one.
+pub const WHOLE: i32 = 0;
+
+/// A part of a walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Its last key, in text form.
+    pub last_key: Vec<String>,
+    /// The columns that the key consists of.
+    pub key_columns: Vec<String>,
+    /// The collations' versions when the walk began; empty where there is none.
+    pub collation_versions: Vec<String>,
+}
+
+/// The slice, if the walk has begun.
+pub fn load(job: i64) -> Result<Option<Slice>> {
+    let found = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.to_json(last_key), pg_catalog.to_json(key_columns),
+                    pg_catalog.to_json(collation_versions)
+             FROM backfill.slice WHERE job_id = $1 AND no = $2",
+            &[Arg::Int8(job), Arg::Int4(WHOLE)],
+        )
+    })?;
+    let Some(row) = found else { return Ok(None) };
+    Ok(Some(Slice {
+        last_key: array(row.text(0)?)?,
+        key_columns: array(row.text(1)?)?,
+        collation_versions: array(row.text(2)?)?,
+    }))
+}
+
+/// Records where the walk ends.
+pub fn insert(job: i64, slice: &Slice) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "INSERT INTO backfill.slice (job_id, no, last_key, key_columns, collation_versions)
+             VALUES ($1, $2, $3, $4, $5)",
+            &[
+                Arg::Int8(job),
+                Arg::Int4(WHOLE),
+                Arg::Texts(&slice.last_key),
+                Arg::Texts(&slice.key_columns),
+                Arg::Texts(&slice.collation_versions),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// An array of texts that came as JSON.
+pub fn array(json: &str) -> Result<Vec<String>> {
+    serde_json::from_str(json).map_err(|e| Error::internal(format!("not an array of texts: {e}")))
+}

@@ -1,0 +1,5 @@
+//! What a job is, apart from any server: its states, options and progress.
+
+pub mod options;
+pub mod progress;
+pub mod state;

@@ -1,0 +1,419 @@
+//! The states of a job, the one table of transitions between them, and how a state is derived.
+//!
+//! No state is stored. A user's call writes a *wish* into the job; the worker writes an *outcome*
+//! into a table of its own (so that neither ever waits for the other); and whether a worker is
+//! alive is told by a session lock. [`derive`] makes a state of these three, the same way for the
+//! view, the control functions and the worker.
+
+use std::fmt;
+
+/// What `backfill.progress` calls the job's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Defined, not started.
+    Pending,
+    /// Started; a worker runs it or is to run it.
+    Running,
+    /// A pause is wanted, the worker is still in a batch.
+    Pausing,
+    /// Held; nothing runs.
+    Paused,
+    /// A cancel is wanted, the worker is still in a batch.
+    Cancelling,
+    /// Ended early by someone's wish.
+    Cancelled,
+    /// Every row of the walk has been passed.
+    Completed,
+    /// A batch raised an error; can be resumed.
+    Failed,
+}
+
+/// What the users want of a job: the last of their calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Defined only.
+    Define,
+    /// To run.
+    Run,
+    /// To stand still.
+    Pause,
+    /// To end.
+    Cancel,
+}
+
+/// How the last worker ended the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The walk came to its end.
+    Completed,
+    /// A batch failed in the attempt with this number.
+    Failed {
+        /// The attempt (counted by `start` and `resume`) that failed.
+        attempt: i32,
+    },
+    /// The worker saw the wish to cancel.
+    Cancelled,
+}
+
+/// What makes a job leave a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// `backfill.start`
+    Start,
+    /// `backfill.pause`
+    Pause,
+    /// `backfill.resume`
+    Resume,
+    /// `backfill.cancel`
+    Cancel,
+    /// The worker is gone (its session lock is free).
+    WorkerGone,
+    /// The worker reached the end of the walk.
+    Done,
+    /// The worker met an error.
+    Error,
+}
+
+/// An edge of the state machine, and why it is there.
+#[derive(Debug)]
+pub struct Transition {
+    /// The state it leaves.
+    pub from: State,
+    /// What has to happen.
+    pub on: Event,
+    /// The state it leads to while a worker is alive (and where it makes no difference).
+    pub to: State,
+    /// Why the edge exists.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "written for the reader of the table")
+    )]
+    pub reason: &'static str,
+}
+
+const fn edge(from: State, on: Event, to: State, reason: &'static str) -> Transition {
+    Transition {
+        from,
+        on,
+        to,
+        reason,
+    }
+}
+
+/// Every edge there is. What is not in here is refused.
+pub const TRANSITIONS: &[Transition] = &[
+    edge(
+        State::Pending,
+        Event::Start,
+        State::Running,
+        "a definition is released",
+    ),
+    edge(
+        State::Pending,
+        Event::Cancel,
+        State::Cancelled,
+        "a definition is withdrawn; nothing ran",
+    ),
+    edge(
+        State::Running,
+        Event::Pause,
+        State::Pausing,
+        "the batch in progress is finished first",
+    ),
+    edge(
+        State::Running,
+        Event::Cancel,
+        State::Cancelling,
+        "the batch in progress is finished first",
+    ),
+    edge(
+        State::Running,
+        Event::Done,
+        State::Completed,
+        "the walk passed its last key",
+    ),
+    edge(
+        State::Running,
+        Event::Error,
+        State::Failed,
+        "a batch was rolled back; its rows are not done",
+    ),
+    edge(
+        State::Pausing,
+        Event::WorkerGone,
+        State::Paused,
+        "the batch has ended, or its worker crashed",
+    ),
+    edge(
+        State::Pausing,
+        Event::Resume,
+        State::Running,
+        "the pause is taken back",
+    ),
+    edge(
+        State::Pausing,
+        Event::Cancel,
+        State::Cancelling,
+        "a cancel outranks a pause",
+    ),
+    edge(
+        State::Pausing,
+        Event::Done,
+        State::Completed,
+        "the last batch was in progress",
+    ),
+    edge(
+        State::Pausing,
+        Event::Error,
+        State::Failed,
+        "the batch in progress failed",
+    ),
+    edge(
+        State::Paused,
+        Event::Resume,
+        State::Running,
+        "the pause is over",
+    ),
+    edge(
+        State::Paused,
+        Event::Cancel,
+        State::Cancelled,
+        "nothing is in progress",
+    ),
+    edge(
+        State::Cancelling,
+        Event::WorkerGone,
+        State::Cancelled,
+        "the batch has ended, or its worker crashed",
+    ),
+    edge(
+        State::Cancelling,
+        Event::Done,
+        State::Completed,
+        "the last batch was in progress",
+    ),
+    edge(
+        State::Failed,
+        Event::Resume,
+        State::Running,
+        "the cause is mended; goes on from the checkpoint",
+    ),
+    edge(
+        State::Failed,
+        Event::Cancel,
+        State::Cancelled,
+        "the cause will not be mended",
+    ),
+];
+
+/// The state that `on` leads to, or `None` where the edge does not exist.
+pub fn next(from: State, on: Event) -> Option<State> {
+    TRANSITIONS
+        .iter()
+        .find(|t| t.from == from && t.on == on)
+        .map(|t| t.to)
+}
+
+/// The facts that a state is derived from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// The users' last wish.
+    pub wish: Wish,
+    /// How often the job was started or resumed.
+    pub attempt: i32,
+    /// What the worker wrote last, if it ended the job.
+    pub outcome: Option<Outcome>,
+    /// Whether a worker holds the job's session lock.
+    pub live: bool,
+    /// Whether this is the database that the job was started in, not a copy.
+    pub here: bool,
+}
+
+/// The state of a job.
+///
+/// `completed` outranks any wish, since the walk can't become unfinished; a wish to cancel
+/// outranks a failure; a failure counts only for the attempt it happened in.
+pub fn derive(facts: Facts) -> State {
+    match (facts.outcome, facts.wish) {
+        (Some(Outcome::Completed), _) => State::Completed,
+        (Some(Outcome::Cancelled), Wish::Cancel) => State::Cancelled,
+        (_, Wish::Cancel) if facts.live => State::Cancelling,
+        (_, Wish::Cancel) => State::Cancelled,
+        (_, Wish::Define) => State::Pending,
+        (Some(Outcome::Failed { attempt }), _) if attempt == facts.attempt => State::Failed,
+        (_, Wish::Pause) if facts.live => State::Pausing,
+        (_, Wish::Pause) => State::Paused,
+        (_, Wish::Run) if !facts.here => State::Paused,
+        (_, Wish::Run) => State::Running,
+    }
+}
+
+impl State {
+    /// Whether the job has come to an end (a failed one can be resumed all the same).
+    pub fn ended(self) -> bool {
+        matches!(self, State::Completed | State::Cancelled | State::Failed)
+    }
+
+    /// Whether the job may still write its table: it keeps others off its columns.
+    pub fn active(self) -> bool {
+        !matches!(self, State::Pending | State::Completed | State::Cancelled)
+    }
+
+    /// The name in the view.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Running => "running",
+            State::Pausing => "pausing",
+            State::Paused => "paused",
+            State::Cancelling => "cancelling",
+            State::Cancelled => "cancelled",
+            State::Completed => "completed",
+            State::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Wish {
+    /// The name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Wish::Define => "define",
+            Wish::Run => "run",
+            Wish::Pause => "pause",
+            Wish::Cancel => "cancel",
+        }
+    }
+
+    /// The wish with this name.
+    pub fn parse(name: &str) -> Option<Wish> {
+        [Wish::Define, Wish::Run, Wish::Pause, Wish::Cancel]
+            .into_iter()
+            .find(|w| w.name() == name)
+    }
+}
+
+impl Outcome {
+    /// The name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome with this name, of this attempt.
+    pub fn parse(name: &str, attempt: i32) -> Option<Outcome> {
+        match name {
+            "completed" => Some(Outcome::Completed),
+            "failed" => Some(Outcome::Failed { attempt }),
+            "cancelled" => Some(Outcome::Cancelled),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [State; 8] = [
+        State::Pending,
+        State::Running,
+        State::Pausing,
+        State::Paused,
+        State::Cancelling,
+        State::Cancelled,
+        State::Completed,
+        State::Failed,
+    ];
+
+    fn facts(wish: Wish, outcome: Option<Outcome>, live: bool) -> Facts {
+        Facts {
+            wish,
+            attempt: 2,
+            outcome,
+            live,
+            here: true,
+        }
+    }
+
+    #[test]
+    fn no_edge_is_listed_twice() {
+        for (i, a) in TRANSITIONS.iter().enumerate() {
+            assert!(!a.reason.is_empty());
+            assert!(
+                TRANSITIONS[i + 1..]
+                    .iter()
+                    .all(|b| (a.from, a.on) != (b.from, b.on)),
+                "{a:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn completed_and_cancelled_are_final() {
+        for state in [State::Completed, State::Cancelled] {
+            assert!(TRANSITIONS.iter().all(|t| t.from != state));
+        }
+    }
+
+    #[test]
+    fn every_state_but_pending_can_be_reached() {
+        for state in STATES {
+            let reached = TRANSITIONS.iter().any(|t| t.to == state);
+            assert_eq!(reached, state != State::Pending, "{state}");
+        }
+    }
+
+    #[test]
+    fn wishes_lead_where_the_table_says() {
+        let run = derive(facts(Wish::Run, None, true));
+        assert_eq!(run, State::Running);
+        for (wish, event) in [(Wish::Pause, Event::Pause), (Wish::Cancel, Event::Cancel)] {
+            let alive = derive(facts(wish, None, true));
+            assert_eq!(Some(alive), next(run, event));
+            let gone = derive(facts(wish, None, false));
+            assert_eq!(Some(gone), next(alive, Event::WorkerGone));
+        }
+    }
+
+    #[test]
+    fn a_failure_counts_for_its_attempt_only() {
+        let failed = |attempt| Some(Outcome::Failed { attempt });
+        assert_eq!(derive(facts(Wish::Run, failed(2), false)), State::Failed);
+        assert_eq!(derive(facts(Wish::Run, failed(1), false)), State::Running);
+        assert_eq!(derive(facts(Wish::Pause, failed(2), false)), State::Failed);
+        assert_eq!(
+            derive(facts(Wish::Cancel, failed(2), false)),
+            State::Cancelled
+        );
+    }
+
+    #[test]
+    fn completed_outranks_every_wish() {
+        for wish in [Wish::Run, Wish::Pause, Wish::Cancel] {
+            assert_eq!(
+                derive(facts(wish, Some(Outcome::Completed), false)),
+                State::Completed
+            );
+        }
+    }
+
+    #[test]
+    fn a_copy_is_paused() {
+        let copy = Facts {
+            here: false,
+            ..facts(Wish::Run, None, false)
+        };
+        assert_eq!(derive(copy), State::Paused);
+        assert_eq!(next(State::Paused, Event::Resume), Some(State::Running));
+    }
+}

@@ -1,0 +1,58 @@
+//! `backfill`: changes the data of a huge, busy table in batches, inside the server.
+//!
+//! `api` (what users call) and `worker` (what runs in the background) meet in the tables that
+//! `catalog` reads and writes; `job` and `plan` are pure; `pg` holds all that touches the server.
+//! See docs/design.md.
+
+#![deny(unsafe_code)]
+
+use pgrx::prelude::*;
+
+mod api;
+mod catalog;
+mod error;
+mod guc;
+mod job;
+mod pg;
+mod plan;
+mod worker;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/tables.sql", name = "tables");
+extension_sql_file!(
+    "../sql/functions.sql",
+    name = "functions",
+    requires = ["tables"]
+);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+extension_sql_file!("../sql/status.sql", name = "status", requires = ["views"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"]);
+
+/// Runs when the library is loaded.
+#[pg_guard]
+#[allow(unsafe_code)]
+pub extern "C-unwind" fn _PG_init() {
+    guc::register();
+    pg::server::reserve_settings();
+    if pg::server::preloading() {
+        pg::bgworker::register_launcher();
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pg_test/mod.rs"]
+mod server_tests;
+
+/// What `cargo pgrx test` looks for.
+#[cfg(test)]
+pub mod pg_test {
+    /// Nothing to be set up.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings of the test server.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["fsync = off"]
+    }
+}

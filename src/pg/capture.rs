@@ -1,0 +1,102 @@
+//! Catches PostgreSQL errors and Rust panics as values, whole.
+//!
+//! pgrx keeps neither SQLSTATEs that it does not know, nor CONTEXT, nor the position of an error.
+//! So an error-context callback copies each error while it is being raised.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::panic::AssertUnwindSafe;
+use std::ptr::null_mut;
+
+use pgrx::PgTryBuilder;
+use pgrx::pg_sys::{self, panic::CaughtError};
+
+use super::text::lossy;
+use crate::error::{Error, Position, Result};
+
+thread_local! {
+    static LAST: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+/// Runs `f`, giving errors and panics as `Err`. The caller has to abort the (sub)transaction.
+pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    LAST.set(None);
+    let mut callback = pg_sys::ErrorContextCallback {
+        previous: unsafe { pg_sys::error_context_stack },
+        callback: Some(copy_error),
+        arg: null_mut(),
+    };
+    let previous = callback.previous;
+    unsafe { pg_sys::error_context_stack = &raw mut callback };
+    let result = PgTryBuilder::new(AssertUnwindSafe(f))
+        .catch_others(|caught| Err(convert(caught)))
+        .execute();
+    unsafe { pg_sys::error_context_stack = previous };
+    result
+}
+
+fn convert(caught: CaughtError) -> Error {
+    match caught {
+        CaughtError::PostgresError(report) => LAST.take().unwrap_or_else(|| {
+            let mut error = Error::internal(report.message().to_owned());
+            error.detail = report.detail().map(str::to_owned);
+            error
+        }),
+        CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic {
+            ereport: report, ..
+        } => {
+            let code = report.sql_error_code() as i32;
+            let mut error = Error::new(&unpack(code), report.message().to_owned());
+            error.detail = report.detail().map(str::to_owned);
+            error.hint = report.hint().map(str::to_owned);
+            error
+        }
+    }
+}
+
+/// Runs while any message is being raised; keeps those at ERROR and above.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
+    unsafe {
+        let context = if pg_sys::CurTransactionContext.is_null() {
+            pg_sys::TopMemoryContext
+        } else {
+            pg_sys::CurTransactionContext
+        };
+        let raising = pg_sys::MemoryContextSwitchTo(context);
+        let data = pg_sys::CopyErrorData();
+        if (*data).elevel >= pg_sys::PGERROR as i32 {
+            LAST.set(Some(read(&*data)));
+        }
+        pg_sys::FreeErrorData(data);
+        pg_sys::MemoryContextSwitchTo(raising);
+    }
+}
+
+unsafe fn read(data: &pg_sys::ErrorData) -> Error {
+    unsafe {
+        let message = lossy(data.message).unwrap_or_default();
+        let mut error = Error::new(&unpack(data.sqlerrcode), message);
+        error.detail = lossy(data.detail);
+        error.hint = lossy(data.hint);
+        error.context = lossy(data.context);
+        let (character, text) = if data.internalpos > 0 {
+            (
+                data.internalpos,
+                lossy(data.internalquery).unwrap_or_default(),
+            )
+        } else {
+            (data.cursorpos, String::new())
+        };
+        error.position = (character > 0).then_some(Position { character, text });
+        error
+    }
+}
+
+/// The five characters of an SQLSTATE, six bits each (`PGUNSIXBIT` in elog.h).
+fn unpack(code: i32) -> String {
+    (0..5)
+        .map(|i| (((code >> (6 * i)) & 0x3f) as u8 + b'0') as char)
+        .collect()
+}

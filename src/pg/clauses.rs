@@ -1,0 +1,110 @@
+//! Checks a user's clauses with PostgreSQL's own parser and analyser.
+
+use pgrx::pg_sys;
+
+use super::capture::capture;
+use super::settings;
+use super::spi;
+use super::text::to_server;
+use crate::error::{Error, Result, sqlstate};
+
+const STANDARD_STRINGS: (&std::ffi::CStr, &std::ffi::CStr) =
+    (c"standard_conforming_strings", c"on");
+
+/// Parses a SET list by itself and gives the names of the columns it sets. Refuses whatever else
+/// an UPDATE may have.
+pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
+    const PREFIX: &str = "UPDATE t SET ";
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let statement = parse(PREFIX, set_clause)?;
+        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_UpdateStmt {
+            return Err(only("set_clause", "a second statement", set_clause));
+        }
+        let update = &*statement.cast::<pg_sys::UpdateStmt>();
+        #[cfg(feature = "pg18")]
+        let returning = !update.returningClause.is_null();
+        #[cfg(not(feature = "pg18"))]
+        let returning = !update.returningList.is_null();
+        for (found, what) in [
+            (!update.whereClause.is_null(), "WHERE"),
+            (!update.fromClause.is_null(), "FROM"),
+            (returning, "RETURNING"),
+        ] {
+            if found {
+                return Err(only("set_clause", what, set_clause));
+            }
+        }
+        let targets = pgrx::PgList::<pg_sys::ResTarget>::from_pg(update.targetList);
+        let names = targets
+            .iter_ptr()
+            .filter_map(|t| super::text::lossy((*t).name))
+            .collect();
+        std::mem::forget(targets);
+        Ok(names)
+    })
+}
+
+/// Parses an expression by itself: whether it is one expression and nothing else.
+pub fn check_expression(where_clause: &str) -> Result<()> {
+    const PREFIX: &str = "SELECT (\n";
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let statement = parse(PREFIX, &format!("{where_clause}\n)"))?;
+        let alone =
+            !statement.is_null() && (*statement).type_ == pg_sys::NodeTag::T_SelectStmt && {
+                let select = &*statement.cast::<pg_sys::SelectStmt>();
+                let targets = pgrx::PgList::<pg_sys::Node>::from_pg(select.targetList);
+                let one = targets.len() == 1;
+                std::mem::forget(targets);
+                one && select.fromClause.is_null() && select.whereClause.is_null()
+            };
+        if alone {
+            Ok(())
+        } else {
+            Err(only("where_clause", "more than that", where_clause))
+        }
+    })
+}
+
+fn only(what: &str, found: &str, clause: &str) -> Error {
+    let wanted = if what == "set_clause" {
+        "one SET list"
+    } else {
+        "one boolean expression"
+    };
+    Error::new(sqlstate::SYNTAX_ERROR, format!("{what} must be {wanted}, but has {found}"))
+        .detail(format!("{what}: {clause}"))
+        .hint("Put conditions into where_clause, and other tables into subqueries: 'a = (SELECT b FROM lookup WHERE lookup.id = orders.ref)'.")
+}
+
+/// The one statement of `prefix` + `clause`, or null if there are several. The position of a
+/// syntax error is counted in the clause.
+unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
+    let text = to_server(&format!("{prefix}{clause}"))?;
+    let parsed = capture(|| unsafe {
+        let mode = pg_sys::RawParseMode::RAW_PARSE_DEFAULT;
+        let list =
+            pgrx::PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), mode));
+        let statement = match (list.len(), list.get_ptr(0)) {
+            (1, Some(raw)) => (*raw).stmt,
+            _ => std::ptr::null_mut(),
+        };
+        std::mem::forget(list);
+        Ok(statement)
+    });
+    parsed.map_err(|mut error| {
+        if let Some(position) = &mut error.position {
+            position.character = (position.character - prefix.chars().count() as i32).max(1);
+            position.text = clause.trim_end_matches("\n)").to_owned();
+        }
+        error
+    })
+}
+
+/// Analyses and plans a statement as the current user, without running it: unknown columns, wrong
+/// types, missing privileges and policies of row security come up here. Within [`spi::connect`].
+pub fn explain(statement: &str) -> Result<()> {
+    let off = [STANDARD_STRINGS, (c"row_security", c"off")];
+    settings::with(&off, || {
+        spi::attempt(&format!("EXPLAIN {statement}")).map(|_| ())
+    })
+}

@@ -1,0 +1,82 @@
+//! Acts with the rights of the extension's owner, for trusted statements of our own.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::settings;
+use crate::error::{Error, Result, sqlstate};
+
+/// Puts the user and the settings back, also when a panic passes through.
+struct Guard {
+    user: Oid,
+    security: i32,
+    nest: i32,
+}
+
+/// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
+///
+/// Only for statements that are schema-qualified, bind values of built-in types and run no code
+/// of a user's. Never across a commit.
+pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let owner = extension_owner()?;
+    let guard = unsafe {
+        let (mut user, mut security) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
+        let elevated = security
+            | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
+            | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+        pg_sys::SetUserIdAndSecContext(owner, elevated);
+        Guard {
+            user,
+            security,
+            nest: pg_sys::NewGUCNestLevel(),
+        }
+    };
+    settings::set_local(c"search_path", c"pg_catalog, pg_temp");
+    let result = f();
+    drop(guard);
+    result
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        unsafe {
+            // On an error the abort of the transaction puts the settings back.
+            if !std::thread::panicking() {
+                pg_sys::AtEOXact_GUC(false, self.nest);
+            }
+            pg_sys::SetUserIdAndSecContext(self.user, self.security);
+        }
+    }
+}
+
+/// The name that the extension was created under.
+pub const EXTENSION: &CStr = c"backfill";
+
+/// Whether the extension exists in this database (and was not dropped meanwhile).
+pub fn extension_exists() -> bool {
+    unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID }
+}
+
+/// The owner of the extension's tables, from the system caches: not by SQL under somebody's
+/// search_path, and cheap enough for every batch.
+fn extension_owner() -> Result<Oid> {
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
+        let table = pg_sys::get_relname_relid(c"job".as_ptr(), schema);
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, table.into());
+        if tuple.is_null() {
+            return Err(Error::new(
+                sqlstate::UNDEFINED_OBJECT,
+                "extension \"backfill\" does not exist in this database",
+            )
+            .hint("CREATE EXTENSION backfill;"));
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Ok(owner)
+    }
+}

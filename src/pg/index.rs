@@ -1,0 +1,90 @@
+//! Reads a table's indexes from the catalogs, as candidates for the key of a walk.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg, Row};
+use crate::error::Result;
+use crate::plan::key::{Candidate, Column};
+
+/// All indexes of the table. Within `spi::connect`.
+pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
+    let rows = as_extension(|| spi::query(COLUMNS, &[Arg::Oid(table)]))?.rows;
+    let mut found: Vec<Candidate> = Vec::new();
+    for row in &rows {
+        let oid = row.number(0)? as u32;
+        if found.last().is_none_or(|c| c.oid != oid) {
+            found.push(candidate(row)?);
+        }
+        if let (Some(last), Some(_)) = (found.last_mut(), row.get(9)) {
+            last.columns.push(column(row)?);
+        }
+    }
+    Ok(found)
+}
+
+fn candidate(row: &Row) -> Result<Candidate> {
+    Ok(Candidate {
+        oid: row.number(0)? as u32,
+        name: row.text(1)?.to_owned(),
+        primary: row.bool(2),
+        unique: row.bool(3),
+        valid: row.bool(4),
+        immediate: row.bool(5),
+        partial: row.bool(6),
+        expressions: row.bool(7),
+        btree: row.bool(8),
+        columns: Vec::new(),
+    })
+}
+
+fn column(row: &Row) -> Result<Column> {
+    let declared = Oid::from(row.number(11)? as u32);
+    let collation = row.get(17).zip(row.get(18));
+    Ok(Column {
+        name: row.text(9)?.to_owned(),
+        attnum: row.number(10)? as i16,
+        type_oid: unsafe { pg_sys::getBaseType(declared) }.to_u32(),
+        not_null: row.bool(12),
+        descending: row.bool(13),
+        nulls_first: row.bool(14),
+        default_opclass: row.bool(15),
+        operator_schema: row.get(16).map(str::to_owned),
+        collation: collation.map(|(schema, name)| (schema.to_owned(), name.to_owned())),
+        collation_version: row.get(19).map(str::to_owned),
+    })
+}
+
+/// A row per index and key column. 403 is btree; strategies 2 and 5 are `<=` and `>`; option bits
+/// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; its
+/// version is the provider's present one, also for the database's default.
+const COLUMNS: &str = "
+SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
+       i.indisvalid AND i.indisready AND i.indislive, i.indimmediate,
+       i.indpred IS NOT NULL, i.indexprs IS NOT NULL, ic.relam = 403,
+       a.attname, a.attnum, a.atttypid::bigint, a.attnotnull,
+       (i.indoption[k.n] & 1) <> 0, (i.indoption[k.n] & 2) <> 0,
+       EXISTS (SELECT FROM pg_catalog.pg_opclass d
+               WHERE d.opcmethod = 403 AND d.opcfamily = oc.opcfamily AND d.opcdefault),
+       (SELECT CASE WHEN pg_catalog.count(DISTINCT o.oprnamespace) = 1 THEN pg_catalog.min(n.nspname::text) END
+        FROM pg_catalog.pg_amop m
+        JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
+        JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+        WHERE m.amopfamily = oc.opcfamily AND m.amoplefttype = oc.opcintype
+          AND m.amoprighttype = oc.opcintype AND m.amopstrategy IN (2, 5)),
+       CASE WHEN i.indcollation[k.n] <> a.attcollation THEN cn.nspname END,
+       CASE WHEN i.indcollation[k.n] <> a.attcollation THEN co.collname END,
+       CASE WHEN co.collprovider = 'd'
+            THEN pg_catalog.pg_database_collation_actual_version(
+                     (SELECT d.oid FROM pg_catalog.pg_database d
+                      WHERE d.datname = pg_catalog.current_database()))
+            ELSE pg_catalog.pg_collation_actual_version(co.oid) END
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k(n)
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n] AND i.indkey[k.n] <> 0
+LEFT JOIN pg_catalog.pg_opclass oc ON oc.oid = i.indclass[k.n]
+LEFT JOIN pg_catalog.pg_collation co ON co.oid = i.indcollation[k.n]
+LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+WHERE i.indrelid = $1
+ORDER BY i.indexrelid, k.n";

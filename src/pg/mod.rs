@@ -1,0 +1,23 @@
+//! Everything that touches PostgreSQL's C interface; the one place where `unsafe` is allowed.
+#![allow(unsafe_code)]
+
+pub mod bgworker;
+pub mod capture;
+pub mod clauses;
+pub mod databases;
+pub mod elevate;
+pub mod index;
+pub mod latch;
+pub mod lock;
+pub mod planner;
+pub mod relation;
+pub mod report;
+pub mod role;
+pub mod server;
+pub mod settings;
+pub mod signal;
+pub mod slots;
+pub mod spi;
+pub mod text;
+pub mod txn;
+pub mod xact;

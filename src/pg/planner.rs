@@ -1,0 +1,184 @@
+//! Makes the planner read a walk's table through the key's index, whatever statistics say.
+//!
+//! A batch is planned once, for parameters it does not know. Guessing, the planner may well prefer
+//! to read the whole table for each batch (for a row comparison it expects a ninth of it), or to
+//! take an index that suits the WHERE clause. Settings such as `enable_seqscan` would reach into
+//! subqueries and triggers. So a pair of hooks, in this process only, acts on the statements of
+//! the walk alone, and in these on the walked relation alone.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::ptr::null_mut;
+
+use pgrx::pg_sys::{self, Oid};
+
+thread_local! {
+    static WALK: RefCell<Walk> = const { RefCell::new(Walk::new()) };
+    static PLANNING: Cell<Kind> = const { Cell::new(Kind::Other) };
+    static NEXT_PLANNER: Cell<pg_sys::planner_hook_type> = const { Cell::new(None) };
+    static NEXT_PATHLIST: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
+    static INSTALLED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Walk {
+    relation: Oid,
+    index: Oid,
+    statements: Vec<CString>,
+    bookkeeping: Vec<CString>,
+}
+
+impl Walk {
+    const fn new() -> Walk {
+        Walk {
+            relation: Oid::INVALID,
+            index: Oid::INVALID,
+            statements: Vec::new(),
+            bookkeeping: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A statement of a walk.
+    Walk,
+    /// A statement on the extension's own tables, by primary key.
+    Bookkeeping,
+    /// Anything else: triggers, functions, what users write.
+    Other,
+}
+
+/// Sets what is walked and by which statements; replaces what was set before.
+pub fn set_walk(relation: Oid, index: Oid, statements: Vec<CString>) {
+    install();
+    WALK.with_borrow_mut(|walk| {
+        walk.relation = relation;
+        walk.index = index;
+        walk.statements = statements;
+    });
+}
+
+/// Adds a statement on the extension's own tables. They are tiny when it is planned, but dead
+/// rows can make them huge under an old snapshot: it has to go by their primary keys.
+pub fn add_bookkeeping(statement: CString) {
+    install();
+    WALK.with_borrow_mut(|walk| walk.bookkeeping.push(statement));
+}
+
+fn install() {
+    if INSTALLED.replace(true) {
+        return;
+    }
+    unsafe {
+        NEXT_PLANNER.set(pg_sys::planner_hook);
+        pg_sys::planner_hook = Some(plan);
+        NEXT_PATHLIST.set(pg_sys::set_rel_pathlist_hook);
+        pg_sys::set_rel_pathlist_hook = Some(choose_paths);
+    }
+}
+
+/// Puts back what a statement's planning changed, also when a panic passes through.
+struct Planning {
+    kind: Kind,
+    seqscan: bool,
+}
+
+impl Drop for Planning {
+    fn drop(&mut self) {
+        PLANNING.set(self.kind);
+        unsafe { pg_sys::enable_seqscan = self.seqscan };
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn plan(
+    query: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    params: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    unsafe {
+        let kind = if text.is_null() {
+            Kind::Other
+        } else {
+            classify(CStr::from_ptr(text))
+        };
+        let restore = Planning {
+            kind: PLANNING.replace(kind),
+            seqscan: pg_sys::enable_seqscan,
+        };
+        if kind == Kind::Bookkeeping {
+            pg_sys::enable_seqscan = false;
+        }
+        let planned = match NEXT_PLANNER.get() {
+            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, params)),
+            None => pg_sys::standard_planner(query, text, options, params),
+        };
+        drop(restore);
+        planned
+    }
+}
+
+fn classify(text: &CStr) -> Kind {
+    WALK.with_borrow(|walk| {
+        if walk.statements.iter().any(|s| s.as_c_str() == text) {
+            Kind::Walk
+        } else if walk.bookkeeping.iter().any(|s| s.as_c_str() == text) {
+            Kind::Bookkeeping
+        } else {
+            Kind::Other
+        }
+    })
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn choose_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rti: pg_sys::Index,
+    rte: *mut pg_sys::RangeTblEntry,
+) {
+    unsafe {
+        if let Some(next) = NEXT_PATHLIST.get() {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| next(root, rel, rti, rte));
+        }
+        let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
+        if PLANNING.get() == Kind::Walk && (*rte).relid == relation && is_walked(root, rti) {
+            only_by_index(root, rel, index);
+        }
+    }
+}
+
+/// Whether it is the walked relation itself and not the same relation in a user's subquery: the
+/// target of the UPDATE, or a query level of ours, which has a parameter for its LIMIT.
+unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index) -> bool {
+    unsafe {
+        let query = (*root).parse;
+        let limit = (*query).limitCount;
+        let limited = !limit.is_null() && (*limit).type_ == pg_sys::NodeTag::T_Param;
+        (*query).resultRelation == rti as i32 || limited
+    }
+}
+
+unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, index: Oid) {
+    unsafe {
+        let all = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
+        let mut only = pgrx::PgList::<pg_sys::IndexOptInfo>::new();
+        all.iter_ptr()
+            .filter(|info| (**info).indexoid == index)
+            .for_each(|info| only.push(info));
+        if only.is_empty() {
+            return;
+        }
+        let paths = std::mem::replace(&mut (*rel).pathlist, null_mut());
+        let indexes = std::mem::replace(&mut (*rel).indexlist, only.into_pg());
+        (*rel).partial_pathlist = null_mut();
+        pg_sys::create_index_paths(root, rel);
+        (*rel).partial_pathlist = null_mut();
+        (*rel).indexlist = indexes;
+        if (*rel).pathlist.is_null() {
+            (*rel).pathlist = paths;
+        }
+        std::mem::forget(all);
+    }
+}

@@ -1,0 +1,169 @@
+//! What the catalogs say about a relation. All of it within `spi::connect` and with the rights of
+//! the extension, so that nobody's search_path matters.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg};
+use crate::error::Result;
+use crate::plan::sql::qualified;
+
+/// A relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    /// Its OID.
+    pub oid: Oid,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `relkind` of pg_class.
+    pub kind: char,
+    /// `relpersistence` of pg_class.
+    pub persistence: char,
+    /// Whether it belongs to the system's schemas or to this extension.
+    pub internal: bool,
+    /// Its columns.
+    pub columns: Vec<Attribute>,
+}
+
+/// A column of a relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// Whether it is GENERATED … STORED or VIRTUAL.
+    pub generated: bool,
+    /// Whether it is GENERATED ALWAYS AS IDENTITY.
+    pub identity_always: bool,
+}
+
+impl Relation {
+    /// The name to be shown to a person.
+    pub fn shown(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    /// The name to be put into a statement.
+    pub fn quoted(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+}
+
+/// The relation with this OID, if there is one.
+pub fn describe(oid: Oid) -> Result<Option<Relation>> {
+    as_extension(|| {
+        let found = spi::first(
+            "SELECT n.nspname, c.relname, c.relkind, c.relpersistence,
+                    c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill')
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = $1",
+            &[Arg::Oid(oid)],
+        )?;
+        let Some(row) = found else { return Ok(None) };
+        let columns = spi::query(
+            "SELECT attname, attgenerated <> '', attidentity = 'a' FROM pg_catalog.pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            &[Arg::Oid(oid)],
+        )?;
+        let attribute = |row: &spi::Row| {
+            Ok(Attribute {
+                name: row.text(0)?.to_owned(),
+                generated: row.bool(1),
+                identity_always: row.bool(2),
+            })
+        };
+        Ok(Some(Relation {
+            oid,
+            schema: row.text(0)?.to_owned(),
+            name: row.text(1)?.to_owned(),
+            kind: row.text(2)?.chars().next().unwrap_or(' '),
+            persistence: row.text(3)?.chars().next().unwrap_or(' '),
+            internal: row.bool(4),
+            columns: columns.rows.iter().map(attribute).collect::<Result<_>>()?,
+        }))
+    })
+}
+
+/// The planner's own estimate of a table's rows, which also serves tables never analysed.
+pub fn estimate_rows(oid: Oid) -> Option<i64> {
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let relation = pg_sys::try_relation_open(oid, lock);
+        if relation.is_null() {
+            return None;
+        }
+        let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
+        pg_sys::estimate_rel_size(
+            relation,
+            std::ptr::null_mut(),
+            &mut pages,
+            &mut rows,
+            &mut visible,
+        );
+        pg_sys::relation_close(relation, lock);
+        Some(rows as i64)
+    }
+}
+
+/// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
+/// ends; false if it is gone.
+pub fn lock_for_update(oid: Oid) -> bool {
+    unsafe {
+        pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, oid.into());
+        if tuple.is_null() {
+            return false;
+        }
+        pg_sys::ReleaseSysCache(tuple);
+        true
+    }
+}
+
+/// Whether the relation still has this schema and name, by the system caches.
+pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
+    unsafe {
+        let same = |text: *mut std::ffi::c_char, wanted: &str| {
+            let equal = super::text::lossy(text).as_deref() == Some(wanted);
+            if !text.is_null() {
+                pg_sys::pfree(text.cast());
+            }
+            equal
+        };
+        same(pg_sys::get_rel_name(oid), name)
+            && same(
+                pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid)),
+                schema,
+            )
+    }
+}
+
+/// Whether a policy of row security would be applied to what the current user does.
+pub fn has_policies_for_me(oid: Oid) -> bool {
+    let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+    unsafe { pg_sys::check_enable_rls(oid, Oid::INVALID, true) == enabled }
+}
+
+thread_local! {
+    static WATCHED: std::cell::Cell<Oid> = const { std::cell::Cell::new(Oid::INVALID) };
+    static CHANGED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// From now on [`take_changed`] tells whether the relation's definition may have changed.
+pub fn watch(oid: Oid) {
+    if WATCHED.replace(oid) == Oid::INVALID {
+        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0)) };
+    }
+}
+
+/// Whether the watched relation may have changed since the last call.
+pub fn take_changed() -> bool {
+    CHANGED.replace(false)
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
+    if relation == Oid::INVALID || relation == WATCHED.get() {
+        CHANGED.set(true);
+    }
+}

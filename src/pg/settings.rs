@@ -1,0 +1,165 @@
+//! Reads and sets PostgreSQL settings (GUCs).
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+use super::capture::capture;
+use super::text::{lossy, to_server};
+use crate::error::Result;
+
+/// The value that is in force; `None` where there is no such setting.
+pub fn get(name: &CStr) -> Option<String> {
+    unsafe { lossy(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }
+}
+
+/// Whether a setting has exactly this value.
+pub fn is(name: &CStr, value: &CStr) -> bool {
+    unsafe {
+        let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        !current.is_null() && CStr::from_ptr(current) == value
+    }
+}
+
+/// Sets it until the enclosing nest level of settings ends.
+pub fn set_local(name: &CStr, value: &CStr) {
+    set(
+        name,
+        value,
+        pg_sys::GucContext::PGC_USERSET,
+        pg_sys::GucAction::GUC_ACTION_SAVE,
+    );
+}
+
+/// What the current user may set.
+fn own_context() -> pg_sys::GucContext::Type {
+    if unsafe { pg_sys::superuser() } {
+        pg_sys::GucContext::PGC_SUSET
+    } else {
+        pg_sys::GucContext::PGC_USERSET
+    }
+}
+
+/// Sets it until the transaction ends, with the rights of the current user.
+pub fn set_for_transaction(name: &CStr, value: &CStr) {
+    set(
+        name,
+        value,
+        pg_sys::GucContext::PGC_USERSET,
+        pg_sys::GucAction::GUC_ACTION_LOCAL,
+    );
+}
+
+fn set(
+    name: &CStr,
+    value: &CStr,
+    context: pg_sys::GucContext::Type,
+    action: pg_sys::GucAction::Type,
+) {
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            context,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Whether the current user may set it to this value: an error if not. Nothing stays changed.
+pub fn try_value(name: &str, value: &str) -> Result<()> {
+    let (name, value) = (to_server(name)?, to_server(value)?);
+    let context = own_context();
+    let nest = unsafe { pg_sys::NewGUCNestLevel() };
+    let tried = capture(|| {
+        set(&name, &value, context, pg_sys::GucAction::GUC_ACTION_SAVE);
+        Ok(())
+    });
+    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
+    tried
+}
+
+/// Runs `f` with settings of its own, which are put back afterwards.
+pub fn with<T>(values: &[(&CStr, &CStr)], f: impl FnOnce() -> Result<T>) -> Result<T> {
+    if values.iter().all(|(name, value)| is(name, value)) {
+        return f();
+    }
+    let nest = unsafe { pg_sys::NewGUCNestLevel() };
+    for (name, value) in values {
+        set_local(name, value);
+    }
+    let result = f();
+    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
+    result
+}
+
+/// Settings that a worker keeps in force from batch to batch.
+#[derive(Debug, Default)]
+pub struct Pins(Vec<Pin>);
+
+#[derive(Debug)]
+struct Pin {
+    name: CString,
+    value: CString,
+    /// As PostgreSQL shows it once it is set: `64MB` becomes `65536`.
+    shown: Option<CString>,
+    /// Set by the extension itself, with whatever rights that takes.
+    trusted: bool,
+}
+
+impl Pins {
+    /// Adds a setting of the owner's, to be set with his rights; a later one of the same name wins.
+    pub fn pin(&mut self, name: &str, value: &str) -> Result<()> {
+        self.add(name, value, false)
+    }
+
+    /// Adds a setting of the extension's.
+    pub fn pin_trusted(&mut self, name: &str, value: &str) -> Result<()> {
+        self.add(name, value, true)
+    }
+
+    fn add(&mut self, name: &str, value: &str, trusted: bool) -> Result<()> {
+        let (name, value) = (to_server(name)?, to_server(value)?);
+        self.0.retain(|pin| pin.name != name);
+        self.0.push(Pin {
+            name,
+            value,
+            shown: None,
+            trusted,
+        });
+        Ok(())
+    }
+
+    /// Whether all are in force. A trigger's SET outlives its batch; this finds it.
+    pub fn hold(&self) -> bool {
+        self.0
+            .iter()
+            .all(|pin| pin.shown.as_ref().is_some_and(|shown| is(&pin.name, shown)))
+    }
+
+    /// Puts all in force for the session. Within a transaction.
+    pub fn apply(&mut self) {
+        for pin in &mut self.0 {
+            if pin.shown.as_ref().is_some_and(|shown| is(&pin.name, shown)) {
+                continue;
+            }
+            let context = if pin.trusted {
+                pg_sys::GucContext::PGC_SUSET
+            } else {
+                own_context()
+            };
+            set(
+                &pin.name,
+                &pin.value,
+                context,
+                pg_sys::GucAction::GUC_ACTION_SET,
+            );
+            let shown = unsafe { pg_sys::GetConfigOption(pin.name.as_ptr(), true, false) };
+            pin.shown = (!shown.is_null()).then(|| unsafe { CStr::from_ptr(shown) }.to_owned());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Transactions of a background worker, with a way back from every error.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::capture::capture;
+use super::settings;
+use super::spi;
+use crate::error::Result;
+
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// `synchronous_commit = off`: a crash may lose it, together with its checkpoint.
+    Deferred,
+    /// Waits for the disk.
+    Immediate,
+}
+
+thread_local! {
+    static ACTING: Cell<Option<Oid>> = const { Cell::new(None) };
+}
+
+/// From now on every transaction of this process runs as `owner`, though the session belongs to
+/// another role, in a security context in which user code can neither SET ROLE nor SET SESSION
+/// AUTHORIZATION (the one that PostgreSQL uses inside SECURITY DEFINER functions).
+pub fn act_as(owner: Oid) {
+    ACTING.set(Some(owner));
+}
+
+/// Runs `f` in a transaction, connected to SPI, and commits it. An error of whatever kind, also
+/// one that comes up while committing, aborts it and is given back.
+pub fn run<T>(durability: Durability, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    run_bare(|| {
+        let value = spi::connect(f)?;
+        if durability == Durability::Immediate {
+            settings::set_for_transaction(c"synchronous_commit", c"on");
+        }
+        Ok(value)
+    })
+}
+
+/// The same without SPI, for a process that is connected to no database.
+pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let session = identity();
+    let result = capture(|| unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        if let Some(owner) = ACTING.get() {
+            let security = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+            pg_sys::SetUserIdAndSecContext(owner, security);
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let value = f()?;
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+        Ok(value)
+    });
+    unsafe {
+        if result.is_err() {
+            pg_sys::AbortOutOfAnyTransaction();
+        }
+        if ACTING.get().is_some() {
+            pg_sys::SetUserIdAndSecContext(session.0, session.1);
+        }
+        pg_sys::pgstat_report_stat(false);
+    }
+    result
+}
+
+fn identity() -> (Oid, i32) {
+    let (mut user, mut security) = (Oid::INVALID, 0);
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };
+    (user, security)
+}
+
+/// Whether the caller is inside a SECURITY DEFINER function (or another change of user).
+pub fn in_security_definer() -> bool {
+    unsafe { pg_sys::InLocalUserIdChange() || pg_sys::InSecurityRestrictedOperation() }
+}

@@ -1,0 +1,116 @@
+//! Things to be done when the surrounding transaction commits, and only then: starting a worker,
+//! waking one, interrupting its batch.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+use pgrx::pg_sys;
+
+use super::report::warning;
+
+/// Something to be done at commit. All of it is prepared beforehand: a commit callback must not fail.
+pub enum Action {
+    /// Registers a background worker for the job.
+    Register(i64, Box<pg_sys::BackgroundWorker>),
+    /// Sets the latch of the process.
+    Wake(i32),
+    /// Cancels the statement that the process is in.
+    Interrupt(i32),
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<(pg_sys::SubTransactionId, Action)>> = const { RefCell::new(Vec::new()) };
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `action` once the current (sub)transaction and all around it have committed.
+pub fn at_commit(action: Action) {
+    unsafe {
+        if !REGISTERED.replace(true) {
+            pg_sys::RegisterXactCallback(Some(at_end), null_mut());
+            pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), null_mut());
+        }
+        let subtransaction = pg_sys::GetCurrentSubTransactionId();
+        PENDING.with_borrow_mut(|pending| pending.push((subtransaction, action)));
+    }
+}
+
+unsafe extern "C-unwind" {
+    fn kill(pid: c_int, signal: c_int) -> c_int;
+}
+
+const SIGINT: c_int = 2;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => {
+            for (_, action) in PENDING.take() {
+                unsafe { perform(action) };
+            }
+        }
+        pg_sys::XactEvent::XACT_EVENT_ABORT => {
+            PENDING.take();
+        }
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
+            if PENDING.with_borrow(|pending| !pending.is_empty()) {
+                pgrx::ereport!(
+                    ERROR,
+                    pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "cannot PREPARE a transaction that has started or changed a backfill job",
+                    "A prepared transaction is committed by another session, which cannot start the worker."
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An ERROR in here would take the server down: nothing in it may fail.
+unsafe fn perform(action: Action) {
+    unsafe {
+        match action {
+            Action::Register(job, mut worker) => {
+                if !pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) {
+                    warning(
+                        &format!("no background worker slot is free for backfill job {job}"),
+                        Some(
+                            "The job is taken up when a backfill worker ends. Consider a higher max_worker_processes.",
+                        ),
+                    );
+                }
+            }
+            Action::Wake(pid) => {
+                let process = pg_sys::BackendPidGetProc(pid);
+                if !process.is_null() {
+                    pg_sys::SetLatch(&raw mut (*process).procLatch);
+                }
+            }
+            Action::Interrupt(pid) => {
+                if !pg_sys::BackendPidGetProc(pid).is_null() {
+                    kill(pid, SIGINT);
+                }
+            }
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    this: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    PENDING.with_borrow_mut(|pending| match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            pending
+                .iter_mut()
+                .filter(|(id, _)| *id == this)
+                .for_each(|(id, _)| *id = parent);
+        }
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => pending.retain(|(id, _)| *id != this),
+        _ => {}
+    });
+}

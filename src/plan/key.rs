@@ -1,0 +1,302 @@
+//! The choice of the key: which unique index orders the walk.
+
+use crate::error::{Error, Result, sqlstate};
+
+/// A column of an index, as the catalogs describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name of the table's column.
+    pub name: String,
+    /// Number of the table's column.
+    pub attnum: i16,
+    /// OID of the column's type; of the type below it, where it is a domain.
+    pub type_oid: u32,
+    /// Whether the column is NOT NULL.
+    pub not_null: bool,
+    /// DESC in the index.
+    pub descending: bool,
+    /// NULLS FIRST in the index.
+    pub nulls_first: bool,
+    /// Whether the operator class belongs to the default operator family of its type.
+    pub default_opclass: bool,
+    /// The schema that the operators `>` and `<=` of the operator family are in.
+    pub operator_schema: Option<String>,
+    /// The index' collation, as (schema, name), where it is not the column's own.
+    pub collation: Option<(String, String)>,
+    /// The version of the collation as its provider reports it now; `None` where it has none.
+    pub collation_version: Option<String>,
+}
+
+/// Built-in types whose text form is the same under all settings: bool, "char", name, int8, int2,
+/// int4, text, oid, cidr, macaddr, inet, bpchar, varchar, bit, varbit, numeric, uuid.
+const SAME_UNDER_ALL_SETTINGS: &[u32] = &[
+    16, 18, 19, 20, 21, 23, 25, 26, 650, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950,
+];
+
+impl Column {
+    /// Whether settings such as DateStyle may change the text form of its values.
+    pub fn depends_on_settings(&self) -> bool {
+        !SAME_UNDER_ALL_SETTINGS.contains(&self.type_oid)
+    }
+}
+
+/// A unique index, as the catalogs describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the primary key.
+    pub primary: bool,
+    /// Whether it is unique.
+    pub unique: bool,
+    /// Whether it is valid, ready and live.
+    pub valid: bool,
+    /// Whether it is checked at once (not DEFERRABLE).
+    pub immediate: bool,
+    /// Whether it has a predicate.
+    pub partial: bool,
+    /// Whether it has expressions.
+    pub expressions: bool,
+    /// Whether it is a btree.
+    pub btree: bool,
+    /// Its key columns, without INCLUDE.
+    pub columns: Vec<Column>,
+}
+
+impl Candidate {
+    /// Why the index can't order a walk, if so.
+    pub fn unusable(&self) -> Option<&'static str> {
+        let columns = &self.columns;
+        if !self.btree {
+            Some("is no btree index")
+        } else if !self.unique {
+            Some("is not unique")
+        } else if !self.valid {
+            Some("is not valid")
+        } else if !self.immediate {
+            Some("is deferrable")
+        } else if self.partial {
+            Some("is partial")
+        } else if self.expressions {
+            Some("has an expression")
+        } else if columns.iter().any(|c| !c.not_null) {
+            Some("has a column that may be NULL")
+        } else if columns.iter().any(|c| !c.default_opclass) {
+            Some("has a non-default operator class")
+        } else if columns
+            .iter()
+            .any(|c| c.descending != columns[0].descending)
+        {
+            Some("mixes ascending and descending columns")
+        } else if columns.iter().any(|c| c.operator_schema.is_none())
+            || columns
+                .iter()
+                .any(|c| c.operator_schema != columns[0].operator_schema)
+        {
+            Some("has columns whose operators are in different schemas")
+        } else {
+            None
+        }
+    }
+
+    /// The names of its columns.
+    pub fn column_names(&self) -> Vec<String> {
+        self.columns.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
+/// Chooses the index that orders the walk: the one named, else the primary key, else the usable
+/// unique index with the fewest columns (by name where they tie). `relation` is for the error.
+pub fn choose(
+    candidates: Vec<Candidate>,
+    named: Option<&str>,
+    relation: &str,
+) -> Result<Candidate> {
+    if let Some(name) = named {
+        let found = candidates
+            .into_iter()
+            .find(|c| c.name == name)
+            .ok_or_else(|| {
+                Error::new(
+                    sqlstate::UNDEFINED_OBJECT,
+                    format!("table {relation} has no index \"{name}\""),
+                )
+                .hint(
+                    "Option \"key\" names a unique index of the table itself, without its schema.",
+                )
+            })?;
+        return match found.unusable() {
+            None => Ok(found),
+            Some(why) => Err(Error::new(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                format!("index \"{name}\" of table {relation} cannot order the walk: it {why}"),
+            )
+            .hint(WANTED)),
+        };
+    }
+    let reasons: Vec<String> = candidates
+        .iter()
+        .filter_map(|c| c.unusable().map(|why| format!("\"{}\" {why}", c.name)))
+        .collect();
+    let best = candidates
+        .into_iter()
+        .filter(|c| c.unusable().is_none())
+        .min_by_key(|c| (!c.primary, c.columns.len(), c.name.clone()));
+    best.ok_or_else(|| {
+        let error = Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("table {relation} has no key to walk it by"),
+        )
+        .hint(WANTED);
+        if reasons.is_empty() {
+            error.detail("The table has no index.")
+        } else {
+            error.detail(format!("Index {}.", reasons.join("; index ")))
+        }
+    })
+}
+
+const WANTED: &str = "A walk needs a primary key, or a unique btree index that is valid, not deferrable, not partial, without expressions, over NOT NULL columns, all ascending or all descending. CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str) -> Column {
+        Column {
+            name: name.into(),
+            attnum: 1,
+            type_oid: 20,
+            not_null: true,
+            descending: false,
+            nulls_first: false,
+            default_opclass: true,
+            operator_schema: Some("pg_catalog".into()),
+            collation: None,
+            collation_version: None,
+        }
+    }
+
+    fn index(name: &str, columns: &[&str]) -> Candidate {
+        Candidate {
+            oid: 1,
+            name: name.into(),
+            primary: false,
+            unique: true,
+            valid: true,
+            immediate: true,
+            partial: false,
+            expressions: false,
+            btree: true,
+            columns: columns.iter().map(|c| column(c)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_primary_key_comes_first() {
+        let pkey = Candidate {
+            primary: true,
+            ..index("z", &["a", "b"])
+        };
+        let chosen = choose(vec![index("a", &["c"]), pkey], None, "t").unwrap();
+        assert_eq!(chosen.name, "z");
+    }
+
+    #[test]
+    fn an_unusable_one_is_passed_over() {
+        let mut mixed = Candidate {
+            primary: true,
+            ..index("p", &["a", "b"])
+        };
+        mixed.columns[1].descending = true;
+        let chosen = choose(
+            vec![mixed, index("u2", &["a", "b"]), index("u1", &["c"])],
+            None,
+            "t",
+        );
+        assert_eq!(chosen.unwrap().name, "u1");
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        let base = || index("i", &["a"]);
+        let mut nullable = base();
+        nullable.columns[0].not_null = false;
+        let mut pattern = base();
+        pattern.columns[0].default_opclass = false;
+        for (candidate, why) in [
+            (
+                Candidate {
+                    btree: false,
+                    ..base()
+                },
+                "is no btree index",
+            ),
+            (
+                Candidate {
+                    unique: false,
+                    ..base()
+                },
+                "is not unique",
+            ),
+            (
+                Candidate {
+                    valid: false,
+                    ..base()
+                },
+                "is not valid",
+            ),
+            (
+                Candidate {
+                    immediate: false,
+                    ..base()
+                },
+                "is deferrable",
+            ),
+            (
+                Candidate {
+                    partial: true,
+                    ..base()
+                },
+                "is partial",
+            ),
+            (
+                Candidate {
+                    expressions: true,
+                    ..base()
+                },
+                "has an expression",
+            ),
+            (nullable, "has a column that may be NULL"),
+            (pattern, "has a non-default operator class"),
+        ] {
+            let error = choose(vec![candidate], None, "public.t").unwrap_err();
+            assert_eq!(error.message, "table public.t has no key to walk it by");
+            assert_eq!(error.detail, Some(format!("Index \"i\" {why}.")));
+            assert!(error.hint.is_some());
+        }
+    }
+
+    #[test]
+    fn a_named_index_must_exist_and_serve() {
+        let error = choose(vec![index("i", &["a"])], Some("j"), "t").unwrap_err();
+        assert_eq!(error.message, "table t has no index \"j\"");
+        let partial = Candidate {
+            partial: true,
+            ..index("i", &["a"])
+        };
+        let error = choose(vec![partial], Some("i"), "t").unwrap_err();
+        assert_eq!(
+            error.message,
+            "index \"i\" of table t cannot order the walk: it is partial"
+        );
+        assert_eq!(
+            choose(vec![index("i", &["a"])], Some("i"), "t")
+                .unwrap()
+                .name,
+            "i"
+        );
+    }
+}

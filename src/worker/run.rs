@@ -1,0 +1,255 @@
+//! The life of a worker: take the slice, lock it, loop { wait for permission, one batch, pace },
+//! finish.
+
+use std::time::{Duration, Instant};
+
+use super::batch::{self, Step};
+use super::walk::{self, Walk};
+use super::{session, takeover};
+use crate::catalog::checkpoint::FENCED;
+use crate::catalog::job::{self, Job};
+use crate::catalog::{event, outcome};
+use crate::error::{Error, Result};
+use crate::guc;
+use crate::job::state::{Outcome, State, Wish};
+use crate::pg::bgworker::{self, Start};
+use crate::pg::lock::Lock;
+use crate::pg::settings::Pins;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{elevate, latch, report, signal, slots};
+
+/// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
+const LONGEST_NAP: Duration = Duration::from_secs(10);
+
+/// Why a worker stops.
+#[derive(Debug)]
+enum Ending {
+    /// The walk has come to its end.
+    Completed,
+    /// Somebody wants it to stand still.
+    Paused,
+    /// Somebody wants it to end.
+    Cancelled,
+    /// `backfill.enabled` is off.
+    Disabled,
+    /// The job, its slice or the extension is somebody else's or gone: nothing to be said.
+    Gone,
+    /// A batch failed; with the range of keys it was about.
+    Failed(Error, Option<String>),
+}
+
+/// Runs the job with this id, if it is there, is to run, and nobody else runs it.
+pub fn main(id: i64) {
+    signal::install();
+    let start = bgworker::my_start();
+    session::connect(start);
+    if !guc::ENABLED.get() {
+        return;
+    }
+    let Ok(Some(slot)) = txn::run(Durability::Deferred, || Ok(slots::take())) else {
+        return;
+    };
+    let lock = Lock::Job(id);
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true) {
+        let ending = run(id, start);
+        conclude(id, ending);
+        lock.release_session();
+    }
+    slot.release_session();
+    takeover::take_up_waiting();
+}
+
+/// From the job's row to its ending.
+fn run(id: i64, start: Start) -> Ending {
+    let mut job = match txn::run(Durability::Deferred, || job::load(id)) {
+        Ok(Some(job)) if job.owner == start.identity.owner => job,
+        _ => return Ending::Gone,
+    };
+    if let Some(ending) = unwanted(&job) {
+        return ending;
+    }
+    let claimed = session::pins(&job).and_then(|pins| begin(&job, pins));
+    let (mut pins, mut walk) = match claimed {
+        Ok((pins, Some(walk))) => (pins, walk),
+        Ok((_, None)) => return Ending::Completed,
+        Err(error) => return Ending::Failed(error, None),
+    };
+    let mut changed = false;
+    loop {
+        match permission(&mut job, &mut pins, changed) {
+            Ok(None) => changed = false,
+            Ok(Some(ending)) => return ending,
+            Err(error) => return Ending::Failed(error, None),
+        }
+        match batch::run(&mut walk, &job) {
+            Ok(Step::Last) => return Ending::Completed,
+            Ok(Step::Changed) => changed = true,
+            Ok(Step::More) => pace(&job, &walk),
+            Err(error) => return Ending::Failed(error, Some(range_after(&walk))),
+        }
+    }
+}
+
+/// Pins the session and takes the slice, in the worker's first transaction but one.
+fn begin(job: &Job, mut pins: Pins) -> Result<(Pins, Option<Walk>)> {
+    let pins = txn::run(Durability::Deferred, || {
+        pins.apply();
+        Ok(pins)
+    })?;
+    let walk = txn::run(Durability::Deferred, || {
+        let walk = walk::claim(job)?;
+        event::record(
+            job.id,
+            job.owner,
+            "worker started",
+            None,
+            Some(State::Running.name()),
+        )?;
+        Ok(walk)
+    })?;
+    report::log(&format!(
+        "backfill {} on {} runs",
+        job.shown(),
+        job.relation_name
+    ));
+    Ok((pins, walk))
+}
+
+/// Looks, between two batches, whether the job may go on, and with which pace and settings.
+fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<Ending>> {
+    signal::reload_if_asked();
+    if !guc::ENABLED.get() {
+        return Ok(Some(Ending::Disabled));
+    }
+    if changed {
+        let Some(now) = txn::run(Durability::Deferred, || job::load(job.id))? else {
+            return Ok(Some(Ending::Gone));
+        };
+        if let Some(ending) = unwanted(&now) {
+            return Ok(Some(ending));
+        }
+        *pins = session::pins(&now)?;
+        *job = now;
+    }
+    if !pins.hold() {
+        txn::run(Durability::Deferred, || {
+            pins.apply();
+            Ok(())
+        })?;
+    }
+    Ok(None)
+}
+
+/// The ending that the users' last wish asks for, if it is not to run.
+fn unwanted(job: &Job) -> Option<Ending> {
+    match job.wish {
+        Wish::Run if job.is_here() => None,
+        Wish::Run | Wish::Define => Some(Ending::Gone),
+        Wish::Pause => Some(Ending::Paused),
+        Wish::Cancel => Some(Ending::Cancelled),
+    }
+}
+
+/// Sleeps between two batches; ends at once when the job's row has changed.
+fn pace(job: &Job, walk: &Walk) {
+    if job.sleep_ms == 0 {
+        return;
+    }
+    report::idle();
+    let deadline = Instant::now() + Duration::from_millis(job.sleep_ms as u64);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        latch::wait(left.min(LONGEST_NAP));
+        if Instant::now() >= deadline || signal::reload_if_asked() {
+            return;
+        }
+        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
+        if version != Ok(Some(job.version)) {
+            return;
+        }
+    }
+}
+
+/// The keys that a failed batch was about, for a person.
+fn range_after(walk: &Walk) -> String {
+    let columns: Vec<&str> = walk.target.key.iter().map(|c| c.name.as_str()).collect();
+    let columns = columns.join(", ");
+    match &walk.checkpoint.key {
+        Some(key) => format!("({columns}) > ({})", key.join(", ")),
+        None => format!("({columns}) from the start"),
+    }
+}
+
+/// Records how it ended. The commit waits for the disk: with it, all batches before it are safe.
+fn conclude(id: i64, ending: Ending) {
+    let recorded = txn::run(Durability::Immediate, || {
+        if !elevate::extension_exists() {
+            return Ok(None);
+        }
+        match job::load(id)? {
+            Some(job) => record(&job, ending).map(Some),
+            None => Ok(None),
+        }
+    });
+    match recorded {
+        Ok(Some(line)) => report::log(&line),
+        Ok(None) => {}
+        Err(error) => report::log(&format!(
+            "backfill job {id}: cannot record its end: {error}"
+        )),
+    }
+}
+
+/// Writes outcome and event; gives the line for the server log.
+fn record(job: &Job, ending: Ending) -> Result<String> {
+    let before = job.state();
+    let note = |event: &str, new: State| {
+        event::record(
+            job.id,
+            job.owner,
+            event,
+            Some(before.name()),
+            Some(new.name()),
+        )
+    };
+    let store = |what, error, batch| outcome::record(job.id, what, job.attempt, error, batch);
+    let shown = job.shown();
+    Ok(match ending {
+        Ending::Completed => {
+            store(Outcome::Completed, None, None)?;
+            note("completed", State::Completed)?;
+            format!("backfill {shown} completed")
+        }
+        Ending::Failed(error, _) if error.message == FENCED => {
+            format!("backfill {shown}: {error}")
+        }
+        // The batch was interrupted because of the wish to cancel.
+        Ending::Cancelled | Ending::Failed(..) if job.wish == Wish::Cancel => {
+            store(Outcome::Cancelled, None, None)?;
+            note("cancelled", State::Cancelled)?;
+            format!("backfill {shown} cancelled")
+        }
+        Ending::Failed(error, batch) => {
+            store(
+                Outcome::Failed {
+                    attempt: job.attempt,
+                },
+                Some(&error),
+                batch.as_deref(),
+            )?;
+            note("failed", State::Failed)?;
+            format!("backfill {shown} failed: {error}")
+        }
+        Ending::Paused => {
+            note("paused", State::Paused)?;
+            format!("backfill {shown} paused")
+        }
+        Ending::Disabled => {
+            note("worker stopped", before)?;
+            format!("backfill {shown} stops: backfill.enabled is off")
+        }
+        Ending::Gone | Ending::Cancelled => {
+            format!("backfill {shown}: its worker has nothing to do")
+        }
+    })
+}

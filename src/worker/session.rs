@@ -1,0 +1,60 @@
+//! The worker's session: whose it is, what it is called, and the settings it is pinned to.
+
+use crate::catalog::job::Job;
+use crate::error::Result;
+use crate::pg::bgworker::{self, Start};
+use crate::pg::settings::Pins;
+use crate::pg::txn;
+
+/// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
+const FIXED: &[(&str, &str)] = &[
+    // The walk's promises are made for READ COMMITTED.
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_deferrable", "off"),
+    // Timeouts are the job's business, not the role's.
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    // A policy that applies is an error instead of a filter.
+    ("row_security", "off"),
+    // The clauses were checked under it.
+    ("standard_conforming_strings", "on"),
+    // Safe, since the checkpoint commits with its batch: a crash loses both or neither.
+    ("synchronous_commit", "off"),
+    // Triggers fire as they do for anybody else.
+    ("session_replication_role", "origin"),
+];
+
+/// Connects to the database; the transactions that follow act for the job's owner.
+pub fn connect(start: Start) {
+    bgworker::connect(start.database, start.identity.login);
+    if start.identity.login != start.identity.owner {
+        txn::act_as(start.identity.owner);
+    }
+}
+
+/// The settings of a job's batches.
+pub fn pins(job: &Job) -> Result<Pins> {
+    let mut pins = Pins::default();
+    for (name, value) in job
+        .definition
+        .session
+        .iter()
+        .chain(&job.definition.options.settings)
+    {
+        pins.pin(name, value)?;
+    }
+    for (name, value) in FIXED {
+        pins.pin_trusted(name, value)?;
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    pins.pin_trusted("transaction_timeout", "0")?;
+    pins.pin_trusted("application_name", &label(job))?;
+    Ok(pins)
+}
+
+/// What `pg_stat_activity` calls the process.
+fn label(job: &Job) -> String {
+    format!("backfill job {}: {}", job.id, job.relation_name)
+}

@@ -1,0 +1,173 @@
+//! A slice of a table, held by this worker: where it stands and where it ends.
+
+use std::time::Instant;
+
+use super::plans::{self, Key, Plans};
+use crate::catalog::checkpoint::{self, Checkpoint, Writer};
+use crate::catalog::job::{Job, VersionReader};
+use crate::catalog::slice::{self, Slice};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::progress::{Progress, Rate};
+use crate::pg::index;
+use crate::pg::relation;
+use crate::plan::key::{self, Candidate};
+use crate::plan::sql::Target;
+
+/// A walk in progress.
+#[derive(Debug)]
+pub struct Walk {
+    /// What is rendered into statements.
+    pub target: Target,
+    /// The statements.
+    pub plans: Plans,
+    /// The last key of the walk.
+    pub end: Key,
+    /// Where it stands; as committed.
+    pub checkpoint: Checkpoint,
+    /// Writes its successors.
+    pub writer: Writer,
+    /// Tells whether the job's row has changed.
+    pub versions: VersionReader,
+    /// How fast it goes.
+    pub rate: Rate,
+}
+
+/// Takes the job's slice over from whoever had it before, within a transaction that the caller
+/// commits. `None`: the table has no rows.
+pub fn claim(job: &Job) -> Result<Option<Walk>> {
+    plans::announce_bookkeeping();
+    relation::watch(job.relation);
+    relation::take_changed();
+    let (target, index) = target(job)?;
+    let slice = match slice::load(job.id)? {
+        Some(slice) => slice,
+        None => match first_look(job, &target, &index)? {
+            Some(slice) => slice,
+            None => return Ok(None),
+        },
+    };
+    check_order(&slice, &index)?;
+    let last = checkpoint::load(job.id)?
+        .ok_or_else(|| Error::internal(format!("job {} has no checkpoint", job.id)))?;
+    let writer = Writer::prepare()?;
+    let mine = Checkpoint {
+        seq: last.seq + 1,
+        epoch: last.epoch + 1,
+        ..last.clone()
+    };
+    writer.replace(&last, &mine, None)?;
+    let plans = Plans::prepare(&target, job.relation, index.oid, mine.key.is_some())?;
+    Ok(Some(Walk {
+        target,
+        plans,
+        end: slice.last_key,
+        rate: Rate::new(Instant::now(), mine.progress.rows_done),
+        checkpoint: mine,
+        writer,
+        versions: VersionReader::prepare()?,
+    }))
+}
+
+/// What the worker's first transaction sees: where the walk ends, and how many rows it may have.
+fn first_look(job: &Job, target: &Target, index: &Candidate) -> Result<Option<Slice>> {
+    let Some(last_key) = plans::last_key(target, job.relation, index.oid)? else {
+        return Ok(None);
+    };
+    let slice = Slice {
+        last_key,
+        key_columns: index.column_names(),
+        collation_versions: versions(index),
+    };
+    slice::insert(job.id, &slice)?;
+    checkpoint::insert(
+        job.id,
+        &Progress::new(relation::estimate_rows(job.relation)),
+    )?;
+    Ok(Some(slice))
+}
+
+/// The statements' target as the catalogs have it now, and the index that orders the walk.
+///
+/// The relation is found by its OID, and stays locked until the transaction ends, so that the
+/// names that go into the statements are right.
+pub fn target(job: &Job) -> Result<(Target, Candidate)> {
+    let gone = || {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("table {} no longer exists", job.relation_name),
+        )
+        .hint("SELECT backfill.cancel(job_id) ends the job.")
+    };
+    if !relation::lock_for_update(job.relation) {
+        return Err(gone());
+    }
+    let relation = relation::describe(job.relation)?.ok_or_else(gone)?;
+    let wanted = &job.definition.key_columns;
+    let mut candidates = index::candidates(job.relation)?;
+    candidates.retain(|c| c.column_names() == *wanted);
+    let index = key::choose(candidates, None, &relation.shown()).map_err(|mut error| {
+        error.message = format!(
+            "table {} has no usable unique index on ({}) any more",
+            relation.shown(),
+            wanted.join(", ")
+        );
+        error
+    })?;
+    let target = Target {
+        schema: relation.schema,
+        relation: relation.name,
+        key: index.columns.clone(),
+        set_clause: job.definition.set_clause.clone(),
+        where_clause: job.definition.where_clause.clone(),
+    };
+    Ok((target, index))
+}
+
+fn versions(index: &Candidate) -> Vec<String> {
+    index
+        .columns
+        .iter()
+        .map(|c| c.collation_version.clone().unwrap_or_default())
+        .collect()
+}
+
+/// Refuses to go on in another order than the one that was begun: rows would be skipped.
+fn check_order(slice: &Slice, index: &Candidate) -> Result<()> {
+    let now = versions(index);
+    if slice.collation_versions == now {
+        return Ok(());
+    }
+    let both = slice
+        .collation_versions
+        .iter()
+        .zip(&now)
+        .zip(&slice.key_columns);
+    let changed = both
+        .filter(|((before, after), _)| before != after)
+        .map(|((before, after), column)| format!("\"{column}\": {before} before, {after} now"));
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        "the collation of the key has another version than when the job began",
+    )
+    .detail(changed.collect::<Vec<_>>().join("; "))
+    .hint("Its order may differ, and rows would be skipped. REINDEX the key's index, cancel this job and start another; with a where_clause that tells done rows, only the rest is done."))
+}
+
+impl Walk {
+    /// Analyses the statements again if the relation's definition may have changed since, or the
+    /// lower bound has come into being. Locks the relation as its UPDATE will.
+    pub fn refresh(&mut self, job: &Job) -> Result<()> {
+        let exists = relation::lock_for_update(job.relation);
+        let same_name =
+            relation::is_named(job.relation, &self.target.schema, &self.target.relation);
+        let after = self.checkpoint.key.is_some();
+        if exists && same_name && !relation::take_changed() && self.plans.after == after {
+            return Ok(());
+        }
+        let (target, index) = target(job)?;
+        self.plans = Plans::prepare(&target, job.relation, index.oid, after)?;
+        self.target = target;
+        relation::take_changed();
+        Ok(())
+    }
+}
