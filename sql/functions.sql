@@ -67,7 +67,8 @@ AS 'MODULE_PATHNAME', 'state_of_wrapper';
 COMMENT ON FUNCTION backfill.state_of IS 'Internal: derives a job''s state for backfill.progress';
 
 CREATE FUNCTION backfill.waiting_for(
-    state text, job_id bigint, workers integer, system_identifier bigint, database_oid bigint
+    state text, job_id bigint, workers integer, wished_seconds_ago double precision,
+    system_identifier bigint, database_oid bigint
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'waiting_for_wrapper';
 COMMENT ON FUNCTION backfill.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';

@@ -29,7 +29,9 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), j.system_identifier, j.database_oid) AS waiting_for,
+       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0),
+                            extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
+                            j.system_identifier, j.database_oid) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,

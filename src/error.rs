@@ -1,6 +1,7 @@
 //! The one error type of the extension: what a person gets to see when a call or a batch fails.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -36,9 +37,13 @@ pub struct Position {
     pub text: String,
 }
 
+/// An error; boxed, since results are passed around far more often than they fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(Box<Report>);
+
 /// An error as PostgreSQL reports one: SQLSTATE, message, and what helps to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub struct Report {
     /// Five characters, see [`sqlstate`].
     pub sqlstate: String,
     /// One line that names the thing at fault.
@@ -56,14 +61,14 @@ pub struct Error {
 impl Error {
     /// An error with an SQLSTATE and a message.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Error {
+        Error(Box::new(Report {
             sqlstate: sqlstate.to_owned(),
             message: message.into(),
             detail: None,
             hint: None,
             context: None,
             position: None,
-        }
+        }))
     }
 
     /// A value that makes no sense for its parameter.
@@ -95,6 +100,20 @@ impl Error {
             text: text.into(),
         });
         self
+    }
+}
+
+impl Deref for Error {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0
     }
 }
 

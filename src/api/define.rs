@@ -228,7 +228,11 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         set_clause: set_clause.clone(),
         where_clause: call.where_clause.clone(),
     };
-    clauses::explain(&target.unbounded_update())?;
+    let clauses: Vec<&str> = [Some(set_clause.as_str()), call.where_clause.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    clauses::explain(&target.unbounded_update(), &clauses)?;
     if call.relation.persistence == 'u' {
         warning(
             &format!(

@@ -122,14 +122,17 @@ fn waiting_for(
     state: Option<String>,
     job_id: Option<i64>,
     workers: Option<i32>,
+    wished_seconds_ago: Option<f64>,
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
+    let origin = (system_identifier, database_oid);
     inspect::waiting_for(
         state.as_deref(),
         job_id,
         workers,
-        (system_identifier, database_oid),
+        wished_seconds_ago,
+        origin,
     )
 }
 

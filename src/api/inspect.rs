@@ -32,11 +32,15 @@ pub fn state_of(
     Some(derive(facts).to_string())
 }
 
+/// Seconds after `start` or `resume` in which a missing worker is nothing to worry about.
+const STARTING: f64 = 2.0;
+
 /// What a job waits for, and what to do about it; nothing where a worker runs it.
 pub fn waiting_for(
     state: Option<&str>,
     job_id: Option<i64>,
     workers: Option<i32>,
+    wished_seconds_ago: Option<f64>,
     origin: (Option<i64>, Option<i64>),
 ) -> Option<String> {
     let job_id = job_id?;
@@ -46,6 +50,9 @@ pub fn waiting_for(
             "this database is a copy of the one the job was started in: backfill.resume({job_id}) runs it here"
         )),
         "running" if !guc::ENABLED.get() => Some("backfill.enabled is off".to_owned()),
+        "running" if workers == Some(0) && wished_seconds_ago.is_some_and(|s| s < STARTING) => {
+            Some("its worker, which is starting".to_owned())
+        }
         "running" if workers == Some(0) => Some(format!(
             "a worker: none is running this job (backfill.max_workers is {}); backfill.resume({job_id}) starts one",
             guc::MAX_WORKERS.get()

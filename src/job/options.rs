@@ -175,7 +175,10 @@ mod tests {
 
     fn message(value: Value) -> (String, String) {
         let error = Options::parse(&value).unwrap_err();
-        (error.message, error.hint.unwrap_or_default())
+        (
+            error.message.clone(),
+            error.hint.clone().unwrap_or_default(),
+        )
     }
 
     #[test]

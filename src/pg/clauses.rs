@@ -101,10 +101,34 @@ unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
 }
 
 /// Analyses and plans a statement as the current user, without running it: unknown columns, wrong
-/// types, missing privileges and policies of row security come up here. Within [`spi::connect`].
-pub fn explain(statement: &str) -> Result<()> {
+/// types, missing privileges and policies of row security come up here. The position of an error
+/// is counted in the clause it is in. Within [`spi::connect`].
+pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     let off = [STANDARD_STRINGS, (c"row_security", c"off")];
-    settings::with(&off, || {
-        spi::attempt(&format!("EXPLAIN {statement}")).map(|_| ())
+    let explain = format!("EXPLAIN {statement}");
+    settings::with(&off, || spi::attempt(&explain).map(|_| ())).map_err(|mut error| {
+        if let Some(position) = &mut error.position
+            && position.text == explain
+            && let Some((character, clause)) = locate(position.character, &explain, clauses)
+        {
+            position.character = character;
+            position.text = clause.to_owned();
+        }
+        error
     })
+}
+
+/// Which of the clauses, that stand in `text` in this order, the character is in, and where.
+fn locate<'a>(character: i32, text: &str, clauses: &[&'a str]) -> Option<(i32, &'a str)> {
+    let mut from = 0;
+    for clause in clauses {
+        let start = from + text[from..].find(clause)?;
+        from = start + clause.len();
+        let first = text[..start].chars().count() as i32 + 1;
+        let length = clause.chars().count() as i32;
+        if (first..=first + length).contains(&character) {
+            return Some((character - first + 1, clause));
+        }
+    }
+    None
 }

@@ -7,7 +7,8 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
-use super::report::warning;
+use super::report::{self, warning};
+use crate::error::{Error, sqlstate};
 
 /// Something to be done at commit. All of it is prepared beforehand: a commit callback must not fail.
 pub enum Action {
@@ -53,18 +54,21 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
         pg_sys::XactEvent::XACT_EVENT_ABORT => {
             PENDING.take();
         }
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            if PENDING.with_borrow(|pending| !pending.is_empty()) {
-                pgrx::ereport!(
-                    ERROR,
-                    pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "cannot PREPARE a transaction that has started or changed a backfill job",
-                    "A prepared transaction is committed by another session, which cannot start the worker."
-                );
-            }
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE
+            if PENDING.with_borrow(|pending| !pending.is_empty()) =>
+        {
+            report::unwrap::<()>(Err(refuse_prepare()))
         }
         _ => {}
     }
+}
+
+fn refuse_prepare() -> Error {
+    Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "cannot PREPARE a transaction that has started or changed a backfill job",
+    )
+    .hint("Start, pause or resume it in a transaction of its own: a prepared one is committed by another session, which cannot reach the worker.")
 }
 
 /// An ERROR in here would take the server down: nothing in it may fail.

@@ -165,7 +165,10 @@ mod tests {
 
     fn refused(text: &str) -> (String, i32) {
         let error = check("set_clause", text).expect_err(text);
-        (error.message, error.position.expect("a position").character)
+        (
+            error.message.clone(),
+            error.position.as_ref().expect("a position").character,
+        )
     }
 
     #[test]

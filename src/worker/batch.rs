@@ -31,6 +31,7 @@ struct Range {
 
 /// Runs one batch and commits it together with its checkpoint.
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
+    walk.attempted = None;
     let (step, next) = txn::run(Durability::Deferred, || {
         if walk.versions.read(job.id)? != Some(job.version) {
             return Ok((Step::Changed, None));

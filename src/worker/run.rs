@@ -85,7 +85,12 @@ fn run(id: i64, start: Start) -> Ending {
             Ok(Step::Last) => return Ending::Completed,
             Ok(Step::Changed) => changed = true,
             Ok(Step::More) => pace(&job, &walk),
-            Err(error) => return Ending::Failed(error, Some(range_after(&walk))),
+            Err(error) => {
+                return Ending::Failed(
+                    without_statement(error, &walk),
+                    Some(walk.attempted_range()),
+                );
+            }
         }
     }
 }
@@ -170,14 +175,21 @@ fn pace(job: &Job, walk: &Walk) {
     }
 }
 
-/// The keys that a failed batch was about, for a person.
-fn range_after(walk: &Walk) -> String {
-    let columns: Vec<&str> = walk.target.key.iter().map(|c| c.name.as_str()).collect();
-    let columns = columns.join(", ");
-    match &walk.checkpoint.key {
-        Some(key) => format!("({columns}) > ({})", key.join(", ")),
-        None => format!("({columns}) from the start"),
+/// Drops the context line that quotes the batch's own statement: the view shows its clauses, and
+/// the range of keys says more than its parameters.
+fn without_statement(mut error: Error, walk: &Walk) -> Error {
+    let statement = format!(
+        "SQL statement \"{}\"",
+        walk.plans.update_text().to_string_lossy()
+    );
+    if let Some(context) = error.context.take() {
+        let rest = context
+            .strip_suffix(&statement)
+            .unwrap_or(&context)
+            .trim_end();
+        error.context = (!rest.is_empty()).then(|| rest.to_owned());
     }
+    error
 }
 
 /// Records how it ended. The commit waits for the disk: with it, all batches before it are safe.

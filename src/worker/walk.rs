@@ -24,6 +24,8 @@ pub struct Walk {
     pub end: Key,
     /// Where it stands; as committed.
     pub checkpoint: Checkpoint,
+    /// Where the batch in progress ends, once that is known.
+    pub attempted: Option<Key>,
     /// Writes its successors.
     pub writer: Writer,
     /// Tells whether the job's row has changed.
@@ -63,6 +65,7 @@ pub fn claim(job: &Job) -> Result<Option<Walk>> {
         end: slice.last_key,
         rate: Rate::new(Instant::now(), mine.progress.rows_done),
         checkpoint: mine,
+        attempted: None,
         writer,
         versions: VersionReader::prepare()?,
     }))
@@ -154,6 +157,23 @@ fn check_order(slice: &Slice, index: &Candidate) -> Result<()> {
 }
 
 impl Walk {
+    /// The keys that the batch in progress is about, for a person.
+    pub fn attempted_range(&self) -> String {
+        let columns: Vec<&str> = self.target.key.iter().map(|c| c.name.as_str()).collect();
+        let columns = format!("({})", columns.join(", "));
+        let side = |operator: &str, key: &Option<Key>| {
+            key.as_ref()
+                .map(|key| format!("{columns} {operator} ({})", key.join(", ")))
+        };
+        let sides = [side(">", &self.checkpoint.key), side("<=", &self.attempted)];
+        let sides: Vec<String> = sides.into_iter().flatten().collect();
+        if sides.is_empty() {
+            format!("{columns} from the start")
+        } else {
+            sides.join(" AND ")
+        }
+    }
+
     /// Analyses the statements again if the relation's definition may have changed since, or the
     /// lower bound has come into being. Locks the relation as its UPDATE will.
     pub fn refresh(&mut self, job: &Job) -> Result<()> {
