@@ -205,7 +205,7 @@ mod tests {
             ("a = 'x\\'; b = 1", "a semicolon", 9),
             ("ä = 1;", "a semicolon", 6),
             ("a = name'x\\'; b", "a semicolon", 13),
-            ("a = E'x'\n'y\\' || '; b", "a semicolon", 18),
+            ("a = E'x'\n'y\\' || '; b", "a semicolon", 19),
         ] {
             let (message, position) = refused(text);
             assert_eq!(

@@ -40,6 +40,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
         let Some(range) = range(walk, job)? else {
             return Ok((Step::Last, None));
         };
+        walk.attempted = Some(range.end.clone());
         let updated = update(walk, &range)?;
         let next = successor(&walk.checkpoint, &range, updated);
         let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
