@@ -6,8 +6,16 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::{alter, control, define, forget, inspect, start, wait};
+use crate::error::Result;
+use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::spi::connect;
+
+/// Runs a function with SQL at hand. Errors of PostgreSQL's own are raised again by us, since pgrx
+/// would drop their context and add a backtrace.
+fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
+    unwrap(capture(|| connect(f)))
+}
 
 #[pg_extern(sql = false)]
 fn define(
@@ -24,7 +32,7 @@ fn define(
         name,
         options: options.map(|j| j.0),
     };
-    unwrap(connect(move || define::define(request)))
+    call(move || define::define(request))
 }
 
 #[pg_extern(sql = false)]
@@ -44,32 +52,32 @@ fn start(
         name,
         options: options.map(|j| j.0),
     };
-    unwrap(connect(move || start::start(request, batch_size, sleep_ms)))
+    call(move || start::start(request, batch_size, sleep_ms))
 }
 
 #[pg_extern(sql = false)]
 fn pause(job_id: Option<i64>) -> String {
-    unwrap(connect(|| control::pause(job_id)))
+    call(|| control::pause(job_id))
 }
 
 #[pg_extern(sql = false)]
 fn resume(job_id: Option<i64>) -> String {
-    unwrap(connect(|| control::resume(job_id)))
+    call(|| control::resume(job_id))
 }
 
 #[pg_extern(sql = false)]
 fn cancel(job_id: Option<i64>, now: Option<bool>) -> String {
-    unwrap(connect(|| control::cancel(job_id, now)))
+    call(|| control::cancel(job_id, now))
 }
 
 #[pg_extern(sql = false)]
 fn pause_all() -> i64 {
-    unwrap(connect(control::pause_all))
+    call(control::pause_all)
 }
 
 #[pg_extern(sql = false)]
 fn resume_all() -> i64 {
-    unwrap(connect(control::resume_all))
+    call(control::resume_all)
 }
 
 #[pg_extern(sql = false)]
@@ -79,21 +87,19 @@ fn alter(
     sleep_ms: Option<i32>,
     options: Option<JsonB>,
 ) {
-    unwrap(connect(move || {
-        alter::alter(job_id, batch_size, sleep_ms, options.map(|j| j.0))
-    }))
+    call(move || alter::alter(job_id, batch_size, sleep_ms, options.map(|j| j.0)))
 }
 
 #[pg_extern(sql = false)]
 fn forget(job_id: Option<i64>) {
-    unwrap(connect(|| forget::forget(job_id)))
+    call(|| forget::forget(job_id))
 }
 
 #[pg_extern(sql = false)]
 fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCallInfo) {
-    unwrap(wait::wait(job_id, timeout_ms, unsafe {
-        wait::is_atomic(fcinfo)
-    }))
+    // SAFETY: it is the one that this function was called with.
+    let atomic = unsafe { wait::is_atomic(fcinfo) };
+    unwrap(capture(|| wait::wait(job_id, timeout_ms, atomic)))
 }
 
 #[pg_extern(sql = false)]
@@ -138,5 +144,5 @@ fn waiting_for(
 
 #[pg_extern(sql = false)]
 fn visible_job(job_id: Option<i64>) -> i64 {
-    unwrap(connect(|| inspect::visible_job(job_id)))
+    call(|| inspect::visible_job(job_id))
 }

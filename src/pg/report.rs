@@ -62,7 +62,8 @@ fn emit(level: c_int, error: Error) {
         let hint = keep(error.hint.as_deref());
         let context = keep(error.context.as_deref());
         let position = error.position.as_ref().map_or(0, |p| p.character);
-        let query = keep(error.position.as_ref().map(|p| p.text.as_str()));
+        let query = error.position.as_ref().map(|p| p.text.as_str());
+        let query = keep(query.filter(|text| !text.is_empty()));
         drop(error);
         raise(level, code, message, detail, hint, context, position, query);
     }
