@@ -67,7 +67,7 @@ AS 'MODULE_PATHNAME', 'state_of_wrapper';
 COMMENT ON FUNCTION backfill.state_of IS 'Internal: derives a job''s state for backfill.progress';
 
 CREATE FUNCTION backfill.waiting_for(
-    state text, job_id bigint, workers integer, wished_seconds_ago double precision,
+    state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision,
     system_identifier bigint, database_oid bigint
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'waiting_for_wrapper';

@@ -3,6 +3,8 @@
 -- What users write (job) and what workers write (slice, checkpoint, outcome) is kept apart, so
 -- that a control call in an open transaction never holds up a batch. Events are only inserted.
 
+COMMENT ON SCHEMA backfill IS 'Changes the data of a huge table in batches, inside the server: backfill.start() begins, backfill.progress shows';
+
 CREATE TABLE backfill.job (
     id                bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name              text        CHECK (name <> '' AND octet_length(name) <= 63),

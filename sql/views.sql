@@ -2,14 +2,19 @@
 -- and all of them as superuser or member of pg_monitor.
 
 CREATE VIEW backfill.progress WITH (security_barrier) AS
-WITH here AS (
-    SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
-), live AS MATERIALIZED (
-    -- 7701: the lock that the worker of a job holds (src/pg/lock.rs)
-    SELECT (l.classid::bigint << 32) | l.objid::bigint AS job_id, pg_catalog.count(*)::integer AS workers
-    FROM pg_catalog.pg_locks l, here
-    WHERE l.locktype = 'advisory' AND l.objsubid = 7701 AND l.granted AND l.database = here.oid
-    GROUP BY 1
+WITH locks AS MATERIALIZED (
+    -- 7701: the lock that the worker of a job holds; 7702: a worker slot of the server (src/pg/lock.rs)
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid
+    FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702) AND l.granted
+), live AS (
+    SELECT l.id AS job_id, pg_catalog.count(*)::integer AS workers
+    FROM locks l
+    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+    WHERE l.objsubid = 7701
+    GROUP BY l.id
+), slots AS (
+    SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
 )
 SELECT j.id AS job_id,
        j.name,
@@ -29,7 +34,7 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0),
+       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
                             extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                             j.system_identifier, j.database_oid) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
@@ -47,6 +52,7 @@ SELECT j.id AS job_id,
        j.where_clause,
        j.key_columns
 FROM backfill.job j
+CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN LATERAL (

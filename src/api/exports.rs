@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::{alter, control, define, forget, inspect, start, wait};
+use crate::catalog::job;
 use crate::error::Result;
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
@@ -128,18 +129,19 @@ fn waiting_for(
     state: Option<String>,
     job_id: Option<i64>,
     workers: Option<i32>,
+    slots_in_use: Option<i32>,
     wished_seconds_ago: Option<f64>,
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
-    let origin = (system_identifier, database_oid);
-    inspect::waiting_for(
-        state.as_deref(),
-        job_id,
-        workers,
-        wished_seconds_ago,
-        origin,
-    )
+    inspect::waiting_for(inspect::Waiting {
+        state: state?,
+        job_id: job_id?,
+        workers: workers?,
+        slots_in_use: slots_in_use?,
+        wished_seconds_ago: wished_seconds_ago?,
+        here: job::is_here(system_identifier, database_oid),
+    })
 }
 
 #[pg_extern(sql = false)]

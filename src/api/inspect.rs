@@ -35,27 +35,45 @@ pub fn state_of(
 /// Seconds after `start` or `resume` in which a missing worker is nothing to worry about.
 const STARTING: f64 = 2.0;
 
+/// What [`waiting_for`] looks at.
+pub struct Waiting {
+    /// The job's state.
+    pub state: String,
+    /// The job.
+    pub job_id: i64,
+    /// Workers that hold the job.
+    pub workers: i32,
+    /// Worker slots of the server that are taken.
+    pub slots_in_use: i32,
+    /// Time since the last start, pause, resume or cancel.
+    pub wished_seconds_ago: f64,
+    /// Whether this is the database that the job was started in, not a copy.
+    pub here: bool,
+}
+
 /// What a job waits for, and what to do about it; nothing where a worker runs it.
-pub fn waiting_for(
-    state: Option<&str>,
-    job_id: Option<i64>,
-    workers: Option<i32>,
-    wished_seconds_ago: Option<f64>,
-    origin: (Option<i64>, Option<i64>),
-) -> Option<String> {
-    let job_id = job_id?;
-    match state? {
+pub fn waiting_for(job: Waiting) -> Option<String> {
+    let Waiting {
+        job_id,
+        slots_in_use,
+        ..
+    } = job;
+    let limit = guc::MAX_WORKERS.get();
+    match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
-        "paused" if !is_here(origin.0, origin.1) => Some(format!(
+        "paused" if !job.here => Some(format!(
             "this database is a copy of the one the job was started in: backfill.resume({job_id}) runs it here"
         )),
         "running" if !guc::ENABLED.get() => Some("backfill.enabled is off".to_owned()),
-        "running" if workers == Some(0) && wished_seconds_ago.is_some_and(|s| s < STARTING) => {
+        "running" if job.workers > 0 => None,
+        "running" if slots_in_use >= limit => Some(format!(
+            "a worker to end: {slots_in_use} of {limit} (backfill.max_workers) are busy"
+        )),
+        "running" if job.wished_seconds_ago < STARTING => {
             Some("its worker, which is starting".to_owned())
         }
-        "running" if workers == Some(0) => Some(format!(
-            "a worker: none is running this job (backfill.max_workers is {}); backfill.resume({job_id}) starts one",
-            guc::MAX_WORKERS.get()
+        "running" => Some(format!(
+            "a worker: none is running this job; backfill.resume({job_id}) starts one"
         )),
         _ => None,
     }
