@@ -119,7 +119,7 @@ fn check_name(name: String) -> Result<String> {
 
 /// Only ordinary tables are walked.
 fn check_kind(relation: &Relation) -> Result<()> {
-    let shown = relation.shown();
+    let shown = &relation.shown;
     let wrong = |what: &str, hint: &str| {
         let message = format!("cannot backfill {what} {shown}");
         Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message).hint(hint))
@@ -143,6 +143,8 @@ fn check_kind(relation: &Relation) -> Result<()> {
         }
         'i' | 'I' => return wrong("index", NAME_THE_TABLE),
         'S' => return wrong("sequence", NAME_THE_TABLE),
+        'c' => return wrong("composite type", NAME_THE_TABLE),
+        't' => return wrong("TOAST table", NAME_THE_TABLE),
         _ => return wrong("relation", "Only tables can be backfilled."),
     }
     if relation.internal {
@@ -154,7 +156,7 @@ fn check_kind(relation: &Relation) -> Result<()> {
     if relation.persistence == 't' {
         return wrong(
             "temporary table",
-            "A worker cannot see another session's temporary table.",
+            "A worker cannot see another session's temporary table. Use an ordinary or UNLOGGED one.",
         );
     }
     Ok(())
@@ -216,7 +218,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     let key = key::choose(
         index::candidates(call.relation.oid)?,
         call.options.key.as_deref(),
-        &call.relation.shown(),
+        &call.relation.shown,
     )?;
     check_columns(&call.relation, &set_columns, &key.column_names())?;
     check_rights(&call.relation, &key.column_names())?;
@@ -232,12 +234,13 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         .into_iter()
         .flatten()
         .collect();
-    clauses::explain(&target.unbounded_update(), &clauses)?;
+    clauses::explain(&target.unbounded_update(), &clauses)
+        .map_err(|error| with_hint(error, &call.relation))?;
     if call.relation.persistence == 'u' {
         warning(
             &format!(
                 "table {} is unlogged: a crash of the server empties it",
-                call.relation.shown()
+                call.relation.shown
             ),
             Some("ALTER TABLE … SET LOGGED if its rows matter."),
         );
@@ -265,6 +268,25 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         Some(State::Pending.name()),
     )?;
     Ok(id)
+}
+
+/// Adds what to do to PostgreSQL's own errors about the clauses.
+fn with_hint(error: Error, relation: &Relation) -> Error {
+    if error.hint.is_some() {
+        return error;
+    }
+    let hint = match error.sqlstate.as_str() {
+        sqlstate::UNDEFINED_COLUMN => {
+            let names: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
+            format!("Columns of {}: {}.", relation.shown, names.join(", "))
+        }
+        sqlstate::FEATURE_NOT_SUPPORTED => "Leave it out of set_clause.".to_owned(),
+        sqlstate::INSUFFICIENT_PRIVILEGE => {
+            "The batches run with your rights: ask for the privilege, or SET ROLE to the table's owner.".to_owned()
+        }
+        _ => format!("It was checked as UPDATE {} SET … WHERE ….", relation.shown),
+    };
+    error.hint(hint)
 }
 
 fn check_columns(relation: &Relation, set: &[String], key: &[String]) -> Result<()> {
@@ -299,7 +321,7 @@ fn check_rights(relation: &Relation, key: &[String]) -> Result<()> {
     if policies {
         return Err(Error::new(
             sqlstate::INSUFFICIENT_PRIVILEGE,
-            format!("row security policies of table {} apply to you", relation.shown()),
+            format!("row security policies of table {} apply to you", relation.shown),
         )
         .hint("They could hide rows from the backfill. Define it as the table's owner or as a role with BYPASSRLS; with FORCE ROW LEVEL SECURITY only the latter."));
     }
@@ -313,7 +335,7 @@ fn check_rights(relation: &Relation, key: &[String]) -> Result<()> {
                 sqlstate::INSUFFICIENT_PRIVILEGE,
                 format!(
                     "permission denied for column \"{column}\" of table {}",
-                    relation.shown()
+                    relation.shown
                 ),
             )
             .hint(format!(

@@ -75,7 +75,7 @@ fn definition(call: &Call) -> Result<Job> {
         return Err(Error::invalid("where_clause is given without set_clause")
             .hint("Give both to define the backfill, or neither to start the table's pending definition."));
     }
-    let table = call.relation.shown();
+    let table = &call.relation.shown;
     if let Some(name) = &call.name {
         return match define::by_name(name)? {
             Some(job) if job.relation == call.relation.oid => Ok(job),

@@ -60,9 +60,18 @@ pub fn check_expression(where_clause: &str) -> Result<()> {
         if alone {
             Ok(())
         } else {
-            Err(only("where_clause", "more than that", where_clause))
+            Err(only("where_clause", "a list of them", where_clause))
         }
     })
+}
+
+/// Whether a SELECT's target is `(a, b)`, a row instead of one expression.
+unsafe fn is_list(target: Option<*mut pg_sys::Node>) -> bool {
+    let Some(target) = target else { return false };
+    unsafe {
+        let value = (*target.cast::<pg_sys::ResTarget>()).val;
+        !value.is_null() && (*value).type_ == pg_sys::NodeTag::T_RowExpr
+    }
 }
 
 fn only(what: &str, found: &str, clause: &str) -> Error {
@@ -96,7 +105,11 @@ unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
             position.character = (position.character - prefix.chars().count() as i32).max(1);
             position.text = clause.trim_end_matches("\n)").to_owned();
         }
-        error
+        error.hint(if prefix.starts_with("UPDATE") {
+            "set_clause is what stands after SET in an UPDATE, without that word: 'a = 1, b = 2'."
+        } else {
+            "where_clause is what stands after WHERE, without that word: 'a IS NULL AND b > 0'."
+        })
     })
 }
 

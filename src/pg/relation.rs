@@ -23,6 +23,8 @@ pub struct Relation {
     pub persistence: char,
     /// Whether it belongs to the system's schemas or to this extension.
     pub internal: bool,
+    /// Schema and name for people: quoted where need be, so that it can be pasted.
+    pub shown: String,
     /// Its columns.
     pub columns: Vec<Attribute>,
 }
@@ -39,11 +41,6 @@ pub struct Attribute {
 }
 
 impl Relation {
-    /// The name to be shown to a person.
-    pub fn shown(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
-    }
-
     /// The name to be put into a statement.
     pub fn quoted(&self) -> String {
         qualified(&self.schema, &self.name)
@@ -55,7 +52,10 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     as_extension(|| {
         let found = spi::first(
             "SELECT n.nspname, c.relname, c.relkind, c.relpersistence,
-                    c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill')
+                    c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill'),
+                    pg_catalog.concat(CASE WHEN c.relpersistence = 't' THEN 'pg_temp'
+                                      ELSE pg_catalog.quote_ident(n.nspname) END,
+                                      '.', pg_catalog.quote_ident(c.relname))
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.oid = $1",
             &[Arg::Oid(oid)],
@@ -80,6 +80,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
             kind: row.text(2)?.chars().next().unwrap_or(' '),
             persistence: row.text(3)?.chars().next().unwrap_or(' '),
             internal: row.bool(4),
+            shown: row.text(5)?.to_owned(),
             columns: columns.rows.iter().map(attribute).collect::<Result<_>>()?,
         }))
     })

@@ -108,10 +108,10 @@ pub fn target(job: &Job) -> Result<(Target, Candidate)> {
     let wanted = &job.definition.key_columns;
     let mut candidates = index::candidates(job.relation)?;
     candidates.retain(|c| c.column_names() == *wanted);
-    let index = key::choose(candidates, None, &relation.shown()).map_err(|mut error| {
+    let index = key::choose(candidates, None, &relation.shown).map_err(|mut error| {
         error.message = format!(
             "table {} has no usable unique index on ({}) any more",
-            relation.shown(),
+            relation.shown,
             wanted.join(", ")
         );
         error
