@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
+use crate::error::{Result, sqlstate};
 use crate::pg::settings;
 
 /// Settings that can change what a clause means or what an expression yields.
@@ -40,9 +40,17 @@ pub fn try_settings(wanted: &BTreeMap<String, String>) -> Result<()> {
             error.message = format!("options.settings: {}", error.message);
             error.position = None;
             error.context = None;
-            error.hint(format!(
-                "\"{name}\" must be a setting that the job's owner may change."
-            ))
+            if error.hint.is_some() {
+                return error;
+            }
+            let hint = match error.sqlstate.as_str() {
+                sqlstate::UNDEFINED_OBJECT => {
+                    "SELECT name FROM pg_settings lists them. A setting of your own has a dot in its name: \"app.user\".".to_owned()
+                }
+                sqlstate::INVALID_PARAMETER_VALUE => format!("SHOW {name} shows how its values are written."),
+                _ => "options.settings takes what the job's owner may SET in a session.".to_owned(),
+            };
+            error.hint(hint)
         })?;
     }
     Ok(())

@@ -53,7 +53,7 @@ pub fn check_expression(where_clause: &str) -> Result<()> {
             !statement.is_null() && (*statement).type_ == pg_sys::NodeTag::T_SelectStmt && {
                 let select = &*statement.cast::<pg_sys::SelectStmt>();
                 let targets = pgrx::PgList::<pg_sys::Node>::from_pg(select.targetList);
-                let one = targets.len() == 1;
+                let one = targets.len() == 1 && !is_list(targets.get_ptr(0));
                 std::mem::forget(targets);
                 one && select.fromClause.is_null() && select.whereClause.is_null()
             };
@@ -120,6 +120,8 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     let off = [STANDARD_STRINGS, (c"row_security", c"off")];
     let explain = format!("EXPLAIN {statement}");
     settings::with(&off, || spi::attempt(&explain).map(|_| ())).map_err(|mut error| {
+        let own = format!("SQL statement \"{explain}\"");
+        error.context = error.context.take().filter(|context| *context != own);
         if let Some(position) = &mut error.position
             && position.text == explain
             && let Some((character, clause)) = locate(position.character, &explain, clauses)
