@@ -70,6 +70,17 @@ def wait_for_nap_between_batches(db: Database, job: int) -> int:
     return _wait_for_activity(db, job, "state = 'idle' AND wait_event = 'Extension'")
 
 
+def wait_for_no_worker(db: Database, job: int) -> None:
+    """Waits until no process works on the job."""
+    wait_until(lambda: not db.worker_pids(job), 30, f"the worker of job {job} to end")
+
+
+def switch(db: Database, on: bool) -> None:
+    """Throws the kill switch as an administrator does; LOAD, since without preload nobody knows the setting."""
+    value = "on" if on else "off"
+    db.psql(f"LOAD 'backfill'; ALTER SYSTEM SET backfill.enabled = {value}; SELECT pg_reload_conf();")
+
+
 def _wait_for_activity(db: Database, job: int, condition: str) -> int:
     query = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND {condition}"
     rows = wait_until(lambda: db.sql(query, [f"backfill job {job}:%"]), 60, f"worker of job {job}: {condition}")
