@@ -9,6 +9,7 @@ CREATE TABLE backfill.job (
     id                bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name              text        CHECK (name <> '' AND octet_length(name) <= 63),
     relation          regclass    NOT NULL,
+    relation_name     text        NOT NULL,
     owner             regrole     NOT NULL,
     login             regrole     NOT NULL,
     set_clause        text        NOT NULL,
@@ -34,6 +35,7 @@ COMMENT ON TABLE backfill.job IS 'What users define and wish: one row per job. W
 COMMENT ON COLUMN backfill.job.id IS 'The job''s id, as given by backfill.define and backfill.start';
 COMMENT ON COLUMN backfill.job.name IS 'Name that makes define and start repeatable; unique per owner';
 COMMENT ON COLUMN backfill.job.relation IS 'The table that is walked';
+COMMENT ON COLUMN backfill.job.relation_name IS 'The table''s name when the job was defined: what it is called once it is dropped';
 COMMENT ON COLUMN backfill.job.owner IS 'The role that defined the job; its rights are used by every batch';
 COMMENT ON COLUMN backfill.job.login IS 'The role that had logged in; the worker''s session belongs to it where the owner may not log in';
 COMMENT ON COLUMN backfill.job.set_clause IS 'The SET list of the UPDATE';

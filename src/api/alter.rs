@@ -30,7 +30,9 @@ pub fn alter(
                 job.state()
             ),
         )
-        .hint("It has ended."));
+        .hint(
+            "Only a job that has not ended can be altered. Start another with backfill.start().",
+        ));
     }
     let pace = Pace::check(
         batch_size.unwrap_or(job.batch_size),

@@ -1,7 +1,7 @@
 //! `backfill.pause`, `resume`, `cancel`, and the two for all jobs.
 
 use super::caller::{locked_job, required};
-use super::define::refuse_overlap;
+use super::existing::refuse_overlap;
 use super::launch;
 use crate::catalog::event;
 use crate::catalog::job::{self, Job};
@@ -20,13 +20,20 @@ pub fn pause(job_id: Option<i64>) -> Result<String> {
 
 /// Lets the job go on, or gives a running one that has lost its worker a new one.
 pub fn resume(job_id: Option<i64>) -> Result<String> {
-    let job = locked_job(job_id, "backfill.resume()")?;
-    let orphan = job.state() == State::Running && job.worker.is_none();
-    if orphan {
-        launch::worker(&job)?;
+    resume_job(&locked_job(job_id, "backfill.resume()")?)
+}
+
+fn resume_job(job: &Job) -> Result<String> {
+    if is_orphan(job) {
+        launch::worker(job)?;
         return Ok(State::Running.to_string());
     }
-    change(&job, Event::Resume, false)
+    change(job, Event::Resume, false)
+}
+
+/// Whether the job is to run and nothing runs it.
+fn is_orphan(job: &Job) -> bool {
+    job.state() == State::Running && job.worker.is_none()
 }
 
 /// Ends the job after its batch, or at once.
@@ -45,30 +52,34 @@ pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
 
 /// Pauses every running job of the caller's.
 pub fn pause_all() -> Result<i64> {
-    all("backfill.pause_all()", Event::Pause, |state| {
-        state == State::Running
+    let running = |job: &Job| job.state() == State::Running;
+    all("backfill.pause_all()", running, |job| {
+        change(job, Event::Pause, false)
     })
 }
 
-/// Resumes every paused job of the caller's.
+/// Resumes every paused job of the caller's, and every running one that has lost its worker.
 pub fn resume_all() -> Result<i64> {
-    all("backfill.resume_all()", Event::Resume, |state| {
-        matches!(state, State::Paused | State::Pausing)
-    })
+    let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
+    all("backfill.resume_all()", idle, resume_job)
 }
 
-fn all(function: &str, event: Event, wanted: fn(State) -> bool) -> Result<i64> {
+fn all(
+    function: &str,
+    wanted: impl Fn(&Job) -> bool,
+    act: impl Fn(&Job) -> Result<String>,
+) -> Result<i64> {
     server::refuse_on_standby(function)?;
     let mut count = 0;
     for job in job::unfinished()? {
-        if !server::may_act_for(job.owner) || !wanted(job.state()) {
+        if !server::may_act_for(job.owner) || !wanted(&job) {
             continue;
         }
         let Some(job) = job::lock(job.id)? else {
             continue;
         };
-        if wanted(job.state()) {
-            change(&job, event, false)?;
+        if wanted(&job) {
+            act(&job)?;
             count += 1;
         }
     }
@@ -107,23 +118,43 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
 }
 
 fn refused(job: &Job, state: State, verb: &str) -> Error {
+    let id = job.id;
     let hint = match (state, verb) {
-        (State::Pending, "cancel") => "",
-        (State::Pending, _) => "Start it first: SELECT backfill.start('table', name => '…').",
-        (State::Completed, _) => "It has done its work. SELECT backfill.forget(job_id) removes it.",
+        (State::Pending, _) => format!("Start it first: {}", start_of(job)),
+        (State::Completed, _) => {
+            format!("Its work is done. SELECT backfill.forget({id}) removes it.")
+        }
         (State::Cancelled, _) => {
-            "A cancelled job stays so. SELECT backfill.forget(job_id), then start it again."
+            format!("It stays so. SELECT backfill.forget({id}), then start it again.")
         }
-        (State::Cancelling, _) => "It is being cancelled.",
-        (State::Failed, _) => {
-            "See last_error in backfill.progress; backfill.resume() or backfill.cancel() it."
-        }
-        (State::Running, "resume") => "A worker is running it already.",
-        _ => "See backfill.progress.",
+        (State::Failed, _) => format!(
+            "See last_error in backfill.progress; SELECT backfill.resume({id}) or backfill.cancel({id})."
+        ),
+        (State::Running, "resume") => "A worker is running it.".to_owned(),
+        _ => "It ends with the batch it is in; see backfill.progress.".to_owned(),
     };
     Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,
-        format!("cannot {verb} backfill {}: it is {state}", job.shown()),
+        format!(
+            "cannot {verb} backfill {}: it {}",
+            job.shown(),
+            state.phrase(false)
+        ),
     )
     .hint(hint)
+}
+
+/// The call that starts a pending job.
+pub fn start_of(job: &Job) -> String {
+    match &job.name {
+        Some(name) => format!(
+            "SELECT backfill.start('{}', name => '{}').",
+            job.relation_name.replace('\'', "''"),
+            name.replace('\'', "''")
+        ),
+        None => format!(
+            "SELECT backfill.start('{}').",
+            job.relation_name.replace('\'', "''")
+        ),
+    }
 }

@@ -5,6 +5,7 @@ use pgrx::JsonB;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
+use super::call::Request;
 use super::{alter, control, define, forget, inspect, start, wait};
 use crate::catalog::job;
 use crate::error::Result;
@@ -26,7 +27,7 @@ fn define(
     name: Option<String>,
     options: Option<JsonB>,
 ) -> i64 {
-    let request = define::Request {
+    let request = Request {
         relation,
         set_clause,
         where_clause,
@@ -46,7 +47,7 @@ fn start(
     name: Option<String>,
     options: Option<JsonB>,
 ) -> i64 {
-    let request = define::Request {
+    let request = Request {
         relation,
         set_clause,
         where_clause,

@@ -11,9 +11,16 @@ pub fn forget(job_id: Option<i64>) -> Result<()> {
     if !state.ended() || found.worker.is_some() {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
-            format!("cannot forget backfill {}: it is {state}", found.shown()),
+            format!(
+                "cannot forget backfill {}: it {}",
+                found.shown(),
+                state.phrase(false)
+            ),
         )
-        .hint("Only an ended job can be forgotten. SELECT backfill.cancel(job_id) ends it."));
+        .hint(format!(
+            "Only an ended job can be forgotten. SELECT backfill.cancel({}) ends it.",
+            found.id
+        )));
     }
     job::delete(found.id)
 }

@@ -64,6 +64,9 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "paused" if !job.here => Some(format!(
             "this database is a copy of the one the job was started in: backfill.resume({job_id}) runs it here"
         )),
+        "running" if server::in_recovery() => {
+            Some("nothing here: this server is a standby, the primary runs the job".to_owned())
+        }
         "running" if !guc::ENABLED.get() => Some("backfill.enabled is off".to_owned()),
         "running" if job.workers > 0 => None,
         "running" if slots_in_use >= limit => Some(format!(

@@ -1,9 +1,12 @@
 //! What users call. Meets the workers only in the tables.
 
 mod alter;
+mod call;
 mod caller;
+mod checks;
 mod control;
 mod define;
+mod existing;
 mod exports;
 mod forget;
 mod inspect;

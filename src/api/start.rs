@@ -1,8 +1,9 @@
 //! `backfill.start`: releases a definition, or defines and releases at once.
 
+use super::call::{self, Call, Request};
 use super::caller::required;
-use super::define::{self, Call, Request};
 use super::launch;
+use super::{define, existing};
 use crate::catalog::event;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
@@ -49,10 +50,10 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         required(batch_size, "batch_size")?,
         required(sleep_ms, "sleep_ms")?,
     )?;
-    let call = define::check(request, "backfill.start()")?;
+    let call = call::check(request, "backfill.start()")?;
     Lock::Definition(call.relation.oid.to_u32()).for_transaction();
     let job = match &call.set_clause {
-        Some(set_clause) => match define::same_job(&call, set_clause)? {
+        Some(set_clause) => match existing::same_job(&call, set_clause)? {
             Some(known) => known,
             None => {
                 let id = define::store(&call, set_clause.clone(), pace.batch_size, pace.sleep_ms)?;
@@ -77,7 +78,7 @@ fn definition(call: &Call) -> Result<Job> {
     }
     let table = &call.relation.shown;
     if let Some(name) = &call.name {
-        return match define::by_name(name)? {
+        return match existing::by_name(name)? {
             Some(job) if job.relation == call.relation.oid => Ok(job),
             Some(job) => Err(Error::new(
                 sqlstate::UNDEFINED_OBJECT,
@@ -109,7 +110,7 @@ fn definition(call: &Call) -> Result<Job> {
                 format!("{several} backfills are defined for table {table}"),
             )
             .detail(format!("Pending: {}.", names.join(", ")))
-            .hint("Say which: SELECT backfill.start(…, name => '…'); backfill.cancel() withdraws one."))
+            .hint(format!("Say which: SELECT backfill.start('{table}', name => '…'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(…).")))
         }
     }
 }
@@ -121,16 +122,19 @@ fn nothing_pending(message: &str) -> Error {
 
 /// A repeated call: says what became of the first.
 fn notice_of(job: &Job) {
+    let id = job.id;
     let hint = match job.state() {
-        State::Failed => Some("SELECT backfill.resume(job_id) lets it go on from its checkpoint."),
-        State::Paused => Some("SELECT backfill.resume(job_id) lets it go on."),
-        State::Cancelled => Some("SELECT backfill.forget(job_id), then start it again."),
+        State::Failed => Some(format!(
+            "SELECT backfill.resume({id}) lets it go on from its checkpoint."
+        )),
+        State::Paused => Some(format!("SELECT backfill.resume({id}) lets it go on.")),
+        State::Cancelled => Some(format!(
+            "SELECT backfill.forget({id}), then start it again."
+        )),
         _ => None,
     };
-    notice(
-        &format!("backfill {} is already {}", job.shown(), job.state()),
-        hint,
-    );
+    let message = format!("backfill {} {}", job.shown(), job.state().phrase(true));
+    notice(&message, hint.as_deref());
 }
 
 fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
@@ -140,7 +144,7 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
         notice_of(&locked);
         return Ok(());
     };
-    define::refuse_overlap(job.id)?;
+    existing::refuse_overlap(job.id)?;
     let mut merged = locked.definition.options.clone();
     if let Some(key) = &options.key
         && locked.definition.options.key.as_ref() != Some(key)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::caller::{denied, required};
+use super::control::start_of;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
@@ -79,19 +80,18 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
 }
 
 fn end_of(job: &Job) -> Option<Result<()>> {
+    let id = job.id;
     let hint = match job.state() {
         State::Completed => return Some(Ok(())),
-        State::Cancelled => "Its committed batches stay.",
-        State::Failed => {
-            "See last_error in backfill.progress; SELECT backfill.resume(job_id) goes on from the checkpoint."
-        }
-        State::Pending => "Start it first: SELECT backfill.start('table', name => '…').",
+        State::Cancelled => format!(
+            "Its committed batches stay. To do the rest: SELECT backfill.forget({id}), then start it again."
+        ),
+        State::Failed => format!("SELECT backfill.resume({id}) lets it go on from its checkpoint."),
+        State::Pending => format!("Start it first: {}", start_of(job)),
         _ => return None,
     };
-    let message = format!("backfill {} is {}", job.shown(), job.state());
-    Some(Err(Error::new(
-        sqlstate::NOT_IN_PREREQUISITE_STATE,
-        message,
-    )
-    .hint(hint)))
+    let message = format!("backfill {} {}", job.shown(), job.state().phrase(false));
+    let mut error = Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message).hint(hint);
+    error.detail = job.last_error.clone();
+    Some(Err(error))
 }

@@ -10,6 +10,7 @@ use crate::job::options::Options;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock;
+use crate::pg::relation::Relation;
 use crate::pg::server;
 use crate::pg::spi::{self, Arg, Plan, Row};
 
@@ -48,6 +49,9 @@ pub struct Job {
     pub outcome: Option<Outcome>,
     /// The process that holds its lock.
     pub worker: Option<i32>,
+    /// Why it failed last: message, SQLSTATE and range of keys. May hold row data: only for those
+    /// who may act on the job.
+    pub last_error: Option<String>,
 }
 
 /// What a job is, as its owner gave it.
@@ -102,7 +106,9 @@ pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
 /// A job is selected with all that its state needs. 7701 is `lock::JOB`.
 fn select(condition: &str) -> String {
     format!(
-        "SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint, j.relation::text,
+        "SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
+                CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
+                     THEN j.relation::text ELSE j.relation_name END,
                 j.owner::pg_catalog.oid::bigint, j.login::pg_catalog.oid::bigint,
                 j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
                 pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
@@ -111,7 +117,9 @@ fn select(condition: &str) -> String {
                 (SELECT l.pid FROM pg_catalog.pg_locks l
                  WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted
                    AND l.database = {} AND l.classid::bigint = (j.id >> 32)
-                   AND l.objid::bigint = (j.id & 4294967295) LIMIT 1)
+                   AND l.objid::bigint = (j.id & 4294967295) LIMIT 1),
+                CASE WHEN o.outcome = 'failed' THEN
+                     pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id {condition}",
         lock::JOB,
         server::database().to_u32()
@@ -150,6 +158,7 @@ fn read(row: &Row) -> Result<Job> {
         database: row.parse(18)?,
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
         worker: row.parse(21)?,
+        last_error: row.get(22).map(str::to_owned),
     })
 }
 
@@ -209,7 +218,7 @@ pub fn without_worker() -> Result<Vec<Job>> {
 
 /// Stores a new job, owned by the current user; gives its id.
 pub fn insert(
-    relation: Oid,
+    relation: &Relation,
     name: Option<&str>,
     definition: &Definition,
     batch_size: i32,
@@ -220,12 +229,13 @@ pub fn insert(
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.job (relation, name, owner, login, set_clause, where_clause,
+            "INSERT INTO backfill.job (relation, relation_name, name, owner, login, set_clause, where_clause,
                  set_columns, key_columns, options, session, batch_size, sleep_ms, wish)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define')
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.jsonb, $11::pg_catalog.jsonb, $12, $13, 'define')
              RETURNING id",
             &[
-                Arg::Oid(relation),
+                Arg::Oid(relation.oid),
+                Arg::Text(&relation.shown),
                 Arg::text(name),
                 Arg::Oid(owner),
                 Arg::Oid(login),

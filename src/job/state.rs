@@ -259,6 +259,17 @@ impl State {
         !matches!(self, State::Pending | State::Completed | State::Cancelled)
     }
 
+    /// The state as the predicate of a sentence, with an "already" if so wanted.
+    pub fn phrase(self, already: bool) -> String {
+        let already = if already { "already " } else { "" };
+        match self {
+            State::Completed | State::Failed => format!("has {already}{self}"),
+            State::Cancelled => format!("has {already}been cancelled"),
+            State::Cancelling => format!("is {already}being cancelled"),
+            _ => format!("is {already}{self}"),
+        }
+    }
+
     /// The name in the view.
     pub fn name(self) -> &'static str {
         match self {
@@ -321,99 +332,5 @@ impl Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STATES: [State; 8] = [
-        State::Pending,
-        State::Running,
-        State::Pausing,
-        State::Paused,
-        State::Cancelling,
-        State::Cancelled,
-        State::Completed,
-        State::Failed,
-    ];
-
-    fn facts(wish: Wish, outcome: Option<Outcome>, live: bool) -> Facts {
-        Facts {
-            wish,
-            attempt: 2,
-            outcome,
-            live,
-            here: true,
-        }
-    }
-
-    #[test]
-    fn no_edge_is_listed_twice() {
-        for (i, a) in TRANSITIONS.iter().enumerate() {
-            assert!(!a.reason.is_empty());
-            assert!(
-                TRANSITIONS[i + 1..]
-                    .iter()
-                    .all(|b| (a.from, a.on) != (b.from, b.on)),
-                "{a:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn completed_and_cancelled_are_final() {
-        for state in [State::Completed, State::Cancelled] {
-            assert!(TRANSITIONS.iter().all(|t| t.from != state));
-        }
-    }
-
-    #[test]
-    fn every_state_but_pending_can_be_reached() {
-        for state in STATES {
-            let reached = TRANSITIONS.iter().any(|t| t.to == state);
-            assert_eq!(reached, state != State::Pending, "{state}");
-        }
-    }
-
-    #[test]
-    fn wishes_lead_where_the_table_says() {
-        let run = derive(facts(Wish::Run, None, true));
-        assert_eq!(run, State::Running);
-        for (wish, event) in [(Wish::Pause, Event::Pause), (Wish::Cancel, Event::Cancel)] {
-            let alive = derive(facts(wish, None, true));
-            assert_eq!(Some(alive), next(run, event));
-            let gone = derive(facts(wish, None, false));
-            assert_eq!(Some(gone), next(alive, Event::WorkerGone));
-        }
-    }
-
-    #[test]
-    fn a_failure_counts_for_its_attempt_only() {
-        let failed = |attempt| Some(Outcome::Failed { attempt });
-        assert_eq!(derive(facts(Wish::Run, failed(2), false)), State::Failed);
-        assert_eq!(derive(facts(Wish::Run, failed(1), false)), State::Running);
-        assert_eq!(derive(facts(Wish::Pause, failed(2), false)), State::Failed);
-        assert_eq!(
-            derive(facts(Wish::Cancel, failed(2), false)),
-            State::Cancelled
-        );
-    }
-
-    #[test]
-    fn completed_outranks_every_wish() {
-        for wish in [Wish::Run, Wish::Pause, Wish::Cancel] {
-            assert_eq!(
-                derive(facts(wish, Some(Outcome::Completed), false)),
-                State::Completed
-            );
-        }
-    }
-
-    #[test]
-    fn a_copy_is_paused() {
-        let copy = Facts {
-            here: false,
-            ..facts(Wish::Run, None, false)
-        };
-        assert_eq!(derive(copy), State::Paused);
-        assert_eq!(next(State::Paused, Event::Resume), Some(State::Running));
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -45,7 +45,7 @@ impl Plans {
             count: prepared(target.count(after))?,
             update: prepared(target.update(after))?,
         };
-        let texts = [&plans.bound, &plans.count, &plans.update].map(|p| p.plan.text.clone());
+        let texts = plans.texts().map(CStr::to_owned);
         planner::set_walk(relation, index.into(), texts.to_vec());
         Ok(plans)
     }
@@ -79,6 +79,11 @@ impl Plans {
     /// The UPDATE's text.
     pub fn update_text(&self) -> &CStr {
         &self.update.plan.text
+    }
+
+    /// The texts of all statements.
+    pub fn texts(&self) -> [&CStr; 3] {
+        [&self.bound, &self.count, &self.update].map(|p| p.plan.text.as_c_str())
     }
 
     fn run(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::batch::{self, Step};
 use super::walk::{self, Walk};
 use super::{session, takeover};
-use crate::catalog::checkpoint::FENCED;
+use crate::catalog::checkpoint::{self, FENCED};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, outcome};
 use crate::error::{Error, Result};
@@ -38,25 +38,39 @@ enum Ending {
     Failed(Error, Option<String>),
 }
 
-/// Runs the job with this id, if it is there, is to run, and nobody else runs it.
+/// Runs the job with this id; and then others that wait for a process, as long as there are any
+/// that this one may run.
 pub fn main(id: i64) {
     signal::install();
     let start = bgworker::my_start();
     session::connect(start);
-    if !guc::ENABLED.get() {
-        return;
+    let mut next = Some(id);
+    while let Some(id) = next {
+        if !guc::ENABLED.get() {
+            return;
+        }
+        let Ok(Some(slot)) = txn::run(Durability::Deferred, || Ok(slots::take())) else {
+            return;
+        };
+        hold_and_run(id, start);
+        slot.release_session();
+        next = takeover::take_up_waiting(Some(start));
+        if next.is_some() {
+            session::clear();
+        }
     }
-    let Ok(Some(slot)) = txn::run(Durability::Deferred, || Ok(slots::take())) else {
-        return;
-    };
+}
+
+/// Runs the job, if it is there, is to run, and nobody else runs it.
+fn hold_and_run(id: i64, start: Start) {
     let lock = Lock::Job(id);
-    if txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true) {
-        let ending = run(id, start);
-        conclude(id, ending);
-        lock.release_session();
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
+        return;
     }
-    slot.release_session();
-    takeover::take_up_waiting();
+    let ending = run(id, start);
+    session::keep_identity(start);
+    conclude(id, ending);
+    lock.release_session();
 }
 
 /// From the job's row to its ending.
@@ -76,6 +90,7 @@ fn run(id: i64, start: Start) -> Ending {
     };
     let mut changed = false;
     loop {
+        session::keep_identity(start);
         match permission(&mut job, &mut pins, changed) {
             Ok(None) => changed = false,
             Ok(Some(ending)) => return ending,
@@ -175,20 +190,23 @@ fn pace(job: &Job, walk: &Walk) {
     }
 }
 
-/// Drops the context line that quotes the batch's own statement: the view shows its clauses, and
-/// the range of keys says more than its parameters.
+/// Drops the context line that quotes a statement of the walk: the view shows its clauses, and the
+/// range of keys says more than its parameters.
 fn without_statement(mut error: Error, walk: &Walk) -> Error {
-    let statement = format!(
-        "SQL statement \"{}\"",
-        walk.plans.update_text().to_string_lossy()
-    );
-    if let Some(context) = error.context.take() {
-        let rest = context
-            .strip_suffix(&statement)
-            .unwrap_or(&context)
-            .trim_end();
-        error.context = (!rest.is_empty()).then(|| rest.to_owned());
-    }
+    let Some(context) = error.context.take() else {
+        return error;
+    };
+    let texts = walk.plans.texts().map(|text| text.to_string_lossy());
+    let bookkeeping = [checkpoint::REPLACE.into(), job::VersionReader::TEXT.into()];
+    let own = texts
+        .into_iter()
+        .chain(bookkeeping)
+        .map(|text| format!("SQL statement \"{text}\""));
+    let rest = own
+        .filter_map(|line| context.strip_suffix(line.as_str()).map(str::to_owned))
+        .next();
+    let rest = rest.unwrap_or(context).trim_end().to_owned();
+    error.context = (!rest.is_empty()).then_some(rest);
     error
 }
 

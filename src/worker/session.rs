@@ -4,7 +4,8 @@ use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::settings::Pins;
-use crate::pg::txn;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{report, server, spi};
 
 /// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
 const FIXED: &[(&str, &str)] = &[
@@ -31,6 +32,38 @@ pub fn connect(start: Start) {
     bgworker::connect(start.database, start.identity.login);
     if start.identity.login != start.identity.owner {
         txn::act_as(start.identity.owner);
+    }
+}
+
+/// Takes back what a trigger's SET ROLE or SET SESSION AUTHORIZATION left behind: the next
+/// transaction begins as the owner again.
+pub fn keep_identity(start: Start) {
+    let login = start.identity.login;
+    if server::session_user() == login && server::current_user() == login {
+        return;
+    }
+    run(&["RESET ROLE", "RESET SESSION AUTHORIZATION"]);
+}
+
+/// Forgets the job that was run, before another one of the same owner's.
+pub fn clear() {
+    run(&[
+        "RESET ALL",
+        "DISCARD TEMP",
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+    ]);
+}
+
+fn run(statements: &[&str]) {
+    let done = txn::run(Durability::Deferred, || {
+        statements
+            .iter()
+            .try_for_each(|sql| spi::query(sql, &[]).map(|_| ()))
+    });
+    if let Err(error) = done {
+        report::log(&format!(
+            "backfill: cannot clear the worker's session: {error}"
+        ));
     }
 }
 

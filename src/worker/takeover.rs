@@ -16,27 +16,28 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Registers workers for as many waiting jobs of this database as there are free slots. Called
 /// without any lock held, so that whoever gave up its place just before is found here.
-pub fn take_up_waiting() {
+///
+/// Where the server has no process left, and `me` could run the job as well, gives its id.
+pub fn take_up_waiting(me: Option<Start>) -> Option<i64> {
     if !guc::ENABLED.get() {
-        return;
+        return None;
     }
     let waiting = txn::run(Durability::Deferred, || {
         if !elevate::extension_exists() {
             return Ok(Vec::new());
         }
         let free = i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?;
-        let jobs = job::without_worker()?;
-        Ok(jobs
-            .into_iter()
-            .take(free.max(0) as usize)
-            .filter_map(start_of)
-            .collect())
+        let starts = job::without_worker()?.into_iter().filter_map(start_of);
+        Ok(starts.take(free.max(0) as usize).collect::<Vec<_>>())
     });
     match waiting {
         Ok(starts) => starts
             .into_iter()
-            .for_each(|(id, start)| register(id, start)),
-        Err(error) => report::log(&format!("backfill: cannot look for waiting jobs: {error}")),
+            .find_map(|(id, start)| register(id, start, me)),
+        Err(error) => {
+            report::log(&format!("backfill: cannot look for waiting jobs: {error}"));
+            None
+        }
     }
 }
 
@@ -58,14 +59,19 @@ fn start_of(job: Job) -> Option<(i64, Start)> {
     }
 }
 
-fn register(id: i64, start: Start) {
+/// Registers a worker; gives the job back if that can't be and `me` is to run it.
+fn register(id: i64, start: Start, me: Option<Start>) -> Option<i64> {
     for _ in 0..TRIES {
         if bgworker::register_now(bgworker::job_worker(id, start)) {
-            return;
+            return None;
+        }
+        if me == Some(start) {
+            return Some(id);
         }
         latch::wait(PAUSE);
     }
     report::log(&format!(
         "backfill job {id}: no background worker slot is free"
     ));
+    None
 }

@@ -1,0 +1,138 @@
+//! The arguments that `define` and `start` share, and the checks that need no more than these.
+
+use pgrx::pg_sys::Oid;
+use serde_json::Value;
+
+use super::caller::required;
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Options;
+use crate::pg::relation::{self, Relation};
+use crate::pg::{server, txn};
+use crate::plan::clause;
+
+/// The arguments that `define` and `start` share, as they came.
+pub struct Request {
+    /// The table.
+    pub relation: Option<Oid>,
+    /// The SET list.
+    pub set_clause: Option<String>,
+    /// The WHERE clause.
+    pub where_clause: Option<String>,
+    /// What makes the call repeatable.
+    pub name: Option<String>,
+    /// The options.
+    pub options: Option<Value>,
+}
+
+/// A request whose arguments were found to be sound one by one.
+pub struct Call {
+    /// The table.
+    pub relation: Relation,
+    /// The SET list.
+    pub set_clause: Option<String>,
+    /// The WHERE clause.
+    pub where_clause: Option<String>,
+    /// The name.
+    pub name: Option<String>,
+    /// The options.
+    pub options: Options,
+}
+
+/// Checks the arguments that need no other.
+pub fn check(request: Request, function: &str) -> Result<Call> {
+    server::refuse_on_standby(function)?;
+    if txn::in_security_definer() {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("cannot execute {function} within a SECURITY DEFINER function"),
+        )
+        .hint("The job would belong to the function's owner. Call it directly, or declare the function SECURITY INVOKER."));
+    }
+    let oid = required(request.relation, "relation")?;
+    let options = Options::parse(&required(request.options, "options")?)?;
+    let name = request.name.map(check_name).transpose()?;
+    let relation = relation::describe(oid)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("relation with OID {oid} does not exist"),
+        )
+        .hint("Give the name of a table.")
+    })?;
+    check_kind(&relation)?;
+    for (what, text) in [
+        ("set_clause", &request.set_clause),
+        ("where_clause", &request.where_clause),
+    ] {
+        if let Some(text) = text {
+            clause::check(what, text)?;
+        }
+    }
+    let trim = |text: String| text.trim().to_owned();
+    Ok(Call {
+        relation,
+        set_clause: request.set_clause.map(trim),
+        where_clause: request.where_clause.map(trim),
+        name,
+        options,
+    })
+}
+
+fn check_name(name: String) -> Result<String> {
+    if name.trim().is_empty() {
+        return Err(Error::new(sqlstate::INVALID_NAME, "name is empty")
+            .hint("Leave it NULL, or give a name that makes the call repeatable."));
+    }
+    if name.len() > 63 {
+        return Err(Error::new(
+            sqlstate::INVALID_NAME,
+            format!("name is {} bytes long", name.len()),
+        )
+        .hint("A name has 63 bytes at most, like PostgreSQL's own."));
+    }
+    Ok(name)
+}
+
+/// Only ordinary tables are walked.
+fn check_kind(relation: &Relation) -> Result<()> {
+    let shown = &relation.shown;
+    let wrong = |what: &str, hint: &str| {
+        let message = format!("cannot backfill {what} {shown}");
+        Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message).hint(hint))
+    };
+    const NAME_THE_TABLE: &str = "Name the table that holds the rows.";
+    match relation.kind {
+        'r' => {}
+        'p' => return wrong("partitioned table", "Start one job per partition for now."),
+        'v' => return wrong("view", NAME_THE_TABLE),
+        'm' => {
+            return wrong(
+                "materialized view",
+                "Change its query or its tables, then REFRESH MATERIALIZED VIEW.",
+            );
+        }
+        'f' => {
+            return wrong(
+                "foreign table",
+                "Run the backfill in the server that holds the table.",
+            );
+        }
+        'i' | 'I' => return wrong("index", NAME_THE_TABLE),
+        'S' => return wrong("sequence", NAME_THE_TABLE),
+        'c' => return wrong("composite type", NAME_THE_TABLE),
+        't' => return wrong("TOAST table", NAME_THE_TABLE),
+        _ => return wrong("relation", "Only tables can be backfilled."),
+    }
+    if relation.internal {
+        return wrong(
+            "system table",
+            "Tables of the system and of this extension are not for backfills.",
+        );
+    }
+    if relation.persistence == 't' {
+        return wrong(
+            "temporary table",
+            "A worker cannot see another session's temporary table. Use an ordinary or UNLOGGED one.",
+        );
+    }
+    Ok(())
+}
