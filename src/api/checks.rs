@@ -15,11 +15,13 @@ pub fn with_hint(error: Error, relation: &Relation) -> Error {
             let names: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
             format!("Columns of {}: {}.", relation.shown, names.join(", "))
         }
-        sqlstate::FEATURE_NOT_SUPPORTED => "Leave it out of set_clause.".to_owned(),
+        sqlstate::FEATURE_NOT_SUPPORTED if error.message.contains("system column") => {
+            "PostgreSQL keeps system columns itself: leave it out of set_clause.".to_owned()
+        }
         sqlstate::INSUFFICIENT_PRIVILEGE => {
             "The batches run with the rights of the role that defines the job: GRANT it what is missing (UPDATE on the columns set, SELECT on those read), or SET ROLE to the table's owner.".to_owned()
         }
-        _ => format!("It was checked as UPDATE {} SET … WHERE ….", relation.shown),
+        _ => "set_clause and where_clause are checked as the UPDATE that they are parts of.".to_owned(),
     };
     error.hint(hint)
 }

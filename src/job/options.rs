@@ -141,7 +141,7 @@ fn unknown_key(key: &str) -> Error {
     let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
     let nearest = names.iter().min_by_key(|name| distance(name, key));
     let hint = match nearest {
-        Some(name) if distance(name, key) <= name.len().max(3) / 2 => {
+        Some(name) if distance(name, key) <= name.len().max(4) / 2 => {
             format!(
                 "Did you mean \"{name}\"? Known options: {}.",
                 names.join(", ")

@@ -77,16 +77,45 @@ fn install() {
     }
 }
 
-/// Puts back what a statement's planning changed, also when a panic passes through.
+/// The planner's settings for a statement of ours; puts back what it changed, also when a panic
+/// passes through.
 struct Planning {
     kind: Kind,
     seqscan: bool,
+    indexscan: bool,
+    jit: bool,
+}
+
+impl Planning {
+    fn begin(kind: Kind) -> Planning {
+        unsafe {
+            let before = Planning {
+                kind: PLANNING.replace(kind),
+                seqscan: pg_sys::enable_seqscan,
+                indexscan: pg_sys::enable_indexscan,
+                jit: pg_sys::jit_enabled,
+            };
+            if kind != Kind::Other {
+                pg_sys::enable_indexscan = true;
+                // Guessed costs of a large table would have every batch compiled anew.
+                pg_sys::jit_enabled = false;
+            }
+            if kind == Kind::Bookkeeping {
+                pg_sys::enable_seqscan = false;
+            }
+            before
+        }
+    }
 }
 
 impl Drop for Planning {
     fn drop(&mut self) {
         PLANNING.set(self.kind);
-        unsafe { pg_sys::enable_seqscan = self.seqscan };
+        unsafe {
+            pg_sys::enable_seqscan = self.seqscan;
+            pg_sys::enable_indexscan = self.indexscan;
+            pg_sys::jit_enabled = self.jit;
+        }
     }
 }
 
@@ -103,13 +132,7 @@ unsafe extern "C-unwind" fn plan(
         } else {
             classify(CStr::from_ptr(text))
         };
-        let restore = Planning {
-            kind: PLANNING.replace(kind),
-            seqscan: pg_sys::enable_seqscan,
-        };
-        if kind == Kind::Bookkeeping {
-            pg_sys::enable_seqscan = false;
-        }
+        let restore = Planning::begin(kind);
         let planned = match NEXT_PLANNER.get() {
             Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, params)),
             None => pg_sys::standard_planner(query, text, options, params),

@@ -22,12 +22,14 @@ pub fn identity(owner: Oid, login: Oid) -> Result<Identity> {
     if !CONNECTS_WITHOUT_LOGIN && login != owner && may_connect(login)? {
         return Ok(Identity { login, owner });
     }
-    let row = role(owner)?;
-    let name = row
-        .as_ref()
-        .and_then(|r| r.get(0))
-        .unwrap_or("?")
-        .to_owned();
+    let Some(row) = role(owner)? else {
+        return Err(Error::new(
+            sqlstate::UNDEFINED_OBJECT,
+            format!("the role with OID {owner}, which defined the backfill, no longer exists"),
+        )
+        .hint("Cancel it, and start it again as a role that exists."));
+    };
+    let name = row.text(0)?;
     Err(Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         format!("role {name} cannot run backfills: it may not connect to this database"),
