@@ -39,19 +39,18 @@ fn candidate(row: &Row) -> Result<Candidate> {
 }
 
 fn column(row: &Row) -> Result<Column> {
-    let declared = Oid::from(row.number(11)? as u32);
-    let collation = row.get(17).zip(row.get(18));
+    let declared = Oid::from(row.number(10)? as u32);
+    let collation = row.get(16).zip(row.get(17));
     Ok(Column {
         name: row.text(9)?.to_owned(),
-        attnum: row.number(10)? as i16,
         type_oid: unsafe { pg_sys::getBaseType(declared) }.to_u32(),
-        not_null: row.bool(12),
-        descending: row.bool(13),
-        nulls_first: row.bool(14),
-        default_opclass: row.bool(15),
-        operator_schema: row.get(16).map(str::to_owned),
+        not_null: row.bool(11),
+        descending: row.bool(12),
+        nulls_first: row.bool(13),
+        default_opclass: row.bool(14),
+        operator_schema: row.get(15).map(str::to_owned),
         collation: collation.map(|(schema, name)| (schema.to_owned(), name.to_owned())),
-        collation_version: row.get(19).map(str::to_owned),
+        collation_version: row.get(18).map(str::to_owned),
     })
 }
 
@@ -62,7 +61,7 @@ const COLUMNS: &str = "
 SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
        i.indisvalid AND i.indisready AND i.indislive, i.indimmediate,
        i.indpred IS NOT NULL, i.indexprs IS NOT NULL, ic.relam = 403,
-       a.attname, a.attnum, a.atttypid::bigint, a.attnotnull,
+       a.attname, a.atttypid::bigint, a.attnotnull,
        (i.indoption[k.n] & 1) <> 0, (i.indoption[k.n] & 2) <> 0,
        EXISTS (SELECT FROM pg_catalog.pg_opclass d
                WHERE d.opcmethod = 403 AND d.opcfamily = oc.opcfamily AND d.opcdefault),

@@ -11,18 +11,7 @@ use super::capture::capture;
 /// A cancel is swallowed: there is no statement that it could be for. A terminate ends the process.
 pub fn wait(time: Duration) -> bool {
     let deadline = Instant::now() + time;
-    unsafe {
-        let events =
-            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;
-        let milliseconds = time.as_millis().min(86_400_000) as i64;
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            events,
-            milliseconds,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+    wait_on_latch(time);
     let interrupted = capture(|| {
         pgrx::check_for_interrupts!();
         Ok(())
@@ -35,17 +24,21 @@ pub fn wait(time: Duration) -> bool {
 
 /// The same inside a function call, where a cancel is an error like any other.
 pub fn wait_in_call(time: Duration) {
+    wait_on_latch(time);
+    pgrx::check_for_interrupts!();
+}
+
+fn wait_on_latch(time: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let milliseconds = time.as_millis().min(86_400_000) as i64;
     unsafe {
-        let events =
-            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;
-        let milliseconds = time.as_millis() as i64;
+        let latch = pg_sys::MyLatch;
         pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            events,
+            latch,
+            events as i32,
             milliseconds,
             pg_sys::PG_WAIT_EXTENSION,
         );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
+        pg_sys::ResetLatch(latch);
     }
-    pgrx::check_for_interrupts!();
 }

@@ -7,8 +7,6 @@ use crate::error::{Error, Result, sqlstate};
 pub struct Column {
     /// Name of the table's column.
     pub name: String,
-    /// Number of the table's column.
-    pub attnum: i16,
     /// OID of the column's type; of the type below it, where it is a domain.
     pub type_oid: u32,
     /// Whether the column is NOT NULL.
@@ -160,24 +158,25 @@ pub fn choose(
 
 const WANTED: &str = "A walk needs a primary key, or a unique btree index that is valid, not deferrable, not partial, without expressions, over NOT NULL columns, all ascending or all descending. CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers.";
 
+/// A bigint column of an ordinary primary key, for tests.
+#[cfg(test)]
+pub fn test_column(name: &str) -> Column {
+    Column {
+        name: name.into(),
+        type_oid: 20,
+        not_null: true,
+        descending: false,
+        nulls_first: false,
+        default_opclass: true,
+        operator_schema: Some("pg_catalog".into()),
+        collation: None,
+        collation_version: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn column(name: &str) -> Column {
-        Column {
-            name: name.into(),
-            attnum: 1,
-            type_oid: 20,
-            not_null: true,
-            descending: false,
-            nulls_first: false,
-            default_opclass: true,
-            operator_schema: Some("pg_catalog".into()),
-            collation: None,
-            collation_version: None,
-        }
-    }
 
     fn index(name: &str, columns: &[&str]) -> Candidate {
         Candidate {
@@ -190,7 +189,7 @@ mod tests {
             partial: false,
             expressions: false,
             btree: true,
-            columns: columns.iter().map(|c| column(c)).collect(),
+            columns: columns.iter().map(|c| test_column(c)).collect(),
         }
     }
 

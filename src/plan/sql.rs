@@ -270,28 +270,14 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::test_column;
     use super::*;
-
-    fn column(name: &str) -> Column {
-        Column {
-            name: name.into(),
-            attnum: 1,
-            type_oid: 20,
-            not_null: true,
-            descending: false,
-            nulls_first: false,
-            default_opclass: true,
-            operator_schema: Some("pg_catalog".into()),
-            collation: None,
-            collation_version: None,
-        }
-    }
 
     fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
         Target {
             schema: "s".into(),
             relation: "Odd \"t\"".into(),
-            key: columns.iter().map(|c| column(c)).collect(),
+            key: columns.iter().map(|c| test_column(c)).collect(),
             set_clause: "n = n + 1".into(),
             where_clause: where_clause.map(Into::into),
         }
