@@ -1,1 +1,12 @@
-//! Tests that run inside the server.
+//! Tests that run inside the server, each within one transaction that is rolled back.
+#![allow(unsafe_code, reason = "that is what #[pg_test] expands to")]
+
+mod clauses;
+mod definitions;
+mod errors;
+mod keys;
+mod planner;
+mod settings;
+mod states;
+mod support;
+mod values;
