@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::spi::connect;
+use crate::pg::text::from_bytes;
 
 /// Runs a function with SQL at hand. Errors of PostgreSQL's own are raised again by us, since pgrx
 /// would drop their context and add a backtrace.
@@ -19,22 +20,28 @@ fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     unwrap(capture(|| connect(f)))
 }
 
+/// A text argument. Taken as bytes, since pgrx takes only UTF-8 for text.
+fn text(argument: Option<&[u8]>) -> Result<Option<String>> {
+    argument.map(from_bytes).transpose()
+}
+
 #[pg_extern(sql = false)]
 fn define(
     relation: Option<Oid>,
-    set_clause: Option<String>,
-    where_clause: Option<String>,
-    name: Option<String>,
+    set_clause: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
     options: Option<JsonB>,
 ) -> i64 {
-    let request = Request {
-        relation,
-        set_clause,
-        where_clause,
-        name,
-        options: options.map(|j| j.0),
-    };
-    call(move || define::define(request))
+    call(|| {
+        define::define(Request {
+            relation,
+            set_clause: text(set_clause)?,
+            where_clause: text(where_clause)?,
+            name: text(name)?,
+            options: options.map(|j| j.0),
+        })
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -42,19 +49,21 @@ fn start(
     relation: Option<Oid>,
     batch_size: Option<i32>,
     sleep_ms: Option<i32>,
-    set_clause: Option<String>,
-    where_clause: Option<String>,
-    name: Option<String>,
+    set_clause: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
     options: Option<JsonB>,
 ) -> i64 {
-    let request = Request {
-        relation,
-        set_clause,
-        where_clause,
-        name,
-        options: options.map(|j| j.0),
-    };
-    call(move || start::start(request, batch_size, sleep_ms))
+    call(|| {
+        let request = Request {
+            relation,
+            set_clause: text(set_clause)?,
+            where_clause: text(where_clause)?,
+            name: text(name)?,
+            options: options.map(|j| j.0),
+        };
+        start::start(request, batch_size, sleep_ms)
+    })
 }
 
 #[pg_extern(sql = false)]

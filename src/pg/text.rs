@@ -8,7 +8,8 @@ use crate::error::{Error, Result, sqlstate};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 
-/// A C string in the database's encoding.
+/// A C string in the database's encoding. Outside a transaction PostgreSQL converts nothing: what
+/// is not ASCII is replaced then (log lines only).
 pub fn to_server(text: &str) -> Result<CString> {
     let plain = CString::new(text).map_err(|_| {
         Error::new(
@@ -20,6 +21,13 @@ pub fn to_server(text: &str) -> Result<CString> {
         return Ok(plain);
     }
     unsafe {
+        if !pg_sys::IsTransactionState() {
+            let ascii: String = text
+                .chars()
+                .map(|c| if c.is_ascii() { c } else { '?' })
+                .collect();
+            return Ok(CString::new(ascii).unwrap_or_default());
+        }
         let converted = pg_sys::pg_any_to_server(plain.as_ptr(), text.len() as i32, UTF8);
         Ok(CStr::from_ptr(converted).to_owned())
     }
@@ -31,7 +39,7 @@ pub fn to_server(text: &str) -> Result<CString> {
 /// `text` must point to a zero-terminated string.
 pub unsafe fn from_server(text: *const c_char) -> Result<String> {
     let bytes = unsafe { CStr::from_ptr(text) };
-    let bytes = if encoding_is_utf8() {
+    let bytes = if encoding_is_utf8() || unsafe { !pg_sys::IsTransactionState() } {
         bytes
     } else {
         let length = bytes.to_bytes().len() as i32;
@@ -47,7 +55,13 @@ pub unsafe fn from_server(text: *const c_char) -> Result<String> {
     }
 }
 
-/// The same, with what is not valid replaced: for messages.
+/// A Rust string from the bytes of a text value in the database's encoding.
+pub fn from_bytes(bytes: &[u8]) -> Result<String> {
+    let text = CString::new(bytes).map_err(|_| Error::invalid("a text contains a zero byte"))?;
+    unsafe { from_server(text.as_ptr()) }
+}
+
+/// A Rust string with what is not valid replaced: for names and messages.
 ///
 /// # Safety
 /// `text` must be null or point to a zero-terminated string.
@@ -55,11 +69,12 @@ pub unsafe fn lossy(text: *const c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    Some(
+    let replaced = || {
         unsafe { CStr::from_ptr(text) }
             .to_string_lossy()
-            .into_owned(),
-    )
+            .into_owned()
+    };
+    Some(unsafe { from_server(text) }.unwrap_or_else(|_| replaced()))
 }
 
 fn encoding_is_utf8() -> bool {

@@ -82,8 +82,7 @@ fn run(id: i64, start: Start) -> Ending {
     if let Some(ending) = unwanted(&job) {
         return ending;
     }
-    let claimed = session::pins(&job).and_then(|pins| begin(&job, pins));
-    let (mut pins, mut walk) = match claimed {
+    let (mut pins, mut walk) = match begin(&job) {
         Ok((pins, Some(walk))) => (pins, walk),
         Ok((_, None)) => return Ending::Completed,
         Err(error) => return Ending::Failed(error, None),
@@ -111,8 +110,9 @@ fn run(id: i64, start: Start) -> Ending {
 }
 
 /// Pins the session and takes the slice, in the worker's first transaction but one.
-fn begin(job: &Job, mut pins: Pins) -> Result<(Pins, Option<Walk>)> {
+fn begin(job: &Job) -> Result<(Pins, Option<Walk>)> {
     let pins = txn::run(Durability::Deferred, || {
+        let mut pins = session::pins(job)?;
         pins.apply();
         Ok(pins)
     })?;
@@ -148,7 +148,7 @@ fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<En
         if let Some(ending) = unwanted(&now) {
             return Ok(Some(ending));
         }
-        *pins = session::pins(&now)?;
+        *pins = txn::run(Durability::Deferred, || session::pins(&now))?;
         *job = now;
     }
     if !pins.hold() {
