@@ -66,7 +66,7 @@ SELECT backfill.alter(1000, sleep_ms => 86400001); :after
 SELECT backfill.alter(1000, options => NULL); :after
 SELECT backfill.alter(1000, options => '{"kye": "t_pkey"}'); :after
 SELECT backfill.alter(1000, options => '{"key": "t_pkey"}'); :after
-SELECT backfill.alter(1000, options => '{"settings": {"work_mem": "0"}}'); :after
+SELECT backfill.alter(1000, options => '{"settings": {"default_statistics_target": "0"}}'); :after
 SELECT batch_size, sleep_ms, state FROM backfill.progress WHERE job_id = 1000;
 
 -- CALL wait where it cannot let its snapshot go

@@ -39,7 +39,7 @@ SELECT backfill.start('t', set_clause => 'a = 1', options => '{"scan_limit": 999
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": []}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_mem": 64}}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_mem": "much"}}'); :after
-SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_mem": "1"}}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"default_statistics_target": "0"}}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_memory": "64MB"}}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"max_connections": "5"}}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"backfill.enabled": "off"}}'); :after
