@@ -195,7 +195,9 @@ def test_a_second_job_waits_for_the_only_slot(new_cluster: New, preload: bool) -
     assert row and len(notices) == 1 and "backfill.max_workers" in notices[0]
     second, third = row[0], start(cluster, "c")
     waits = "SELECT waiting_for FROM backfill.progress WHERE job_id = %s"
-    wait_until(lambda: "max_workers is 1" in cluster.value(waits, [second]), 10, "the view to say what it waits for")
+    wait_until(
+        lambda: "backfill.max_workers" in cluster.value(waits, [second]), 10, "the view to say what it waits for"
+    )
     assert (cluster.worker_pids(second), cluster.worker_pids(third)) == ([], [])
     # A cancel frees the slot as well as an end does.
     cluster.sql("SELECT backfill.cancel(%s)", [first])
