@@ -56,24 +56,27 @@ COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';
 
 CREATE TABLE backfill.slice (
+    id                 integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id             bigint  NOT NULL,
     no                 integer NOT NULL,
     last_key           text[]  NOT NULL,
     key_columns        text[]  NOT NULL,
     collation_versions text[]  NOT NULL,
-    PRIMARY KEY (job_id, no)
+    UNIQUE (job_id, no)
 );
 COMMENT ON TABLE backfill.slice IS 'The parts of a walk. Written once, by the worker''s first transaction.';
+COMMENT ON COLUMN backfill.slice.id IS 'The slice, as its checkpoints name it';
 COMMENT ON COLUMN backfill.slice.job_id IS 'The job';
 COMMENT ON COLUMN backfill.slice.no IS 'Number of the slice within its job';
 COMMENT ON COLUMN backfill.slice.last_key IS 'The last key that the first transaction saw; rows beyond it are not chased';
 COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that the keys of this slice consist of';
 COMMENT ON COLUMN backfill.slice.collation_versions IS 'Versions of the collations that the keys are ordered by; empty text where there is none';
 
+-- A short key: under an old snapshot its index keeps an entry for every batch there was, and
+-- should stay two levels deep for long.
 CREATE TABLE backfill.checkpoint (
-    job_id          bigint           NOT NULL,
-    slice           integer          NOT NULL,
-    seq             bigint           NOT NULL,
+    slice_id        integer          NOT NULL,
+    seq             integer          NOT NULL,
     epoch           bigint           NOT NULL,
     key             text[],
     rows_done       bigint           NOT NULL,
@@ -83,11 +86,10 @@ CREATE TABLE backfill.checkpoint (
     past_estimate   boolean          NOT NULL,
     rows_per_second double precision,
     at              timestamptz      NOT NULL,
-    PRIMARY KEY (job_id, slice, seq)
+    PRIMARY KEY (slice_id, seq)
 );
 COMMENT ON TABLE backfill.checkpoint IS 'Where a slice stands. Each batch inserts a row and deletes its predecessor, in its own transaction; never updated in place, so that an old snapshot elsewhere cannot slow it down.';
-COMMENT ON COLUMN backfill.checkpoint.job_id IS 'The job';
-COMMENT ON COLUMN backfill.checkpoint.slice IS 'The slice';
+COMMENT ON COLUMN backfill.checkpoint.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.checkpoint.seq IS 'Counts the checkpoints; the greatest is in force';
 COMMENT ON COLUMN backfill.checkpoint.epoch IS 'Fencing: counts the workers that have held the slice; only the last may write';
 COMMENT ON COLUMN backfill.checkpoint.key IS 'Everything up to this key is done; NULL before the first batch';
@@ -145,6 +147,7 @@ COMMENT ON COLUMN backfill.event.new IS 'What is now';
 SELECT pg_catalog.pg_extension_config_dump('backfill.job', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event', '');

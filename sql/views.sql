@@ -66,7 +66,7 @@ LEFT JOIN LATERAL (
     FROM backfill.slice sl
     CROSS JOIN LATERAL (
         SELECT * FROM backfill.checkpoint k
-        WHERE k.job_id = sl.job_id AND k.slice = sl.no
+        WHERE k.slice_id = sl.id
         ORDER BY k.seq DESC LIMIT 1
     ) c
     WHERE sl.job_id = j.id

@@ -11,7 +11,7 @@ use crate::job::state::State;
 use crate::pg::lock::Lock;
 use crate::pg::report::{notice, warning};
 use crate::pg::{clauses, index, server};
-use crate::plan::key;
+use crate::plan::key::{self, Candidate};
 use crate::plan::sql::Target;
 
 /// Pace of a job that was defined and not started.
@@ -34,6 +34,7 @@ pub fn define(request: Request) -> Result<i64> {
 
 /// Checks the clauses as the caller, and stores the definition.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
+    let owner = server::current_user();
     let set_columns = clauses::set_columns(&set_clause)?;
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression(where_clause)?;
@@ -46,19 +47,8 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     checks::columns(&call.relation, &set_columns, &key.column_names())?;
     checks::rights(&call.relation, &key.column_names())?;
     session::try_settings(&call.options.settings)?;
-    let target = Target {
-        schema: call.relation.schema.clone(),
-        relation: call.relation.name.clone(),
-        key: key.columns.clone(),
-        set_clause: set_clause.clone(),
-        where_clause: call.where_clause.clone(),
-    };
-    let clauses: Vec<&str> = [Some(set_clause.as_str()), call.where_clause.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
-    clauses::explain(&target.unbounded_update(), &clauses)
-        .map_err(|error| checks::with_hint(error, &call.relation))?;
+    let session = session::take();
+    analyse(call, &set_clause, &key)?;
     if call.relation.persistence == 'u' {
         warning(
             &format!(
@@ -74,21 +64,34 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         set_columns,
         key_columns: key.column_names(),
         options: call.options.clone(),
-        session: session::take(),
+        session,
     };
     let id = job::insert(
+        owner,
         &call.relation,
         call.name.as_deref(),
         &definition,
         batch_size,
         sleep_ms,
     )?;
-    event::record(
-        id,
-        server::current_user(),
-        "define",
-        None,
-        Some(State::Pending.name()),
-    )?;
+    event::record(id, owner, "define", None, Some(State::Pending.name()))?;
     Ok(id)
+}
+
+/// Has PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions, so it is the
+/// one place where user code runs in the caller's session.
+fn analyse(call: &Call, set_clause: &str, key: &Candidate) -> Result<()> {
+    let target = Target {
+        schema: call.relation.schema.clone(),
+        relation: call.relation.name.clone(),
+        key: key.columns.clone(),
+        set_clause: set_clause.to_owned(),
+        where_clause: call.where_clause.clone(),
+    };
+    let clauses: Vec<&str> = [Some(set_clause), call.where_clause.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    clauses::explain(&target.unbounded_update(), &clauses)
+        .map_err(|error| checks::with_hint(error, &call.relation))
 }

@@ -6,7 +6,7 @@
 
 use pgrx::pg_sys;
 
-use super::slice::{WHOLE, array};
+use super::slice::array;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::progress::Progress;
 use crate::pg::elevate::as_extension;
@@ -15,10 +15,10 @@ use crate::pg::spi::{self, Arg, Plan};
 /// Where a slice stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// The job.
-    pub job: i64,
+    /// The slice.
+    pub slice: i32,
     /// Counts the checkpoints of the slice.
-    pub seq: i64,
+    pub seq: i32,
     /// Counts the workers that have held the slice.
     pub epoch: i64,
     /// Everything up to this key is done; `None` before the first batch.
@@ -31,19 +31,18 @@ pub struct Checkpoint {
 pub const REPLACE: &str = "
 WITH gone AS (
     DELETE FROM backfill.checkpoint
-    WHERE job_id = $1 AND slice = $2 AND seq = $3 AND epoch = $4 RETURNING 1
+    WHERE slice_id = $1 AND seq = $2 AND epoch = $3 RETURNING 1
 )
-INSERT INTO backfill.checkpoint (job_id, slice, seq, epoch, key, rows_done, rows_updated,
+INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated,
                                  rows_total, percent, past_estimate, rows_per_second, at)
-SELECT $1, $2, $5, $6, $7, $8, $9, $10, $11, $12, $13, pg_catalog.clock_timestamp() FROM gone";
+SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp() FROM gone";
 
 /// The types of its parameters.
-const REPLACE_TYPES: [pg_sys::Oid; 13] = [
-    pg_sys::INT8OID,
+const REPLACE_TYPES: [pg_sys::Oid; 12] = [
+    pg_sys::INT4OID,
     pg_sys::INT4OID,
     pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
+    pg_sys::INT4OID,
     pg_sys::INT8OID,
     pg_sys::TEXTARRAYOID,
     pg_sys::INT8OID,
@@ -54,20 +53,20 @@ const REPLACE_TYPES: [pg_sys::Oid; 13] = [
     pg_sys::FLOAT8OID,
 ];
 
-/// The last checkpoint of a job's slice.
-pub fn load(job: i64) -> Result<Option<Checkpoint>> {
+/// The last checkpoint of a slice.
+pub fn load(slice: i32) -> Result<Option<Checkpoint>> {
     let found = as_extension(|| {
         spi::first(
             "SELECT seq, epoch, pg_catalog.to_json(key), rows_done, rows_updated, rows_total,
                     percent, past_estimate
-             FROM backfill.checkpoint WHERE job_id = $1 AND slice = $2 ORDER BY seq DESC LIMIT 1",
-            &[Arg::Int8(job), Arg::Int4(WHOLE)],
+             FROM backfill.checkpoint WHERE slice_id = $1 ORDER BY seq DESC LIMIT 1",
+            &[Arg::Int4(slice)],
         )
     })?;
     let Some(row) = found else { return Ok(None) };
     Ok(Some(Checkpoint {
-        job,
-        seq: row.number(0)?,
+        slice,
+        seq: row.number(0)? as i32,
         epoch: row.number(1)?,
         key: row.get(2).map(array).transpose()?,
         progress: Progress {
@@ -81,26 +80,16 @@ pub fn load(job: i64) -> Result<Option<Checkpoint>> {
 }
 
 /// Writes the first checkpoint of a slice.
-pub fn insert(job: i64, progress: &Progress) -> Result<Checkpoint> {
+pub fn insert(slice: i32, progress: &Progress) -> Result<()> {
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.checkpoint
-                 (job_id, slice, seq, epoch, rows_done, rows_updated, rows_total, past_estimate, at)
-             VALUES ($1, $2, 1, 1, 0, 0, $3, false, pg_catalog.clock_timestamp())",
-            &[
-                Arg::Int8(job),
-                Arg::Int4(WHOLE),
-                Arg::int8(progress.rows_total),
-            ],
+                 (slice_id, seq, epoch, rows_done, rows_updated, rows_total, past_estimate, at)
+             VALUES ($1, 1, 1, 0, 0, $2, false, pg_catalog.clock_timestamp())",
+            &[Arg::Int4(slice), Arg::int8(progress.rows_total)],
         )
     })?;
-    Ok(Checkpoint {
-        job,
-        seq: 1,
-        epoch: 1,
-        key: None,
-        progress: progress.clone(),
-    })
+    Ok(())
 }
 
 /// Writes checkpoints with a plan that is kept.
@@ -118,11 +107,10 @@ impl Writer {
         let progress = &next.progress;
         let written = as_extension(|| {
             self.0.run(&[
-                Arg::Int8(last.job),
-                Arg::Int4(WHOLE),
-                Arg::Int8(last.seq),
+                Arg::Int4(last.slice),
+                Arg::Int4(last.seq),
                 Arg::Int8(last.epoch),
-                Arg::Int8(next.seq),
+                Arg::Int4(next.seq),
                 Arg::Int8(next.epoch),
                 Arg::texts(next.key.as_deref()),
                 Arg::Int8(progress.rows_done),

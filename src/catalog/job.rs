@@ -216,15 +216,16 @@ pub fn without_worker() -> Result<Vec<Job>> {
     Ok(wanted.into_iter().filter(to_run).collect())
 }
 
-/// Stores a new job, owned by the current user; gives its id.
+/// Stores a new job; gives its id.
 pub fn insert(
+    owner: Oid,
     relation: &Relation,
     name: Option<&str>,
     definition: &Definition,
     batch_size: i32,
     sleep_ms: i32,
 ) -> Result<i64> {
-    let (owner, login) = (server::current_user(), server::session_user());
+    let login = server::session_user();
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
     let row = as_extension(|| {
@@ -298,11 +299,16 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
 
 /// Removes a job and everything recorded of it.
 pub fn delete(id: i64) -> Result<()> {
-    for table in ["checkpoint", "slice", "outcome", "event"] {
-        let sql = format!("DELETE FROM backfill.{table} WHERE job_id = $1");
-        as_extension(|| spi::query(&sql, &[Arg::Int8(id)]))?;
+    for statement in [
+        "DELETE FROM backfill.checkpoint
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill.slice WHERE job_id = $1",
+        "DELETE FROM backfill.outcome WHERE job_id = $1",
+        "DELETE FROM backfill.event WHERE job_id = $1",
+        "DELETE FROM backfill.job WHERE id = $1",
+    ] {
+        as_extension(|| spi::query(statement, &[Arg::Int8(id)]))?;
     }
-    as_extension(|| spi::query("DELETE FROM backfill.job WHERE id = $1", &[Arg::Int8(id)]))?;
     Ok(())
 }
 

@@ -4,12 +4,14 @@ use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// The slice of a job that has only one.
-pub const WHOLE: i32 = 0;
+/// The number of the slice of a job that has only one.
+const WHOLE: i32 = 0;
 
 /// A part of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
+    /// Names it in its checkpoints.
+    pub id: i32,
     /// Its last key, in text form.
     pub last_key: Vec<String>,
     /// The columns that the key consists of.
@@ -22,7 +24,7 @@ pub struct Slice {
 pub fn load(job: i64) -> Result<Option<Slice>> {
     let found = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.to_json(last_key), pg_catalog.to_json(key_columns),
+            "SELECT id, pg_catalog.to_json(last_key), pg_catalog.to_json(key_columns),
                     pg_catalog.to_json(collation_versions)
              FROM backfill.slice WHERE job_id = $1 AND no = $2",
             &[Arg::Int8(job), Arg::Int4(WHOLE)],
@@ -30,28 +32,40 @@ pub fn load(job: i64) -> Result<Option<Slice>> {
     })?;
     let Some(row) = found else { return Ok(None) };
     Ok(Some(Slice {
-        last_key: array(row.text(0)?)?,
-        key_columns: array(row.text(1)?)?,
-        collation_versions: array(row.text(2)?)?,
+        id: row.number(0)? as i32,
+        last_key: array(row.text(1)?)?,
+        key_columns: array(row.text(2)?)?,
+        collation_versions: array(row.text(3)?)?,
     }))
 }
 
 /// Records where the walk ends.
-pub fn insert(job: i64, slice: &Slice) -> Result<()> {
-    as_extension(|| {
-        spi::query(
+pub fn insert(
+    job: i64,
+    last_key: Vec<String>,
+    key_columns: Vec<String>,
+    collation_versions: Vec<String>,
+) -> Result<Slice> {
+    let row = as_extension(|| {
+        spi::first(
             "INSERT INTO backfill.slice (job_id, no, last_key, key_columns, collation_versions)
-             VALUES ($1, $2, $3, $4, $5)",
+             VALUES ($1, $2, $3, $4, $5) RETURNING id",
             &[
                 Arg::Int8(job),
                 Arg::Int4(WHOLE),
-                Arg::Texts(&slice.last_key),
-                Arg::Texts(&slice.key_columns),
-                Arg::Texts(&slice.collation_versions),
+                Arg::Texts(&last_key),
+                Arg::Texts(&key_columns),
+                Arg::Texts(&collation_versions),
             ],
         )
     })?;
-    Ok(())
+    let row = row.ok_or_else(|| Error::internal("INSERT returned no row"))?;
+    Ok(Slice {
+        id: row.number(0)? as i32,
+        last_key,
+        key_columns,
+        collation_versions,
+    })
 }
 
 /// An array of texts that came as JSON.

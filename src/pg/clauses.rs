@@ -6,6 +6,7 @@ use super::capture::capture;
 use super::settings;
 use super::spi;
 use super::text::to_server;
+use super::txn;
 use crate::error::{Error, Result, sqlstate};
 
 const STANDARD_STRINGS: (&std::ffi::CStr, &std::ffi::CStr) =
@@ -119,18 +120,20 @@ unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
 pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     let off = [STANDARD_STRINGS, (c"row_security", c"off")];
     let explain = format!("EXPLAIN {statement}");
-    settings::with(&off, || spi::attempt(&explain).map(|_| ())).map_err(|mut error| {
-        let own = format!("SQL statement \"{explain}\"");
-        error.context = error.context.take().filter(|context| *context != own);
-        if let Some(position) = &mut error.position
-            && position.text == explain
-            && let Some((character, clause)) = locate(position.character, &explain, clauses)
-        {
-            position.character = character;
-            position.text = clause.to_owned();
-        }
-        error
-    })
+    txn::confined(|| settings::with(&off, || spi::attempt(&explain).map(|_| ()))).map_err(
+        |mut error| {
+            let own = format!("SQL statement \"{explain}\"");
+            error.context = error.context.take().filter(|context| *context != own);
+            if let Some(position) = &mut error.position
+                && position.text == explain
+                && let Some((character, clause)) = locate(position.character, &explain, clauses)
+            {
+                position.character = character;
+                position.text = clause.to_owned();
+            }
+            error
+        },
+    )
 }
 
 /// Which of the clauses, that stand in `text` in this order, the character is in, and where.

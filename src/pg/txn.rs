@@ -75,6 +75,23 @@ fn identity() -> (Oid, i32) {
     (user, security)
 }
 
+/// Runs `f` so that user code in it can change neither the user nor, beyond it, any setting: for
+/// what is evaluated in the session of a caller who may have more rights than the current user.
+pub fn confined<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (user, security) = identity();
+    let nest = unsafe {
+        let confined = security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        pg_sys::SetUserIdAndSecContext(user, confined);
+        pg_sys::NewGUCNestLevel()
+    };
+    let result = f();
+    unsafe {
+        pg_sys::AtEOXact_GUC(false, nest);
+        pg_sys::SetUserIdAndSecContext(user, security);
+    }
+    result
+}
+
 /// Whether the caller is inside a SECURITY DEFINER function (or another change of user).
 pub fn in_security_definer() -> bool {
     unsafe { pg_sys::InLocalUserIdChange() || pg_sys::InSecurityRestrictedOperation() }

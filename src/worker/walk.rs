@@ -49,7 +49,7 @@ pub fn claim(job: &Job) -> Result<Option<Walk>> {
         },
     };
     check_order(&slice, &index)?;
-    let last = checkpoint::load(job.id)?
+    let last = checkpoint::load(slice.id)?
         .ok_or_else(|| Error::internal(format!("job {} has no checkpoint", job.id)))?;
     let writer = Writer::prepare()?;
     let mine = Checkpoint {
@@ -76,16 +76,9 @@ fn first_look(job: &Job, target: &Target, index: &Candidate) -> Result<Option<Sl
     let Some(last_key) = plans::last_key(target, job.relation, index.oid)? else {
         return Ok(None);
     };
-    let slice = Slice {
-        last_key,
-        key_columns: index.column_names(),
-        collation_versions: versions(index),
-    };
-    slice::insert(job.id, &slice)?;
-    checkpoint::insert(
-        job.id,
-        &Progress::new(relation::estimate_rows(job.relation)),
-    )?;
+    let slice = slice::insert(job.id, last_key, index.column_names(), versions(index))?;
+    let estimate = relation::estimate_rows(job.relation);
+    checkpoint::insert(slice.id, &Progress::new(estimate))?;
     Ok(Some(slice))
 }
 
