@@ -9,7 +9,7 @@ use super::{session, takeover};
 use crate::catalog::checkpoint::{self, FENCED};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, outcome};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::job::state::{Outcome, State, Wish};
 use crate::pg::bgworker::{self, Start};
@@ -101,7 +101,7 @@ fn run(id: i64, start: Start) -> Ending {
             Ok(Step::More) => pace(&job, &walk),
             Err(error) => {
                 return Ending::Failed(
-                    without_statement(error, &walk),
+                    with_policy_hint(without_statement(error, &walk)),
                     Some(walk.attempted_range()),
                 );
             }
@@ -208,6 +208,16 @@ fn without_statement(mut error: Error, walk: &Walk) -> Error {
     let rest = rest.unwrap_or(context).trim_end().to_owned();
     error.context = (!rest.is_empty()).then_some(rest);
     error
+}
+
+/// Explains the error that a policy of row security causes in a worker.
+fn with_policy_hint(error: Error) -> Error {
+    let policy = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+        && error.message.contains("row-level security");
+    if !policy || error.hint.is_some() {
+        return error;
+    }
+    error.hint("Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy.")
 }
 
 /// Records how it ended. The commit waits for the disk: with it, all batches before it are safe.

@@ -87,7 +87,8 @@ def test_alter_is_in_force_with_the_next_batch(db: Database) -> None:
     wait_for_state(db, job, "completed")
     assert counts(db) == [(1, 1000)]
     # One to take the slice, then a batch of 10 and one of the rest.
-    assert db.value("SELECT seq FROM backfill.checkpoint WHERE slice_id IN (SELECT id FROM backfill.slice WHERE job_id = %s)", [job]) == 4
+    seq = "SELECT seq FROM backfill.checkpoint c JOIN backfill.slice s ON s.id = c.slice_id WHERE s.job_id = %s"
+    assert db.value(seq, [job]) == 4
     altered = "SELECT event, old, new FROM backfill.events WHERE job_id = %s AND event LIKE 'alter%%' ORDER BY event"
     assert db.sql(altered, [job]) == [("alter batch_size", "10", "5000"), ("alter sleep_ms", "60000", "0")]
 

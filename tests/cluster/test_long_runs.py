@@ -10,7 +10,10 @@ from harness.jobs import counts, start, wait_for_state
 from harness.soak import Soak
 
 MEGABYTE = 1 << 20
-SEQ = "SELECT coalesce(max(seq), 0) FROM backfill.checkpoint WHERE slice_id IN (SELECT id FROM backfill.slice WHERE job_id = %s)"
+SEQ = """
+SELECT coalesce(max(seq), 0) FROM backfill.checkpoint
+WHERE slice_id IN (SELECT id FROM backfill.slice WHERE job_id = %s)
+"""
 
 
 def leave_alone(db: Database, job: int, n: int) -> None:
