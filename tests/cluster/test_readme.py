@@ -128,6 +128,12 @@ def test_the_state_machine_in_the_design_is_that_of_the_source() -> None:
     assert shown == [(a.lower(), words.get(b, b.lower()), c.lower(), why) for a, b, c, why in edges]
 
 
+def test_the_checkpoint_in_the_design_is_that_of_the_source() -> None:
+    """docs/design.md quotes the fence, the DELETE of src/catalog/checkpoint.rs, as it is."""
+    fence = re.search(r"WITH gone AS \(.*?\)\n", source("catalog/checkpoint.rs"), re.S)[0]
+    assert fence in (REPOSITORY / "docs/design.md").read_text()
+
+
 def test_the_settings_are_those_of_the_library(db) -> None:
     """docs/operations.md lists every setting with its default."""
     rows = db.sql("SELECT name, boot_val || coalesce(' ' || unit, '') FROM pg_settings WHERE name LIKE 'backfill.%'")
