@@ -68,9 +68,11 @@ class Database:
     # The jobs of the extension
 
     def worker_pids(self, job: int) -> list[int]:
-        """The processes that work on a job now."""
+        """The processes that work on a job of this database now."""
         rows = self.sql(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s ORDER BY pid", [f"backfill job {job}:%"]
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE %s ORDER BY pid",
+            [f"backfill job {job}:%"],
         )
         return [pid for (pid,) in rows]
 

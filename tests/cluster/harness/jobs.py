@@ -82,6 +82,7 @@ def switch(db: Database, on: bool) -> None:
 
 
 def _wait_for_activity(db: Database, job: int, condition: str) -> int:
-    query = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND {condition}"
+    here = "datname = current_database() AND application_name LIKE %s"
+    query = f"SELECT pid FROM pg_stat_activity WHERE {here} AND {condition}"
     rows = wait_until(lambda: db.sql(query, [f"backfill job {job}:%"]), 60, f"worker of job {job}: {condition}")
     return rows[0][0]
