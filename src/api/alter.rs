@@ -25,9 +25,9 @@ pub fn alter(
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
             format!(
-                "cannot alter backfill {}: it is {}",
+                "cannot alter backfill {}: it {}",
                 job.shown(),
-                job.state()
+                job.state().phrase(false)
             ),
         )
         .hint(

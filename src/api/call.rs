@@ -40,7 +40,7 @@ pub struct Call {
 
 /// Checks the arguments that need no other.
 pub fn check(request: Request, function: &str) -> Result<Call> {
-    server::refuse_on_standby(function)?;
+    server::refuse_read_only(function)?;
     if txn::in_security_definer() {
         return Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,

@@ -17,7 +17,7 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
 
 /// The job, locked against other calls, if the caller may act on it.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    server::refuse_on_standby(function)?;
+    server::refuse_read_only(function)?;
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
     if !server::may_act_for(job.owner) {

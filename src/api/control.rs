@@ -69,7 +69,7 @@ fn all(
     wanted: impl Fn(&Job) -> bool,
     act: impl Fn(&Job) -> Result<String>,
 ) -> Result<i64> {
-    server::refuse_on_standby(function)?;
+    server::refuse_read_only(function)?;
     let mut count = 0;
     for job in job::unfinished()? {
         if !server::may_act_for(job.owner) || !wanted(&job) {

@@ -34,16 +34,20 @@ pub fn may_act_for(role: Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
-/// Refuses a call that writes on a standby, before PostgreSQL's general error does.
-pub fn refuse_on_standby(function: &str) -> Result<()> {
-    if in_recovery() {
-        return Err(Error::new(
-            sqlstate::READ_ONLY_SQL_TRANSACTION,
-            format!("cannot execute {function} on a standby"),
+/// Refuses a call that writes where nothing can be written, before PostgreSQL's general error does.
+pub fn refuse_read_only(function: &str) -> Result<()> {
+    let (place, hint) = if in_recovery() {
+        ("on a standby", "Call it on the primary server.")
+    } else if unsafe { pg_sys::XactReadOnly } {
+        (
+            "in a read-only transaction",
+            "Call it in a transaction that is READ WRITE.",
         )
-        .hint("Call it on the primary server."));
-    }
-    Ok(())
+    } else {
+        return Ok(());
+    };
+    let message = format!("cannot execute {function} {place}");
+    Err(Error::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).hint(hint))
 }
 
 /// Whether the library was loaded by `shared_preload_libraries`.
