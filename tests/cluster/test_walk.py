@@ -233,7 +233,7 @@ def test_a_failure_at_commit_is_one_of_the_batch(db: Database) -> None:
 # The plan
 
 
-@pytest.mark.parametrize("where", [None, "n = 0", "n = 0 AND pad = 'x'"])
+@pytest.mark.parametrize("where", [None, "n = 0 AND pad = 'x'"])
 def test_a_batch_goes_by_the_key_index_whatever_statistics_say(new_cluster: Any, where: str | None) -> None:
     """Random keys, an index on the predicate's column, wrong statistics: by the key's index nevertheless."""
     conf = {
