@@ -115,7 +115,7 @@ def test_cancel_reaches_a_sleeping_worker_at_once(db: Database) -> None:
     assert took < 100, f"{took:.0f} ms"
     assert counts(db) == [(0, 900), (1, 100)]
     assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelled"
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="it is cancelled"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="it has been cancelled"):
         db.sql("SELECT backfill.resume(%s)", [job])
 
 
@@ -231,7 +231,7 @@ def test_wait_gives_up_when_told_to(db: Database) -> None:
             db.sql("CALL backfill.wait(%s, %s)", [job, timeout])
     assert progress(db, job, "state") == "running"
     db.sql("SELECT backfill.cancel(%s)", [job])
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is cancelled"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has been cancelled"):
         db.sql("CALL backfill.wait(%s)", [job])
 
 
@@ -272,8 +272,9 @@ def test_a_failed_batch_says_what_and_where_and_goes_on_when_mended(db: Database
     make_table(db, 1000)
     db.sql("ALTER TABLE t ADD CHECK (id <> 450 OR n = 0)")
     job = start(db)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is failed"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has failed") as caught:
         db.sql("CALL backfill.wait(%s)", [job])
+    assert "t_check" in (caught.value.diag.message_detail or "")
     wait_for_state(db, job, "failed")
     error = progress(db, job, "last_error")
     assert "23514" in error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from harness import Cluster, Database, wait_until
+from harness import Cluster, Database, Server, wait_until
 from harness.jobs import (
     counts,
     make_table,
@@ -19,14 +20,15 @@ from harness.jobs import (
 )
 
 New = Callable[..., Cluster]
+TALKATIVE = {"log_min_messages": "debug1", "log_statement": "ddl"}
 START = "SELECT backfill.start('t', 100, 0, set_clause => 'n = n + 1')"
 SLOW = "SELECT backfill.start('t', 100, 60000, set_clause => 'n = n + 1', name => 'slow')"
 
 
 def nothing_started(db: Database) -> None:
-    """No job was left behind, and no worker: one registered at this rollback would have shown itself by now.
+    """No job was left behind, and no process was started for one, as the postmaster tells at DEBUG1.
 
-    A canary job, started afterwards, has its worker registered after any other and runs to its end.
+    A canary job, started afterwards, has its worker registered after any other, and runs to its end.
     """
     assert db.value("SELECT count(*) FROM backfill.job") == 0
     make_table(db, 10, "canary")
@@ -34,7 +36,10 @@ def nothing_started(db: Database) -> None:
     wait_for_state(db, canary, "completed")
     assert db.value("SELECT count(*) FROM backfill.job") == 1
     assert db.value("SELECT count(*) FROM backfill.event WHERE job_id <> %s", [canary]) == 0
-    assert f"backfill job {canary - 1}" not in db.cluster.log_tail(20)
+    log = db.cluster.log.read_text(errors="replace")
+    # From the last job of another test on: ids begin anew in each database.
+    log = log[log.rfind("CREATE EXTENSION") :]
+    assert re.findall(r'starting background worker process "(backfill job \d+)', log) == [f"backfill job {canary}"]
     assert counts(db) == [(0, 1000)]
 
 
@@ -45,6 +50,24 @@ def only_job_completes(db: Database) -> None:
     assert counts(db) == [(1, 1000)]
 
 
+@pytest.fixture(scope="module")
+def talkative(server: Server) -> Iterator[Cluster]:
+    """A server that tells of each process it starts."""
+    with Cluster(server=server, conf=TALKATIVE) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def watched(talkative: Cluster, request: pytest.FixtureRequest) -> Database:
+    """A database of that server, with a table of 1,000 rows."""
+    name = f"db_{abs(hash(request.node.name))}"
+    talkative.sql(f"CREATE DATABASE {name}")
+    db = talkative.database(name)
+    db.sql("CREATE EXTENSION backfill")
+    make_table(db, 1000)
+    return db
+
+
 @pytest.fixture
 def table(db: Database) -> Database:
     """A database with a table of 1,000 rows."""
@@ -52,38 +75,40 @@ def table(db: Database) -> Database:
     return db
 
 
-def test_rollback_starts_nothing(table: Database) -> None:
+def test_rollback_starts_nothing(watched: Database) -> None:
     """BEGIN; start; ROLLBACK."""
-    with table.connect(autocommit=False) as connection:
+    with watched.connect(autocommit=False) as connection:
         connection.execute(START)
         connection.rollback()
         # The same session commits something else: nothing may have been kept for that.
         connection.execute("SELECT 1")
         connection.commit()
-    nothing_started(table)
+    nothing_started(watched)
 
 
-def test_an_error_after_it_starts_nothing(table: Database) -> None:
+def test_an_error_after_it_starts_nothing(watched: Database) -> None:
     """A statement that fails later in the transaction takes the start with it."""
-    connection = table.connect()
+    connection = watched.connect()
     with pytest.raises(psycopg.errors.DivisionByZero):
         connection.execute(START.replace("SELECT ", "SELECT 1 / (1 - ") + ")")
     connection.execute("SELECT 1")
-    nothing_started(table)
+    nothing_started(watched)
 
 
-def test_rollback_to_a_savepoint_starts_nothing(table: Database) -> None:
+def test_rollback_to_a_savepoint_starts_nothing(watched: Database) -> None:
     """Savepoints, nested and released into one that is rolled back; the transaction itself commits."""
-    table.psql(
+    watched.psql(
         f"BEGIN; SAVEPOINT a; SAVEPOINT b; {START}; RELEASE b; ROLLBACK TO a; RELEASE a; COMMIT; SELECT 1;",
     )
-    nothing_started(table)
+    nothing_started(watched)
 
 
-def test_a_caught_exception_starts_nothing(table: Database) -> None:
+def test_a_caught_exception_starts_nothing(watched: Database) -> None:
     """A PL/pgSQL block with EXCEPTION is a subtransaction, too."""
-    table.sql(f"DO $$ BEGIN PERFORM ({START}); RAISE EXCEPTION 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $$")
-    nothing_started(table)
+    watched.sql(
+        f"DO $$ BEGIN PERFORM ({START}); RAISE EXCEPTION 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $$"
+    )
+    nothing_started(watched)
 
 
 def test_released_savepoints_start(table: Database) -> None:
@@ -138,7 +163,7 @@ def test_a_table_of_the_same_transaction(db: Database) -> None:
 
 def test_prepare_transaction_is_refused(new_cluster: New) -> None:
     """With a hint; the session works on, and its next commit starts nothing."""
-    cluster = new_cluster(conf={"max_prepared_transactions": 5})
+    cluster = new_cluster(conf=TALKATIVE | {"max_prepared_transactions": 5})
     cluster.sql("CREATE EXTENSION backfill")
     make_table(cluster, 1000)
     connection = cluster.connect()
@@ -171,7 +196,7 @@ def test_a_repeated_start_gives_the_same_job(table: Database) -> None:
     table.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [first[0]])
     wait_for_state(table, first[0], "completed")
     assert connection.execute(SLOW).fetchone() == first
-    assert notices.pop() == f'backfill job {first[0]} ("slow") is already completed'
+    assert notices.pop() == f'backfill job {first[0]} ("slow") has already completed'
     assert counts(table) == [(1, 1000)]
     assert table.value("SELECT count(*) FROM backfill.progress") == 1
 
