@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from harness.database import Database
@@ -78,3 +79,14 @@ def assert_same(db: Database, one: str, other: str) -> None:
     for a, b in ((one, other), (other, one)):
         rows = db.sql(f"SELECT * FROM {a} EXCEPT ALL SELECT * FROM {b} LIMIT 3")
         assert rows == [], f"only in {a}: {rows}"
+
+
+def need(db: Database, *what: str) -> None:
+    """Skips the test where the server was built without ICU or comes without contrib's modules."""
+    questions = {
+        "icu": "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')",
+        "citext": "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'citext')",
+    }
+    for name in what:
+        if not db.value(questions[name]):
+            pytest.skip(f"this server comes without {name}")
