@@ -40,7 +40,7 @@ COMMENT ON FUNCTION backfill.pause_all IS 'Pauses every running job that the cal
 
 CREATE FUNCTION backfill.resume_all() RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'resume_all_wrapper';
-COMMENT ON FUNCTION backfill.resume_all IS 'Resumes every paused job that the caller may act on. Returns how many.';
+COMMENT ON FUNCTION backfill.resume_all IS 'Resumes every paused job that the caller may act on, and gives every running one that has lost its worker a new one. Returns how many.';
 
 CREATE FUNCTION backfill.alter(
     job_id     bigint,

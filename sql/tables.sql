@@ -61,7 +61,7 @@ CREATE TABLE backfill.slice (
     no                 integer NOT NULL,
     last_key           text[]  NOT NULL,
     key_columns        text[]  NOT NULL,
-    collation_versions text[]  NOT NULL,
+    key_order          text[]  NOT NULL,
     UNIQUE (job_id, no)
 );
 COMMENT ON TABLE backfill.slice IS 'The parts of a walk. Written once, by the worker''s first transaction.';
@@ -70,7 +70,7 @@ COMMENT ON COLUMN backfill.slice.job_id IS 'The job';
 COMMENT ON COLUMN backfill.slice.no IS 'Number of the slice within its job';
 COMMENT ON COLUMN backfill.slice.last_key IS 'The last key that the first transaction saw; rows beyond it are not chased';
 COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that the keys of this slice consist of';
-COMMENT ON COLUMN backfill.slice.collation_versions IS 'Versions of the collations that the keys are ordered by; empty text where there is none';
+COMMENT ON COLUMN backfill.slice.key_order IS 'What makes the order of each key column: operator family, type, collation and its version';
 
 -- A short key: under an old snapshot its index keeps an entry for every batch there was, and
 -- should stay two levels deep for long.

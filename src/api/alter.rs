@@ -61,7 +61,8 @@ pub fn alter(
 fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
     let before = &job.definition.options;
     let show = |limit: Option<i64>| limit.map_or("default".to_owned(), |n| n.to_string());
-    let names = |o: &Options| serde_json::to_string(&o.settings).unwrap_or_default();
+    // Names only: the values may be secrets, and the events are shown to pg_monitor.
+    let names = |o: &Options| o.settings.keys().cloned().collect::<Vec<_>>().join(", ");
     let all = [
         (
             "batch_size",
@@ -78,7 +79,14 @@ fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str
             show(before.scan_limit),
             show(after.scan_limit),
         ),
-        ("settings", names(before), names(after)),
     ];
-    all.into_iter().filter(|(_, old, new)| old != new).collect()
+    let mut changed: Vec<_> = all.into_iter().filter(|(_, old, new)| old != new).collect();
+    if before.settings != after.settings {
+        changed.push((
+            "settings",
+            names(before),
+            format!("{} (values not shown)", names(after)),
+        ));
+    }
+    changed
 }

@@ -59,6 +59,7 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         .hint("Give the name of a table.")
     })?;
     check_kind(&relation)?;
+    relation.refuse_rules()?;
     for (what, text) in [
         ("set_clause", &request.set_clause),
         ("where_clause", &request.where_clause),

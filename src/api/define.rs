@@ -55,7 +55,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
                 "table {} is unlogged: a crash of the server empties it",
                 call.relation.shown
             ),
-            Some("ALTER TABLE … SET LOGGED if its rows matter."),
+            Some("ALTER TABLE ... SET LOGGED if its rows matter."),
         );
     }
     let definition = Definition {

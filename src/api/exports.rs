@@ -1,17 +1,17 @@
 //! The C entry points behind `sql/functions.sql`. Nothing but conversion of arguments and errors.
 #![allow(unsafe_code)]
 
-use pgrx::JsonB;
+use pgrx::datum::Internal;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{alter, control, define, forget, inspect, start, wait};
 use crate::catalog::job;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
-use crate::pg::spi::connect;
+use crate::pg::spi::{self, connect};
 use crate::pg::text::from_bytes;
 
 /// Runs a function with SQL at hand. Errors of PostgreSQL's own are raised again by us, since pgrx
@@ -25,13 +25,25 @@ fn text(argument: Option<&[u8]>) -> Result<Option<String>> {
     argument.map(from_bytes).transpose()
 }
 
+/// A jsonb argument. Taken as a datum, since pgrx would panic on what serde_json cannot hold.
+fn json(argument: Option<Internal>) -> Result<Option<serde_json::Value>> {
+    let Some(datum) = argument.and_then(Internal::unwrap) else {
+        return Ok(None);
+    };
+    let text = spi::output_jsonb(datum)?;
+    serde_json::from_str(&text).map(Some).map_err(|e| {
+        Error::invalid(format!("options cannot be read: {e}"))
+            .hint("Options are a flat JSON object with small values.")
+    })
+}
+
 #[pg_extern(sql = false)]
 fn define(
     relation: Option<Oid>,
     set_clause: Option<&[u8]>,
     where_clause: Option<&[u8]>,
     name: Option<&[u8]>,
-    options: Option<JsonB>,
+    options: Option<Internal>,
 ) -> i64 {
     call(|| {
         define::define(Request {
@@ -39,7 +51,7 @@ fn define(
             set_clause: text(set_clause)?,
             where_clause: text(where_clause)?,
             name: text(name)?,
-            options: options.map(|j| j.0),
+            options: json(options)?,
         })
     })
 }
@@ -52,7 +64,7 @@ fn start(
     set_clause: Option<&[u8]>,
     where_clause: Option<&[u8]>,
     name: Option<&[u8]>,
-    options: Option<JsonB>,
+    options: Option<Internal>,
 ) -> i64 {
     call(|| {
         let request = Request {
@@ -60,7 +72,7 @@ fn start(
             set_clause: text(set_clause)?,
             where_clause: text(where_clause)?,
             name: text(name)?,
-            options: options.map(|j| j.0),
+            options: json(options)?,
         };
         start::start(request, batch_size, sleep_ms)
     })
@@ -96,9 +108,9 @@ fn alter(
     job_id: Option<i64>,
     batch_size: Option<i32>,
     sleep_ms: Option<i32>,
-    options: Option<JsonB>,
+    options: Option<Internal>,
 ) {
-    call(move || alter::alter(job_id, batch_size, sleep_ms, options.map(|j| j.0)))
+    call(move || alter::alter(job_id, batch_size, sleep_ms, json(options)?))
 }
 
 #[pg_extern(sql = false)]

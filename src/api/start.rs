@@ -110,7 +110,7 @@ fn definition(call: &Call) -> Result<Job> {
                 format!("{several} backfills are defined for table {table}"),
             )
             .detail(format!("Pending: {}.", names.join(", ")))
-            .hint(format!("Say which: SELECT backfill.start('{table}', name => '…'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(…).")))
+            .hint(format!("Say which: SELECT backfill.start('{table}', name => '...'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(...).")))
         }
     }
 }

@@ -16,8 +16,8 @@ pub struct Slice {
     pub last_key: Vec<String>,
     /// The columns that the key consists of.
     pub key_columns: Vec<String>,
-    /// The collations' versions when the walk began; empty where there is none.
-    pub collation_versions: Vec<String>,
+    /// What made the order of each column when the walk began.
+    pub key_order: Vec<String>,
 }
 
 /// The slice, if the walk has begun.
@@ -25,7 +25,7 @@ pub fn load(job: i64) -> Result<Option<Slice>> {
     let found = as_extension(|| {
         spi::first(
             "SELECT id, pg_catalog.to_json(last_key), pg_catalog.to_json(key_columns),
-                    pg_catalog.to_json(collation_versions)
+                    pg_catalog.to_json(key_order)
              FROM backfill.slice WHERE job_id = $1 AND no = $2",
             &[Arg::Int8(job), Arg::Int4(WHOLE)],
         )
@@ -35,7 +35,7 @@ pub fn load(job: i64) -> Result<Option<Slice>> {
         id: row.number(0)? as i32,
         last_key: array(row.text(1)?)?,
         key_columns: array(row.text(2)?)?,
-        collation_versions: array(row.text(3)?)?,
+        key_order: array(row.text(3)?)?,
     }))
 }
 
@@ -44,18 +44,18 @@ pub fn insert(
     job: i64,
     last_key: Vec<String>,
     key_columns: Vec<String>,
-    collation_versions: Vec<String>,
+    key_order: Vec<String>,
 ) -> Result<Slice> {
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.slice (job_id, no, last_key, key_columns, collation_versions)
+            "INSERT INTO backfill.slice (job_id, no, last_key, key_columns, key_order)
              VALUES ($1, $2, $3, $4, $5) RETURNING id",
             &[
                 Arg::Int8(job),
                 Arg::Int4(WHOLE),
                 Arg::Texts(&last_key),
                 Arg::Texts(&key_columns),
-                Arg::Texts(&collation_versions),
+                Arg::Texts(&key_order),
             ],
         )
     })?;
@@ -64,7 +64,7 @@ pub fn insert(
         id: row.number(0)? as i32,
         last_key,
         key_columns,
-        collation_versions,
+        key_order,
     })
 }
 

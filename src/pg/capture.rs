@@ -4,6 +4,7 @@
 //! So an error-context callback copies each error while it is being raised.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 use std::ptr::null_mut;
@@ -15,12 +16,17 @@ use super::text::lossy;
 use crate::error::{Error, Position, Result};
 
 thread_local! {
-    static LAST: RefCell<Option<Error>> = const { RefCell::new(None) };
+    /// The last errors raised, the newest at the end. One that PL/pgSQL caught and raises again
+    /// passes no callback then, so it is not always the newest that arrives.
+    static RAISED: RefCell<VecDeque<Error>> = const { RefCell::new(VecDeque::new()) };
 }
+
+/// How many are kept.
+const KEPT: usize = 16;
 
 /// Runs `f`, giving errors and panics as `Err`. The caller has to abort the (sub)transaction.
 pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    LAST.set(None);
+    RAISED.take();
     let mut callback = pg_sys::ErrorContextCallback {
         previous: unsafe { pg_sys::error_context_stack },
         callback: Some(copy_error),
@@ -37,11 +43,21 @@ pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn convert(caught: CaughtError) -> Error {
     match caught {
-        CaughtError::PostgresError(report) => LAST.take().unwrap_or_else(|| {
-            let mut error = Error::internal(report.message().to_owned());
-            error.detail = report.detail().map(str::to_owned);
-            error
-        }),
+        CaughtError::PostgresError(report) => {
+            let raised = RAISED.take();
+            let same = raised
+                .into_iter()
+                .rfind(|error| error.message == report.message());
+            same.unwrap_or_else(|| {
+                let mut error = Error::new(
+                    &unpack(report.sql_error_code() as i32),
+                    report.message().to_owned(),
+                );
+                error.detail = report.detail().map(str::to_owned);
+                error.hint = report.hint().map(str::to_owned);
+                error
+            })
+        }
         CaughtError::ErrorReport(report)
         | CaughtError::RustPanic {
             ereport: report, ..
@@ -67,7 +83,13 @@ unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
         let raising = pg_sys::MemoryContextSwitchTo(context);
         let data = pg_sys::CopyErrorData();
         if (*data).elevel >= pg_sys::PGERROR as i32 {
-            LAST.set(Some(read(&*data)));
+            let error = read(&*data);
+            RAISED.with_borrow_mut(|raised| {
+                if raised.len() == KEPT {
+                    raised.pop_front();
+                }
+                raised.push_back(error);
+            });
         }
         pg_sys::FreeErrorData(data);
         pg_sys::MemoryContextSwitchTo(raising);

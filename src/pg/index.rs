@@ -50,13 +50,14 @@ fn column(row: &Row) -> Result<Column> {
         default_opclass: row.bool(14),
         operator_schema: row.get(15).map(str::to_owned),
         collation: collation.map(|(schema, name)| (schema.to_owned(), name.to_owned())),
-        collation_version: row.get(18).map(str::to_owned),
+        generated: row.bool(18),
+        order: row.text(19)?.to_owned(),
     })
 }
 
 /// A row per index and key column. 403 is btree; strategies 2 and 5 are `<=` and `>`; option bits
-/// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; its
-/// version is the provider's present one, also for the database's default.
+/// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; the
+/// version in the order is the provider's present one, also for the database's default.
 const COLUMNS: &str = "
 SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
        i.indisvalid AND i.indisready AND i.indislive, i.indimmediate,
@@ -73,16 +74,26 @@ SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
           AND m.amoprighttype = oc.opcintype AND m.amopstrategy IN (2, 5)),
        CASE WHEN i.indcollation[k.n] <> a.attcollation THEN cn.nspname END,
        CASE WHEN i.indcollation[k.n] <> a.attcollation THEN co.collname END,
-       CASE WHEN co.collprovider = 'd'
-            THEN pg_catalog.pg_database_collation_actual_version(
-                     (SELECT d.oid FROM pg_catalog.pg_database d
-                      WHERE d.datname = pg_catalog.current_database()))
-            ELSE pg_catalog.pg_collation_actual_version(co.oid) END
+       a.attgenerated <> '',
+       pg_catalog.concat(fn.nspname, '.', f.opfname,
+           -- Types of these two families are ordered alike.
+           CASE WHEN f.opfname NOT IN ('integer_ops', 'text_ops') THEN
+                ' of ' || pg_catalog.format_type(CASE WHEN it.typtype = 'p' THEN a.atttypid ELSE it.oid END, NULL) END,
+           ', collation ' || pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname),
+           ' ' ||
+           CASE WHEN co.collprovider = 'd'
+                THEN pg_catalog.pg_database_collation_actual_version(
+                         (SELECT d.oid FROM pg_catalog.pg_database d
+                          WHERE d.datname = pg_catalog.current_database()))
+                ELSE pg_catalog.pg_collation_actual_version(co.oid) END)
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
 CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k(n)
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n] AND i.indkey[k.n] <> 0
 LEFT JOIN pg_catalog.pg_opclass oc ON oc.oid = i.indclass[k.n]
+LEFT JOIN pg_catalog.pg_type it ON it.oid = oc.opcintype
+LEFT JOIN pg_catalog.pg_opfamily f ON f.oid = oc.opcfamily
+LEFT JOIN pg_catalog.pg_namespace fn ON fn.oid = f.opfnamespace
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = i.indcollation[k.n]
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
 WHERE i.indrelid = $1

@@ -17,6 +17,7 @@ thread_local! {
     static PLANNING: Cell<Kind> = const { Cell::new(Kind::Other) };
     static NEXT_PLANNER: Cell<pg_sys::planner_hook_type> = const { Cell::new(None) };
     static NEXT_PATHLIST: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
+    static BEFORE: Cell<Option<Settings>> = const { Cell::new(None) };
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -77,40 +78,26 @@ fn install() {
     }
 }
 
-/// The planner's settings for a statement of ours; puts back what it changed, also when a panic
-/// passes through.
-struct Planning {
-    kind: Kind,
+/// The planner's settings, as they were before a statement of ours was planned.
+#[derive(Clone, Copy)]
+struct Settings {
     seqscan: bool,
     indexscan: bool,
     jit: bool,
 }
 
-impl Planning {
-    fn begin(kind: Kind) -> Planning {
+impl Settings {
+    fn now() -> Settings {
         unsafe {
-            let before = Planning {
-                kind: PLANNING.replace(kind),
+            Settings {
                 seqscan: pg_sys::enable_seqscan,
                 indexscan: pg_sys::enable_indexscan,
                 jit: pg_sys::jit_enabled,
-            };
-            if kind != Kind::Other {
-                pg_sys::enable_indexscan = true;
-                // Guessed costs of a large table would have every batch compiled anew.
-                pg_sys::jit_enabled = false;
             }
-            if kind == Kind::Bookkeeping {
-                pg_sys::enable_seqscan = false;
-            }
-            before
         }
     }
-}
 
-impl Drop for Planning {
-    fn drop(&mut self) {
-        PLANNING.set(self.kind);
+    fn put_back(self) {
         unsafe {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_indexscan = self.indexscan;
@@ -119,7 +106,27 @@ impl Drop for Planning {
     }
 }
 
-#[pgrx::pg_guard]
+/// Puts back what planning changed when it was left by an error.
+pub fn reset() {
+    PLANNING.set(Kind::Other);
+    if let Some(before) = BEFORE.take() {
+        before.put_back();
+    }
+}
+
+unsafe extern "C-unwind" {
+    // pg_sys' wrapper would turn errors of user code, met while a statement of its own is
+    // planned, into panics: their SQLSTATE and context would be lost to its exception handlers.
+    fn standard_planner(
+        query: *mut pg_sys::Query,
+        text: *const c_char,
+        options: c_int,
+        params: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+}
+
+/// Errors pass through by longjmp: nothing in here may need to be dropped. What they leave
+/// changed, [`reset`] puts back.
 unsafe extern "C-unwind" fn plan(
     query: *mut pg_sys::Query,
     text: *const c_char,
@@ -127,18 +134,37 @@ unsafe extern "C-unwind" fn plan(
     params: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
     unsafe {
-        let kind = if text.is_null() {
+        let around = PLANNING.get();
+        begin(if text.is_null() {
             Kind::Other
         } else {
             classify(CStr::from_ptr(text))
-        };
-        let restore = Planning::begin(kind);
+        });
         let planned = match NEXT_PLANNER.get() {
-            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, params)),
-            None => pg_sys::standard_planner(query, text, options, params),
+            Some(next) => next(query, text, options, params),
+            None => standard_planner(query, text, options, params),
         };
-        drop(restore);
+        if around == Kind::Other {
+            reset();
+        }
+        PLANNING.set(around);
         planned
+    }
+}
+
+fn begin(kind: Kind) {
+    PLANNING.set(kind);
+    if kind == Kind::Other {
+        return;
+    }
+    if BEFORE.get().is_none() {
+        BEFORE.set(Some(Settings::now()));
+    }
+    unsafe {
+        pg_sys::enable_indexscan = true;
+        pg_sys::enable_seqscan &= kind != Kind::Bookkeeping;
+        // Guessed costs of a large table would have every batch compiled anew.
+        pg_sys::jit_enabled = false;
     }
 }
 
@@ -154,7 +180,7 @@ fn classify(text: &CStr) -> Kind {
     })
 }
 
-#[pgrx::pg_guard]
+/// Like [`plan`], lets errors of others pass.
 unsafe extern "C-unwind" fn choose_paths(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
@@ -163,10 +189,24 @@ unsafe extern "C-unwind" fn choose_paths(
 ) {
     unsafe {
         if let Some(next) = NEXT_PATHLIST.get() {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| next(root, rel, rti, rte));
+            next(root, rel, rti, rte);
         }
-        let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
-        if PLANNING.get() == Kind::Walk && (*rte).relid == relation && is_walked(root, rti) {
+        if PLANNING.get() == Kind::Walk {
+            choose_walk_paths(root, rel, rti, rte);
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn choose_walk_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rti: pg_sys::Index,
+    rte: *mut pg_sys::RangeTblEntry,
+) {
+    let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
+    unsafe {
+        if (*rte).relid == relation && is_walked(root, rti) {
             only_by_index(root, rel, index);
         }
     }

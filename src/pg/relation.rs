@@ -5,7 +5,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
 use super::spi::{self, Arg};
-use crate::error::Result;
+use crate::error::{Error, Result, sqlstate};
 use crate::plan::sql::qualified;
 
 /// A relation.
@@ -25,6 +25,8 @@ pub struct Relation {
     pub internal: bool,
     /// Schema and name for people: quoted where need be, so that it can be pasted.
     pub shown: String,
+    /// A rule of its own that rewrites UPDATEs.
+    pub rule: Option<String>,
     /// Its columns.
     pub columns: Vec<Attribute>,
 }
@@ -41,6 +43,24 @@ pub struct Attribute {
 }
 
 impl Relation {
+    /// Refuses a table whose rules would turn the batch's UPDATE into something else.
+    pub fn refuse_rules(&self) -> Result<()> {
+        let Some(rule) = &self.rule else {
+            return Ok(());
+        };
+        Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cannot backfill table {}: its rule {rule} rewrites UPDATEs",
+                self.shown
+            ),
+        )
+        .hint(format!(
+            "ALTER TABLE {} DISABLE RULE {rule}, or replace it by a trigger.",
+            self.shown
+        )))
+    }
+
     /// The name to be put into a statement.
     pub fn quoted(&self) -> String {
         qualified(&self.schema, &self.name)
@@ -55,7 +75,10 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
                     c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill'),
                     pg_catalog.concat(CASE WHEN c.relpersistence = 't' THEN 'pg_temp'
                                       ELSE pg_catalog.quote_ident(n.nspname) END,
-                                      '.', pg_catalog.quote_ident(c.relname))
+                                      '.', pg_catalog.quote_ident(c.relname)),
+                    (SELECT pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
+                     WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'
+                     ORDER BY r.rulename LIMIT 1)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.oid = $1",
             &[Arg::Oid(oid)],
@@ -81,6 +104,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
             persistence: row.text(3)?.chars().next().unwrap_or(' '),
             internal: row.bool(4),
             shown: row.text(5)?.to_owned(),
+            rule: row.get(6).map(str::to_owned),
             columns: columns.rows.iter().map(attribute).collect::<Result<_>>()?,
         }))
     })

@@ -35,7 +35,7 @@ pub fn identity(owner: Oid, login: Oid) -> Result<Identity> {
         format!("role {name} cannot run backfills: it may not connect to this database"),
     )
     .hint(format!(
-        "GRANT CONNECT ON DATABASE … TO {name}, and ALTER ROLE {name} LOGIN; without a password, and with a reject line in pg_hba.conf, nobody can log in as it."
+        "GRANT CONNECT ON DATABASE ... TO {name}, and ALTER ROLE {name} LOGIN; without a password, and with a reject line in pg_hba.conf, nobody can log in as it."
     )))
 }
 

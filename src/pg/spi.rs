@@ -125,6 +125,16 @@ pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"lc_monetary", c"C"),
 ];
 
+/// The text form of a jsonb value.
+pub fn output_jsonb(value: Datum) -> Result<String> {
+    unsafe {
+        from_server(pg_sys::OidOutputFunctionCall(
+            pg_sys::F_JSONB_OUT.into(),
+            value,
+        ))
+    }
+}
+
 /// A row of a result, column by column in text form.
 #[derive(Debug, Clone)]
 pub struct Row(Vec<Option<String>>);

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use pgrx::pg_sys::{self, Oid};
 
 use super::capture::capture;
+use super::planner;
 use super::settings;
 use super::spi;
 use crate::error::Result;
@@ -59,6 +60,7 @@ pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     });
     unsafe {
         if result.is_err() {
+            planner::reset();
             pg_sys::AbortOutOfAnyTransaction();
         }
         if ACTING.get().is_some() {

@@ -21,8 +21,10 @@ pub struct Column {
     pub operator_schema: Option<String>,
     /// The index' collation, as (schema, name), where it is not the column's own.
     pub collation: Option<(String, String)>,
-    /// The version of the collation as its provider reports it now; `None` where it has none.
-    pub collation_version: Option<String>,
+    /// Whether PostgreSQL computes the column from others.
+    pub generated: bool,
+    /// All that makes the order of its values: operator family, type, collation and its version.
+    pub order: String,
 }
 
 /// Built-in types whose text form is the same under all settings: bool, "char", name, int8, int2,
@@ -81,6 +83,8 @@ impl Candidate {
             Some("has an expression")
         } else if columns.iter().any(|c| !c.not_null) {
             Some("has a column that may be NULL")
+        } else if columns.iter().any(|c| c.generated) {
+            Some("has a generated column, which may change while it is walked")
         } else if columns.iter().any(|c| !c.default_opclass) {
             Some("has a non-default operator class")
         } else if columns
@@ -97,6 +101,11 @@ impl Candidate {
         } else {
             None
         }
+    }
+
+    /// What makes the order of its keys, column by column.
+    pub fn order(&self) -> Vec<String> {
+        self.columns.iter().map(|c| c.order.clone()).collect()
     }
 
     /// The names of its columns.
@@ -170,7 +179,8 @@ pub fn test_column(name: &str) -> Column {
         default_opclass: true,
         operator_schema: Some("pg_catalog".into()),
         collation: None,
-        collation_version: None,
+        generated: false,
+        order: "pg_catalog.integer_ops".into(),
     }
 }
 
@@ -223,6 +233,8 @@ mod tests {
         let base = || index("i", &["a"]);
         let mut nullable = base();
         nullable.columns[0].not_null = false;
+        let mut generated = base();
+        generated.columns[0].generated = true;
         let mut pattern = base();
         pattern.columns[0].default_opclass = false;
         for (candidate, why) in [
@@ -269,6 +281,10 @@ mod tests {
                 "has an expression",
             ),
             (nullable, "has a column that may be NULL"),
+            (
+                generated,
+                "has a generated column, which may change while it is walked",
+            ),
             (pattern, "has a non-default operator class"),
         ] {
             let error = choose(vec![candidate], None, "public.t").unwrap_err();

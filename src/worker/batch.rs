@@ -62,17 +62,17 @@ fn range(walk: &Walk, job: &Job) -> Result<Option<Range>> {
         None => (vec![size - 1, 1], size),
         Some(_) => (vec![scan, size, scan], scan),
     };
-    if let Some(bound) = walk.plans.bound(cursor, &walk.end, &rows)? {
+    if let Some(bound) = walk.plans.bound(cursor, &walk.slice.last_key, &rows)? {
         return Ok(Some(Range {
-            last: bound.key == walk.end,
+            last: bound.key == walk.slice.last_key,
             end: bound.key,
             scanned: bound.scanned.unwrap_or(size),
             matched: bound.matched,
         }));
     }
-    let left = walk.plans.count(cursor, &walk.end, limit)?;
+    let left = walk.plans.count(cursor, &walk.slice.last_key, limit)?;
     Ok((left > 0).then(|| Range {
-        end: walk.end.clone(),
+        end: walk.slice.last_key.clone(),
         scanned: left,
         matched: None,
         last: true,

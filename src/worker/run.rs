@@ -21,6 +21,9 @@ use crate::pg::{elevate, latch, report, signal, slots};
 /// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
 
+/// How often a worker tries to record its end.
+const TRIES_TO_CONCLUDE: u32 = 2;
+
 /// Why a worker stops.
 #[derive(Debug)]
 enum Ending {
@@ -52,25 +55,28 @@ pub fn main(id: i64) {
         let Ok(Some(slot)) = txn::run(Durability::Deferred, || Ok(slots::take())) else {
             return;
         };
-        hold_and_run(id, start);
+        let recorded = hold_and_run(id, start);
         slot.release_session();
-        next = takeover::take_up_waiting(Some(start));
+        next = takeover::take_up_waiting(Some(start), (!recorded).then_some(id));
         if next.is_some() {
             session::clear();
         }
     }
 }
 
-/// Runs the job, if it is there, is to run, and nobody else runs it.
-fn hold_and_run(id: i64, start: Start) {
+/// Runs the job, if it is there, is to run, and nobody else runs it; false if its end could not be
+/// recorded.
+fn hold_and_run(id: i64, start: Start) -> bool {
     let lock = Lock::Job(id);
     if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
-        return;
+        return true;
     }
     let ending = run(id, start);
     session::keep_identity(start);
-    conclude(id, ending);
+    // A cancel that was meant for the batch may hit the first try.
+    let recorded = (0..TRIES_TO_CONCLUDE).any(|_| conclude(id, &ending));
     lock.release_session();
+    recorded
 }
 
 /// From the job's row to its ending.
@@ -220,8 +226,8 @@ fn with_policy_hint(error: Error) -> Error {
     error.hint("Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy.")
 }
 
-/// Records how it ended. The commit waits for the disk: with it, all batches before it are safe.
-fn conclude(id: i64, ending: Ending) {
+/// Records how it ended; false if that failed. The commit waits for the disk: with it, all batches before it are safe.
+fn conclude(id: i64, ending: &Ending) -> bool {
     let recorded = txn::run(Durability::Immediate, || {
         if !elevate::extension_exists() {
             return Ok(None);
@@ -234,14 +240,18 @@ fn conclude(id: i64, ending: Ending) {
     match recorded {
         Ok(Some(line)) => report::log(&line),
         Ok(None) => {}
-        Err(error) => report::log(&format!(
-            "backfill job {id}: cannot record its end: {error}"
-        )),
+        Err(error) => {
+            report::log(&format!(
+                "backfill job {id}: cannot record its end: {error}"
+            ));
+            return false;
+        }
     }
+    true
 }
 
 /// Writes outcome and event; gives the line for the server log.
-fn record(job: &Job, ending: Ending) -> Result<String> {
+fn record(job: &Job, ending: &Ending) -> Result<String> {
     let before = job.state();
     let note = |event: &str, new: State| {
         event::record(
@@ -274,7 +284,7 @@ fn record(job: &Job, ending: Ending) -> Result<String> {
                 Outcome::Failed {
                     attempt: job.attempt,
                 },
-                Some(&error),
+                Some(error),
                 batch.as_deref(),
             )?;
             note("failed", State::Failed)?;

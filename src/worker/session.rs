@@ -30,6 +30,8 @@ const FIXED: &[(&str, &str)] = &[
 /// Connects to the database; the transactions that follow act for the job's owner.
 pub fn connect(start: Start) {
     bgworker::connect(start.database, start.identity.login);
+    // ALTER ROLE ... SET role may have made it another one at once.
+    keep_identity(start);
     if start.identity.login != start.identity.owner {
         txn::act_as(start.identity.owner);
     }
@@ -42,7 +44,8 @@ pub fn keep_identity(start: Start) {
     if server::session_user() == login && server::current_user() == login {
         return;
     }
-    run(&["RESET ROLE", "RESET SESSION AUTHORIZATION"]);
+    // Not RESET ROLE: that goes back to what ALTER ROLE ... SET role says.
+    run(&["SET SESSION AUTHORIZATION DEFAULT", "SET ROLE NONE"]);
 }
 
 /// Forgets the job that was run, before another one of the same owner's.

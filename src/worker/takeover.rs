@@ -17,8 +17,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Registers workers for as many waiting jobs of this database as there are free slots. Called
 /// without any lock held, so that whoever gave up its place just before is found here.
 ///
-/// Where the server has no process left, and `me` could run the job as well, gives its id.
-pub fn take_up_waiting(me: Option<Start>) -> Option<i64> {
+/// Where the server has no process left, and `me` could run the job as well, gives its id. The job
+/// `except` is left alone: its worker could not even record its end, so the next one could not
+/// either; the launcher's next sweep or `backfill.resume` try again.
+pub fn take_up_waiting(me: Option<Start>, except: Option<i64>) -> Option<i64> {
     if !guc::ENABLED.get() {
         return None;
     }
@@ -27,7 +29,10 @@ pub fn take_up_waiting(me: Option<Start>) -> Option<i64> {
             return Ok(Vec::new());
         }
         let free = i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?;
-        let starts = job::without_worker()?.into_iter().filter_map(start_of);
+        let waiting = job::without_worker()?
+            .into_iter()
+            .filter(|job| Some(job.id) != except);
+        let starts = waiting.filter_map(start_of);
         Ok(starts.take(free.max(0) as usize).collect::<Vec<_>>())
     });
     match waiting {

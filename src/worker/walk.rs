@@ -20,8 +20,8 @@ pub struct Walk {
     pub target: Target,
     /// The statements.
     pub plans: Plans,
-    /// The last key of the walk.
-    pub end: Key,
+    /// Where it ends, and in which order it goes.
+    pub slice: Slice,
     /// Where it stands; as committed.
     pub checkpoint: Checkpoint,
     /// Where the batch in progress ends, once that is known.
@@ -40,15 +40,15 @@ pub fn claim(job: &Job) -> Result<Option<Walk>> {
     plans::announce_bookkeeping();
     relation::watch(job.relation);
     relation::take_changed();
-    let (target, index) = target(job)?;
-    let slice = match slice::load(job.id)? {
+    let begun = slice::load(job.id)?;
+    let (target, index) = target(job, begun.as_ref())?;
+    let slice = match begun {
         Some(slice) => slice,
         None => match first_look(job, &target, &index)? {
             Some(slice) => slice,
             None => return Ok(None),
         },
     };
-    check_order(&slice, &index)?;
     let last = checkpoint::load(slice.id)?
         .ok_or_else(|| Error::internal(format!("job {} has no checkpoint", job.id)))?;
     let writer = Writer::prepare()?;
@@ -62,7 +62,7 @@ pub fn claim(job: &Job) -> Result<Option<Walk>> {
     Ok(Some(Walk {
         target,
         plans,
-        end: slice.last_key,
+        slice,
         rate: Rate::new(Instant::now(), mine.progress.rows_done),
         checkpoint: mine,
         attempted: None,
@@ -76,39 +76,29 @@ fn first_look(job: &Job, target: &Target, index: &Candidate) -> Result<Option<Sl
     let Some(last_key) = plans::last_key(target, job.relation, index.oid)? else {
         return Ok(None);
     };
-    let slice = slice::insert(job.id, last_key, index.column_names(), versions(index))?;
+    let slice = slice::insert(job.id, last_key, index.column_names(), index.order())?;
     let estimate = relation::estimate_rows(job.relation);
     checkpoint::insert(slice.id, &Progress::new(estimate))?;
     Ok(Some(slice))
 }
 
-/// The statements' target as the catalogs have it now, and the index that orders the walk.
+/// The statements' target as the catalogs have it now, and the index that orders the walk: in the
+/// order that was begun, if it was.
 ///
 /// The relation is found by its OID, and stays locked until the transaction ends, so that the
 /// names that go into the statements are right.
-pub fn target(job: &Job) -> Result<(Target, Candidate)> {
+fn target(job: &Job, begun: Option<&Slice>) -> Result<(Target, Candidate)> {
     let gone = || {
-        Error::new(
-            sqlstate::UNDEFINED_TABLE,
-            format!("table {} no longer exists", job.relation_name),
-        )
-        .hint("SELECT backfill.cancel(job_id) ends the job.")
+        let message = format!("table {} no longer exists", job.relation_name);
+        Error::new(sqlstate::UNDEFINED_TABLE, message)
+            .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
     };
     if !relation::lock_for_update(job.relation) {
         return Err(gone());
     }
     let relation = relation::describe(job.relation)?.ok_or_else(gone)?;
-    let wanted = &job.definition.key_columns;
-    let mut candidates = index::candidates(job.relation)?;
-    candidates.retain(|c| c.column_names() == *wanted);
-    let index = key::choose(candidates, None, &relation.shown).map_err(|mut error| {
-        error.message = format!(
-            "table {} has no usable unique index on ({}) any more",
-            relation.shown,
-            wanted.join(", ")
-        );
-        error
-    })?;
+    relation.refuse_rules()?;
+    let index = index(job, begun, &relation.shown)?;
     let target = Target {
         schema: relation.schema,
         relation: relation.name,
@@ -119,34 +109,46 @@ pub fn target(job: &Job) -> Result<(Target, Candidate)> {
     Ok((target, index))
 }
 
-fn versions(index: &Candidate) -> Vec<String> {
-    index
-        .columns
-        .iter()
-        .map(|c| c.collation_version.clone().unwrap_or_default())
-        .collect()
+/// The index to go by: of those on the key's columns, in the order that was begun, the one that
+/// was asked for, else the best.
+fn index(job: &Job, begun: Option<&Slice>, table: &str) -> Result<Candidate> {
+    let wanted = &job.definition.key_columns;
+    let mut candidates = index::candidates(job.relation)?;
+    candidates.retain(|c| c.column_names() == *wanted && c.unusable().is_none());
+    let same_order = |c: &Candidate| begun.is_none_or(|slice| c.order() == slice.key_order);
+    if candidates.iter().any(same_order) {
+        candidates.retain(same_order);
+    }
+    let named = job.definition.options.key.as_deref();
+    let named = named.filter(|name| candidates.iter().any(|c| c.name == *name));
+    let found = key::choose(candidates, named, table).map_err(|mut error| {
+        error.message = format!(
+            "table {table} has no usable unique index on ({}) any more",
+            wanted.join(", ")
+        );
+        error.detail = None;
+        error
+    })?;
+    begun.map_or(Ok(()), |slice| check_order(slice, &found))?;
+    Ok(found)
 }
 
 /// Refuses to go on in another order than the one that was begun: rows would be skipped.
 fn check_order(slice: &Slice, index: &Candidate) -> Result<()> {
-    let now = versions(index);
-    if slice.collation_versions == now {
+    let now = index.order();
+    if slice.key_order == now {
         return Ok(());
     }
-    let both = slice
-        .collation_versions
-        .iter()
-        .zip(&now)
-        .zip(&slice.key_columns);
+    let both = slice.key_order.iter().zip(&now).zip(&slice.key_columns);
     let changed = both
         .filter(|((before, after), _)| before != after)
-        .map(|((before, after), column)| format!("\"{column}\": {before} before, {after} now"));
+        .map(|((before, after), column)| format!("\"{column}\": {before} before; {after} now"));
     Err(Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,
-        "the collation of the key has another version than when the job began",
+        "the key has another type or collation, or another version of it, than when the job began",
     )
-    .detail(changed.collect::<Vec<_>>().join("; "))
-    .hint("Its order may differ, and rows would be skipped. REINDEX the key's index, cancel this job and start another; with a where_clause that tells done rows, only the rest is done."))
+    .detail(changed.collect::<Vec<_>>().join(". "))
+    .hint("Its order may differ, and rows would be skipped. After a change of version, REINDEX the key's index. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done."))
 }
 
 impl Walk {
@@ -177,7 +179,7 @@ impl Walk {
         if exists && same_name && !relation::take_changed() && self.plans.after == after {
             return Ok(());
         }
-        let (target, index) = target(job)?;
+        let (target, index) = target(job, Some(&self.slice))?;
         self.plans = Plans::prepare(&target, job.relation, index.oid, after)?;
         self.target = target;
         relation::take_changed();
