@@ -3,6 +3,23 @@
 -- What users write (job) and what workers write (slice, checkpoint, outcome) is kept apart, so
 -- that a control call in an open transaction never holds up a batch. Events are only inserted.
 
+-- The schema may be there already (a dump brings it), but nobody else may own it or have put
+-- something into it: he could change what the names in it mean.
+DO $$
+DECLARE
+    schema_owner oid := (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'backfill');
+BEGIN
+    IF NOT (SELECT r.rolsuper OR r.rolname = current_user FROM pg_catalog.pg_roles r WHERE r.oid = schema_owner)
+       OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                  WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+                    AND d.refobjid = 'backfill'::pg_catalog.regnamespace
+                    AND d.deptype = 'n' AND d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass)
+    THEN
+        RAISE EXCEPTION 'schema "backfill" belongs to another role or is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'DROP SCHEMA backfill, or rename it, and try again.';
+    END IF;
+END $$;
+
 COMMENT ON SCHEMA backfill IS 'Changes the data of a huge table in batches, inside the server: backfill.start() begins, backfill.progress shows';
 
 CREATE TABLE backfill.job (

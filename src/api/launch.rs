@@ -37,7 +37,8 @@ pub fn wake(job: &Job, interrupt: bool) {
     if let Some(pid) = job.worker {
         at_commit(Action::Wake(pid));
         if interrupt {
-            at_commit(Action::Interrupt(pid));
+            let login = role::identity(job.owner, job.login).map_or(job.owner, |i| i.login);
+            at_commit(Action::Interrupt(pid, login));
         }
     }
 }

@@ -90,11 +90,6 @@ impl Job {
             None => format!("job {}", self.id),
         }
     }
-
-    /// Whether it was started in this database, not in one that this is a copy of.
-    pub fn is_here(&self) -> bool {
-        is_here(self.system_identifier, self.database)
-    }
 }
 
 /// Whether this is the cluster and database that a job says it was started in.
@@ -103,21 +98,22 @@ pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
         && database == Some(i64::from(server::database().to_u32()))
 }
 
-/// A job is selected with all that its state needs. 7701 is `lock::JOB`.
+/// A job is selected with all that its state needs; the locks are looked at once for all.
 fn select(condition: &str) -> String {
     format!(
-        "SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
+        "WITH live AS MATERIALIZED (
+             SELECT (l.classid::bigint << 32) | l.objid::bigint AS job_id, l.pid
+             FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted AND l.database = {}
+         )
+         SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
                 CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
                      THEN j.relation::text ELSE j.relation_name END,
                 j.owner::pg_catalog.oid::bigint, j.login::pg_catalog.oid::bigint,
                 j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
                 pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
                 j.wish, j.attempt, j.version, j.system_identifier, j.database_oid,
-                o.outcome, o.attempt,
-                (SELECT l.pid FROM pg_catalog.pg_locks l
-                 WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted
-                   AND l.database = {} AND l.classid::bigint = (j.id >> 32)
-                   AND l.objid::bigint = (j.id & 4294967295) LIMIT 1),
+                o.outcome, o.attempt, (SELECT l.pid FROM live l WHERE l.job_id = j.id LIMIT 1),
                 CASE WHEN o.outcome = 'failed' THEN
                      pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id {condition}",
@@ -209,11 +205,19 @@ pub fn unfinished() -> Result<Vec<Job>> {
     )
 }
 
-/// Jobs that are to run and have no worker, the longest waiting first.
+/// Jobs that are to run and have no worker, the longest waiting first: the first hundred.
 pub fn without_worker() -> Result<Vec<Job>> {
-    let wanted = find("WHERE j.wish = 'run' ORDER BY j.wished_at, j.id", &[])?;
-    let to_run = |job: &Job| job.worker.is_none() && job.state() == State::Running;
-    Ok(wanted.into_iter().filter(to_run).collect())
+    let wanted = find(
+        "WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
+           AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
+           AND NOT EXISTS (SELECT FROM live l WHERE l.job_id = j.id)
+         ORDER BY j.wished_at, j.id LIMIT 100",
+        &[],
+    )?;
+    Ok(wanted
+        .into_iter()
+        .filter(|job| job.state() == State::Running)
+        .collect())
 }
 
 /// Stores a new job; gives its id.

@@ -124,7 +124,8 @@ impl Pins {
 
     fn add(&mut self, name: &str, value: &str, trusted: bool) -> Result<()> {
         let (name, value) = (to_server(name)?, to_server(value)?);
-        self.0.retain(|pin| pin.name != name);
+        self.0
+            .retain(|pin| !pin.name.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
         self.0.push(Pin {
             name,
             value,

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::report::{self, warning};
 use crate::error::{Error, sqlstate};
+use crate::guc;
 
 /// Something to be done at commit. All of it is prepared beforehand: a commit callback must not fail.
 pub enum Action {
@@ -16,8 +17,9 @@ pub enum Action {
     Register(i64, Box<pg_sys::BackgroundWorker>),
     /// Sets the latch of the process.
     Wake(i32),
-    /// Cancels the statement that the process is in.
-    Interrupt(i32),
+    /// Cancels the statement that the process is in, if it is still a session of this database
+    /// and of that role.
+    Interrupt(i32, pg_sys::Oid),
 }
 
 thread_local! {
@@ -47,9 +49,7 @@ const SIGINT: c_int = 2;
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
-            for (_, action) in PENDING.take() {
-                unsafe { perform(action) };
-            }
+            unsafe { perform_all(PENDING.take()) };
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT => {
             PENDING.take();
@@ -72,30 +72,56 @@ fn refuse_prepare() -> Error {
 }
 
 /// An ERROR in here would take the server down: nothing in it may fail.
-unsafe fn perform(action: Action) {
-    unsafe {
+///
+/// Of many jobs started at once only as many get a worker as may run: each takes up the next.
+unsafe fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
+    let mut left = guc::MAX_WORKERS.get();
+    for (_, action) in pending {
         match action {
-            Action::Register(job, mut worker) => {
-                if !pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) {
-                    warning(
-                        &format!("no background worker slot is free for backfill job {job}"),
-                        Some(
-                            "The job is taken up when a backfill worker ends. Consider a higher max_worker_processes.",
-                        ),
-                    );
-                }
+            Action::Register(job, worker) if left > 0 => {
+                left = if unsafe { register(job, worker) } {
+                    left - 1
+                } else {
+                    0
+                };
             }
-            Action::Wake(pid) => {
-                let process = pg_sys::BackendPidGetProc(pid);
-                if !process.is_null() {
-                    pg_sys::SetLatch(&raw mut (*process).procLatch);
-                }
-            }
-            Action::Interrupt(pid) => {
-                if !pg_sys::BackendPidGetProc(pid).is_null() {
-                    kill(pid, SIGINT);
-                }
-            }
+            Action::Register(..) => {}
+            Action::Wake(pid) => unsafe { wake(pid) },
+            Action::Interrupt(pid, role) => unsafe { interrupt(pid, role) },
+        }
+    }
+}
+
+unsafe fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
+    let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
+    if !registered {
+        warning(
+            &format!("no background worker slot is free for backfill job {job}"),
+            Some(
+                "The job is taken up when a backfill worker ends. Consider a higher max_worker_processes.",
+            ),
+        );
+    }
+    registered
+}
+
+unsafe fn wake(pid: i32) {
+    unsafe {
+        let process = pg_sys::BackendPidGetProc(pid);
+        if !process.is_null() {
+            pg_sys::SetLatch(&raw mut (*process).procLatch);
+        }
+    }
+}
+
+unsafe fn interrupt(pid: i32, role: pg_sys::Oid) {
+    unsafe {
+        let process = pg_sys::BackendPidGetProc(pid);
+        let same = !process.is_null()
+            && (*process).databaseId == pg_sys::MyDatabaseId
+            && (*process).roleId == role;
+        if same {
+            kill(pid, SIGINT);
         }
     }
 }

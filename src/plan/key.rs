@@ -33,6 +33,11 @@ const SAME_UNDER_ALL_SETTINGS: &[u32] = &[
     16, 18, 19, 20, 21, 23, 25, 26, 650, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950,
 ];
 
+/// OID alias types (regproc, regclass, ...): their text form is a name, which can change its meaning.
+const NAMED_OBJECTS: &[u32] = &[
+    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+];
+
 impl Column {
     /// Whether settings such as DateStyle may change the text form of its values.
     pub fn depends_on_settings(&self) -> bool {
@@ -85,6 +90,8 @@ impl Candidate {
             Some("has a column that may be NULL")
         } else if columns.iter().any(|c| c.generated) {
             Some("has a generated column, which may change while it is walked")
+        } else if columns.iter().any(|c| NAMED_OBJECTS.contains(&c.type_oid)) {
+            Some("has a column of an OID alias type, whose values are read as names")
         } else if columns.iter().any(|c| !c.default_opclass) {
             Some("has a non-default operator class")
         } else if columns

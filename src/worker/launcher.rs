@@ -53,7 +53,7 @@ pub fn sweep(database: Oid) {
     bgworker::connect(database, Oid::INVALID);
     let exists = txn::run(Durability::Deferred, || Ok(elevate::extension_exists()));
     if exists == Ok(true) {
-        takeover::take_up_waiting(None, None);
+        takeover::sweep();
     } else if let Err(error) = exists {
         log(&error);
     }

@@ -41,54 +41,69 @@ enum Ending {
     Failed(Error, Option<String>),
 }
 
-/// Runs the job with this id; and then others that wait for a process, as long as there are any
-/// that this one may run.
+/// Runs the job with this id, and then others of the same owner's that wait for a worker.
+///
+/// No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
+/// looks once more after it has given its own back.
 pub fn main(id: i64) {
     signal::install();
     let start = bgworker::my_start();
     session::connect(start);
-    let mut next = Some(id);
-    while let Some(id) = next {
-        if !guc::ENABLED.get() {
-            return;
-        }
-        let Ok(Some(slot)) = txn::run(Durability::Deferred, || Ok(slots::take())) else {
-            return;
-        };
-        let recorded = hold_and_run(id, start);
-        slot.release_session();
-        next = takeover::take_up_waiting(Some(start), (!recorded).then_some(id));
-        if next.is_some() {
+    let mut job = Some(id);
+    let mut unsettled = Vec::new();
+    while let Some(slot) = take_slot() {
+        while let Some(id) = job {
+            if !hold_and_run(id, start) {
+                unsettled.push(id);
+            }
+            job = takeover::next(start, &unsettled, false);
             session::clear();
+        }
+        slot.release_session();
+        job = takeover::next(start, &unsettled, true);
+        if job.is_none() {
+            return;
         }
     }
 }
 
-/// Runs the job, if it is there, is to run, and nobody else runs it; false if its end could not be
-/// recorded.
+fn take_slot() -> Option<Lock> {
+    if !guc::ENABLED.get() {
+        return None;
+    }
+    txn::run(Durability::Deferred, || Ok(slots::take()))
+        .ok()
+        .flatten()
+}
+
+/// Runs the job, if it is there, is to run, and nobody else runs it. False if it may still be
+/// waiting for a worker afterwards, and this one should leave it alone.
 fn hold_and_run(id: i64, start: Start) -> bool {
     let lock = Lock::Job(id);
     if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
         return true;
     }
-    let ending = run(id, start);
+    let (ending, attempt) = run(id, start);
     session::keep_identity(start);
     // A cancel that was meant for the batch may hit the first try.
-    let recorded = (0..TRIES_TO_CONCLUDE).any(|_| conclude(id, &ending));
+    let recorded = (0..TRIES_TO_CONCLUDE).any(|_| conclude(id, &ending, attempt));
     lock.release_session();
-    recorded
+    recorded && !matches!(ending, Ending::Gone | Ending::Disabled)
 }
 
-/// From the job's row to its ending.
-fn run(id: i64, start: Start) -> Ending {
+/// From the job's row to its ending; with the attempt that it ends.
+fn run(id: i64, start: Start) -> (Ending, i32) {
     let mut job = match txn::run(Durability::Deferred, || job::load(id)) {
         Ok(Some(job)) if job.owner == start.identity.owner => job,
-        _ => return Ending::Gone,
+        _ => return (Ending::Gone, 0),
     };
-    if let Some(ending) = unwanted(&job) {
-        return ending;
-    }
-    let (mut pins, mut walk) = match begin(&job) {
+    let ending = unwanted(&job).unwrap_or_else(|| batches(&mut job, start));
+    (ending, job.attempt)
+}
+
+/// The batches of a job, from claiming its slice on.
+fn batches(job: &mut Job, start: Start) -> Ending {
+    let (mut pins, mut walk) = match begin(job) {
         Ok((pins, Some(walk))) => (pins, walk),
         Ok((_, None)) => return Ending::Completed,
         Err(error) => return Ending::Failed(error, None),
@@ -96,15 +111,15 @@ fn run(id: i64, start: Start) -> Ending {
     let mut changed = false;
     loop {
         session::keep_identity(start);
-        match permission(&mut job, &mut pins, changed) {
+        match permission(job, &mut pins, changed) {
             Ok(None) => changed = false,
             Ok(Some(ending)) => return ending,
             Err(error) => return Ending::Failed(error, None),
         }
-        match batch::run(&mut walk, &job) {
+        match batch::run(&mut walk, job) {
             Ok(Step::Last) => return Ending::Completed,
             Ok(Step::Changed) => changed = true,
-            Ok(Step::More) => pace(&job, &walk),
+            Ok(Step::More) => pace(job, &walk),
             Err(error) => {
                 return Ending::Failed(
                     with_policy_hint(without_statement(error, &walk)),
@@ -166,13 +181,14 @@ fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<En
     Ok(None)
 }
 
-/// The ending that the users' last wish asks for, if it is not to run.
+/// The ending that the job's state asks for, if it is not to run. Under the job's lock a state of
+/// running means that nobody has ended it meanwhile.
 fn unwanted(job: &Job) -> Option<Ending> {
-    match job.wish {
-        Wish::Run if job.is_here() => None,
-        Wish::Run | Wish::Define => Some(Ending::Gone),
-        Wish::Pause => Some(Ending::Paused),
-        Wish::Cancel => Some(Ending::Cancelled),
+    match job.state() {
+        State::Running => None,
+        State::Pausing => Some(Ending::Paused),
+        State::Cancelling => Some(Ending::Cancelled),
+        _ => Some(Ending::Gone),
     }
 }
 
@@ -227,13 +243,13 @@ fn with_policy_hint(error: Error) -> Error {
 }
 
 /// Records how it ended; false if that failed. The commit waits for the disk: with it, all batches before it are safe.
-fn conclude(id: i64, ending: &Ending) -> bool {
+fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
     let recorded = txn::run(Durability::Immediate, || {
-        if !elevate::extension_exists() {
+        if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
             return Ok(None);
         }
         match job::load(id)? {
-            Some(job) => record(&job, ending).map(Some),
+            Some(job) => record(&job, ending, attempt),
             None => Ok(None),
         }
     });
@@ -251,7 +267,7 @@ fn conclude(id: i64, ending: &Ending) -> bool {
 }
 
 /// Writes outcome and event; gives the line for the server log.
-fn record(job: &Job, ending: &Ending) -> Result<String> {
+fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
     let before = job.state();
     let note = |event: &str, new: State| {
         event::record(
@@ -262,9 +278,9 @@ fn record(job: &Job, ending: &Ending) -> Result<String> {
             Some(new.name()),
         )
     };
-    let store = |what, error, batch| outcome::record(job.id, what, job.attempt, error, batch);
+    let store = |what, error, batch| outcome::record(job.id, what, attempt, error, batch);
     let shown = job.shown();
-    Ok(match ending {
+    Ok(Some(match ending {
         Ending::Completed => {
             store(Outcome::Completed, None, None)?;
             note("completed", State::Completed)?;
@@ -280,13 +296,7 @@ fn record(job: &Job, ending: &Ending) -> Result<String> {
             format!("backfill {shown} cancelled")
         }
         Ending::Failed(error, batch) => {
-            store(
-                Outcome::Failed {
-                    attempt: job.attempt,
-                },
-                Some(error),
-                batch.as_deref(),
-            )?;
+            store(Outcome::Failed { attempt }, Some(error), batch.as_deref())?;
             note("failed", State::Failed)?;
             format!("backfill {shown} failed: {error}")
         }
@@ -298,8 +308,6 @@ fn record(job: &Job, ending: &Ending) -> Result<String> {
             note("worker stopped", before)?;
             format!("backfill {shown} stops: backfill.enabled is off")
         }
-        Ending::Gone | Ending::Cancelled => {
-            format!("backfill {shown}: its worker has nothing to do")
-        }
-    })
+        Ending::Gone | Ending::Cancelled => return Ok(None),
+    }))
 }

@@ -50,11 +50,7 @@ pub fn keep_identity(start: Start) {
 
 /// Forgets the job that was run, before another one of the same owner's.
 pub fn clear() {
-    run(&[
-        "RESET ALL",
-        "DISCARD TEMP",
-        "SELECT pg_catalog.pg_advisory_unlock_all()",
-    ]);
+    run(&["RESET ALL", "DISCARD TEMP"]);
 }
 
 fn run(statements: &[&str]) {

@@ -3,53 +3,44 @@
 use std::time::Duration;
 
 use crate::catalog::job::{self, Job};
-use crate::error::Result;
 use crate::guc;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, latch, report, role, server, slots};
 
-/// How often, and how long apart, a worker that ends tries to register a successor when the
-/// server has no slot free: its own is only freed once it is gone.
+/// How often, and how long apart, a worker that ends tries to register one for another role's job
+/// when the server has no process left: its own is only freed once it is gone.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Registers workers for as many waiting jobs of this database as there are free slots. Called
-/// without any lock held, so that whoever gave up its place just before is found here.
-///
-/// Where the server has no process left, and `me` could run the job as well, gives its id. The job
-/// `except` is left alone: its worker could not even record its end, so the next one could not
-/// either; the launcher's next sweep or `backfill.resume` try again.
-pub fn take_up_waiting(me: Option<Start>, except: Option<i64>) -> Option<i64> {
+/// A job that waits, and as whom its worker has to connect.
+pub type Waiting = (i64, Start);
+
+/// The jobs of this database that wait for a worker, the longest waiting first, without those in
+/// `except`.
+pub fn waiting(except: &[i64]) -> Vec<Waiting> {
     if !guc::ENABLED.get() {
-        return None;
+        return Vec::new();
     }
-    let waiting = txn::run(Durability::Deferred, || {
+    let found = txn::run(Durability::Deferred, || {
         if !elevate::extension_exists() {
             return Ok(Vec::new());
         }
-        let free = i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?;
-        let waiting = job::without_worker()?
-            .into_iter()
-            .filter(|job| Some(job.id) != except);
-        let starts = waiting.filter_map(start_of);
-        Ok(starts.take(free.max(0) as usize).collect::<Vec<_>>())
+        let jobs = job::without_worker()?.into_iter();
+        Ok(jobs
+            .filter(|job| !except.contains(&job.id))
+            .filter_map(start_of)
+            .collect())
     });
-    match waiting {
-        Ok(starts) => starts
-            .into_iter()
-            .find_map(|(id, start)| register(id, start, me)),
-        Err(error) => {
-            report::log(&format!("backfill: cannot look for waiting jobs: {error}"));
-            None
-        }
-    }
+    found.unwrap_or_else(|error| {
+        report::log(&format!("backfill: cannot look for waiting jobs: {error}"));
+        Vec::new()
+    })
 }
 
 /// Where to start the job's worker; nowhere if its owner can't connect any more.
-fn start_of(job: Job) -> Option<(i64, Start)> {
-    let identity: Result<_> = role::identity(job.owner, job.login);
-    match identity {
+fn start_of(job: Job) -> Option<Waiting> {
+    match role::identity(job.owner, job.login) {
         Ok(identity) => Some((
             job.id,
             Start {
@@ -64,19 +55,43 @@ fn start_of(job: Job) -> Option<(i64, Start)> {
     }
 }
 
-/// Registers a worker; gives the job back if that can't be and `me` is to run it.
-fn register(id: i64, start: Start, me: Option<Start>) -> Option<i64> {
+/// What a worker without a job is to do next. The longest waiting job comes first; one of another
+/// role needs another process, and if there is none, this one goes on with its own role's jobs.
+/// Called without a slot (`register`), so that the new worker finds it free.
+pub fn next(me: Start, except: &[i64], register: bool) -> Option<i64> {
+    let waiting = waiting(except);
+    let (oldest, start) = *waiting.first()?;
+    if start != me && (!register || registered(oldest, start)) {
+        return None;
+    }
+    waiting
+        .iter()
+        .find(|(_, start)| *start == me)
+        .map(|(id, _)| *id)
+}
+
+fn registered(id: i64, start: Start) -> bool {
     for _ in 0..TRIES {
         if bgworker::register_now(bgworker::job_worker(id, start)) {
-            return None;
-        }
-        if me == Some(start) {
-            return Some(id);
+            return true;
         }
         latch::wait(PAUSE);
     }
     report::log(&format!(
         "backfill job {id}: no background worker slot is free"
     ));
-    None
+    false
+}
+
+/// Registers workers for as many waiting jobs of this database as there are free slots.
+pub fn sweep() {
+    let free = txn::run(Durability::Deferred, || {
+        Ok(i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?)
+    });
+    let free = free.unwrap_or(0).max(0) as usize;
+    for (id, start) in waiting(&[]).into_iter().take(free) {
+        if !registered(id, start) {
+            return;
+        }
+    }
 }
