@@ -29,7 +29,6 @@ mod tests {
             ("key_columns", "{id}"),
             ("name", "rates"),
             ("owner = current_user::regrole", "t"),
-            ("login = session_user::regrole", "t"),
             ("batch_size", "1000"),
             ("sleep_ms", "0"),
             ("wish", "define"),
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn the_owner_is_the_current_user_and_the_login_the_session_user() {
+    fn the_owner_is_the_current_user() {
         table();
         run(
             "CREATE ROLE app_owner; GRANT SELECT, UPDATE ON public.orders TO app_owner; SET LOCAL ROLE app_owner",
@@ -82,7 +81,6 @@ mod tests {
         run("SELECT backfill.define('public.orders', 'a = 1')");
         run("RESET ROLE");
         assert_eq!(job("owner").as_deref(), Some("app_owner"));
-        assert_eq!(job("login = session_user::regrole").as_deref(), Some("t"));
     }
 
     #[pg_test]

@@ -4,6 +4,6 @@ CREATE FUNCTION backfill.status(job_id bigint) RETURNS backfill.progress
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 AS $$
     SELECT backfill.visible_job($1);
-    SELECT p FROM backfill.progress p WHERE p.job_id = $1
+    SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1
 $$;
 COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job';

@@ -28,7 +28,6 @@ CREATE TABLE backfill.job (
     relation          regclass    NOT NULL,
     relation_name     text        NOT NULL,
     owner             regrole     NOT NULL,
-    login             regrole     NOT NULL,
     set_clause        text        NOT NULL,
     where_clause      text,
     set_columns       text[]      NOT NULL,
@@ -54,7 +53,6 @@ COMMENT ON COLUMN backfill.job.name IS 'Name that makes define and start repeata
 COMMENT ON COLUMN backfill.job.relation IS 'The table that is walked';
 COMMENT ON COLUMN backfill.job.relation_name IS 'The table''s name when the job was defined: what it is called once it is dropped';
 COMMENT ON COLUMN backfill.job.owner IS 'The role that defined the job; its rights are used by every batch';
-COMMENT ON COLUMN backfill.job.login IS 'The role that had logged in; the worker''s session belongs to it where the owner may not log in';
 COMMENT ON COLUMN backfill.job.set_clause IS 'The SET list of the UPDATE';
 COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause of the UPDATE, if any';
 COMMENT ON COLUMN backfill.job.set_columns IS 'The columns that the SET list writes';

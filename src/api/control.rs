@@ -7,6 +7,7 @@ use crate::catalog::event;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::{Event, State, Wish, next};
+use crate::pg::report::warning;
 use crate::pg::server;
 
 /// Holds the job after its batch.
@@ -71,17 +72,28 @@ fn all(
 ) -> Result<i64> {
     server::refuse_read_only(function)?;
     let mut count = 0;
+    let mut busy = Vec::new();
     for job in job::unfinished()? {
         if !server::may_act_for(job.owner) || !wanted(&job) {
             continue;
         }
-        let Some(job) = job::lock(job.id)? else {
-            continue;
-        };
-        if wanted(&job) {
-            act(&job)?;
-            count += 1;
+        match job::lock_if_free(job.id)? {
+            Some(job) if wanted(&job) => {
+                act(&job)?;
+                count += 1;
+            }
+            Some(_) => {}
+            None => busy.push(job.id.to_string()),
         }
+    }
+    if !busy.is_empty() {
+        warning(
+            &format!(
+                "left alone, since an open transaction is changing them: job {}",
+                busy.join(", ")
+            ),
+            Some("Call it again, or set backfill.enabled to off, which stops every job."),
+        );
     }
     Ok(count)
 }

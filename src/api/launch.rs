@@ -10,7 +10,7 @@ use crate::pg::{role, server, slots};
 
 /// Has a worker for the job started at commit. Refuses an owner that no worker can work for.
 pub fn worker(job: &Job) -> Result<()> {
-    let identity = role::identity(job.owner, job.login)?;
+    let login = role::login_of(job.owner)?;
     if !guc::ENABLED.get() {
         notice(
             &format!("backfill {} waits: backfill.enabled is off", job.shown()),
@@ -23,7 +23,8 @@ pub fn worker(job: &Job) -> Result<()> {
     announce_full_house(job)?;
     let start = Start {
         database: server::database(),
-        identity,
+        login,
+        owner: job.owner,
     };
     at_commit(Action::Register(
         job.id,
@@ -37,8 +38,8 @@ pub fn wake(job: &Job, interrupt: bool) {
     if let Some(pid) = job.worker {
         at_commit(Action::Wake(pid));
         if interrupt {
-            let login = role::identity(job.owner, job.login).map_or(job.owner, |i| i.login);
-            at_commit(Action::Interrupt(pid, login));
+            let role = role::login_of(job.owner).map_or(job.owner, role::process_role);
+            at_commit(Action::Interrupt(pid, role));
         }
     }
 }
@@ -53,7 +54,9 @@ fn announce_full_house(job: &Job) -> Result<()> {
                 "backfill {} waits for a worker: {used} of {limit} are busy",
                 job.shown()
             ),
-            Some("It is taken up when one ends. The limit is backfill.max_workers."),
+            Some(
+                "It is taken up when one of this database ends. The limit is backfill.max_workers.",
+            ),
         );
     }
     Ok(())

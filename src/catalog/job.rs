@@ -11,6 +11,7 @@ use crate::job::state::{self, Facts, Outcome, State, Wish};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock;
 use crate::pg::relation::Relation;
+use crate::pg::report;
 use crate::pg::server;
 use crate::pg::spi::{self, Arg, Plan, Row};
 
@@ -27,8 +28,6 @@ pub struct Job {
     pub relation_name: String,
     /// The role that defined it.
     pub owner: Oid,
-    /// The role that had logged in then.
-    pub login: Oid,
     /// What it is and does.
     pub definition: Definition,
     /// Rows per commit, at most.
@@ -109,7 +108,7 @@ fn select(condition: &str) -> String {
          SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
                 CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
                      THEN j.relation::text ELSE j.relation_name END,
-                j.owner::pg_catalog.oid::bigint, j.login::pg_catalog.oid::bigint,
+                j.owner::pg_catalog.oid::bigint,
                 j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
                 pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
                 j.wish, j.attempt, j.version, j.system_identifier, j.database_oid,
@@ -127,40 +126,61 @@ fn read(row: &Row) -> Result<Job> {
     let json = |column| -> Result<serde_json::Value> {
         serde_json::from_str(row.text(column)?).map_err(|e| Error::internal(e.to_string()))
     };
-    let wish = row.text(14)?;
-    let outcome = row.get(19).zip(row.parse(20)?);
+    let wish = row.text(13)?;
+    let outcome = row.get(18).zip(row.parse(19)?);
     Ok(Job {
         id: row.number(0)?,
         name: row.get(1).map(str::to_owned),
         relation: oid(2)?,
         relation_name: row.text(3)?.to_owned(),
         owner: oid(4)?,
-        login: oid(5)?,
         definition: Definition {
-            set_clause: row.text(6)?.to_owned(),
-            where_clause: row.get(7).map(str::to_owned),
-            set_columns: array(row.text(8)?)?,
-            key_columns: array(row.text(9)?)?,
-            options: Options::parse(&json(10)?)?,
-            session: serde_json::from_value(json(11)?)
+            set_clause: row.text(5)?.to_owned(),
+            where_clause: row.get(6).map(str::to_owned),
+            set_columns: array(row.text(7)?)?,
+            key_columns: array(row.text(8)?)?,
+            options: Options::parse(&json(9)?)?,
+            session: serde_json::from_value(json(10)?)
                 .map_err(|e| Error::internal(e.to_string()))?,
         },
-        batch_size: row.number(12)? as i32,
-        sleep_ms: row.number(13)? as i32,
+        batch_size: row.number(11)? as i32,
+        sleep_ms: row.number(12)? as i32,
         wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
-        attempt: row.number(15)? as i32,
-        version: row.number(16)?,
-        system_identifier: row.parse(17)?,
-        database: row.parse(18)?,
+        attempt: row.number(14)? as i32,
+        version: row.number(15)?,
+        system_identifier: row.parse(16)?,
+        database: row.parse(17)?,
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
-        worker: row.parse(21)?,
-        last_error: row.get(22).map(str::to_owned),
+        worker: row.parse(20)?,
+        last_error: row.get(21).map(str::to_owned),
     })
+}
+
+/// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
+fn list(condition: &str) -> Result<Vec<Job>> {
+    let rows = as_extension(|| spi::query(&select(condition), &[]))?.rows;
+    let readable = |row: &Row| {
+        let id = row.get(0).unwrap_or_default();
+        let log = |error| report::log(&format!("backfill job {id} cannot be read: {error}"));
+        read(row).map_err(log).ok()
+    };
+    Ok(rows.iter().filter_map(readable).collect())
 }
 
 fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {
         spi::query(&select(condition), args)?
+            .rows
+            .iter()
+            .map(read)
+            .collect()
+    })
+}
+
+/// Sees what others have committed by now, also in a transaction of an older snapshot.
+fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
+    as_extension(|| {
+        spi::query_latest(&select(condition), args)?
             .rows
             .iter()
             .map(read)
@@ -184,14 +204,29 @@ pub fn lock(id: i64) -> Result<Option<Job>> {
     load(id)
 }
 
-/// Jobs with this name.
-pub fn named(name: &str) -> Result<Vec<Job>> {
-    find("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])
+/// The job with this id, locked as by [`lock`], unless an open transaction is changing it.
+pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
+    let free = as_extension(|| {
+        spi::query(
+            "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE SKIP LOCKED",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    if free.processed == 0 {
+        Ok(None)
+    } else {
+        load(id)
+    }
 }
 
-/// Jobs of this table.
+/// Jobs with this name, as committed by now.
+pub fn named(name: &str) -> Result<Vec<Job>> {
+    find_latest("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])
+}
+
+/// Jobs of this table, as committed by now.
 pub fn on(relation: Oid) -> Result<Vec<Job>> {
-    find(
+    find_latest(
         "WHERE j.relation::pg_catalog.oid = $1 ORDER BY j.id",
         &[Arg::Oid(relation)],
     )
@@ -199,20 +234,16 @@ pub fn on(relation: Oid) -> Result<Vec<Job>> {
 
 /// Jobs that are neither completed nor cancelled.
 pub fn unfinished() -> Result<Vec<Job>> {
-    find(
-        "WHERE j.wish <> 'cancel' AND (o.outcome IS NULL OR o.outcome <> 'completed') ORDER BY j.id",
-        &[],
-    )
+    list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
 }
 
 /// Jobs that are to run and have no worker, the longest waiting first: the first hundred.
 pub fn without_worker() -> Result<Vec<Job>> {
-    let wanted = find(
+    let wanted = list(
         "WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
            AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
            AND NOT EXISTS (SELECT FROM live l WHERE l.job_id = j.id)
          ORDER BY j.wished_at, j.id LIMIT 100",
-        &[],
     )?;
     Ok(wanted
         .into_iter()
@@ -229,21 +260,19 @@ pub fn insert(
     batch_size: i32,
     sleep_ms: i32,
 ) -> Result<i64> {
-    let login = server::session_user();
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.job (relation, relation_name, name, owner, login, set_clause, where_clause,
+            "INSERT INTO backfill.job (relation, relation_name, name, owner, set_clause, where_clause,
                  set_columns, key_columns, options, session, batch_size, sleep_ms, wish)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.jsonb, $11::pg_catalog.jsonb, $12, $13, 'define')
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define')
              RETURNING id",
             &[
                 Arg::Oid(relation.oid),
                 Arg::Text(&relation.shown),
                 Arg::text(name),
                 Arg::Oid(owner),
-                Arg::Oid(login),
                 Arg::Text(&definition.set_clause),
                 Arg::text(definition.where_clause.as_deref()),
                 Arg::Texts(&definition.set_columns),

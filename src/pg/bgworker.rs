@@ -4,22 +4,15 @@ use std::ffi::c_char;
 
 use pgrx::pg_sys::{self, Oid};
 
-/// Who a worker connects as, and for whom it acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// The role that the session belongs to.
-    pub login: Oid,
-    /// The role that the batches run as.
-    pub owner: Oid,
-}
-
 /// Where and as whom a worker is to start; travels in `bgw_extra`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// The database.
     pub database: Oid,
-    /// The roles.
-    pub identity: Identity,
+    /// The role to connect as; see `role::login_of`.
+    pub login: Oid,
+    /// The role that the batches run as.
+    pub owner: Oid,
 }
 
 /// A worker that runs one job and is never restarted by itself.
@@ -81,15 +74,13 @@ pub fn my_start() -> Start {
     };
     Start {
         database: oid(0),
-        identity: Identity {
-            login: oid(1),
-            owner: oid(2),
-        },
+        login: oid(1),
+        owner: oid(2),
     }
 }
 
 fn put(extra: &mut [c_char; 128], start: Start) {
-    let oids = [start.database, start.identity.login, start.identity.owner];
+    let oids = [start.database, start.login, start.owner];
     for (i, byte) in oids
         .iter()
         .flat_map(|oid| oid.to_u32().to_ne_bytes())

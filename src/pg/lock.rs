@@ -46,9 +46,21 @@ impl Lock {
         self.acquire(true, true)
     }
 
-    /// Lets a session lock go.
+    /// Lets a session lock go, if it is still held.
     pub fn release_session(self) {
-        unsafe { pg_sys::LockRelease(&self.tag(), pg_sys::ExclusiveLock as i32, true) };
+        if self.is_held() {
+            unsafe { pg_sys::LockRelease(&self.tag(), pg_sys::ExclusiveLock as i32, true) };
+        }
+    }
+
+    /// Whether this process still holds it: a trigger's pg_advisory_unlock_all() lets it go.
+    pub fn is_held(self) -> bool {
+        unsafe {
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            return pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32, false);
+            #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+            return pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32);
+        }
     }
 
     /// Waits for the lock and holds it until the transaction ends.

@@ -132,16 +132,19 @@ pub fn estimate_rows(oid: Oid) -> Option<i64> {
 }
 
 /// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
-/// ends; false if it is gone.
-pub fn lock_for_update(oid: Oid) -> bool {
+/// ends.
+pub fn lock_for_update(oid: Oid) {
+    unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
+}
+
+/// Whether the relation exists, by the system caches.
+pub fn exists(oid: Oid) -> bool {
     unsafe {
-        pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32);
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, oid.into());
-        if tuple.is_null() {
-            return false;
+        if !tuple.is_null() {
+            pg_sys::ReleaseSysCache(tuple);
         }
-        pg_sys::ReleaseSysCache(tuple);
-        true
+        !tuple.is_null()
     }
 }
 

@@ -47,6 +47,24 @@ pub fn log(message: &str) {
     emit_message(pg_sys::LOG as c_int, "00000", message, None);
 }
 
+/// Ends the process.
+pub fn fatal(error: &Error) -> ! {
+    emit(pg_sys::FATAL as c_int, error.clone());
+    unreachable!("ereport(FATAL) returned")
+}
+
+/// A line in the server log from a transaction callback, where nothing may fail: without the
+/// context lines of whoever is committing, and not to the client, whose encoding might not have them.
+pub fn log_in_callback(message: &str) {
+    const LOG_SERVER_ONLY: c_int = 16;
+    unsafe {
+        let context = pg_sys::error_context_stack;
+        pg_sys::error_context_stack = std::ptr::null_mut();
+        emit_message(LOG_SERVER_ONLY, "00000", message, None);
+        pg_sys::error_context_stack = context;
+    }
+}
+
 fn emit_message(level: c_int, code: &str, message: &str, hint: Option<&str>) {
     let mut error = Error::new(code, message);
     error.hint = hint.map(str::to_owned);

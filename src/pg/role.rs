@@ -1,27 +1,17 @@
 //! Roles, as far as workers have to connect as them. Within `spi::connect`.
 
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 
-use super::bgworker::{CONNECTS_WITHOUT_LOGIN, Identity};
+use super::bgworker::CONNECTS_WITHOUT_LOGIN;
 use super::elevate::as_extension;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
 
-/// As whom the worker is to connect.
-///
-/// The owner itself where it may log in, and always from PostgreSQL 17 on. Before that, an owner
-/// without LOGIN is worked for in a session of the role that had logged in when the job was
-/// defined; see `txn::act_as` for what keeps the owner's code from that role's rights.
-pub fn identity(owner: Oid, login: Oid) -> Result<Identity> {
-    if may_connect(owner)? {
-        return Ok(Identity {
-            login: owner,
-            owner,
-        });
-    }
-    if !CONNECTS_WITHOUT_LOGIN && login != owner && may_connect(login)? {
-        return Ok(Identity { login, owner });
-    }
+/// As whom a worker for this owner's jobs has to connect: the owner itself where it may log in, and
+/// always from PostgreSQL 17 on. Before that, an owner without LOGIN is worked for in a session
+/// that the server itself opens and gives to the owner at once: [`Oid::INVALID`], see
+/// `worker::session`. Refuses an owner that may not connect to the database or is gone.
+pub fn login_of(owner: Oid) -> Result<Oid> {
     let Some(row) = role(owner)? else {
         return Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
@@ -29,27 +19,44 @@ pub fn identity(owner: Oid, login: Oid) -> Result<Identity> {
         )
         .hint("Cancel it, and start it again as a role that exists."));
     };
-    let name = row.text(0)?;
-    Err(Error::new(
-        sqlstate::INSUFFICIENT_PRIVILEGE,
-        format!("role {name} cannot run backfills: it may not connect to this database"),
-    )
-    .hint(format!(
-        "GRANT CONNECT ON DATABASE ... TO {name}, and ALTER ROLE {name} LOGIN; without a password, and with a reject line in pg_hba.conf, nobody can log in as it."
-    )))
+    let (name, may_log_in, may_connect) = (row.text(0)?, row.bool(1), row.bool(2));
+    if !may_connect {
+        return Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!("role {name} cannot run backfills: it may not connect to this database"),
+        )
+        .hint(format!(
+            "GRANT CONNECT ON DATABASE {} TO {name};",
+            row.text(3)?
+        )));
+    }
+    Ok(if may_log_in || CONNECTS_WITHOUT_LOGIN {
+        owner
+    } else {
+        Oid::INVALID
+    })
 }
 
-/// Whether a background worker can connect to this database as the role.
-fn may_connect(oid: Oid) -> Result<bool> {
-    let row = role(oid)?;
-    Ok(row.is_some_and(|row| (CONNECTS_WITHOUT_LOGIN || row.bool(1)) && row.bool(2)))
+/// The role that the processes of such workers belong to.
+pub fn process_role(login: Oid) -> Oid {
+    if login == Oid::INVALID {
+        Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID)
+    } else {
+        login
+    }
+}
+
+/// Makes the session the role's. Within a transaction, in a session opened by the server itself.
+pub fn give_session_to(role: Oid) {
+    unsafe { pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role)) };
 }
 
 fn role(oid: Oid) -> Result<Option<spi::Row>> {
     as_extension(|| {
         spi::first(
             "SELECT pg_catalog.quote_ident(rolname), rolcanlogin,
-                    pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT')
+                    pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT'),
+                    pg_catalog.quote_ident(pg_catalog.current_database())
              FROM pg_catalog.pg_roles WHERE oid = $1",
             &[Arg::Oid(oid)],
         )

@@ -202,6 +202,22 @@ pub fn connect<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Runs a statement once, within [`connect`].
 pub fn query(sql: &str, args: &[Arg]) -> Result<Output> {
+    execute(sql, args, false)
+}
+
+/// Runs a query under a snapshot of its own, whatever the isolation level: it sees what others
+/// have committed by now, and what this transaction has done.
+pub fn query_latest(sql: &str, args: &[Arg]) -> Result<Output> {
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let output = execute(sql, args, true);
+        pg_sys::PopActiveSnapshot();
+        output
+    }
+}
+
+fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
     let text = to_server(sql)?;
     let mut bound = Bound::new(args)?;
     unsafe {
@@ -211,7 +227,7 @@ pub fn query(sql: &str, args: &[Arg]) -> Result<Output> {
             bound.types.as_mut_ptr(),
             bound.values.as_mut_ptr(),
             bound.nulls.as_ptr(),
-            false,
+            read_only,
             0,
         );
         output(code)

@@ -33,7 +33,17 @@ pub fn act_as(owner: Oid) {
 /// Runs `f` in a transaction, connected to SPI, and commits it. An error of whatever kind, also
 /// one that comes up while committing, aborts it and is given back.
 pub fn run<T>(durability: Durability, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    run_bare(|| {
+    run_after(|| {}, durability, f)
+}
+
+/// The same, with something to be done first that needs no snapshot and may take long: to wait for
+/// a lock while holding a snapshot would hold back VACUUM everywhere.
+pub fn run_after<T>(
+    before: impl FnOnce(),
+    durability: Durability,
+    f: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    run_steps(before, || {
         let value = spi::connect(f)?;
         if durability == Durability::Immediate {
             settings::set_for_transaction(c"synchronous_commit", c"on");
@@ -44,6 +54,10 @@ pub fn run<T>(durability: Durability, f: impl FnOnce() -> Result<T>) -> Result<T
 
 /// The same without SPI, for a process that is connected to no database.
 pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    run_steps(|| {}, f)
+}
+
+fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     let session = identity();
     let result = capture(|| unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
@@ -52,6 +66,7 @@ pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             let security = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             pg_sys::SetUserIdAndSecContext(owner, security);
         }
+        before();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let value = f()?;
         pg_sys::PopActiveSnapshot();

@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
-use super::report::{self, warning};
+use super::report;
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -95,12 +95,9 @@ unsafe fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
 unsafe fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
     if !registered {
-        warning(
-            &format!("no background worker slot is free for backfill job {job}"),
-            Some(
-                "The job is taken up when a backfill worker ends. Consider a higher max_worker_processes.",
-            ),
-        );
+        report::log_in_callback(&format!(
+            "no background worker slot is free for backfill job {job}: it is taken up when a backfill worker ends"
+        ));
     }
     registered
 }

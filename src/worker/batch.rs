@@ -7,8 +7,8 @@ use super::walk::Walk;
 use crate::catalog::checkpoint::Checkpoint;
 use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::pg::report;
 use crate::pg::txn::{self, Durability};
+use crate::pg::{relation, report};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,21 +32,25 @@ struct Range {
 /// Runs one batch and commits it together with its checkpoint.
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempted = None;
-    let (step, next) = txn::run(Durability::Deferred, || {
-        if walk.versions.read(job.id)? != Some(job.version) {
-            return Ok((Step::Changed, None));
-        }
-        walk.refresh(job)?;
-        let Some(range) = range(walk, job)? else {
-            return Ok((Step::Last, None));
-        };
-        walk.attempted = Some(range.end.clone());
-        let updated = update(walk, &range)?;
-        let next = successor(&walk.checkpoint, &range, updated);
-        let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
-        walk.writer.replace(&walk.checkpoint, &next, rate)?;
-        Ok((if range.last { Step::Last } else { Step::More }, Some(next)))
-    })?;
+    let (step, next) = txn::run_after(
+        || relation::lock_for_update(job.relation),
+        Durability::Deferred,
+        || {
+            if walk.versions.read(job.id)? != Some(job.version) {
+                return Ok((Step::Changed, None));
+            }
+            walk.refresh(job)?;
+            let Some(range) = range(walk, job)? else {
+                return Ok((Step::Last, None));
+            };
+            walk.attempted = Some(range.end.clone());
+            let updated = update(walk, &range)?;
+            let next = successor(&walk.checkpoint, &range, updated);
+            let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
+            walk.writer.replace(&walk.checkpoint, &next, rate)?;
+            Ok((if range.last { Step::Last } else { Step::More }, Some(next)))
+        },
+    )?;
     if let Some(next) = next {
         walk.checkpoint = next;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys::Oid;
 
-use super::takeover;
+use super::{session, takeover};
 use crate::error::Error;
 use crate::guc;
 use crate::pg::txn::{self, Durability};
@@ -51,6 +51,7 @@ fn sweep_all(pid: i32) {
 pub fn sweep(database: Oid) {
     signal::install();
     bgworker::connect(database, Oid::INVALID);
+    session::limit_waits();
     let exists = txn::run(Durability::Deferred, || Ok(elevate::extension_exists()));
     if exists == Ok(true) {
         takeover::sweep();

@@ -94,8 +94,12 @@ fn hold_and_run(id: i64, start: Start) -> bool {
 /// From the job's row to its ending; with the attempt that it ends.
 fn run(id: i64, start: Start) -> (Ending, i32) {
     let mut job = match txn::run(Durability::Deferred, || job::load(id)) {
-        Ok(Some(job)) if job.owner == start.identity.owner => job,
-        _ => return (Ending::Gone, 0),
+        Ok(Some(job)) if job.owner == start.owner => job,
+        Ok(_) => return (Ending::Gone, 0),
+        Err(error) => {
+            report::log(&format!("backfill job {id}: cannot be read: {error}"));
+            return (Ending::Gone, 0);
+        }
     };
     let ending = unwanted(&job).unwrap_or_else(|| batches(&mut job, start));
     (ending, job.attempt)
@@ -111,6 +115,9 @@ fn batches(job: &mut Job, start: Start) -> Ending {
     let mut changed = false;
     loop {
         session::keep_identity(start);
+        if !keep_lock(job.id) {
+            return Ending::Gone;
+        }
         match permission(job, &mut pins, changed) {
             Ok(None) => changed = false,
             Ok(Some(ending)) => return ending,
@@ -128,6 +135,12 @@ fn batches(job: &mut Job, start: Start) -> Ending {
             }
         }
     }
+}
+
+/// Takes the job's lock again if user code let it go; false if somebody else was quicker.
+fn keep_lock(id: i64) -> bool {
+    let lock = Lock::Job(id);
+    lock.is_held() || txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true)
 }
 
 /// Pins the session and takes the slice, in the worker's first transaction but one.

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{report, server, spi};
+use crate::pg::{report, role, server, spi};
 
 /// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
 const FIXED: &[(&str, &str)] = &[
@@ -28,20 +28,30 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// Connects to the database; the transactions that follow act for the job's owner.
+///
+/// Where the owner can't log in, the session is opened by the server and given to the owner before
+/// anything else is done; and since a session so opened could be taken back (SET SESSION
+/// AUTHORIZATION), every transaction runs in a security context that forbids it.
 pub fn connect(start: Start) {
-    bgworker::connect(start.database, start.identity.login);
-    // ALTER ROLE ... SET role may have made it another one at once.
-    keep_identity(start);
-    if start.identity.login != start.identity.owner {
-        txn::act_as(start.identity.owner);
+    bgworker::connect(start.database, start.login);
+    if start.login == start.owner {
+        // ALTER ROLE ... SET role may have made it another one at once.
+        keep_identity(start);
+    } else {
+        let given = txn::run(Durability::Deferred, || {
+            role::give_session_to(start.owner);
+            Ok(())
+        });
+        given.unwrap_or_else(|error| report::fatal(&error));
+        txn::act_as(start.owner);
     }
 }
 
 /// Takes back what a trigger's SET ROLE or SET SESSION AUTHORIZATION left behind: the next
 /// transaction begins as the owner again.
 pub fn keep_identity(start: Start) {
-    let login = start.identity.login;
-    if server::session_user() == login && server::current_user() == login {
+    let owner = start.owner;
+    if server::session_user() == owner && server::current_user() == owner {
         return;
     }
     // Not RESET ROLE: that goes back to what ALTER ROLE ... SET role says.
@@ -51,6 +61,11 @@ pub fn keep_identity(start: Start) {
 /// Forgets the job that was run, before another one of the same owner's.
 pub fn clear() {
     run(&["RESET ALL", "DISCARD TEMP"]);
+}
+
+/// Gives up after a while what one database holds up: others wait for the same launcher.
+pub fn limit_waits() {
+    run(&["SET lock_timeout = '5s'"]);
 }
 
 fn run(statements: &[&str]) {

@@ -40,12 +40,13 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
 
 /// Where to start the job's worker; nowhere if its owner can't connect any more.
 fn start_of(job: Job) -> Option<Waiting> {
-    match role::identity(job.owner, job.login) {
-        Ok(identity) => Some((
+    match role::login_of(job.owner) {
+        Ok(login) => Some((
             job.id,
             Start {
                 database: server::database(),
-                identity,
+                login,
+                owner: job.owner,
             },
         )),
         Err(error) => {

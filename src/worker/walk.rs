@@ -93,9 +93,7 @@ fn target(job: &Job, begun: Option<&Slice>) -> Result<(Target, Candidate)> {
         Error::new(sqlstate::UNDEFINED_TABLE, message)
             .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
     };
-    if !relation::lock_for_update(job.relation) {
-        return Err(gone());
-    }
+    relation::lock_for_update(job.relation);
     let relation = relation::describe(job.relation)?.ok_or_else(gone)?;
     relation.refuse_rules()?;
     let index = index(job, begun, &relation.shown)?;
@@ -170,9 +168,9 @@ impl Walk {
     }
 
     /// Analyses the statements again if the relation's definition may have changed since, or the
-    /// lower bound has come into being. Locks the relation as its UPDATE will.
+    /// lower bound has come into being. The relation is locked already.
     pub fn refresh(&mut self, job: &Job) -> Result<()> {
-        let exists = relation::lock_for_update(job.relation);
+        let exists = relation::exists(job.relation);
         let same_name =
             relation::is_named(job.relation, &self.target.schema, &self.target.relation);
         let after = self.checkpoint.key.is_some();
