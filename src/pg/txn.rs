@@ -62,6 +62,10 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
     let result = capture(|| unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
+        // Whatever a trigger's SET default_transaction_... left behind.
+        pg_sys::XactReadOnly = false;
+        pg_sys::XactDeferrable = false;
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
         if let Some(owner) = ACTING.get() {
             let security = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             pg_sys::SetUserIdAndSecContext(owner, security);
