@@ -60,7 +60,7 @@ def test_umlauts_in_a_latin1_database(latin1: Database) -> None:
         CREATE FUNCTION "prüfe"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'zu groß'; END $$;
         CREATE TRIGGER "prüfe" BEFORE UPDATE ON "prüf" FOR EACH ROW EXECUTE FUNCTION "prüfe"()
     """)
-    assert "zu groß" in fail(latin1, start(latin1, '"prüf"', "\"größe\" = ''"))
+    assert "zu groß" in fail(latin1, start(latin1, '"prüf"', "\"größe\" = ''"), timeout=15)
 
 
 @pytest.mark.parametrize(
