@@ -219,6 +219,15 @@ pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     }
 }
 
+/// Whether no open transaction is changing the job.
+pub fn is_free(id: i64) -> Result<bool> {
+    let free = as_extension(|| {
+        let sql = "SELECT FROM backfill.job WHERE id = $1 FOR KEY SHARE SKIP LOCKED";
+        spi::query(sql, &[Arg::Int8(id)])
+    })?;
+    Ok(free.processed > 0)
+}
+
 /// Jobs with this name, as committed by now.
 pub fn named(name: &str) -> Result<Vec<Job>> {
     find_latest("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])

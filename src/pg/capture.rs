@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::panic::AssertUnwindSafe;
 use std::ptr::null_mut;
 
@@ -16,9 +16,10 @@ use super::text::lossy;
 use crate::error::{Error, Position, Result};
 
 thread_local! {
-    /// The last errors raised, the newest at the end. One that PL/pgSQL caught and raises again
+    /// The last errors raised, the newest at the end, each with its message as pgrx reads it
+    /// (which takes every encoding for UTF-8). One that PL/pgSQL caught and raises again
     /// passes no callback then, so it is not always the newest that arrives.
-    static RAISED: RefCell<VecDeque<Error>> = const { RefCell::new(VecDeque::new()) };
+    static RAISED: RefCell<VecDeque<(String, Error)>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// How many are kept.
@@ -47,16 +48,15 @@ fn convert(caught: CaughtError) -> Error {
             let raised = RAISED.take();
             let same = raised
                 .into_iter()
-                .rfind(|error| error.message == report.message());
-            same.unwrap_or_else(|| {
-                let mut error = Error::new(
-                    &unpack(report.sql_error_code() as i32),
-                    report.message().to_owned(),
-                );
+                .rfind(|(message, _)| message == report.message());
+            let fallback = || {
+                let code = unpack(report.sql_error_code() as i32);
+                let mut error = Error::new(&code, report.message().to_owned());
                 error.detail = report.detail().map(str::to_owned);
                 error.hint = report.hint().map(str::to_owned);
                 error
-            })
+            };
+            same.map_or_else(fallback, |(_, error)| error)
         }
         CaughtError::ErrorReport(report)
         | CaughtError::RustPanic {
@@ -84,11 +84,15 @@ unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
         let data = pg_sys::CopyErrorData();
         if (*data).elevel >= pg_sys::PGERROR as i32 {
             let error = read(&*data);
+            let message = match (*data).message {
+                text if text.is_null() => String::new(),
+                text => CStr::from_ptr(text).to_string_lossy().into_owned(),
+            };
             RAISED.with_borrow_mut(|raised| {
                 if raised.len() == KEPT {
                     raised.pop_front();
                 }
-                raised.push_back(error);
+                raised.push_back((message, error));
             });
         }
         pg_sys::FreeErrorData(data);

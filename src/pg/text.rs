@@ -28,7 +28,10 @@ pub fn to_server(text: &str) -> Result<CString> {
                 .collect();
             return Ok(CString::new(ascii).unwrap_or_default());
         }
-        let converted = pg_sys::pg_any_to_server(plain.as_ptr(), text.len() as i32, UTF8);
+        // What was not valid when it was read: no other encoding has a sign for that.
+        let plain = CString::new(text.replace(char::REPLACEMENT_CHARACTER, "?")).unwrap_or(plain);
+        let length = plain.as_bytes().len() as i32;
+        let converted = pg_sys::pg_any_to_server(plain.as_ptr(), length, UTF8);
         Ok(CStr::from_ptr(converted).to_owned())
     }
 }

@@ -51,16 +51,18 @@ pub fn main(id: i64) {
     session::connect(start);
     let mut job = Some(id);
     let mut unsettled = Vec::new();
+    let mut me = Some(start);
     while let Some(slot) = take_slot() {
         while let Some(id) = job {
             if !hold_and_run(id, start) {
                 unsettled.push(id);
             }
-            job = takeover::next(start, &unsettled, false);
+            me = me.filter(|_| takeover::may_go_on_after(id));
+            job = me.and_then(|me| takeover::next(me, &unsettled));
             session::clear();
         }
         slot.release_session();
-        job = takeover::next(start, &unsettled, true);
+        job = takeover::hand_over(me, &unsettled);
         if job.is_none() {
             return;
         }

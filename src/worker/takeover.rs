@@ -56,18 +56,30 @@ fn start_of(job: Job) -> Option<Waiting> {
     }
 }
 
-/// What a worker without a job is to do next. The longest waiting job comes first; one of another
-/// role needs another process, and if there is none, this one goes on with its own role's jobs.
-/// Called without a slot (`register`), so that the new worker finds it free.
-pub fn next(me: Start, except: &[i64], register: bool) -> Option<i64> {
+/// Whether this process may run another job after this one: not if an open transaction is changing
+/// it, which may interrupt the process it knows when it commits.
+pub fn may_go_on_after(id: i64) -> bool {
+    txn::run(Durability::Deferred, || job::is_free(id)) == Ok(true)
+}
+
+/// What a worker that holds its slot is to do next: the job that has waited longest, if it can run
+/// it itself.
+pub fn next(me: Start, except: &[i64]) -> Option<i64> {
+    let (id, start) = *waiting(except).first()?;
+    (start == me).then_some(id)
+}
+
+/// The same once it has given its slot back: a job that it can't run gets another process, which
+/// finds the slot free. If there is no process, this one goes on with what it can run.
+pub fn hand_over(me: Option<Start>, except: &[i64]) -> Option<i64> {
     let waiting = waiting(except);
     let (oldest, start) = *waiting.first()?;
-    if start != me && (!register || registered(oldest, start)) {
+    if Some(start) != me && registered(oldest, start) {
         return None;
     }
     waiting
         .iter()
-        .find(|(_, start)| *start == me)
+        .find(|(_, start)| Some(*start) == me)
         .map(|(id, _)| *id)
 }
 

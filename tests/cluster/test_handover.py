@@ -96,8 +96,9 @@ def test_start_and_its_opposite_in_one_transaction(db: Database, call: str, stat
     job = db.value(
         f"WITH s AS MATERIALIZED (SELECT backfill.start('t', set_clause => 'n = n + 1') AS id) {CALLS[call]}"
     )
+    # The worker may still be starting: it comes, sees that it is not wanted, and goes.
+    wait_for_state(db, job, state)
     wait_for_no_worker(db, job)
-    assert progress(db, job, "state") == state
     assert counts(db) == [(0, 500)]
     if call == "pause":
         db.sql("SELECT backfill.resume(%s)", [job])

@@ -68,7 +68,7 @@ ORDER BY 1;
 SELECT a.attrelid::regclass AS relation, a.attname, format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r'
-  AND a.attname IN ('relation', 'owner', 'login', 'actor')
+  AND a.attname IN ('relation', 'owner', 'actor')
 ORDER BY 1, 2;
 
 -- What PUBLIC may do: use the schema, read the two views, call every function. Nothing else.
