@@ -11,7 +11,6 @@ from harness import DURABLE, Cluster, Database, wait_until
 from harness.jobs import (
     counts,
     make_table,
-    progress,
     sleep_at,
     start,
     wait_for_nap_between_batches,
