@@ -114,6 +114,6 @@ COMMENT ON COLUMN backfill.events.job_id IS 'The job';
 COMMENT ON COLUMN backfill.events.name IS 'The job''s name';
 COMMENT ON COLUMN backfill.events.at IS 'When';
 COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner for what the worker did';
-COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter (by calls); worker started, worker stopped, completed, failed (by the worker)';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter (by calls); worker started, worker stopped, paused, cancelled, completed, failed (by the worker)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';
