@@ -3,14 +3,14 @@
 use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::guc;
-use crate::pg::bgworker::{self, Start};
+use crate::pg::bgworker;
 use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
-use crate::pg::{role, server, slots};
+use crate::pg::{role, slots};
 
 /// Has a worker for the job started at commit. Refuses an owner that no worker can work for.
 pub fn worker(job: &Job) -> Result<()> {
-    let login = role::login_of(job.owner)?;
+    let start = role::start_for(job.owner)?;
     if !guc::ENABLED.get() {
         notice(
             &format!("backfill {} waits: backfill.enabled is off", job.shown()),
@@ -21,11 +21,6 @@ pub fn worker(job: &Job) -> Result<()> {
         return Ok(());
     }
     announce_full_house(job)?;
-    let start = Start {
-        database: server::database(),
-        login,
-        owner: job.owner,
-    };
     at_commit(Action::Register(
         job.id,
         bgworker::job_worker(job.id, start),

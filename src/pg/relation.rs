@@ -137,17 +137,6 @@ pub fn lock_for_update(oid: Oid) {
     unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
 }
 
-/// Whether the relation exists, by the system caches.
-pub fn exists(oid: Oid) -> bool {
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, oid.into());
-        if !tuple.is_null() {
-            pg_sys::ReleaseSysCache(tuple);
-        }
-        !tuple.is_null()
-    }
-}
-
 /// Whether the relation still has this schema and name, by the system caches.
 pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
     unsafe {

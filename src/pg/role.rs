@@ -2,8 +2,9 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::bgworker::CONNECTS_WITHOUT_LOGIN;
+use super::bgworker::{CONNECTS_WITHOUT_LOGIN, Start};
 use super::elevate::as_extension;
+use super::server;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
 
@@ -34,6 +35,15 @@ pub fn login_of(owner: Oid) -> Result<Oid> {
         owner
     } else {
         Oid::INVALID
+    })
+}
+
+/// Where and as whom a worker for this owner's jobs has to start.
+pub fn start_for(owner: Oid) -> Result<Start> {
+    Ok(Start {
+        database: server::database(),
+        login: login_of(owner)?,
+        owner,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::job::{self, Job};
 use crate::guc;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, latch, report, role, server, slots};
+use crate::pg::{elevate, latch, report, role, slots};
 
 /// How often, and how long apart, a worker that ends tries to register one for another role's job
 /// when the server has no process left: its own is only freed once it is gone.
@@ -40,15 +40,8 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
 
 /// Where to start the job's worker; nowhere if its owner can't connect any more.
 fn start_of(job: Job) -> Option<Waiting> {
-    match role::login_of(job.owner) {
-        Ok(login) => Some((
-            job.id,
-            Start {
-                database: server::database(),
-                login,
-                owner: job.owner,
-            },
-        )),
+    match role::start_for(job.owner) {
+        Ok(start) => Some((job.id, start)),
         Err(error) => {
             report::log(&format!("backfill {}: {error}", job.shown()));
             None

@@ -170,11 +170,11 @@ impl Walk {
     /// Analyses the statements again if the relation's definition may have changed since, or the
     /// lower bound has come into being. The relation is locked already.
     pub fn refresh(&mut self, job: &Job) -> Result<()> {
-        let exists = relation::exists(job.relation);
+        // Also false if it is gone.
         let same_name =
             relation::is_named(job.relation, &self.target.schema, &self.target.relation);
         let after = self.checkpoint.key.is_some();
-        if exists && same_name && !relation::take_changed() && self.plans.after == after {
+        if same_name && !relation::take_changed() && self.plans.after == after {
             return Ok(());
         }
         let (target, index) = target(job, Some(&self.slice))?;
