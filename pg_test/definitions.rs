@@ -112,6 +112,29 @@ mod tests {
     }
 
     #[pg_test]
+    fn start_lays_its_options_over_those_of_the_definition() {
+        table();
+        run(
+            r#"SELECT backfill.define('public.orders', 'a = 1', options =>
+                '{"workers": 2, "vacuum": false, "settings": {"app.a": "1", "app.b": "1"}}')"#,
+        );
+        run(r#"SELECT backfill.start('public.orders', options =>
+                '{"workers": 3, "target_ms": 50, "settings": {"app.b": "2"}}')"#);
+        let wanted = r#"{"vacuum": false, "workers": 3, "settings": {"app.a": "1", "app.b": "2"}, "target_ms": 50}"#;
+        assert_eq!(job("options").as_deref(), Some(wanted));
+        run(
+            r#"SELECT backfill.alter(job_id, options => '{"workers": 1, "strategy": "waves", "waves": 8}')
+               FROM backfill.progress"#,
+        );
+        let altered = "SELECT format('%s: %s -> %s', event, old, new) FROM backfill.events
+                       WHERE event LIKE 'alter%' ORDER BY event_id";
+        assert_eq!(
+            lines(altered),
+            "alter strategy: default -> waves\nalter waves: default -> 8\nalter workers: 3 -> 1"
+        );
+    }
+
+    #[pg_test]
     fn start_makes_the_definition_run_here() {
         table();
         run("SELECT backfill.define('public.orders', 'a = 1')");

@@ -59,11 +59,7 @@ pub fn alter(
 
 /// What is altered, from what, to what.
 fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
-    let before = &job.definition.options;
-    let show = |limit: Option<i64>| limit.map_or("default".to_owned(), |n| n.to_string());
-    // Names only: the values may be secrets, and the events are shown to pg_monitor.
-    let names = |o: &Options| o.settings.keys().cloned().collect::<Vec<_>>().join(", ");
-    let all = [
+    let mut all = vec![
         (
             "batch_size",
             job.batch_size.to_string(),
@@ -74,19 +70,8 @@ fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str
             job.sleep_ms.to_string(),
             pace.sleep_ms.to_string(),
         ),
-        (
-            "scan_limit",
-            show(before.scan_limit),
-            show(after.scan_limit),
-        ),
     ];
-    let mut changed: Vec<_> = all.into_iter().filter(|(_, old, new)| old != new).collect();
-    if before.settings != after.settings {
-        changed.push((
-            "settings",
-            names(before),
-            format!("{} (values not shown)", names(after)),
-        ));
-    }
-    changed
+    all.retain(|(_, old, new)| old != new);
+    all.extend(job.definition.options.differences(after));
+    all
 }

@@ -145,17 +145,7 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
         return Ok(());
     };
     existing::refuse_overlap(job.id)?;
-    let mut merged = locked.definition.options.clone();
-    if let Some(key) = &options.key
-        && locked.definition.options.key.as_ref() != Some(key)
-    {
-        return Err(
-            Error::invalid("option \"key\" cannot be given to start a stored definition")
-                .hint("It is checked and stored by backfill.define()."),
-        );
-    }
-    merged.settings.extend(options.settings.clone());
-    merged.scan_limit = options.scan_limit.or(merged.scan_limit);
+    let merged = locked.definition.options.started_with(options)?;
     super::session::try_settings(&options.settings)?;
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
     job::set_wish(job.id, Wish::Run)?;

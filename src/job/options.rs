@@ -3,36 +3,149 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// What a job does beyond the arguments of `backfill.start`.
+/// In which order a batch takes the rows of a page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Waves where they pay.
+    #[default]
+    Auto,
+    /// Several passes over each region, a part of each page's rows in each.
+    Waves,
+    /// One pass.
+    Sequential,
+}
+
+/// What orders the walk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Walk {
+    /// Chosen by the table.
+    #[default]
+    Auto,
+    /// A unique key.
+    Key,
+    /// The blocks of the table.
+    Physical,
+}
+
+/// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
+/// the methods give what holds then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Name of the unique index whose columns order the walk. Absent: the primary key, else the
     /// first usable unique index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Settings (GUCs) of the owner that are in force in every batch.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub settings: BTreeMap<String, String>,
+    /// What orders the walk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
+    /// In which order a batch takes the rows of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// Number of waves, where there are waves. Absent: chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waves: Option<i32>,
+    /// Processes that work on the job at the same time, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<i32>,
+    /// How long a batch is to take, in milliseconds. Absent: batches of the batch size, however long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_ms: Option<i32>,
     /// Rows that one batch may scan in search of rows that match the WHERE clause. Absent: ten
     /// times the batch size, at least 10,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scan_limit: Option<i64>,
+    /// Settings (GUCs) of the owner that are in force in every batch.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Whether a VACUUM follows the last batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vacuum: Option<bool>,
+    /// Whether an ANALYZE follows the last batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analyze: Option<bool>,
 }
 
-/// Every key of [`Options`], and the JSON type it wants.
-const KEYS: &[(&str, &str)] = &[
-    ("key", "a string"),
-    ("settings", "an object of strings"),
-    ("scan_limit", "an integer"),
-];
+/// What `backfill.alter` may do to an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// It is part of what the job is.
+    Defined,
+    /// It can be changed while the job runs.
+    Always,
+}
 
-/// The keys that `backfill.alter` may change while a job runs.
-pub const ALTERABLE: &[&str] = &["settings", "scan_limit"];
+/// An option as a call gives it.
+struct Key {
+    name: &'static str,
+    /// What it must be, for people.
+    expected: &'static str,
+    /// For an integer: least, greatest, and what it is for.
+    bounds: Option<(i64, i64, &'static str)>,
+    when: When,
+}
+
+const fn key(name: &'static str, expected: &'static str, when: When) -> Key {
+    Key {
+        name,
+        expected,
+        bounds: None,
+        when,
+    }
+}
+
+const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'static str) -> Key {
+    Key {
+        name,
+        expected: "an integer",
+        bounds: Some((least, greatest, purpose)),
+        when: When::Always,
+    }
+}
+
+/// Every key of [`Options`].
+const KEYS: &[Key] = &[
+    key("key", "a string", When::Defined),
+    key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
+    key(
+        "strategy",
+        "\"auto\", \"waves\" or \"sequential\"",
+        When::Always,
+    ),
+    integer(
+        "waves",
+        2,
+        64,
+        "It is the number of passes over a region; left out, it is chosen.",
+    ),
+    integer(
+        "workers",
+        1,
+        64,
+        "It is the number of processes that work on the job at the same time.",
+    ),
+    integer(
+        "target_ms",
+        1,
+        3_600_000,
+        "It is the time that a batch is to take in milliseconds, an hour at most.",
+    ),
+    integer(
+        "scan_limit",
+        1,
+        100_000_000,
+        "It bounds the rows that one batch reads.",
+    ),
+    key("settings", "an object of strings", When::Always),
+    key("vacuum", "true or false", When::Always),
+    key("analyze", "true or false", When::Always),
+];
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
 const PINNED: &[&str] = &[
@@ -62,38 +175,23 @@ impl Options {
             return Err(Error::invalid("options must be a JSON object")
                 .hint("Write for example '{\"key\": \"orders_pkey\"}'."));
         };
-        for key in map.keys() {
-            if !KEYS.iter().any(|(known, _)| known == key) {
-                return Err(unknown_key(key));
+        for name in map.keys() {
+            if !KEYS.iter().any(|known| known.name == name) {
+                return Err(unknown_key(name));
             }
         }
-        for (key, expected) in KEYS {
-            if let Some(found) = map.get(*key) {
-                let alone =
-                    Value::Object([((*key).to_owned(), found.clone())].into_iter().collect());
-                if serde_json::from_value::<Options>(alone).is_err() || found.is_null() {
-                    return Err(Error::invalid(format!(
-                        "option \"{key}\" must be {expected}, not {found}"
-                    ))
-                    .hint(format!("Give \"{key}\" as {expected}, or leave it out.")));
-                }
+        for key in KEYS {
+            if let Some(found) = map.get(key.name) {
+                key.check(found)?;
             }
         }
         let options: Options = serde_json::from_value(value.clone())
             .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))?;
-        options.check()?;
+        options.refuse_pinned()?;
         Ok(options)
     }
 
-    fn check(&self) -> Result<()> {
-        if let Some(limit) = self.scan_limit
-            && !(1..=100_000_000).contains(&limit)
-        {
-            return Err(Error::invalid(format!(
-                "option \"scan_limit\" must be between 1 and 100000000, not {limit}"
-            ))
-            .hint("It bounds the rows that one batch reads."));
-        }
+    fn refuse_pinned(&self) -> Result<()> {
         for name in self.settings.keys() {
             if PINNED.contains(&name.to_ascii_lowercase().as_str()) {
                 return Err(Error::invalid(format!(
@@ -105,40 +203,146 @@ impl Options {
         Ok(())
     }
 
+    /// What orders the walk.
+    pub fn walk(&self) -> Walk {
+        self.walk.unwrap_or_default()
+    }
+
+    /// In which order a batch takes the rows of a page.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy.unwrap_or_default()
+    }
+
+    /// Processes that work on the job at the same time, at most.
+    pub fn workers(&self) -> i32 {
+        self.workers.unwrap_or(1)
+    }
+
     /// Rows that one batch may scan.
     pub fn scan_limit(&self, batch_size: i32) -> i64 {
         self.scan_limit
             .unwrap_or_else(|| (i64::from(batch_size) * 10).max(10_000))
     }
 
+    /// Whether a VACUUM follows the last batch.
+    pub fn vacuum(&self) -> bool {
+        self.vacuum.unwrap_or(true)
+    }
+
+    /// Whether an ANALYZE follows the last batch.
+    pub fn analyze(&self) -> bool {
+        self.analyze.unwrap_or(true)
+    }
+
     /// The options as they are stored.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+        Value::Object(self.to_map()).to_string()
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            // Strings, numbers and words always have a form in JSON.
+            _ => Map::new(),
+        }
     }
 
     /// These options with the keys of a call to `backfill.alter` put over them.
     pub fn altered(&self, change: &Value) -> Result<Options> {
         Options::parse(change)?;
-        let mut merged = serde_json::to_value(self)
-            .map_err(|e| Error::internal(format!("options cannot be written: {e}")))?;
-        if let (Some(merged), Some(change)) = (merged.as_object_mut(), change.as_object()) {
-            for (key, value) in change {
-                if !ALTERABLE.contains(&key.as_str()) {
-                    return Err(
-                        Error::invalid(format!("option \"{key}\" cannot be altered")).hint(
-                            "It is part of what the job is. Cancel the job and start another.",
-                        ),
-                    );
+        let mut merged = self.to_map();
+        for (name, value) in change.as_object().into_iter().flatten() {
+            if !is_alterable(name) {
+                return Err(
+                    Error::invalid(format!("option \"{name}\" cannot be altered"))
+                        .hint("It is part of what the job is. Cancel the job and start another."),
+                );
+            }
+            merged.insert(name.clone(), value.clone());
+        }
+        Options::parse(&Value::Object(merged))
+    }
+
+    /// These options, as a definition stored them, with those of the call that starts it laid over
+    /// them. Settings are added one by one.
+    pub fn started_with(&self, given: &Options) -> Result<Options> {
+        let mut merged = self.to_map();
+        for (name, value) in given.to_map() {
+            if !is_alterable(&name) && merged.get(&name) != Some(&value) {
+                return Err(Error::invalid(format!(
+                    "option \"{name}\" cannot be given to start a stored definition"
+                ))
+                .hint("It is checked and stored by backfill.define()."));
+            }
+            match (merged.get_mut(&name), value) {
+                (Some(Value::Object(stored)), Value::Object(more)) => stored.extend(more),
+                (_, value) => {
+                    merged.insert(name, value);
                 }
-                merged.insert(key.clone(), value.clone());
             }
         }
-        Options::parse(&merged)
+        Options::parse(&Value::Object(merged))
+    }
+
+    /// What differs in `after`: the option, what it was, and what it is.
+    pub fn differences(&self, after: &Options) -> Vec<(&'static str, String, String)> {
+        let (old, new) = (self.to_map(), after.to_map());
+        KEYS.iter()
+            .map(|key| key.name)
+            .filter(|name| old.get(*name) != new.get(*name))
+            .map(|name| {
+                let (old, mut new) = (shown(old.get(name)), shown(new.get(name)));
+                if name == "settings" {
+                    // The names may be the same as before.
+                    new.push_str(" (values not shown)");
+                }
+                (name, old, new)
+            })
+            .collect()
+    }
+}
+
+impl Key {
+    fn check(&self, found: &Value) -> Result<()> {
+        let Key { name, expected, .. } = self;
+        if let (Some((least, greatest, purpose)), Some(number)) = (self.bounds, found.as_i64())
+            && !(least..=greatest).contains(&number)
+        {
+            return Err(Error::invalid(format!(
+                "option \"{name}\" must be between {least} and {greatest}, not {number}"
+            ))
+            .hint(purpose));
+        }
+        let alone = [((*name).to_owned(), found.clone())].into_iter().collect();
+        if found.is_null() || serde_json::from_value::<Options>(Value::Object(alone)).is_err() {
+            return Err(Error::invalid(format!(
+                "option \"{name}\" must be {expected}, not {found}"
+            ))
+            .hint(format!("Give \"{name}\" as {expected}, or leave it out.")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `backfill.alter` may change the option while a job runs.
+fn is_alterable(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.name == name && key.when == When::Always)
+}
+
+/// An option's value for the events. Of settings the names only: the values may be secrets, and the
+/// events are shown to pg_monitor.
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "default".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(map)) => map.keys().cloned().collect::<Vec<_>>().join(", "),
+        Some(value) => value.to_string(),
     }
 }
 
 fn unknown_key(key: &str) -> Error {
-    let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     let nearest = names.iter().min_by_key(|name| distance(name, key));
     let hint = match nearest {
         Some(name) if distance(name, key) <= name.len().max(4) / 2 => {
@@ -169,79 +373,5 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn message(value: Value) -> (String, String) {
-        let error = Options::parse(&value).unwrap_err();
-        (
-            error.message.clone(),
-            error.hint.clone().unwrap_or_default(),
-        )
-    }
-
-    #[test]
-    fn reads_what_it_knows() {
-        let value = json!({"key": "i", "settings": {"app.user": "x"}, "scan_limit": 5});
-        let options = Options::parse(&value).unwrap();
-        assert_eq!(options.key.as_deref(), Some("i"));
-        assert_eq!(options.settings["app.user"], "x");
-        assert_eq!(options.scan_limit(1000), 5);
-        assert_eq!(
-            serde_json::from_str::<Value>(&options.to_json()).unwrap(),
-            value
-        );
-    }
-
-    #[test]
-    fn names_the_unknown_key_and_the_nearest() {
-        let (text, hint) = message(json!({"scan_limits": 5}));
-        assert_eq!(text, "unknown option \"scan_limits\"");
-        assert!(hint.starts_with("Did you mean \"scan_limit\"?"), "{hint}");
-        let (_, hint) = message(json!({"zzzzzzzzzzzzzzz": 5}));
-        assert!(hint.starts_with("Known options:"), "{hint}");
-    }
-
-    #[test]
-    fn says_what_type_was_expected() {
-        let (text, _) = message(json!({"scan_limit": "many"}));
-        assert_eq!(
-            text,
-            "option \"scan_limit\" must be an integer, not \"many\""
-        );
-        let (text, _) = message(json!({"settings": {"a": 1}}));
-        assert_eq!(
-            text,
-            "option \"settings\" must be an object of strings, not {\"a\":1}"
-        );
-        let (text, _) = message(json!({"key": null}));
-        assert_eq!(text, "option \"key\" must be a string, not null");
-        let (text, _) = message(json!([1]));
-        assert_eq!(text, "options must be a JSON object");
-    }
-
-    #[test]
-    fn refuses_what_the_worker_pins() {
-        let (text, _) = message(json!({"settings": {"Row_Security": "on"}}));
-        assert!(text.contains("\"Row_Security\" is pinned"), "{text}");
-    }
-
-    #[test]
-    fn alters_the_pace_and_not_the_key() {
-        let options = Options::parse(&json!({"key": "i", "scan_limit": 5})).unwrap();
-        let altered = options.altered(&json!({"scan_limit": 7})).unwrap();
-        assert_eq!(
-            (altered.key.as_deref(), altered.scan_limit),
-            (Some("i"), Some(7))
-        );
-        assert!(options.altered(&json!({"key": "j"})).is_err());
-    }
-
-    #[test]
-    fn the_default_scan_limit_follows_the_batch_size() {
-        let options = Options::default();
-        assert_eq!(options.scan_limit(10), 10_000);
-        assert_eq!(options.scan_limit(5000), 50_000);
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

@@ -36,6 +36,12 @@ SELECT backfill.start('t', set_clause => 'a = 1', options => '{"scan_limit": 5.5
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"scan_limit": 0}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"scan_limit": -5}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"scan_limit": 99999999999999999999}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"strategy": "wave"}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"walk": "ctid"}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"waves": 1}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"workers": 65}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"target_ms": 99999999999}'); :after
+SELECT backfill.start('t', set_clause => 'a = 1', options => '{"vacuum": "off"}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": []}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_mem": 64}}'); :after
 SELECT backfill.start('t', set_clause => 'a = 1', options => '{"settings": {"work_mem": "much"}}'); :after
@@ -78,6 +84,16 @@ BEGIN;
 CREATE TABLE other (id bigint PRIMARY KEY, a int);
 SELECT backfill.define('other', 'a = 1', name => 'rates') > 0;
 SELECT backfill.start('t', name => 'rates');
+ROLLBACK;
+-- Options to start a stored definition
+BEGIN;
+SELECT backfill.define('t', 'a = 1', name => 'rates', options => '{"key": "t_pkey"}');
+SAVEPOINT s;
+SELECT backfill.start('t', name => 'rates', options => '{"key": "other"}');
+ROLLBACK TO s;
+SELECT backfill.start('t', name => 'rates', options => '{"walk": "physical"}');
+ROLLBACK TO s;
+SELECT backfill.start('t', name => 'rates', options => '{"key": "t_pkey", "workers": 2}');
 ROLLBACK;
 -- The same name for something else
 BEGIN;

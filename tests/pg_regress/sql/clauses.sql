@@ -44,7 +44,7 @@ SELECT backfill.define('t', E'\n a = 1,\n b = ''2''\n', E'\n a > 0\n') > 0;
 SELECT backfill.define('t', 'a = 1', 'a > 0 OR b IS NULL AND EXISTS (SELECT FROM lookup WHERE v = a LIMIT 1)') > 0;
 SELECT backfill.define('t', 'a = 1', 'NULL') > 0;
 SELECT backfill.define('t', 'a = extract(year FROM now())', 'b IS DISTINCT FROM ''x''') > 0;
-SELECT set_clause, where_clause FROM backfill.progress WHERE set_clause LIKE '%,%b =%';
+SELECT set_clause, where_clause FROM backfill.progress WHERE set_clause LIKE '%,%b =%' ORDER BY job_id;
 ROLLBACK;
 :after
 

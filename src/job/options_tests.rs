@@ -1,0 +1,246 @@
+//! Tests of the options.
+
+use super::*;
+use serde_json::json;
+
+fn message(value: Value) -> (String, String) {
+    let error = Options::parse(&value).unwrap_err();
+    (
+        error.message.clone(),
+        error.hint.clone().unwrap_or_default(),
+    )
+}
+
+#[test]
+fn reads_what_it_knows() {
+    let value = json!({"key": "i", "settings": {"app.user": "x"}, "scan_limit": 5});
+    let options = Options::parse(&value).unwrap();
+    assert_eq!(options.key.as_deref(), Some("i"));
+    assert_eq!(options.settings["app.user"], "x");
+    assert_eq!(options.scan_limit(1000), 5);
+    assert_eq!(
+        serde_json::from_str::<Value>(&options.to_json()).unwrap(),
+        value
+    );
+}
+
+#[test]
+fn names_the_unknown_key_and_the_nearest() {
+    let (text, hint) = message(json!({"scan_limits": 5}));
+    assert_eq!(text, "unknown option \"scan_limits\"");
+    assert!(hint.starts_with("Did you mean \"scan_limit\"?"), "{hint}");
+    let (_, hint) = message(json!({"zzzzzzzzzzzzzzz": 5}));
+    assert!(hint.starts_with("Known options:"), "{hint}");
+}
+
+#[test]
+fn says_what_type_was_expected() {
+    let (text, _) = message(json!({"scan_limit": "many"}));
+    assert_eq!(
+        text,
+        "option \"scan_limit\" must be an integer, not \"many\""
+    );
+    let (text, _) = message(json!({"settings": {"a": 1}}));
+    assert_eq!(
+        text,
+        "option \"settings\" must be an object of strings, not {\"a\":1}"
+    );
+    let (text, _) = message(json!({"key": null}));
+    assert_eq!(text, "option \"key\" must be a string, not null");
+    let (text, _) = message(json!([1]));
+    assert_eq!(text, "options must be a JSON object");
+}
+
+#[test]
+fn refuses_what_the_worker_pins() {
+    let (text, _) = message(json!({"settings": {"Row_Security": "on"}}));
+    assert!(text.contains("\"Row_Security\" is pinned"), "{text}");
+}
+
+#[test]
+fn alters_the_pace_and_not_the_key() {
+    let options = Options::parse(&json!({"key": "i", "scan_limit": 5})).unwrap();
+    let altered = options.altered(&json!({"scan_limit": 7})).unwrap();
+    assert_eq!(
+        (altered.key.as_deref(), altered.scan_limit),
+        (Some("i"), Some(7))
+    );
+    assert!(options.altered(&json!({"key": "j"})).is_err());
+}
+
+#[test]
+fn the_default_scan_limit_follows_the_batch_size() {
+    let options = Options::default();
+    assert_eq!(options.scan_limit(10), 10_000);
+    assert_eq!(options.scan_limit(5000), 50_000);
+}
+
+#[test]
+fn reads_every_key_and_has_a_default_for_each() {
+    let value = json!({
+        "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
+        "scan_limit": 5, "settings": {"a.b": "c"}, "vacuum": false, "analyze": false
+    });
+    let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    let mut given: Vec<&String> = value.as_object().unwrap().keys().collect();
+    given.sort();
+    let mut sorted = all.clone();
+    sorted.sort_unstable();
+    assert_eq!(given, sorted);
+    let options = Options::parse(&value).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&options.to_json()).unwrap(),
+        value
+    );
+    assert_eq!(options.walk(), Walk::Physical);
+    assert_eq!(options.strategy(), Strategy::Waves);
+    assert_eq!((options.waves, options.workers()), (Some(16), 4));
+    assert_eq!(options.target_ms, Some(250));
+    assert!(!options.vacuum() && !options.analyze());
+    let none = Options::parse(&json!({})).unwrap();
+    assert_eq!(none, Options::default());
+    assert_eq!((none.walk(), none.strategy()), (Walk::Auto, Strategy::Auto));
+    assert_eq!(
+        (none.waves, none.workers(), none.target_ms),
+        (None, 1, None)
+    );
+    assert!(none.vacuum() && none.analyze());
+    assert_eq!(none.to_json(), "{}");
+}
+
+#[test]
+fn names_the_words_that_are_allowed() {
+    for (option, words) in [
+        ("walk", ["auto", "key", "physical"]),
+        ("strategy", ["auto", "waves", "sequential"]),
+    ] {
+        for word in words {
+            Options::parse(&json!({option: word})).unwrap();
+        }
+        let [a, b, c] = words;
+        let allowed = format!("\"{a}\", \"{b}\" or \"{c}\"");
+        let (text, hint) = message(json!({option: "Auto"}));
+        assert_eq!(
+            text,
+            format!("option \"{option}\" must be {allowed}, not \"Auto\"")
+        );
+        assert_eq!(
+            hint,
+            format!("Give \"{option}\" as {allowed}, or leave it out.")
+        );
+    }
+}
+
+#[test]
+fn integers_have_bounds() {
+    for (option, least, greatest) in [
+        ("waves", 2, 64),
+        ("workers", 1, 64),
+        ("target_ms", 1, 3_600_000),
+        ("scan_limit", 1, 100_000_000),
+    ] {
+        for number in [least, greatest] {
+            Options::parse(&json!({option: number})).unwrap();
+        }
+        for number in [least - 1, greatest + 1, i64::MIN, i64::MAX] {
+            let (text, hint) = message(json!({option: number}));
+            let wanted =
+                format!("option \"{option}\" must be between {least} and {greatest}, not {number}");
+            assert_eq!(text, wanted);
+            assert!(hint.starts_with("It "), "{hint}");
+        }
+        for value in [
+            json!(1.5),
+            json!("5"),
+            json!(true),
+            json!(null),
+            json!(u64::MAX),
+        ] {
+            let (text, _) = message(json!({option: value}));
+            assert_eq!(
+                text,
+                format!("option \"{option}\" must be an integer, not {value}")
+            );
+        }
+    }
+}
+
+#[test]
+fn flags_are_flags() {
+    let (text, _) = message(json!({"vacuum": "yes"}));
+    assert_eq!(text, "option \"vacuum\" must be true or false, not \"yes\"");
+    let (text, _) = message(json!({"analyze": 1}));
+    assert_eq!(text, "option \"analyze\" must be true or false, not 1");
+}
+
+#[test]
+fn all_but_key_and_walk_can_be_altered() {
+    let fixed: Vec<&str> = KEYS
+        .iter()
+        .map(|key| key.name)
+        .filter(|name| !is_alterable(name))
+        .collect();
+    assert_eq!(fixed, ["key", "walk"]);
+    let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
+    let altered = options
+        .altered(&json!({"workers": 3, "strategy": "sequential"}))
+        .unwrap();
+    assert_eq!(
+        altered.to_json(),
+        r#"{"strategy":"sequential","walk":"key","workers":3}"#
+    );
+    let error = options.altered(&json!({"walk": "key"})).unwrap_err();
+    assert_eq!(error.message, "option \"walk\" cannot be altered");
+}
+
+#[test]
+fn what_start_is_given_is_laid_over_what_is_stored() {
+    let stored =
+        json!({"key": "i", "workers": 2, "vacuum": false, "settings": {"a.a": "1", "a.b": "1"}});
+    let stored = Options::parse(&stored).unwrap();
+    let start = |value: Value| stored.started_with(&Options::parse(&value).unwrap());
+    assert_eq!(start(json!({})).unwrap(), stored);
+    let given =
+        json!({"key": "i", "workers": 3, "target_ms": 9, "settings": {"a.b": "2", "a.c": "2"}});
+    let wanted = json!({
+        "key": "i", "workers": 3, "target_ms": 9, "vacuum": false,
+        "settings": {"a.a": "1", "a.b": "2", "a.c": "2"}
+    });
+    assert_eq!(start(given).unwrap(), Options::parse(&wanted).unwrap());
+    for (name, value) in [
+        ("key", json!({"key": "j"})),
+        ("walk", json!({"walk": "auto"})),
+    ] {
+        let error = start(value).unwrap_err();
+        let wanted = format!("option \"{name}\" cannot be given to start a stored definition");
+        assert_eq!(error.message, wanted);
+    }
+    assert!(Options::default().started_with(&stored).is_err());
+}
+
+#[test]
+fn differences_name_what_changed_and_hide_the_values_of_settings() {
+    let options = |value| Options::parse(&value).unwrap();
+    let before = options(
+        json!({"strategy": "auto", "waves": 8, "vacuum": false, "settings": {"a.a": "secret"}}),
+    );
+    let after = options(json!({
+        "strategy": "waves", "waves": 8, "vacuum": true, "target_ms": 5,
+        "settings": {"a.a": "other secret", "a.b": "x"}
+    }));
+    let found = before.differences(&after);
+    let found: Vec<(&str, &str, &str)> = found
+        .iter()
+        .map(|(name, old, new)| (*name, old.as_str(), new.as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("strategy", "auto", "waves"),
+            ("target_ms", "default", "5"),
+            ("settings", "a.a", "a.a, a.b (values not shown)"),
+            ("vacuum", "false", "true"),
+        ]
+    );
+    assert_eq!(after.differences(&after), []);
+}
