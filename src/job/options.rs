@@ -57,8 +57,8 @@ pub struct Options {
     /// How long a batch is to take, in milliseconds. Absent: batches of the batch size, however long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ms: Option<i32>,
-    /// Rows that one batch may scan in search of rows that match the WHERE clause. Absent: ten
-    /// times the batch size, at least 10,000.
+    /// Rows that one statement may read in search of rows that match the WHERE clause. Absent:
+    /// what takes about `target_ms`, or a quarter of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan_limit: Option<i64>,
     /// Settings (GUCs) of the owner that are in force in every batch.
@@ -216,12 +216,6 @@ impl Options {
     /// Processes that work on the job at the same time, at most.
     pub fn workers(&self) -> i32 {
         self.workers.unwrap_or(1)
-    }
-
-    /// Rows that one batch may scan.
-    pub fn scan_limit(&self, batch_size: i32) -> i64 {
-        self.scan_limit
-            .unwrap_or_else(|| (i64::from(batch_size) * 10).max(10_000))
     }
 
     /// Whether a VACUUM follows the last batch.

@@ -17,7 +17,7 @@ fn reads_what_it_knows() {
     let options = Options::parse(&value).unwrap();
     assert_eq!(options.key.as_deref(), Some("i"));
     assert_eq!(options.settings["app.user"], "x");
-    assert_eq!(options.scan_limit(1000), 5);
+    assert_eq!(options.scan_limit, Some(5));
     assert_eq!(
         serde_json::from_str::<Value>(&options.to_json()).unwrap(),
         value
@@ -66,13 +66,6 @@ fn alters_the_pace_and_not_the_key() {
         (Some("i"), Some(7))
     );
     assert!(options.altered(&json!({"key": "j"})).is_err());
-}
-
-#[test]
-fn the_default_scan_limit_follows_the_batch_size() {
-    let options = Options::default();
-    assert_eq!(options.scan_limit(10), 10_000);
-    assert_eq!(options.scan_limit(5000), 50_000);
 }
 
 #[test]

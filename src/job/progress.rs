@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(60);
 /// Two samples closer than this are one.
 const SPACING: Duration = Duration::from_millis(500);
-/// What a walk that has not ended shows at most.
+/// What a slice that has not ended shows at most.
 const ALMOST: f32 = 99.9;
 
 /// Rows done and an estimate of all rows, kept so that a reader is never misled: the percentage
@@ -18,7 +18,11 @@ pub struct Progress {
     pub rows_done: i64,
     /// Rows changed.
     pub rows_updated: i64,
-    /// Estimate of the rows that the walk will pass; `None`: no estimate yet.
+    /// Rows changed by heap-only tuples: without a new entry in any index.
+    pub rows_hot: i64,
+    /// In physical order: rows that were found to match.
+    pub rows_found: i64,
+    /// Estimate of the rows that the slice will pass; `None`: no estimate yet.
     pub rows_total: Option<i64>,
     /// Highest percentage shown so far.
     pub percent: Option<f32>,
@@ -32,6 +36,8 @@ impl Progress {
         Progress {
             rows_done: 0,
             rows_updated: 0,
+            rows_hot: 0,
+            rows_found: 0,
             rows_total: estimate.filter(|rows| *rows > 0),
             percent: None,
             past_estimate: false,
@@ -51,6 +57,18 @@ impl Progress {
         let share = (self.rows_done as f64 * 100.0 / total as f64) as f32;
         let shown = share.min(ALMOST).max(self.percent.unwrap_or(0.0));
         self.percent = Some(shown);
+    }
+
+    /// Rows still to be passed, by the estimate.
+    pub fn left(&self) -> Option<i64> {
+        Some((self.rows_total? - self.rows_done).max(0))
+    }
+
+    /// All of it is passed.
+    pub fn finish(&mut self) {
+        self.rows_total = Some(self.rows_done);
+        self.percent = Some(100.0);
+        self.past_estimate = false;
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Column {
     pub nulls_first: bool,
     /// Whether the operator class belongs to the default operator family of its type.
     pub default_opclass: bool,
-    /// The schema that the operators `>` and `<=` of the operator family are in.
+    /// The schema that the operators `>`, `=` and `<=` of the operator family are in.
     pub operator_schema: Option<String>,
     /// The index' collation, as (schema, name), where it is not the column's own.
     pub collation: Option<(String, String)>,

@@ -1,5 +1,9 @@
-//! How a job walks its table: clauses, keys and the SQL of a batch. Nothing here needs a server.
+//! How a job walks its table: clauses, keys, waves and the SQL of a batch. Nothing here needs a server.
 
 pub mod clause;
+pub mod cut;
 pub mod key;
+mod places;
+pub mod position;
 pub mod sql;
+pub mod waves;

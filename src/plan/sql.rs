@@ -12,6 +12,16 @@ pub enum Param {
     UpTo,
     /// A number of rows.
     Rows,
+    /// A list of keys: an array for each key column.
+    Keys,
+    /// A tid[]: a list of rows by their place.
+    Tids,
+    /// The place (tid) at which a range of pages begins.
+    From,
+    /// The place (tid) before which it ends.
+    Until,
+    /// A percentage (real).
+    Percent,
 }
 
 /// A statement and what is bound to it.
@@ -19,7 +29,7 @@ pub enum Param {
 pub struct Statement {
     /// The text, with `$1` … in the order of `params`.
     pub text: String,
-    /// The parameters; `After` and `UpTo` stand for one each per key column.
+    /// The parameters; `After`, `UpTo` and `Keys` stand for one each per key column.
     pub params: Vec<Param>,
 }
 
@@ -30,6 +40,8 @@ pub struct Target {
     pub schema: String,
     /// Name of the relation.
     pub relation: String,
+    /// What the clauses may call it: a partition goes by the name of the partitioned table.
+    pub alias: Option<String>,
     /// The key's columns, in index order.
     pub key: Vec<Column>,
     /// The SET list.
@@ -37,6 +49,10 @@ pub struct Target {
     /// The WHERE clause, if any.
     pub where_clause: Option<String>,
 }
+
+/// What a list of keys is called in a statement that joins it, and in one on a table of that name.
+const KEYS: &str = "backfill keys";
+const KEYS_AGAIN: &str = "backfill list of keys";
 
 /// Quotes an identifier, always.
 pub fn ident(name: &str) -> String {
@@ -49,19 +65,31 @@ pub fn qualified(schema: &str, name: &str) -> String {
 }
 
 /// Collects numbered parameters while a statement is written.
-struct Writer<'a> {
-    target: &'a Target,
+pub(super) struct Writer<'a> {
+    pub(super) target: &'a Target,
     params: Vec<Param>,
     bound: usize,
 }
 
 impl Target {
-    /// The relation's qualified name.
+    /// What columns are qualified with.
     pub fn name(&self) -> String {
-        qualified(&self.schema, &self.relation)
+        match &self.alias {
+            Some(alias) => ident(alias),
+            None => qualified(&self.schema, &self.relation),
+        }
     }
 
-    fn writer(&self) -> Writer<'_> {
+    /// The relation as the item of a FROM list.
+    pub(super) fn item(&self) -> String {
+        let name = qualified(&self.schema, &self.relation);
+        match &self.alias {
+            Some(alias) => format!("{name} AS {}", ident(alias)),
+            None => name,
+        }
+    }
+
+    pub(super) fn writer(&self) -> Writer<'_> {
         Writer {
             target: self,
             params: Vec::new(),
@@ -75,33 +103,22 @@ impl Target {
         let text = format!(
             "SELECT {} FROM ONLY {} ORDER BY {} LIMIT {}",
             w.columns(),
-            self.name(),
+            self.item(),
             w.order(true),
             w.rows()
         );
         w.statement(text)
     }
 
-    /// The key at which a batch ends.
-    ///
-    /// Without a WHERE clause it is the key of the n-th row after the cursor: parameters are the
-    /// cursor (if `after`), the walk's last key, n - 1, and 1. With one it is the row that holds
-    /// the n-th match or that is the m-th row scanned, whichever comes first, together with the
-    /// rows scanned and the matches up to there: parameters are the cursor, the last key, m, n, m.
-    /// No row: fewer are left.
+    /// The key at which a batch without a WHERE clause ends: that of the n-th row after the cursor.
+    /// Parameters are the cursor (if `after`), the walk's last key, n - 1, and 1. No row: fewer
+    /// are left.
     pub fn bound(&self, after: bool) -> Statement {
-        match &self.where_clause {
-            None => self.bound_by_rows(after),
-            Some(clause) => self.bound_by_matches(after, clause),
-        }
-    }
-
-    fn bound_by_rows(&self, after: bool) -> Statement {
         let mut w = self.writer();
         let text = format!(
             "SELECT {} FROM ONLY {} WHERE {} ORDER BY {} OFFSET {} LIMIT {}",
             w.columns(),
-            self.name(),
+            self.item(),
             w.range(after),
             w.order(false),
             w.rows(),
@@ -110,30 +127,49 @@ impl Target {
         w.statement(text)
     }
 
-    fn bound_by_matches(&self, after: bool, clause: &str) -> Statement {
-        let mut w = self.writer();
-        let keys: Vec<String> = (1..=self.key.len()).map(|i| format!("k{i}")).collect();
-        let keys = keys.join(", ");
-        let scanned: Vec<String> = w
-            .key()
-            .iter()
-            .enumerate()
-            .map(|(i, c)| format!("{c} AS k{}", i + 1))
-            .collect();
+    /// The keys of the next rows, and with a WHERE clause whether each matches it: parameters are
+    /// the cursor (if `after`), the last key, and how many rows.
+    pub fn read(&self, after: bool) -> Statement {
+        let w = self.writer();
+        let columns = w.columns();
+        self.next_rows(w, &columns, after)
+    }
+
+    /// The same with each row's place instead of its key.
+    pub fn places(&self, after: bool) -> Statement {
+        let place = format!("{}.ctid", self.name());
+        self.next_rows(self.writer(), &place, after)
+    }
+
+    fn next_rows(&self, mut w: Writer<'_>, columns: &str, after: bool) -> Statement {
         let text = format!(
-            "SELECT {keys}, scanned, matched FROM (\
-             SELECT {keys}, pg_catalog.row_number() OVER walk AS scanned, \
-             pg_catalog.count(*) FILTER (WHERE hit) OVER walk AS matched FROM (\
-             SELECT {}, (\n{clause}\n) AS hit FROM ONLY {} WHERE {} ORDER BY {} LIMIT {}\
-             ) AS s WINDOW walk AS (ROWS UNBOUNDED PRECEDING)) AS c \
-             WHERE matched OPERATOR(pg_catalog.>=) {} OR scanned OPERATOR(pg_catalog.>=) {} LIMIT 1",
-            scanned.join(", "),
-            self.name(),
+            "SELECT {columns}{} FROM ONLY {} WHERE {} ORDER BY {} LIMIT {}",
+            self.hit(),
+            self.item(),
             w.range(after),
             w.order(false),
-            w.rows(),
-            w.rows(),
             w.rows()
+        );
+        w.statement(text)
+    }
+
+    fn hit(&self) -> String {
+        self.where_clause
+            .as_ref()
+            .map_or(String::new(), |clause| format!(", (\n{clause}\n)"))
+    }
+
+    /// Keys of rows from all over the table, in order: parameters are the walk's last key and the
+    /// percentage of pages to look at.
+    pub fn sample(&self) -> Statement {
+        let mut w = self.writer();
+        let range = w.range(false);
+        let percent = w.one(Param::Percent);
+        let text = format!(
+            "SELECT {} FROM ONLY {} TABLESAMPLE SYSTEM ({percent}) WHERE {range} ORDER BY {}",
+            w.columns(),
+            self.item(),
+            w.order(false),
         );
         w.statement(text)
     }
@@ -144,7 +180,7 @@ impl Target {
         let mut w = self.writer();
         let text = format!(
             "SELECT pg_catalog.count(*) FROM (SELECT FROM ONLY {} WHERE {} LIMIT {}) AS s",
-            self.name(),
+            self.item(),
             w.range(after),
             w.rows()
         );
@@ -157,35 +193,66 @@ impl Target {
         let range = w.range(after);
         let text = format!(
             "UPDATE ONLY {} SET {}\nWHERE {range}{}",
-            self.name(),
+            self.item(),
             self.set_clause,
             self.and_where()
         );
         w.statement(text)
     }
 
-    fn and_where(&self) -> String {
+    /// The batch for a list of keys, which is its parameter. A list of single values is a condition
+    /// of the index; keys of several columns are joined to it.
+    pub fn update_list(&self) -> Statement {
+        let mut w = self.writer();
+        let keys = w.key();
+        let arrays = w.many(Param::Keys);
+        let known_as = self.alias.as_ref().unwrap_or(&self.relation);
+        let joined = ident(if known_as == KEYS { KEYS_AGAIN } else { KEYS });
+        let text = match keys.as_slice() {
+            [key] => format!(
+                "UPDATE ONLY {} SET {}\nWHERE {key} {} ANY ({}){}",
+                self.item(),
+                self.set_clause,
+                w.operator("="),
+                arrays[0],
+                self.and_where()
+            ),
+            _ => {
+                let lists: Vec<String> = arrays
+                    .iter()
+                    .map(|array| format!("pg_catalog.unnest({array})"))
+                    .collect();
+                let names: Vec<String> = (1..=keys.len())
+                    .map(|n| format!("\"backfill key {n}\""))
+                    .collect();
+                let equal: Vec<String> = keys
+                    .iter()
+                    .zip(&names)
+                    .map(|(key, name)| format!("{key} {} {joined}.{name}", w.operator("=")))
+                    .collect();
+                format!(
+                    "UPDATE ONLY {} SET {}\nFROM ROWS FROM ({}) AS {joined} ({}) WHERE {}{}",
+                    self.item(),
+                    self.set_clause,
+                    lists.join(", "),
+                    names.join(", "),
+                    equal.join(" AND "),
+                    self.and_where()
+                )
+            }
+        };
+        w.statement(text)
+    }
+
+    pub(super) fn and_where(&self) -> String {
         self.where_clause
             .as_ref()
             .map_or(String::new(), |clause| format!(" AND (\n{clause}\n)"))
     }
-
-    /// The same UPDATE without bounds, for the checks at `define`.
-    pub fn unbounded_update(&self) -> String {
-        let clause = self
-            .where_clause
-            .as_ref()
-            .map_or(String::new(), |c| format!("\nWHERE (\n{c}\n)"));
-        format!(
-            "UPDATE ONLY {} SET {}{clause}",
-            self.name(),
-            self.set_clause
-        )
-    }
 }
 
 impl Writer<'_> {
-    fn statement(self, text: String) -> Statement {
+    pub(super) fn statement(self, text: String) -> Statement {
         Statement {
             text,
             params: self.params,
@@ -231,10 +298,29 @@ impl Writer<'_> {
         items.join(", ")
     }
 
-    fn rows(&mut self) -> String {
-        self.params.push(Param::Rows);
+    pub(super) fn rows(&mut self) -> String {
+        self.one(Param::Rows)
+    }
+
+    /// A parameter that is one value.
+    pub(super) fn one(&mut self, param: Param) -> String {
+        self.params.push(param);
         self.bound += 1;
         format!("${}", self.bound)
+    }
+
+    /// A parameter that is one value per key column.
+    fn many(&mut self, param: Param) -> Vec<String> {
+        self.params.push(param);
+        let first = self.bound + 1;
+        self.bound += self.target.key.len();
+        (first..=self.bound).map(|n| format!("${n}")).collect()
+    }
+
+    /// An operator of the key's, which is in one schema for all its columns.
+    fn operator(&self, name: &str) -> String {
+        let schema = self.target.key[0].operator_schema.as_deref();
+        format!("OPERATOR({}.{name})", ident(schema.unwrap_or("pg_catalog")))
     }
 
     fn range(&mut self, after: bool) -> String {
@@ -248,15 +334,8 @@ impl Writer<'_> {
 
     /// A row comparison: one index condition, however many columns.
     fn compare(&mut self, operator: &str, param: Param) -> String {
-        self.params.push(param);
-        let first = self.bound + 1;
-        self.bound += self.target.key.len();
-        let values: Vec<String> = (first..=self.bound).map(|n| format!("${n}")).collect();
-        let schema = self.target.key[0]
-            .operator_schema
-            .as_deref()
-            .unwrap_or("pg_catalog");
-        let operator = format!("OPERATOR({}.{operator})", ident(schema));
+        let values = self.many(param);
+        let operator = self.operator(operator);
         match self.target.key.len() {
             1 => format!("{} {operator} {}", self.columns(), values[0]),
             _ => format!(
@@ -269,105 +348,5 @@ impl Writer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::key::test_column;
-    use super::*;
-
-    fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
-        Target {
-            schema: "s".into(),
-            relation: "Odd \"t\"".into(),
-            key: columns.iter().map(|c| test_column(c)).collect(),
-            set_clause: "n = n + 1".into(),
-            where_clause: where_clause.map(Into::into),
-        }
-    }
-
-    #[test]
-    fn one_column_no_predicate() {
-        let t = target(&["id"], None);
-        let name = r#""s"."Odd ""t""""#;
-        assert_eq!(
-            t.last_key().text,
-            format!(
-                r#"SELECT {name}."id" FROM ONLY {name} ORDER BY {name}."id" DESC NULLS FIRST LIMIT $1"#
-            )
-        );
-        let bound = t.bound(true);
-        assert_eq!(
-            bound.text,
-            format!(
-                r#"SELECT {name}."id" FROM ONLY {name} WHERE {name}."id" OPERATOR("pg_catalog".>) $1 AND {name}."id" OPERATOR("pg_catalog".<=) $2 ORDER BY {name}."id" ASC NULLS LAST OFFSET $3 LIMIT $4"#
-            )
-        );
-        assert_eq!(
-            bound.params,
-            [Param::After, Param::UpTo, Param::Rows, Param::Rows]
-        );
-        assert_eq!(
-            t.update(false).text,
-            format!(
-                "UPDATE ONLY {name} SET n = n + 1\nWHERE {name}.\"id\" OPERATOR(\"pg_catalog\".<=) $1"
-            )
-        );
-    }
-
-    #[test]
-    fn two_columns_with_a_predicate() {
-        let t = target(&["a", "b"], Some("n IS NULL -- hm"));
-        let update = t.update(true);
-        let name = t.name();
-        assert_eq!(
-            update.text,
-            format!(
-                "UPDATE ONLY {name} SET n = n + 1\nWHERE ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".>) ROW($1, $2) AND ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".<=) ROW($3, $4) AND (\nn IS NULL -- hm\n)"
-            )
-        );
-        let bound = t.bound(true);
-        assert_eq!(
-            bound.params,
-            [
-                Param::After,
-                Param::UpTo,
-                Param::Rows,
-                Param::Rows,
-                Param::Rows
-            ]
-        );
-        assert!(
-            bound.text.contains("(\nn IS NULL -- hm\n) AS hit"),
-            "{}",
-            bound.text
-        );
-        assert!(
-            bound
-                .text
-                .ends_with("(pg_catalog.>=) $6 OR scanned OPERATOR(pg_catalog.>=) $7 LIMIT 1")
-        );
-    }
-
-    #[test]
-    fn descending_keys_are_walked_backwards() {
-        let mut t = target(&["a"], None);
-        t.key[0].descending = true;
-        t.key[0].nulls_first = true;
-        assert!(t.bound(false).text.contains("\"a\" ASC NULLS LAST"));
-        assert!(t.last_key().text.contains("\"a\" DESC NULLS FIRST"));
-    }
-
-    #[test]
-    fn the_collation_of_the_index_is_named() {
-        let mut t = target(&["a"], None);
-        t.key[0].collation = Some(("pg_catalog".into(), "C".into()));
-        assert!(
-            t.bound(true)
-                .text
-                .contains(r#""a" COLLATE "pg_catalog"."C" OPERATOR("pg_catalog".>) $1"#)
-        );
-    }
-
-    #[test]
-    fn identifiers_are_quoted() {
-        assert_eq!(ident("a\"b"), "\"a\"\"b\"");
-    }
-}
+#[path = "sql_tests.rs"]
+mod tests;

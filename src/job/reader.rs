@@ -1,0 +1,77 @@
+//! How many rows a statement may read, so that none runs away, however dear the predicate.
+
+use std::time::Duration;
+
+/// What a statement that only reads may take, where no target is given: it holds a snapshot.
+const BUDGET_MS: i32 = 250;
+/// Rows to begin with when nothing is known.
+const FIRST: i64 = 5_000;
+/// Fewer would not be worth the statement.
+const FEWEST: i64 = 100;
+/// How much of a faster read goes into the expectation; a slower one is believed at once.
+const WEIGHT_OF_FASTER: f64 = 0.3;
+
+/// Measures what it takes to read a row, its predicate included.
+#[derive(Debug, Default)]
+pub struct Reader {
+    seconds_per_row: Option<f64>,
+}
+
+impl Reader {
+    /// Rows that a statement may read.
+    pub fn most(&self, target_ms: Option<i32>) -> i64 {
+        let Some(cost) = self.seconds_per_row else {
+            return FIRST;
+        };
+        let seconds = f64::from(target_ms.unwrap_or(BUDGET_MS)) / 1000.0;
+        // A float beyond the integers becomes the greatest of them.
+        ((seconds / cost.max(1e-9)) as i64).max(FEWEST)
+    }
+
+    /// Takes in what a statement took.
+    pub fn measured(&mut self, rows: i64, elapsed: Duration) {
+        if rows <= 0 {
+            return;
+        }
+        let cost = elapsed.as_secs_f64() / rows as f64;
+        self.seconds_per_row = Some(match self.seconds_per_row {
+            Some(before) if cost < before => before + (cost - before) * WEIGHT_OF_FASTER,
+            _ => cost,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn begins_modestly() {
+        assert_eq!(Reader::default().most(None), FIRST);
+        assert_eq!(Reader::default().most(Some(1)), FIRST);
+    }
+
+    #[test]
+    fn keeps_to_the_budget_and_to_the_target() {
+        let mut reader = Reader::default();
+        reader.measured(1000, Duration::from_millis(10));
+        assert!((24_999..=25_000).contains(&reader.most(None)));
+        assert!((4_999..=5_000).contains(&reader.most(Some(50))));
+    }
+
+    #[test]
+    fn a_slow_read_counts_at_once_and_a_fast_one_slowly() {
+        let mut reader = Reader::default();
+        reader.measured(1000, Duration::from_millis(1));
+        reader.measured(1000, Duration::from_secs(10));
+        assert_eq!(reader.most(Some(1000)), 100);
+        reader.measured(1000, Duration::from_millis(1));
+        assert!(reader.most(Some(1000)) < 1000);
+        for _ in 0..100 {
+            reader.measured(1000, Duration::from_millis(1));
+        }
+        assert!(reader.most(Some(1000)) > 100_000);
+        reader.measured(0, Duration::from_secs(5));
+        assert!(reader.most(Some(1000)) > 100_000);
+    }
+}

@@ -1,0 +1,88 @@
+//! The statements of a walk in physical order, where rows are known by their place.
+
+use super::sql::{Param, Statement, Target, Writer};
+
+impl Target {
+    /// How many rows there are in a range of pages, and the places of those that match the WHERE
+    /// clause: parameters are the range and 1.
+    pub fn read_pages(&self) -> Statement {
+        let mut w = self.writer();
+        let name = self.name();
+        let range = w.pages();
+        let text = format!(
+            "SELECT pg_catalog.count(*), pg_catalog.array_agg({name}.ctid){} FROM ONLY {} WHERE {range} LIMIT {}",
+            self.where_clause
+                .as_ref()
+                .map_or(String::new(), |c| format!(" FILTER (WHERE (\n{c}\n))")),
+            self.item(),
+            w.rows()
+        );
+        w.statement(text)
+    }
+
+    /// The batch for a list of rows by their place: gives the rows changed, and how many of them
+    /// still match the WHERE clause.
+    pub fn update_places(&self) -> Statement {
+        let mut w = self.writer();
+        let name = self.name();
+        let list = w.one(Param::Tids);
+        let again = self.where_clause.as_deref().unwrap_or("true");
+        let text = format!(
+            "WITH done AS (UPDATE ONLY {} SET {}\nWHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\n\
+             RETURNING (\n{again}\n) AS again)\n\
+             SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again) FROM done",
+            self.item(),
+            self.set_clause,
+            self.and_where()
+        );
+        w.statement(text)
+    }
+
+    /// How many rows match, up to a limit.
+    pub fn count_matches(&self) -> Statement {
+        let mut w = self.writer();
+        let text = format!(
+            "SELECT pg_catalog.count(*) FROM (SELECT FROM ONLY {} WHERE true{} LIMIT {}) AS s",
+            self.item(),
+            self.and_where(),
+            w.rows()
+        );
+        w.statement(text)
+    }
+
+    /// Locks rows that match, from a page on, and gives their places: that of the newest version of
+    /// each, since who waits for a lock gets that. Parameters are the range and the number of rows
+    /// at most. Without an upper bound, or a row that moved behind it meanwhile would be left out.
+    pub fn lock_places(&self, bounded: bool) -> Statement {
+        let mut w = self.writer();
+        let name = self.name();
+        let range = if bounded { w.pages() } else { w.pages_from() };
+        let text = format!(
+            "SELECT {name}.ctid FROM ONLY {} WHERE {range}{} LIMIT {} FOR NO KEY UPDATE",
+            self.item(),
+            self.and_where(),
+            w.rows(),
+        );
+        w.statement(text)
+    }
+}
+
+impl Writer<'_> {
+    /// A range of pages: one condition of a scan by place.
+    fn pages(&mut self) -> String {
+        format!(
+            "{} AND {}.ctid OPERATOR(pg_catalog.<) {}",
+            self.pages_from(),
+            self.target.name(),
+            self.one(Param::Until)
+        )
+    }
+
+    fn pages_from(&mut self) -> String {
+        format!(
+            "{}.ctid OPERATOR(pg_catalog.>=) {}",
+            self.target.name(),
+            self.one(Param::From)
+        )
+    }
+}

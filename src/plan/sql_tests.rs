@@ -1,0 +1,140 @@
+//! What the statements of a walk look like.
+
+use super::super::key::test_column;
+use super::*;
+
+fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
+    Target {
+        schema: "s".into(),
+        relation: "Odd \"t\"".into(),
+        alias: None,
+        key: columns.iter().map(|c| test_column(c)).collect(),
+        set_clause: "n = n + 1".into(),
+        where_clause: where_clause.map(Into::into),
+    }
+}
+
+#[test]
+fn one_column_no_predicate() {
+    let t = target(&["id"], None);
+    let name = r#""s"."Odd ""t""""#;
+    assert_eq!(
+        t.last_key().text,
+        format!(
+            r#"SELECT {name}."id" FROM ONLY {name} ORDER BY {name}."id" DESC NULLS FIRST LIMIT $1"#
+        )
+    );
+    let bound = t.bound(true);
+    assert_eq!(
+        bound.text,
+        format!(
+            r#"SELECT {name}."id" FROM ONLY {name} WHERE {name}."id" OPERATOR("pg_catalog".>) $1 AND {name}."id" OPERATOR("pg_catalog".<=) $2 ORDER BY {name}."id" ASC NULLS LAST OFFSET $3 LIMIT $4"#
+        )
+    );
+    assert_eq!(
+        bound.params,
+        [Param::After, Param::UpTo, Param::Rows, Param::Rows]
+    );
+    assert_eq!(
+        t.update(false).text,
+        format!(
+            "UPDATE ONLY {name} SET n = n + 1\nWHERE {name}.\"id\" OPERATOR(\"pg_catalog\".<=) $1"
+        )
+    );
+}
+
+#[test]
+fn two_columns_with_a_predicate() {
+    let t = target(&["a", "b"], Some("n IS NULL -- hm"));
+    let update = t.update(true);
+    let name = t.name();
+    assert_eq!(
+        update.text,
+        format!(
+            "UPDATE ONLY {name} SET n = n + 1\nWHERE ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".>) ROW($1, $2) AND ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".<=) ROW($3, $4) AND (\nn IS NULL -- hm\n)"
+        )
+    );
+    let read = t.read(true);
+    assert_eq!(read.params, [Param::After, Param::UpTo, Param::Rows]);
+    assert!(
+        read.text.contains(", (\nn IS NULL -- hm\n) FROM ONLY"),
+        "{}",
+        read.text
+    );
+    assert!(read.text.ends_with("LIMIT $5"), "{}", read.text);
+}
+
+#[test]
+fn a_list_of_keys() {
+    let name = target(&["a"], None).name();
+    let one = target(&["a"], Some("n IS NULL")).update_list();
+    assert_eq!(
+        one.text,
+        format!(
+            "UPDATE ONLY {name} SET n = n + 1\nWHERE {name}.\"a\" OPERATOR(\"pg_catalog\".=) ANY ($1) AND (\nn IS NULL\n)"
+        )
+    );
+    let two = target(&["a", "b"], None).update_list();
+    assert_eq!(two.params, [Param::Keys]);
+    assert_eq!(
+        two.text,
+        format!(
+            "UPDATE ONLY {name} SET n = n + 1\nFROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) \
+             AS \"backfill keys\" (\"backfill key 1\", \"backfill key 2\") \
+             WHERE {name}.\"a\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 1\" \
+             AND {name}.\"b\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 2\""
+        )
+    );
+}
+
+#[test]
+fn a_partition_goes_by_the_name_of_the_partitioned_table() {
+    let mut t = target(&["id"], Some("orders.n IS NULL"));
+    t.alias = Some("orders".into());
+    let update = t.update_places().text;
+    let name = "\"s\".\"Odd \"\"t\"\"\" AS \"orders\"";
+    assert!(
+        update.contains(&format!("UPDATE ONLY {name} SET")),
+        "{update}"
+    );
+    assert!(
+        update.contains("\"orders\".ctid OPERATOR(pg_catalog.=) ANY ($1)"),
+        "{update}"
+    );
+    assert!(
+        t.sample()
+            .text
+            .contains(&format!("FROM ONLY {name} TABLESAMPLE"))
+    );
+    assert!(
+        t.lock_places(true)
+            .text
+            .contains("\"orders\".ctid OPERATOR(pg_catalog.<) $2")
+    );
+    assert!(!t.lock_places(false).text.contains("OPERATOR(pg_catalog.<)"));
+}
+
+#[test]
+fn descending_keys_are_walked_backwards() {
+    let mut t = target(&["a"], None);
+    t.key[0].descending = true;
+    t.key[0].nulls_first = true;
+    assert!(t.bound(false).text.contains("\"a\" ASC NULLS LAST"));
+    assert!(t.last_key().text.contains("\"a\" DESC NULLS FIRST"));
+}
+
+#[test]
+fn the_collation_of_the_index_is_named() {
+    let mut t = target(&["a"], None);
+    t.key[0].collation = Some(("pg_catalog".into(), "C".into()));
+    assert!(
+        t.bound(true)
+            .text
+            .contains(r#""a" COLLATE "pg_catalog"."C" OPERATOR("pg_catalog".>) $1"#)
+    );
+}
+
+#[test]
+fn identifiers_are_quoted() {
+    assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+}

@@ -1,0 +1,209 @@
+//! Waves: how many there are, which of them a row belongs to, and how large a region is.
+//!
+//! A region of the walk is passed over several times, and each pass updates a part of every page.
+//! The first moves rows away; the versions it leaves behind are dead by the next, which finds room
+//! on the page: heap-only tuples, without entries in the indexes.
+
+use std::str::FromStr;
+
+/// The most waves there can be.
+pub const MOST_WAVES: i32 = 64;
+
+/// How the keys of a region are dealt out to its waves. Chosen anew for each region, and stored
+/// with it: which wave a row belongs to must not change while its region is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// In turns, one wave each `stride` from `origin`.
+    Modulo {
+        /// At least 1.
+        stride: i64,
+        /// Any key of the grid.
+        origin: i64,
+    },
+    /// By a hash of the key.
+    Hash,
+}
+
+impl Spread {
+    /// As it is stored: "mod 16 from 3", or "hash".
+    pub fn to_text(self) -> String {
+        match self {
+            Spread::Modulo { stride, origin } => format!("mod {stride} from {origin}"),
+            Spread::Hash => "hash".to_owned(),
+        }
+    }
+
+    /// Reads what [`Spread::to_text`] wrote.
+    pub fn parse(text: &str) -> Option<Spread> {
+        if text == "hash" {
+            return Some(Spread::Hash);
+        }
+        let (stride, origin) = text.strip_prefix("mod ")?.split_once(" from ")?;
+        let (stride, origin) = (i64::from_str(stride).ok()?, i64::from_str(origin).ok()?);
+        (stride >= 1).then_some(Spread::Modulo { stride, origin })
+    }
+
+    /// The wave of a key that is one integer, from 0.
+    pub fn wave_of_integer(self, key: i64, waves: i32) -> i32 {
+        match self {
+            Spread::Modulo { stride, origin } => {
+                // The distance of two keys may be beyond their type.
+                let steps = (i128::from(key) - i128::from(origin)).div_euclid(i128::from(stride));
+                steps.rem_euclid(i128::from(waves.max(1))) as i32
+            }
+            Spread::Hash => wave_of_hash(mix(key as u64), waves),
+        }
+    }
+}
+
+/// The wave of a key by its hash, from 0.
+pub fn wave_of_hash(hash: u64, waves: i32) -> i32 {
+    (hash % waves.max(1) as u64) as i32
+}
+
+/// Spreads the bits of a number over all 64.
+fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// How to deal out the keys of a region, given in their order. In turns is more even than a hash,
+/// unless the keys have a pattern of their own: ids whose lowest bits hardly ever change, say.
+pub fn choose_spread(keys: &[i64], waves: i32, rows_per_page: f64) -> Spread {
+    let stride = keys
+        .windows(2)
+        .fold(0, |stride, pair| gcd(stride, pair[0].abs_diff(pair[1])));
+    let stride = i64::try_from(stride).unwrap_or(i64::MAX).max(1);
+    let origin = keys.first().map_or(0, |first| first.rem_euclid(stride));
+    let modulo = Spread::Modulo { stride, origin };
+    // Neighbours by key are likely to be neighbours in the table.
+    let window = (rows_per_page.round() as usize).clamp(2, 1000);
+    let uneven = |spread| unevenness(keys, spread, waves, window);
+    if uneven(modulo) <= uneven(Spread::Hash) {
+        modulo
+    } else {
+        Spread::Hash
+    }
+}
+
+/// The rows of a page that its largest wave has, on average.
+fn unevenness(keys: &[i64], spread: Spread, waves: i32, window: usize) -> f64 {
+    let mut counts = vec![0; waves.max(1) as usize];
+    let (mut sum, mut pages) = (0, 0);
+    for page in keys.chunks_exact(window.min(keys.len().max(1))) {
+        counts.fill(0);
+        for key in page {
+            counts[spread.wave_of_integer(*key, waves) as usize] += 1;
+        }
+        sum += counts.iter().max().copied().unwrap_or(0);
+        pages += 1;
+    }
+    f64::from(sum) / f64::from(pages.max(1))
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+// What an update costs, in microseconds. Measured with a million rows of about 200 bytes, 41 to a
+// page, in PostgreSQL 15 with all of it in shared buffers. Only the ratios matter.
+
+/// A heap-only update of a row, what its batch costs included: 3.1 s for a million.
+const ROW: f64 = 3.0;
+/// A wave's visit of a page: to prune it and log that, to look at all its rows. 7.6 s instead of
+/// 3.1 s where sixteen waves passed over pages with room for everything; more on full pages.
+const VISIT: f64 = 11.0;
+/// What a row costs more that has to go to another page, with its entry in the key's index: 5.8 s
+/// for a million.
+const ELSEWHERE: f64 = 2.7;
+/// An entry in each further index: 35.8 s for a million with five.
+const INDEX_ENTRY: f64 = 6.75;
+/// Waves have to save this share of the time: less is within the error of this model.
+const WORTH_IT: f64 = 0.25;
+/// More waves are taken as long as they cost no more than this share: they save bloat.
+const FOR_LESS_BLOAT: f64 = 0.03;
+
+/// What the best number of waves depends on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Indexes that get an entry for a row that goes to another page: all that there are.
+    pub indexes: i32,
+    /// Rows to be updated on a page.
+    pub rows_per_page: f64,
+    /// New versions for which a page has room from the start, as by a fillfactor below 100.
+    pub fits: f64,
+    /// Line pointers that a page has left. Each heap-only version takes one, and the row's first
+    /// stays as a redirection to it: pages full of narrow rows soon have none, whatever their room.
+    pub pointers: f64,
+}
+
+impl Shape {
+    /// Microseconds per page.
+    fn cost(&self, waves: i32) -> f64 {
+        let waves = f64::from(waves);
+        let first = self.rows_per_page / waves - self.fits;
+        let elsewhere = first.max(self.rows_per_page - self.pointers).max(0.0);
+        let entries = ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0));
+        ROW * self.rows_per_page + VISIT * waves + entries * elsewhere
+    }
+}
+
+/// The number of waves that makes the job fastest; 1 where a single pass does.
+pub fn best_waves(shape: Shape) -> i32 {
+    let most = (shape.rows_per_page as i32).clamp(1, MOST_WAVES);
+    let least = (1..=most)
+        .map(|waves| shape.cost(waves))
+        .fold(f64::INFINITY, f64::min);
+    if least > shape.cost(1) * (1.0 - WORTH_IT) {
+        return 1;
+    }
+    let good = |waves: &i32| shape.cost(*waves) <= least * (1.0 + FOR_LESS_BLOAT);
+    (1..=most).rev().find(good).unwrap_or(1)
+}
+
+/// A wave of a region has at least so many commits. Between two waves over one page, all
+/// transactions must have ended that were there when the first committed, those of other workers
+/// among them: with one commit per wave, two workers lost half of what the waves gain.
+const COMMITS_PER_WAVE: i64 = 4;
+/// For the same reason, a region of small batches has at least so many rows.
+const FEWEST_ROWS: i64 = 64_000;
+/// A worker has the keys of its region in memory, and more rows gain nothing.
+const MOST_ROWS: i64 = 1_000_000;
+
+/// Rows of a region. All its waves should find their pages in the cache, so they share a quarter of
+/// it with those of the other workers. `row_bytes` counts a row's share of the table and of all
+/// its indexes.
+pub fn region_rows(
+    waves: i32,
+    batch_size: i32,
+    row_bytes: f64,
+    cache_bytes: i64,
+    workers: i32,
+) -> i64 {
+    let waves = i64::from(waves.max(1));
+    let wanted = waves * COMMITS_PER_WAVE * i64::from(batch_size.max(1));
+    let share = cache_bytes as f64 / (4.0 * f64::from(workers.max(1)));
+    let cached = (share / row_bytes.max(1.0)) as i64;
+    wanted
+        .max(FEWEST_ROWS)
+        .min(cached)
+        .min(MOST_ROWS)
+        .max(waves)
+}
+
+/// Rows of a commit in a region of so many rows: the batch size, or fewer, so that each wave still
+/// has its commits.
+pub fn rows_per_commit(region_rows: i64, waves: i32, batch_size: i32) -> i64 {
+    let fitting = region_rows / (i64::from(waves.max(1)) * COMMITS_PER_WAVE);
+    fitting.min(i64::from(batch_size)).max(1)
+}
+
+#[cfg(test)]
+#[path = "spread_tests.rs"]
+mod spread_tests;
+
+#[cfg(test)]
+#[path = "waves_tests.rs"]
+mod tests;
