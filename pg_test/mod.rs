@@ -4,7 +4,10 @@
 mod clauses;
 mod definitions;
 mod errors;
+mod horizon;
+mod hot;
 mod keys;
+mod partitions;
 mod planner;
 mod settings;
 mod states;

@@ -7,7 +7,7 @@ mod tests {
     use pgrx::prelude::*;
 
     use crate::pg::index;
-    use crate::pg::planner::set_walk;
+    use crate::pg::planner::{Access, set_walk};
     use crate::plan::key::choose;
     use crate::plan::sql::{Statement, Target};
     use crate::server_tests::support::{connected, lines, oid, run};
@@ -26,6 +26,7 @@ mod tests {
         Target {
             schema: "public".to_owned(),
             relation: "t".to_owned(),
+            alias: None,
             key: key.columns,
             set_clause: set_clause.to_owned(),
             where_clause: where_clause.map(str::to_owned),
@@ -41,7 +42,11 @@ mod tests {
             "SELECT".to_owned()
         };
         let announced = CString::new(announced).expect("no zero byte");
-        set_walk(oid("public.t"), oid("public.t_pkey"), vec![announced]);
+        set_walk(
+            oid("public.t"),
+            oid("public.t_pkey"),
+            vec![(announced, Access::Index)],
+        );
         run("SET LOCAL plan_cache_mode = force_generic_plan");
         run(&prepare);
         let plan = lines(&format!("EXPLAIN (COSTS OFF) EXECUTE walk({parameters})"));
@@ -78,8 +83,11 @@ mod tests {
         table();
         let target = target("b = 0", Some("a > 7"));
         for (statement, parameters) in [
-            (target.bound(true), "1, 40, 10, 5, 10"),
-            (target.bound(false), "40, 10, 5, 10"),
+            (target.bound(true), "1, 40, 10, 1"),
+            (target.bound(false), "40, 10, 1"),
+            (target.read(true), "1, 40, 10"),
+            (target.read(false), "40, 10"),
+            (target.places(true), "1, 40, 10"),
             (target.last_key(), "1"),
         ] {
             let walk = plan(&statement, parameters, true);
@@ -109,7 +117,11 @@ mod tests {
         );
         let text = "EXPLAIN (COSTS OFF) UPDATE public.other SET a = 1 WHERE id > 0";
         let announced = CString::new(text).expect("no zero byte");
-        set_walk(oid("public.t"), oid("public.t_pkey"), vec![announced]);
+        set_walk(
+            oid("public.t"),
+            oid("public.t_pkey"),
+            vec![(announced, Access::Index)],
+        );
         let plan = lines(text);
         assert!(plan.contains("Seq Scan on other"), "{plan}");
         let plan = lines("EXPLAIN (COSTS OFF) UPDATE public.t SET a = 1 WHERE id > 0");
@@ -124,7 +136,10 @@ mod tests {
         set_walk(
             oid("public.t"),
             oid("public.t"),
-            vec![CString::new(gone.clone()).expect("no zero byte")],
+            vec![(
+                CString::new(gone.clone()).expect("no zero byte"),
+                Access::Index,
+            )],
         );
         run("SET LOCAL plan_cache_mode = force_generic_plan");
         run(&gone);

@@ -24,6 +24,8 @@ pub mod sqlstate {
     pub const INVALID_NAME: &str = "42602";
     pub const OBJECT_IN_USE: &str = "55006";
     pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const QUERY_CANCELED: &str = "57014";
     pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
     pub const INTERNAL_ERROR: &str = "XX000";
@@ -57,6 +59,18 @@ pub struct Report {
     pub context: Option<String>,
     /// The place of the fault in a clause.
     pub position: Option<Position>,
+    /// What the worker does about it, if not just fail. Only its own errors have one: a text can
+    /// be anybody's.
+    pub signal: Option<Signal>,
+}
+
+/// What an error of the worker's own means to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Somebody else has taken the slice over.
+    Fenced,
+    /// The table can't be walked in physical order after all.
+    Disproved,
 }
 
 impl Error {
@@ -69,6 +83,7 @@ impl Error {
             hint: None,
             context: None,
             position: None,
+            signal: None,
         }))
     }
 
@@ -91,6 +106,12 @@ impl Error {
     /// Adds the DETAIL.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what it means to the worker.
+    pub fn signal(mut self, signal: Signal) -> Self {
+        self.signal = Some(signal);
         self
     }
 

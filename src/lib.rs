@@ -53,6 +53,6 @@ pub mod pg_test {
     /// Settings of the test server.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["fsync = off"]
+        vec!["fsync = off", "max_prepared_transactions = 5"]
     }
 }

@@ -136,6 +136,33 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     )
 }
 
+/// Whether a WHERE clause depends on more than the row: on the time, the session, other rows, or
+/// anything else but immutable functions. `from` is what stands after FROM. As the current user,
+/// within [`spi::connect`]; nothing is run or planned.
+pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
+    let text = to_server(&format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"))?;
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
+        if plan.is_null() {
+            return Err(Error::internal("cannot analyse where_clause"));
+        }
+        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
+            pg_sys::SPI_plan_get_plan_sources(plan),
+        );
+        let more = sources.iter_ptr().any(|source| {
+            let queries = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
+            let found = queries.iter_ptr().any(|query| {
+                (*query).hasSubLinks || pg_sys::contain_mutable_functions(query.cast())
+            });
+            std::mem::forget(queries);
+            found
+        });
+        std::mem::forget(sources);
+        pg_sys::SPI_freeplan(plan);
+        Ok(more)
+    })
+}
+
 /// Which of the clauses, that stand in `text` in this order, the character is in, and where.
 fn locate<'a>(character: i32, text: &str, clauses: &[&'a str]) -> Option<(i32, &'a str)> {
     let mut from = 0;

@@ -55,7 +55,7 @@ fn column(row: &Row) -> Result<Column> {
     })
 }
 
-/// A row per index and key column. 403 is btree; strategies 2 and 5 are `<=` and `>`; option bits
+/// A row per index and key column. 403 is btree; strategies 2, 3 and 5 are `<=`, `=` and `>`; option bits
 /// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; the
 /// version in the order is the provider's present one, also for the database's default.
 const COLUMNS: &str = "
@@ -71,7 +71,7 @@ SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
         JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
         JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
         WHERE m.amopfamily = oc.opcfamily AND m.amoplefttype = oc.opcintype
-          AND m.amoprighttype = oc.opcintype AND m.amopstrategy IN (2, 5)),
+          AND m.amoprighttype = oc.opcintype AND m.amopstrategy IN (2, 3, 5)),
        CASE WHEN i.indcollation[k.n] <> a.attcollation THEN cn.nspname END,
        CASE WHEN i.indcollation[k.n] <> a.attcollation THEN co.collname END,
        a.attgenerated <> '',

@@ -5,43 +5,66 @@
 
 use pgrx::pg_sys;
 
-/// `objsubid` of the lock that the worker of a job holds. Fields: database, job id.
+/// `objsubid` of the lock that each worker of a job holds, shared. Fields: database, job id.
 pub const JOB: u16 = 7701;
 /// `objsubid` of the lock that each worker holds on one of the server's worker slots.
 pub const SLOT: u16 = 7702;
 /// `objsubid` of the lock that `define` and `start` hold on a relation until their end.
 const DEFINITION: u16 = 7703;
+/// `objsubid` of the lock that the one worker of a slice holds. Fields: database, slice id.
+pub const SLICE: u16 = 7704;
+/// `objsubid` of the lock under which workers decide what concerns the whole job.
+const COUNCIL: u16 = 7705;
+/// `objsubid` of the lock of the one worker that does what comes after the last batch.
+const UPKEEP: u16 = 7706;
 
 /// A lock of this extension's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// This database's job with this id.
+    /// This database's job with this id: shared by its workers.
     Job(i64),
     /// A worker slot of the server.
     Slot(u32),
     /// This database's relation with this OID, for defining a job on it.
     Definition(u32),
+    /// This database's slice with this id.
+    Slice(i32),
+    /// What concerns all workers of this job: its slices, its end.
+    Council(i64),
+    /// What comes after the last batch of this job.
+    Upkeep(i64),
 }
 
 impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
         let here = unsafe { pg_sys::MyDatabaseId.to_u32() };
-        let (database, field2, field3, field4) = match self {
-            Lock::Job(id) => (here, (id >> 32) as u32, id as u32, JOB),
-            Lock::Slot(number) => (0, 0, number, SLOT),
-            Lock::Definition(relation) => (here, 0, relation, DEFINITION),
+        let (database, id, field4) = match self {
+            Lock::Job(id) => (here, id as u64, JOB),
+            Lock::Slot(number) => (0, u64::from(number), SLOT),
+            Lock::Definition(relation) => (here, u64::from(relation), DEFINITION),
+            Lock::Slice(id) => (here, id as u64, SLICE),
+            Lock::Council(id) => (here, id as u64, COUNCIL),
+            Lock::Upkeep(id) => (here, id as u64, UPKEEP),
         };
         pg_sys::LOCKTAG {
             locktag_field1: database,
-            locktag_field2: field2,
-            locktag_field3: field3,
+            locktag_field2: (id >> 32) as u32,
+            locktag_field3: id as u32,
             locktag_field4: field4,
             locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         }
     }
 
-    /// Takes the lock for the session if nobody else holds it.
+    fn mode(self) -> i32 {
+        let mode = match self {
+            Lock::Job(_) => pg_sys::ShareLock,
+            _ => pg_sys::ExclusiveLock,
+        };
+        mode as i32
+    }
+
+    /// Takes the lock for the session if nobody else holds it in a way that conflicts.
     pub fn try_session(self) -> bool {
         self.acquire(true, true)
     }
@@ -49,7 +72,7 @@ impl Lock {
     /// Lets a session lock go, if it is still held.
     pub fn release_session(self) {
         if self.is_held() {
-            unsafe { pg_sys::LockRelease(&self.tag(), pg_sys::ExclusiveLock as i32, true) };
+            unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), true) };
         }
     }
 
@@ -57,9 +80,9 @@ impl Lock {
     pub fn is_held(self) -> bool {
         unsafe {
             #[cfg(any(feature = "pg17", feature = "pg18"))]
-            return pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32, false);
+            return pg_sys::LockHeldByMe(&self.tag(), self.mode(), false);
             #[cfg(not(any(feature = "pg17", feature = "pg18")))]
-            return pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32);
+            return pg_sys::LockHeldByMe(&self.tag(), self.mode());
         }
     }
 
@@ -69,14 +92,7 @@ impl Lock {
     }
 
     fn acquire(self, session: bool, dont_wait: bool) -> bool {
-        let got = unsafe {
-            pg_sys::LockAcquire(
-                &self.tag(),
-                pg_sys::ExclusiveLock as i32,
-                session,
-                dont_wait,
-            )
-        };
+        let got = unsafe { pg_sys::LockAcquire(&self.tag(), self.mode(), session, dont_wait) };
         got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 }

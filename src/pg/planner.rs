@@ -24,8 +24,19 @@ thread_local! {
 struct Walk {
     relation: Oid,
     index: Oid,
-    statements: Vec<CString>,
+    statements: Vec<(CString, Access)>,
     bookkeeping: Vec<CString>,
+}
+
+/// How a statement of a walk is to reach the rows of the walked relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Through the key's index, by bounds or a list that are parameters.
+    Index,
+    /// Through the key's index, once for each row that the statement joins to it.
+    Lookup,
+    /// By their place in the table.
+    Tid,
 }
 
 impl Walk {
@@ -42,7 +53,7 @@ impl Walk {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A statement of a walk.
-    Walk,
+    Walk(Access),
     /// A statement on the extension's own tables, by primary key.
     Bookkeeping,
     /// Anything else: triggers, functions, what users write.
@@ -50,7 +61,7 @@ enum Kind {
 }
 
 /// Sets what is walked and by which statements; replaces what was set before.
-pub fn set_walk(relation: Oid, index: Oid, statements: Vec<CString>) {
+pub fn set_walk(relation: Oid, index: Oid, statements: Vec<(CString, Access)>) {
     install();
     WALK.with_borrow_mut(|walk| {
         walk.relation = relation;
@@ -83,6 +94,8 @@ fn install() {
 struct Settings {
     seqscan: bool,
     indexscan: bool,
+    tidscan: bool,
+    nestloop: bool,
     jit: bool,
 }
 
@@ -92,6 +105,8 @@ impl Settings {
             Settings {
                 seqscan: pg_sys::enable_seqscan,
                 indexscan: pg_sys::enable_indexscan,
+                tidscan: pg_sys::enable_tidscan,
+                nestloop: pg_sys::enable_nestloop,
                 jit: pg_sys::jit_enabled,
             }
         }
@@ -101,6 +116,8 @@ impl Settings {
         unsafe {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_indexscan = self.indexscan;
+            pg_sys::enable_tidscan = self.tidscan;
+            pg_sys::enable_nestloop = self.nestloop;
             pg_sys::jit_enabled = self.jit;
         }
     }
@@ -162,6 +179,8 @@ fn begin(kind: Kind) {
     }
     unsafe {
         pg_sys::enable_indexscan = true;
+        pg_sys::enable_tidscan |= kind == Kind::Walk(Access::Tid);
+        pg_sys::enable_nestloop |= kind == Kind::Walk(Access::Lookup);
         pg_sys::enable_seqscan &= kind != Kind::Bookkeeping;
         // Guessed costs of a large table would have every batch compiled anew.
         pg_sys::jit_enabled = false;
@@ -170,8 +189,8 @@ fn begin(kind: Kind) {
 
 fn classify(text: &CStr) -> Kind {
     WALK.with_borrow(|walk| {
-        if walk.statements.iter().any(|s| s.as_c_str() == text) {
-            Kind::Walk
+        if let Some((_, access)) = walk.statements.iter().find(|(s, _)| s.as_c_str() == text) {
+            Kind::Walk(*access)
         } else if walk.bookkeeping.iter().any(|s| s.as_c_str() == text) {
             Kind::Bookkeeping
         } else {
@@ -191,7 +210,7 @@ unsafe extern "C-unwind" fn choose_paths(
         if let Some(next) = NEXT_PATHLIST.get() {
             next(root, rel, rti, rte);
         }
-        if PLANNING.get() == Kind::Walk {
+        if PLANNING.get() != Kind::Other {
             choose_walk_paths(root, rel, rti, rte);
         }
     }
@@ -204,10 +223,23 @@ unsafe extern "C-unwind" fn choose_walk_paths(
     rti: pg_sys::Index,
     rte: *mut pg_sys::RangeTblEntry,
 ) {
+    let Kind::Walk(access) = PLANNING.get() else {
+        return;
+    };
     let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
     unsafe {
         if (*rte).relid == relation && is_walked(root, rti) {
-            only_by_index(root, rel, index);
+            match access {
+                Access::Index => only_by_index(root, rel, index),
+                Access::Lookup => {
+                    only_by_index(root, rel, index);
+                    retain(rel, |path| !(*path).param_info.is_null());
+                }
+                Access::Tid => retain(rel, |path| {
+                    let kind = (*path).pathtype;
+                    kind == pg_sys::NodeTag::T_TidScan || kind == pg_sys::NodeTag::T_TidRangeScan
+                }),
+            }
         }
     }
 }
@@ -241,6 +273,22 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
         (*rel).indexlist = indexes;
         if (*rel).pathlist.is_null() {
             (*rel).pathlist = paths;
+        }
+        std::mem::forget(all);
+    }
+}
+
+/// Leaves the relation only those of its paths that `wanted` names, if there is one.
+unsafe fn retain(rel: *mut pg_sys::RelOptInfo, wanted: impl Fn(*mut pg_sys::Path) -> bool) {
+    unsafe {
+        let all = pgrx::PgList::<pg_sys::Path>::from_pg((*rel).pathlist);
+        let mut kept = pgrx::PgList::<pg_sys::Path>::new();
+        all.iter_ptr()
+            .filter(|path| wanted(*path))
+            .for_each(|path| kept.push(path));
+        if !kept.is_empty() {
+            (*rel).pathlist = kept.into_pg();
+            (*rel).partial_pathlist = null_mut();
         }
         std::mem::forget(all);
     }

@@ -4,9 +4,10 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::partition;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
-use crate::plan::sql::qualified;
+use crate::plan::sql::{ident, qualified};
 
 /// A relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,13 @@ impl Relation {
     /// The name to be put into a statement.
     pub fn quoted(&self) -> String {
         qualified(&self.schema, &self.name)
+    }
+
+    /// What stands after UPDATE or FROM in a statement on this table alone. A partition goes by the
+    /// name of the partitioned table, so that clauses may use that.
+    pub fn alone(&self, known_as: Option<&str>) -> String {
+        let alias = known_as.map_or(String::new(), |name| format!(" AS {}", ident(name)));
+        format!("ONLY {}{alias}", self.quoted())
     }
 }
 
@@ -132,9 +140,15 @@ pub fn estimate_rows(oid: Oid) -> Option<i64> {
 }
 
 /// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
-/// ends.
+/// ends. What it is a partition of comes first: the UPDATE reads that, too, and DDL locks in this
+/// order.
 pub fn lock_for_update(oid: Oid) {
-    unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
+    unsafe {
+        for ancestor in partition::ancestors(oid).into_iter().rev() {
+            pg_sys::LockRelationOid(ancestor, pg_sys::AccessShareLock as i32);
+        }
+        pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32);
+    }
 }
 
 /// Whether the relation still has this schema and name, by the system caches.
@@ -152,6 +166,21 @@ pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
                 pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid)),
                 schema,
             )
+    }
+}
+
+/// Whether the current user may read where rows are: their ctid, a column that rights on the table
+/// include.
+pub fn may_read_places(oid: Oid) -> bool {
+    let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
+    unsafe {
+        let (me, select) = (
+            pg_sys::GetUserId(),
+            pg_sys::AclMode::from(pg_sys::ACL_SELECT),
+        );
+        let granted = pg_sys::AclResult::ACLCHECK_OK;
+        pg_sys::pg_class_aclcheck(oid, me, select) == granted
+            || pg_sys::pg_attribute_aclcheck(oid, ctid, me, select) == granted
     }
 }
 

@@ -4,6 +4,11 @@ use pgrx::pg_sys::{self, Oid};
 
 use crate::error::{Error, Result, sqlstate};
 
+/// This process.
+pub fn pid() -> i32 {
+    unsafe { pg_sys::MyProcPid }
+}
+
 /// The role whose rights are in force.
 pub fn current_user() -> Oid {
     unsafe { pg_sys::GetUserId() }
@@ -12,6 +17,17 @@ pub fn current_user() -> Oid {
 /// The role that logged in.
 pub fn session_user() -> Oid {
     unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// The role's name, quoted where need be. Within a transaction.
+pub fn role_name(role: Oid) -> String {
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            return format!("with OID {role}");
+        }
+        super::text::lossy(pg_sys::quote_identifier(name)).unwrap_or_default()
+    }
 }
 
 /// This database.

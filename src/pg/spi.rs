@@ -1,139 +1,15 @@
 //! SQL from inside the server. Values go in with their type and come back as text.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+pub use super::arg::{Arg, CANONICAL, output_jsonb};
 use super::capture::capture;
+use super::heap::{self, Tid};
 use super::settings;
 use super::text::{from_server, to_server};
 use crate::error::{Error, Result};
-
-/// A value bound to a parameter.
-#[derive(Debug, Clone, Copy)]
-pub enum Arg<'a> {
-    /// bigint
-    Int8(i64),
-    /// integer
-    Int4(i32),
-    /// double precision
-    Float8(f64),
-    /// boolean
-    Bool(bool),
-    /// oid
-    Oid(Oid),
-    /// text
-    Text(&'a str),
-    /// text[]
-    Texts(&'a [String]),
-    /// NULL of a type.
-    Null(Oid),
-    /// A value of any type in its text form.
-    Typed(Oid, &'a str),
-}
-
-impl<'a> Arg<'a> {
-    /// Text, or NULL.
-    pub fn text(value: Option<&'a str>) -> Arg<'a> {
-        value.map_or(Arg::Null(pg_sys::TEXTOID), Arg::Text)
-    }
-
-    /// bigint, or NULL.
-    pub fn int8(value: Option<i64>) -> Arg<'a> {
-        value.map_or(Arg::Null(pg_sys::INT8OID), Arg::Int8)
-    }
-
-    /// double precision, or NULL.
-    pub fn float8(value: Option<f64>) -> Arg<'a> {
-        value.map_or(Arg::Null(pg_sys::FLOAT8OID), Arg::Float8)
-    }
-
-    /// text[], or NULL.
-    pub fn texts(value: Option<&'a [String]>) -> Arg<'a> {
-        value.map_or(Arg::Null(pg_sys::TEXTARRAYOID), Arg::Texts)
-    }
-
-    fn oid(&self) -> Oid {
-        match self {
-            Arg::Int8(_) => pg_sys::INT8OID,
-            Arg::Int4(_) => pg_sys::INT4OID,
-            Arg::Float8(_) => pg_sys::FLOAT8OID,
-            Arg::Bool(_) => pg_sys::BOOLOID,
-            Arg::Oid(_) => pg_sys::OIDOID,
-            Arg::Text(_) => pg_sys::TEXTOID,
-            Arg::Texts(_) => pg_sys::TEXTARRAYOID,
-            Arg::Null(oid) | Arg::Typed(oid, _) => *oid,
-        }
-    }
-
-    fn datum(&self) -> Result<Datum> {
-        Ok(match self {
-            Arg::Int8(v) => Datum::from(*v),
-            Arg::Int4(v) => Datum::from(*v),
-            Arg::Float8(v) => Datum::from(v.to_bits()),
-            Arg::Bool(v) => Datum::from(*v),
-            Arg::Oid(v) => Datum::from(*v),
-            Arg::Text(v) => text_datum(v)?,
-            Arg::Texts(v) => array_datum(v)?,
-            Arg::Null(_) => Datum::from(0),
-            Arg::Typed(oid, v) => input(*oid, v)?,
-        })
-    }
-}
-
-fn text_datum(value: &str) -> Result<Datum> {
-    let value = to_server(value)?;
-    Ok(unsafe { Datum::from(pg_sys::cstring_to_text(value.as_ptr())) })
-}
-
-fn array_datum(values: &[String]) -> Result<Datum> {
-    let mut elements = values
-        .iter()
-        .map(|v| text_datum(v))
-        .collect::<Result<Vec<Datum>>>()?;
-    unsafe {
-        let array = pg_sys::construct_array(
-            elements.as_mut_ptr(),
-            elements.len() as i32,
-            pg_sys::TEXTOID,
-            -1,
-            false,
-            pg_sys::TYPALIGN_INT as _,
-        );
-        Ok(Datum::from(array))
-    }
-}
-
-/// Converts text by the type's input function.
-fn input(oid: Oid, value: &str) -> Result<Datum> {
-    let value = to_server(value)?;
-    unsafe {
-        let (mut function, mut param) = (Oid::INVALID, Oid::INVALID);
-        pg_sys::getTypeInputInfo(oid, &mut function, &mut param);
-        let text = value.as_ptr().cast_mut();
-        Ok(pg_sys::OidInputFunctionCall(function, text, param, -1))
-    }
-}
-
-/// Settings under which the text form of a value is unambiguous and read back as the same value.
-pub const CANONICAL: &[(&CStr, &CStr)] = &[
-    (c"DateStyle", c"ISO, MDY"),
-    (c"IntervalStyle", c"postgres"),
-    (c"TimeZone", c"UTC"),
-    (c"extra_float_digits", c"1"),
-    (c"bytea_output", c"hex"),
-    (c"lc_monetary", c"C"),
-];
-
-/// The text form of a jsonb value.
-pub fn output_jsonb(value: Datum) -> Result<String> {
-    unsafe {
-        from_server(pg_sys::OidOutputFunctionCall(
-            pg_sys::F_JSONB_OUT.into(),
-            value,
-        ))
-    }
-}
 
 /// A row of a result, column by column in text form.
 #[derive(Debug, Clone)]
@@ -175,6 +51,29 @@ impl Row {
     /// The first `n` columns, none of which may be NULL.
     pub fn texts(&self, n: usize) -> Result<Vec<String>> {
         (0..n).map(|i| self.text(i).map(str::to_owned)).collect()
+    }
+}
+
+/// A row of a result as the server holds it.
+#[derive(Debug)]
+pub struct RawRow {
+    tuple: pg_sys::HeapTuple,
+    description: pg_sys::TupleDesc,
+}
+
+impl RawRow {
+    /// The column, counted from 0; NULL is `None`.
+    pub fn get(&self, column: usize) -> Option<Datum> {
+        let mut null = false;
+        let number = column as i32 + 1;
+        let value =
+            unsafe { pg_sys::SPI_getbinval(self.tuple, self.description, number, &mut null) };
+        (!null).then_some(value)
+    }
+
+    /// A column of type tid.
+    pub fn tid(&self, column: usize) -> Option<Tid> {
+        self.get(column).map(|value| unsafe { heap::tid(value) })
     }
 }
 
@@ -317,6 +216,26 @@ impl Plan {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
         let code = self.execute(bound);
         settings::with(CANONICAL, || unsafe { output(code) })
+    }
+
+    /// Runs the statement and shows each row to `f` as the server holds it: nothing of it may be
+    /// kept but copies. Values that are bound are converted under [`CANONICAL`] settings.
+    pub fn visit(&self, args: &[Arg], mut f: impl FnMut(&RawRow) -> Result<()>) -> Result<()> {
+        let bound = settings::with(CANONICAL, || Bound::new(args))?;
+        let code = self.execute(bound);
+        if code < 0 {
+            return Err(Error::internal(format!("SPI returned {code}")));
+        }
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            let description = (*table).tupdesc;
+            for i in 0..(*table).numvals as usize {
+                let tuple = *(*table).vals.add(i);
+                f(&RawRow { tuple, description })?;
+            }
+            pg_sys::SPI_freetuptable(table);
+        }
+        Ok(())
     }
 
     fn execute(&self, mut bound: Bound) -> i32 {

@@ -57,15 +57,45 @@ pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     run_steps(|| {}, f)
 }
 
-fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let session = identity();
+/// Runs `f` in a transaction that it may commit itself, and follow by others, as VACUUM does. The
+/// last one is committed; an error aborts it and is given back.
+///
+/// It runs as the session's user, also where [`act_as`] is in force: the session is the owner's
+/// too, and the security context that goes with it would pass from one of `f`'s transactions to the
+/// next, which PostgreSQL asserts not to happen. So `f` must run user code only as PostgreSQL's
+/// own maintenance commands do: in a security-restricted operation.
+pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
     let result = capture(|| unsafe {
+        begin();
+        f()?;
+        pg_sys::CommitTransactionCommand();
+        Ok(())
+    });
+    unsafe {
+        if result.is_err() {
+            planner::reset();
+            pg_sys::AbortOutOfAnyTransaction();
+        }
+        pg_sys::pgstat_report_stat(false);
+    }
+    result
+}
+
+unsafe fn begin() {
+    unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         // Whatever a trigger's SET default_transaction_... left behind.
         pg_sys::XactReadOnly = false;
         pg_sys::XactDeferrable = false;
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+    }
+}
+
+fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let session = identity();
+    let result = capture(|| unsafe {
+        begin();
         if let Some(owner) = ACTING.get() {
             let security = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             pg_sys::SetUserIdAndSecContext(owner, security);

@@ -1,0 +1,139 @@
+//! Values on their way into statements.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::text::{from_server, to_server};
+use crate::error::Result;
+
+/// A value bound to a parameter.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// bigint
+    Int8(i64),
+    /// integer
+    Int4(i32),
+    /// double precision
+    Float8(f64),
+    /// boolean
+    Bool(bool),
+    /// oid
+    Oid(Oid),
+    /// text
+    Text(&'a str),
+    /// text[]
+    Texts(&'a [String]),
+    /// NULL of a type.
+    Null(Oid),
+    /// A value of any type in its text form.
+    Typed(Oid, &'a str),
+    /// A value of any type as the server holds it; it must live until the statement has run.
+    Raw(Oid, Datum),
+}
+
+impl<'a> Arg<'a> {
+    /// Text, or NULL.
+    pub fn text(value: Option<&'a str>) -> Arg<'a> {
+        value.map_or(Arg::Null(pg_sys::TEXTOID), Arg::Text)
+    }
+
+    /// bigint, or NULL.
+    pub fn int8(value: Option<i64>) -> Arg<'a> {
+        value.map_or(Arg::Null(pg_sys::INT8OID), Arg::Int8)
+    }
+
+    /// double precision, or NULL.
+    pub fn float8(value: Option<f64>) -> Arg<'a> {
+        value.map_or(Arg::Null(pg_sys::FLOAT8OID), Arg::Float8)
+    }
+
+    /// text[], or NULL.
+    pub fn texts(value: Option<&'a [String]>) -> Arg<'a> {
+        value.map_or(Arg::Null(pg_sys::TEXTARRAYOID), Arg::Texts)
+    }
+
+    /// The value's type.
+    pub(super) fn oid(&self) -> Oid {
+        match self {
+            Arg::Int8(_) => pg_sys::INT8OID,
+            Arg::Int4(_) => pg_sys::INT4OID,
+            Arg::Float8(_) => pg_sys::FLOAT8OID,
+            Arg::Bool(_) => pg_sys::BOOLOID,
+            Arg::Oid(_) => pg_sys::OIDOID,
+            Arg::Text(_) => pg_sys::TEXTOID,
+            Arg::Texts(_) => pg_sys::TEXTARRAYOID,
+            Arg::Null(oid) | Arg::Typed(oid, _) | Arg::Raw(oid, _) => *oid,
+        }
+    }
+
+    /// The value as the server holds it.
+    pub(super) fn datum(&self) -> Result<Datum> {
+        Ok(match self {
+            Arg::Int8(v) => Datum::from(*v),
+            Arg::Int4(v) => Datum::from(*v),
+            Arg::Float8(v) => Datum::from(v.to_bits()),
+            Arg::Bool(v) => Datum::from(*v),
+            Arg::Oid(v) => Datum::from(*v),
+            Arg::Text(v) => text_datum(v)?,
+            Arg::Texts(v) => array_datum(v)?,
+            Arg::Null(_) => Datum::from(0),
+            Arg::Typed(oid, v) => input(*oid, v)?,
+            Arg::Raw(_, v) => *v,
+        })
+    }
+}
+
+fn text_datum(value: &str) -> Result<Datum> {
+    let value = to_server(value)?;
+    Ok(unsafe { Datum::from(pg_sys::cstring_to_text(value.as_ptr())) })
+}
+
+fn array_datum(values: &[String]) -> Result<Datum> {
+    let mut elements = values
+        .iter()
+        .map(|v| text_datum(v))
+        .collect::<Result<Vec<Datum>>>()?;
+    unsafe {
+        let array = pg_sys::construct_array(
+            elements.as_mut_ptr(),
+            elements.len() as i32,
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as _,
+        );
+        Ok(Datum::from(array))
+    }
+}
+
+/// Converts text by the type's input function.
+fn input(oid: Oid, value: &str) -> Result<Datum> {
+    let value = to_server(value)?;
+    unsafe {
+        let (mut function, mut param) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::getTypeInputInfo(oid, &mut function, &mut param);
+        let text = value.as_ptr().cast_mut();
+        Ok(pg_sys::OidInputFunctionCall(function, text, param, -1))
+    }
+}
+
+/// Settings under which the text form of a value is unambiguous and read back as the same value.
+pub const CANONICAL: &[(&CStr, &CStr)] = &[
+    (c"DateStyle", c"ISO, MDY"),
+    (c"IntervalStyle", c"postgres"),
+    (c"TimeZone", c"UTC"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+];
+
+/// The text form of a jsonb value.
+pub fn output_jsonb(value: Datum) -> Result<String> {
+    unsafe {
+        from_server(pg_sys::OidOutputFunctionCall(
+            pg_sys::F_JSONB_OUT.into(),
+            value,
+        ))
+    }
+}

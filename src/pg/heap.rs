@@ -1,0 +1,116 @@
+//! A table's pages: how many there are, which file they are in, and pruning them.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg, RawRow};
+use crate::error::{Error, Result};
+
+/// The place of a row: its page and its line pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tid {
+    /// The page.
+    pub block: u32,
+    /// The line pointer on it.
+    pub offset: u16,
+}
+
+/// The number of pages, and the file that they are in; `None` if the table is gone. Within
+/// `spi::connect`.
+pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.pg_relation_size($1, 'main') / pg_catalog.current_setting('block_size')::pg_catalog.int8,
+                    pg_catalog.pg_relation_filenode($1)::pg_catalog.int8",
+            &[Arg::Oid(relation)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(row
+        .parse(0)?
+        .zip(row.parse::<u32>(1)?)
+        .map(|(pages, file)| (pages, Oid::from(file))))
+}
+
+/// Removes versions that nobody can see any more from these pages, as reading them by a scan
+/// would: what a fetch by TID doesn't do. The table must be locked.
+pub fn prune(relation: Oid, blocks: impl Iterator<Item = u32>) {
+    unsafe {
+        let heap = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
+        for block in blocks {
+            let buffer = pg_sys::ReadBuffer(heap, block);
+            pg_sys::heap_page_prune_opt(heap, buffer);
+            pg_sys::ReleaseBuffer(buffer);
+        }
+        pg_sys::relation_close(heap, pg_sys::NoLock as i32);
+    }
+}
+
+/// Reads a tid[] column; NULL is no element.
+pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
+    let Some(array) = row.get(column) else {
+        return Ok(Vec::new());
+    };
+    let (mut elements, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr());
+        pg_sys::deconstruct_array(
+            array.cast(),
+            pg_sys::TIDOID,
+            size_of::<pg_sys::ItemPointerData>() as i32,
+            false,
+            pg_sys::TYPALIGN_SHORT as _,
+            &mut elements,
+            &mut nulls,
+            &mut n,
+        );
+        if elements.is_null() {
+            return Err(Error::internal("a tid[] cannot be read"));
+        }
+        Ok((0..n as usize).map(|i| tid(*elements.add(i))).collect())
+    }
+}
+
+/// Reads a value of type tid.
+///
+/// # Safety
+/// `value` must be one.
+pub unsafe fn tid(value: Datum) -> Tid {
+    unsafe {
+        let pointer: *const pg_sys::ItemPointerData = value.cast_mut_ptr();
+        Tid {
+            block: u32::from((*pointer).ip_blkid.bi_hi) << 16
+                | u32::from((*pointer).ip_blkid.bi_lo),
+            offset: (*pointer).ip_posid,
+        }
+    }
+}
+
+/// A tid[] of these; lives as long as the current memory context.
+pub fn tid_array(tids: &[Tid]) -> Arg<'static> {
+    let pointers: Vec<pg_sys::ItemPointerData> = tids
+        .iter()
+        .map(|tid| pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData {
+                bi_hi: (tid.block >> 16) as u16,
+                bi_lo: tid.block as u16,
+            },
+            ip_posid: tid.offset,
+        })
+        .collect();
+    let mut elements: Vec<Datum> = pointers
+        .iter()
+        .map(|pointer| Datum::from(std::ptr::from_ref(pointer)))
+        .collect();
+    unsafe {
+        let array = pg_sys::construct_array(
+            elements.as_mut_ptr(),
+            elements.len() as i32,
+            pg_sys::TIDOID,
+            size_of::<pg_sys::ItemPointerData>() as i32,
+            false,
+            pg_sys::TYPALIGN_SHORT as _,
+        );
+        Arg::Raw(pg_sys::TIDARRAYOID, Datum::from(array))
+    }
+}

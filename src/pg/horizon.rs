@@ -1,0 +1,98 @@
+//! The horizon: from which transaction on row versions that died are still kept, and who keeps it.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::elevate::as_extension;
+use super::spi::{self, Row};
+use crate::error::Result;
+
+/// Row versions of the table that died before this transaction can be removed. The transaction
+/// that asks counts like any other.
+pub fn horizon(relation: Oid) -> u32 {
+    let lock = pg_sys::AccessShareLock as i32;
+    unsafe {
+        let table = pg_sys::try_relation_open(relation, lock);
+        // For no table it is that of shared catalogs: the oldest there is.
+        let oldest = pg_sys::GetOldestNonRemovableTransactionId(table);
+        if !table.is_null() {
+            pg_sys::relation_close(table, lock);
+        }
+        oldest.into_inner()
+    }
+}
+
+/// The next transaction's number: all that have begun to write are before it.
+pub fn next_xid() -> u32 {
+    unsafe { pg_sys::ReadNextTransactionId() }.into_inner()
+}
+
+/// Whether transaction `a` is before `b`; numbers wrap around.
+pub fn precedes(a: u32, b: u32) -> bool {
+    unsafe { pg_sys::TransactionIdPrecedes(a.into(), b.into()) }
+}
+
+/// Says who holds the horizon of this database's tables back furthest, other than this process
+/// and workers of this extension. For people; without any row data. Within `spi::connect`.
+pub fn oldest_holder() -> Result<Option<String>> {
+    let row = as_extension(|| spi::first(HOLDERS, &[]))?;
+    row.map(|row| describe(&row)).transpose()
+}
+
+/// Kind, name, what it does, seconds since it began; the oldest first. A snapshot is as old as the
+/// oldest transaction that wrote when it was taken, in any database, but keeps rows of its own
+/// database only. Of equals, the one that the others are waiting for is named, else the longest.
+/// A plain VACUUM keeps nothing, and a parallel worker only what its leader does.
+const HOLDERS: &str = "
+SELECT kind, name, doing, (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - since))::bigint
+FROM (
+    SELECT CASE WHEN a.backend_type = 'walsender' THEN 'standby' ELSE 'pid' END AS kind, a.pid::text AS name,
+           pg_catalog.concat_ws(', ', NULLIF(a.application_name, ''),
+                                COALESCE(a.state, a.backend_type)) AS doing,
+           a.xact_start AS since, pg_catalog.age(a.backend_xid) AS own,
+           GREATEST(pg_catalog.age(a.backend_xid),
+                    CASE WHEN a.datid IS NULL OR a.backend_type = 'walsender'
+                              OR a.datname = pg_catalog.current_database()
+                         THEN pg_catalog.age(a.backend_xmin) END) AS age
+    FROM pg_catalog.pg_stat_activity a
+    WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type NOT IN ('backfill worker', 'parallel worker')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
+    UNION ALL
+    SELECT 'prepared', gid, NULL, prepared, pg_catalog.age(transaction), pg_catalog.age(transaction)
+    FROM pg_catalog.pg_prepared_xacts
+    UNION ALL
+    SELECT 'slot', slot_name, CASE WHEN active THEN 'active' ELSE 'inactive' END, NULL, NULL, pg_catalog.age(xmin)
+    FROM pg_catalog.pg_replication_slots
+) AS h
+WHERE age IS NOT NULL
+ORDER BY age DESC, own IS NOT DISTINCT FROM age DESC, since LIMIT 1";
+
+fn describe(row: &Row) -> Result<String> {
+    let (kind, name) = (row.text(0)?, row.text(1)?);
+    let what = match kind {
+        "standby" => format!("hot_standby_feedback to pid {name}"),
+        "prepared" => format!("prepared transaction \"{name}\""),
+        "slot" => format!("replication slot \"{name}\""),
+        _ => format!("transaction of pid {name}"),
+    };
+    let doing = row.get(2).map(str::to_owned);
+    let open = row
+        .parse::<i64>(3)?
+        .map(|s| format!("open for {}", clock(s)));
+    let more: Vec<String> = doing.into_iter().chain(open).collect();
+    Ok(if more.is_empty() {
+        what
+    } else {
+        format!("{what} ({})", more.join(", "))
+    })
+}
+
+/// Hours, minutes and seconds, however many hours.
+fn clock(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}

@@ -1,0 +1,209 @@
+//! The keys of a region of the walk, in memory as the server holds them: a list of tens of
+//! thousands of keys is neither converted to text nor read again for each wave.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::settings;
+use super::spi::{Arg, CANONICAL, RawRow};
+use super::text::from_server;
+use crate::error::{Error, Result};
+use crate::plan::position::Key;
+
+/// A list of keys in the order of the walk. Lives in a memory context of its own.
+#[derive(Debug)]
+pub struct KeyList {
+    context: pg_sys::MemoryContext,
+    types: Vec<KeyType>,
+    values: Vec<Datum>,
+}
+
+/// What has to be known of a column's type.
+#[derive(Debug, Clone, Copy)]
+struct KeyType {
+    oid: Oid,
+    array: Oid,
+    length: i16,
+    by_value: bool,
+    align: std::ffi::c_char,
+}
+
+/// Whether keys of these types can go in waves: there must be arrays of them, and hash functions.
+pub fn supported(types: &[Oid]) -> bool {
+    types.iter().all(|oid| unsafe {
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(*oid, &mut length, &mut by_value, &mut align);
+        let hashed = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID].contains(oid)
+            || hash_function(*oid).is_some();
+        pg_sys::get_array_type(*oid) != Oid::INVALID && length >= -1 && hashed
+    })
+}
+
+/// The type of arrays of a type; invalid if there is none.
+pub fn array_type(oid: Oid) -> Oid {
+    unsafe { pg_sys::get_array_type(oid) }
+}
+
+impl KeyList {
+    /// An empty list of keys whose columns have these types.
+    pub fn new(types: &[Oid]) -> KeyList {
+        let context = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"backfill region".as_ptr(),
+                0,
+                8 * 1024,
+                8 * 1024 * 1024,
+            )
+        };
+        KeyList {
+            context,
+            types: types.iter().map(|oid| describe(*oid)).collect(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Adds the key that a row begins with.
+    pub fn push(&mut self, row: &RawRow) -> Result<()> {
+        for (column, of) in self.types.iter().enumerate() {
+            let value = row
+                .get(column)
+                .ok_or_else(|| Error::internal("a key column is NULL"))?;
+            let kept = unsafe {
+                let before = pg_sys::MemoryContextSwitchTo(self.context);
+                let kept = copy(value, of);
+                pg_sys::MemoryContextSwitchTo(before);
+                kept
+            };
+            self.values.push(kept);
+        }
+        Ok(())
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.types.len().max(1)
+    }
+
+    /// A key in its canonical text form.
+    pub fn text(&self, row: usize) -> Result<Key> {
+        settings::with(CANONICAL, || {
+            let values = &self.values[row * self.types.len()..][..self.types.len()];
+            values
+                .iter()
+                .zip(&self.types)
+                .map(|(value, of)| unsafe { text(*value, of.oid) })
+                .collect()
+        })
+    }
+
+    /// The keys of these rows, as one array per column; lives as long as the current memory context.
+    pub fn arrays(&self, rows: &[u32]) -> Vec<Arg<'static>> {
+        (0..self.types.len())
+            .map(|column| {
+                let of = &self.types[column];
+                let at = |row: &u32| self.values[*row as usize * self.types.len() + column];
+                let mut elements: Vec<Datum> = rows.iter().map(at).collect();
+                let array = unsafe {
+                    pg_sys::construct_array(
+                        elements.as_mut_ptr(),
+                        elements.len() as i32,
+                        of.oid,
+                        i32::from(of.length),
+                        of.by_value,
+                        of.align,
+                    )
+                };
+                Arg::Raw(of.array, Datum::from(array))
+            })
+            .collect()
+    }
+
+    /// The keys as numbers, if they consist of one integer column.
+    pub fn integers(&self) -> Option<Vec<i64>> {
+        let [of] = self.types.as_slice() else {
+            return None;
+        };
+        let number: fn(&Datum) -> i64 = match of.oid {
+            pg_sys::INT2OID => |d| i64::from(d.value() as i16),
+            pg_sys::INT4OID => |d| i64::from(d.value() as i32),
+            pg_sys::INT8OID => |d| d.value() as i64,
+            _ => return None,
+        };
+        Some(self.values.iter().map(number).collect())
+    }
+
+    /// A hash of each key by the hash functions of its types, which depend on nothing but the key
+    /// (hash partitions are built on the same).
+    pub fn hashes(&self) -> Result<Vec<u64>> {
+        let mut functions = Vec::with_capacity(self.types.len());
+        for of in &self.types {
+            let function = hash_function(of.oid)
+                .ok_or_else(|| Error::internal(format!("type {} has no hash", of.oid)))?;
+            functions.push(function);
+        }
+        let hash = |key: &[Datum]| {
+            key.iter().zip(&functions).fold(0u64, |seed, (value, f)| {
+                let seed = Datum::from(seed);
+                unsafe { pg_sys::FunctionCall2Coll(*f, pg_sys::C_COLLATION_OID, *value, seed) }
+                    .value() as u64
+            })
+        };
+        Ok(self.values.chunks(self.types.len()).map(hash).collect())
+    }
+}
+
+impl Drop for KeyList {
+    fn drop(&mut self) {
+        unsafe { pg_sys::MemoryContextDelete(self.context) };
+    }
+}
+
+fn describe(oid: Oid) -> KeyType {
+    let (mut length, mut by_value, mut align) = (0, false, 0);
+    unsafe {
+        pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align);
+        KeyType {
+            oid,
+            array: pg_sys::get_array_type(oid),
+            length,
+            by_value,
+            align,
+        }
+    }
+}
+
+unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
+    unsafe {
+        match of.length {
+            // Toasted keys are unpacked.
+            -1 => Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr())),
+            _ if of.by_value => value,
+            length => {
+                let length = length.max(0) as usize;
+                let kept = pg_sys::palloc(length);
+                std::ptr::copy_nonoverlapping(value.cast_mut_ptr(), kept.cast::<u8>(), length);
+                Datum::from(kept)
+            }
+        }
+    }
+}
+
+unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
+    unsafe {
+        let (mut function, mut is_varlena) = (Oid::INVALID, false);
+        pg_sys::getTypeOutputInfo(oid, &mut function, &mut is_varlena);
+        let text = pg_sys::OidOutputFunctionCall(function, value);
+        let read = from_server(text);
+        pg_sys::pfree(text.cast());
+        read
+    }
+}
+
+fn hash_function(oid: Oid) -> Option<*mut pg_sys::FmgrInfo> {
+    unsafe {
+        let flags = pg_sys::TYPECACHE_HASH_EXTENDED_PROC_FINFO as i32;
+        let entry = pg_sys::lookup_type_cache(oid, flags);
+        let function = &raw mut (*entry).hash_extended_proc_finfo;
+        ((*function).fn_oid != Oid::INVALID).then_some(function)
+    }
+}

@@ -1,0 +1,172 @@
+//! Partitioned tables: what they consist of. With the rights of the extension, by the catalogs
+//! alone: no partition is locked, and no expression of a partition key is evaluated.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg};
+use crate::error::Result;
+
+/// A partition that holds rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its OID.
+    pub oid: Oid,
+    /// `relkind` of pg_class: `r`, or `f` for a foreign table.
+    pub kind: char,
+    /// Schema and name for people: quoted where need be, so that it can be pasted.
+    pub shown: String,
+}
+
+unsafe extern "C-unwind" {
+    // pgrx has no binding of it.
+    fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
+}
+
+/// All that belongs to the relation $1, itself included, from the top down. One that is being
+/// detached (DETACH ... CONCURRENTLY) belongs to it no longer.
+const TREE: &str = "
+WITH RECURSIVE tree AS (
+    SELECT $1::pg_catalog.oid AS oid
+    UNION ALL
+    SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+    WHERE NOT i.inhdetachpending
+)";
+
+/// The partitions below the partitioned table that hold rows, on all levels, the default ones too,
+/// in the order in which they were created. Within `spi::connect`.
+pub fn leaves(root: Oid) -> Result<Vec<Leaf>> {
+    let rows = as_extension(|| {
+        spi::query(
+            &format!(
+                "{TREE}
+                 SELECT c.oid::bigint, c.relkind,
+                        pg_catalog.concat(pg_catalog.quote_ident(n.nspname), '.', pg_catalog.quote_ident(c.relname))
+                 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind <> 'p' AND c.relispartition AND c.oid <> $1 ORDER BY c.oid"
+            ),
+            &[Arg::Oid(root)],
+        )
+    })?
+    .rows;
+    rows.iter()
+        .map(|row| {
+            Ok(Leaf {
+                oid: Oid::from(row.number(0)? as u32),
+                kind: row.text(1)?.chars().next().unwrap_or(' '),
+                shown: row.text(2)?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
+pub fn branches(root: Oid) -> Result<Vec<Oid>> {
+    below(root, "c.relkind = 'p'")
+}
+
+/// All that have rows in common with the relation: what it is a partition of, and its partitions
+/// on all levels. Without itself. Within `spi::connect`.
+pub fn relatives(relation: Oid) -> Result<Vec<Oid>> {
+    let mut found = ancestors(relation);
+    found.extend(below(relation, "c.relispartition AND c.oid <> $1")?);
+    Ok(found)
+}
+
+fn below(root: Oid, condition: &str) -> Result<Vec<Oid>> {
+    let rows = as_extension(|| {
+        spi::query(
+            &format!(
+                "{TREE}
+                 SELECT c.oid::bigint FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+                 WHERE {condition} ORDER BY c.oid"
+            ),
+            &[Arg::Oid(root)],
+        )
+    })?
+    .rows;
+    rows.iter()
+        .map(|row| Ok(Oid::from(row.number(0)? as u32)))
+        .collect()
+}
+
+/// The partitioned tables that the relation is a partition of, the nearest first. Not beyond one
+/// that is being detached. Within a transaction.
+pub fn ancestors(relation: Oid) -> Vec<Oid> {
+    unsafe {
+        if !pg_sys::get_rel_relispartition(relation) {
+            return Vec::new();
+        }
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
+        let found = pgrx::PgList::<pg_sys::Oid>::from_pg(list);
+        let ancestors = found.iter_oid().collect();
+        std::mem::forget(found);
+        ancestors
+    }
+}
+
+/// Whether `leaf` is still a partition of `root`, on whichever level. Cheap enough for every batch.
+/// Within a transaction.
+pub fn is_leaf_of(leaf: Oid, root: Oid) -> bool {
+    ancestors(leaf).contains(&root)
+}
+
+/// The topmost partitioned table that the relation belongs to; itself, if to none.
+pub fn topmost(relation: Oid) -> Oid {
+    ancestors(relation).last().copied().unwrap_or(relation)
+}
+
+/// The columns that decide in which partition a row is, also those inside expressions: of the
+/// relation itself, of what it is a partition of, and of the partitioned tables below it. Within
+/// `spi::connect`.
+pub fn key_columns(relation: Oid) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let tables = ancestors(relation).into_iter().chain(branches(relation)?);
+    for table in tables {
+        for row in as_extension(|| spi::query(KEY_COLUMNS, &[Arg::Oid(table)]))?.rows {
+            let name = row.text(0)?.to_owned();
+            if !found.contains(&name) {
+                found.push(name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// PostgreSQL records that each column of the key, also inside an expression, belongs to the table
+/// as a whole: it can't be dropped alone.
+const KEY_COLUMNS: &str = "
+SELECT DISTINCT a.attname, a.attnum
+FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_attribute a ON a.attrelid = d.objid AND a.attnum = d.objsubid
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = $1 AND d.objsubid > 0
+  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = $1 AND d.refobjsubid = 0
+  AND d.deptype = 'i'
+ORDER BY a.attnum";
+
+/// The name of the index of `relation` that `name` means: an index of its own with that name, or
+/// the one that belongs to the index with that name of `root`, a partitioned table above it.
+/// Within `spi::connect`.
+pub fn index_named(relation: Oid, root: Oid, name: &str) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "WITH RECURSIVE above AS (
+                 SELECT i.indexrelid AS mine, i.indexrelid AS oid
+                 FROM pg_catalog.pg_index i WHERE i.indrelid = $1
+                 UNION ALL
+                 SELECT above.mine, h.inhparent
+                 FROM above JOIN pg_catalog.pg_inherits h ON h.inhrelid = above.oid
+             )
+             SELECT mine.relname
+             FROM above
+             JOIN pg_catalog.pg_class mine ON mine.oid = above.mine
+             JOIN pg_catalog.pg_class c ON c.oid = above.oid
+             JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+             WHERE c.relname = $3 AND i.indrelid IN ($1, $2)
+             ORDER BY i.indrelid = $2 DESC LIMIT 1",
+            &[Arg::Oid(relation), Arg::Oid(root), Arg::Text(name)],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}

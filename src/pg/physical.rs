@@ -1,0 +1,70 @@
+//! Whether a table can be walked in physical order: only where each updated row falls out of the
+//! WHERE clause for good. That it does is checked with every batch, by what RETURNING shows; here
+//! is what would make that check worthless.
+
+use pgrx::pg_sys::Oid;
+
+use super::elevate::as_extension;
+use super::server;
+use super::spi::{self, Arg};
+use super::{clauses, relation};
+use crate::error::Result;
+
+/// Why a walk of the relation in physical order would be unsound, as a phrase; `None` where
+/// nothing speaks against it. `known_as` is the name that the clause may call the relation by, if
+/// it is not its own: that of the partitioned table.
+///
+/// As the current user, within `spi::connect`. A clause that does not even parse is an error.
+pub fn unsound(
+    relation: Oid,
+    known_as: Option<&str>,
+    where_clause: Option<&str>,
+) -> Result<Option<String>> {
+    let Some(where_clause) = where_clause else {
+        return Ok(Some("no where_clause tells which rows are done".to_owned()));
+    };
+    let Some(found) = relation::describe(relation)? else {
+        return Ok(None);
+    };
+    if clauses::depends_on_more(&found.alone(known_as), where_clause)? {
+        return Ok(Some(
+            "where_clause depends on more than the row (the time, a setting, other rows), so a row that is done may match again".to_owned(),
+        ));
+    }
+    if let Some(trigger) = first(AFTER_TRIGGER, relation)? {
+        return Ok(Some(format!(
+            "its trigger {trigger} runs after an UPDATE, and could change rows that are done"
+        )));
+    }
+    if let Some(constraint) = first(CASCADE, relation)? {
+        return Ok(Some(format!(
+            "its foreign key {constraint} refers to the table itself, and could change rows that are done"
+        )));
+    }
+    if !relation::may_read_places(relation) {
+        return Ok(Some(format!(
+            "role {} may not SELECT its column ctid",
+            server::role_name(server::current_user())
+        )));
+    }
+    Ok(None)
+}
+
+fn first(query: &str, relation: Oid) -> Result<Option<String>> {
+    let row = as_extension(|| spi::first(query, &[Arg::Oid(relation)]))?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
+/// A trigger that fires after an UPDATE, row by row or not, and is no part of a constraint. Bits of
+/// `tgtype`: 2 is BEFORE, 16 UPDATE, 64 INSTEAD OF.
+const AFTER_TRIGGER: &str = "
+SELECT pg_catalog.quote_ident(tgname) FROM pg_catalog.pg_trigger
+WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+  AND (tgtype & 16) <> 0 AND (tgtype & (2 | 64)) = 0
+ORDER BY tgname LIMIT 1";
+
+/// A foreign key from the table to itself whose ON UPDATE writes other rows.
+const CASCADE: &str = "
+SELECT pg_catalog.quote_ident(conname) FROM pg_catalog.pg_constraint
+WHERE conrelid = $1 AND confrelid = $1 AND contype = 'f' AND confupdtype NOT IN ('a', 'r')
+ORDER BY conname LIMIT 1";
