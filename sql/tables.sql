@@ -1,6 +1,6 @@
 -- The extension's tables. Nobody but its owner has rights on them: users see the views.
 --
--- What users write (job) and what workers write (slice, checkpoint, outcome) is kept apart, so
+-- What users write (job) and what workers write (walk, slice, checkpoint, outcome) is kept apart, so
 -- that a control call in an open transaction never holds up a batch. Events are only inserted.
 
 -- The schema may be there already (a dump brings it), but nobody else may own it or have put
@@ -70,22 +70,60 @@ COMMENT ON COLUMN backfill.job.defined_at IS 'When the job was defined';
 COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';
 
-CREATE TABLE backfill.slice (
-    id                 integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    job_id             bigint  NOT NULL,
-    no                 integer NOT NULL,
-    last_key           text[]  NOT NULL,
-    key_columns        text[]  NOT NULL,
-    key_order          text[]  NOT NULL,
-    UNIQUE (job_id, no)
+CREATE TABLE backfill.walk (
+    job_id bigint      PRIMARY KEY,
+    pass   integer     NOT NULL,
+    phase  text        NOT NULL,
+    tables oid[]       NOT NULL,
+    notes  text[]      NOT NULL DEFAULT '{}',
+    at     timestamptz NOT NULL
 );
-COMMENT ON TABLE backfill.slice IS 'The parts of a walk. Written once, by the worker''s first transaction.';
+COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
+COMMENT ON COLUMN backfill.walk.job_id IS 'The job';
+COMMENT ON COLUMN backfill.walk.pass IS 'The pass over the table: a walk in physical order looks again for rows that moved';
+COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the last batch vacuum or analyze, with the table''s name';
+COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
+COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
+COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+
+CREATE TABLE backfill.slice (
+    id            integer          GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id        bigint           NOT NULL,
+    no            integer          NOT NULL,
+    pass          integer          NOT NULL,
+    relation      regclass         NOT NULL,
+    relation_name text             NOT NULL,
+    walk          text             NOT NULL CHECK (walk IN ('key', 'physical')),
+    weight        double precision NOT NULL,
+    after_key     text[],
+    last_key      text[],
+    key_columns   text[],
+    key_order     text[],
+    first_block   bigint,
+    end_block     bigint,
+    filenode      oid,
+    done          boolean          NOT NULL DEFAULT false,
+    UNIQUE (job_id, no),
+    CHECK (CASE walk WHEN 'key' THEN last_key IS NOT NULL AND key_columns IS NOT NULL AND key_order IS NOT NULL
+                     ELSE first_block IS NOT NULL AND end_block IS NOT NULL AND filenode IS NOT NULL END)
+);
+COMMENT ON TABLE backfill.slice IS 'The parts of a walk; one worker at a time holds a slice. Written when a pass begins, and marked when done.';
 COMMENT ON COLUMN backfill.slice.id IS 'The slice, as its checkpoints name it';
 COMMENT ON COLUMN backfill.slice.job_id IS 'The job';
 COMMENT ON COLUMN backfill.slice.no IS 'Number of the slice within its job';
-COMMENT ON COLUMN backfill.slice.last_key IS 'The last key that the first transaction saw; rows beyond it are not chased';
-COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that the keys of this slice consist of';
+COMMENT ON COLUMN backfill.slice.pass IS 'The pass that it belongs to';
+COMMENT ON COLUMN backfill.slice.relation IS 'The table, or the partition, that it is a part of';
+COMMENT ON COLUMN backfill.slice.relation_name IS 'What that was called when the pass began';
+COMMENT ON COLUMN backfill.slice.walk IS 'In which order its rows are passed: key or physical';
+COMMENT ON COLUMN backfill.slice.weight IS 'Its share of the job''s progress: the rows it was expected to have';
+COMMENT ON COLUMN backfill.slice.after_key IS 'It begins after this key; NULL: at the first row';
+COMMENT ON COLUMN backfill.slice.last_key IS 'It ends with this key. The last slice''s is the last key that the first transaction saw; rows beyond it are not chased.';
+COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that its keys consist of';
 COMMENT ON COLUMN backfill.slice.key_order IS 'What makes the order of each key column: operator family, type, collation and its version';
+COMMENT ON COLUMN backfill.slice.first_block IS 'In physical order: its first page';
+COMMENT ON COLUMN backfill.slice.end_block IS 'In physical order: the page after its last';
+COMMENT ON COLUMN backfill.slice.filenode IS 'In physical order: the file that the pages are in; another one means that the table was rewritten';
+COMMENT ON COLUMN backfill.slice.done IS 'Whether all of it has been passed';
 
 -- A short key: under an old snapshot its index keeps an entry for every batch there was, and
 -- should stay two levels deep for long.
@@ -94,12 +132,23 @@ CREATE TABLE backfill.checkpoint (
     seq             integer          NOT NULL,
     epoch           bigint           NOT NULL,
     key             text[],
+    block           bigint,
+    region_key      text[],
+    waves           smallint,
+    spread          text,
+    wave            smallint,
+    wave_to         smallint,
+    wave_key        text[],
     rows_done       bigint           NOT NULL,
     rows_updated    bigint           NOT NULL,
+    rows_hot        bigint           NOT NULL,
+    rows_found      bigint           NOT NULL,
     rows_total      bigint,
     percent         real,
     past_estimate   boolean          NOT NULL,
     rows_per_second double precision,
+    batch_rows      integer,
+    note            text,
     at              timestamptz      NOT NULL,
     PRIMARY KEY (slice_id, seq)
 );
@@ -108,12 +157,23 @@ COMMENT ON COLUMN backfill.checkpoint.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.checkpoint.seq IS 'Counts the checkpoints; the greatest is in force';
 COMMENT ON COLUMN backfill.checkpoint.epoch IS 'Fencing: counts the workers that have held the slice; only the last may write';
 COMMENT ON COLUMN backfill.checkpoint.key IS 'Everything up to this key is done; NULL before the first batch';
+COMMENT ON COLUMN backfill.checkpoint.block IS 'In physical order: every page before this one is done';
+COMMENT ON COLUMN backfill.checkpoint.region_key IS 'Last key of the region that is passed over in waves; NULL: no region is open';
+COMMENT ON COLUMN backfill.checkpoint.waves IS 'Waves of the open region';
+COMMENT ON COLUMN backfill.checkpoint.spread IS 'The function that gives a key its wave in the open region';
+COMMENT ON COLUMN backfill.checkpoint.wave IS 'The wave in progress: all before it are done in the open region';
+COMMENT ON COLUMN backfill.checkpoint.wave_to IS 'The last wave that the present pass over the region does; more than wave: the rest at once';
+COMMENT ON COLUMN backfill.checkpoint.wave_key IS 'The wave in progress is done up to this key; NULL: at its start';
 COMMENT ON COLUMN backfill.checkpoint.rows_done IS 'Rows passed';
 COMMENT ON COLUMN backfill.checkpoint.rows_updated IS 'Rows changed';
-COMMENT ON COLUMN backfill.checkpoint.rows_total IS 'Estimate of the rows of the walk';
-COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage shown so far';
+COMMENT ON COLUMN backfill.checkpoint.rows_hot IS 'Rows changed without a new entry in any index (heap-only tuples)';
+COMMENT ON COLUMN backfill.checkpoint.rows_found IS 'In physical order: rows that were found to match the WHERE clause';
+COMMENT ON COLUMN backfill.checkpoint.rows_total IS 'Estimate of the rows of the slice';
+COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage of the slice so far';
 COMMENT ON COLUMN backfill.checkpoint.past_estimate IS 'Whether more rows were met than estimated';
 COMMENT ON COLUMN backfill.checkpoint.rows_per_second IS 'Rows per second over the last minute of running';
+COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
+COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
 COMMENT ON COLUMN backfill.checkpoint.at IS 'When the batch committed, nearly';
 
 CREATE TABLE backfill.outcome (
@@ -161,6 +221,7 @@ COMMENT ON COLUMN backfill.event.new IS 'What is now';
 
 SELECT pg_catalog.pg_extension_config_dump('backfill.job', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.walk', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');

@@ -3,16 +3,16 @@
 
 CREATE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
-    -- 7701: the lock that the worker of a job holds; 7702: a worker slot of the server (src/pg/lock.rs)
+    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice (src/pg/lock.rs)
     SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid
     FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702) AND l.granted
-), live AS (
-    SELECT l.id AS job_id, pg_catalog.count(*)::integer AS workers
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704) AND l.granted
+), here AS (
+    SELECT l.id, l.objsubid
     FROM locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
-    WHERE l.objsubid = 7701
-    GROUP BY l.id
+), live AS (
+    SELECT h.id AS job_id, pg_catalog.count(*)::integer AS workers FROM here h WHERE h.objsubid = 7701 GROUP BY h.id
 ), slots AS (
     SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
 )
@@ -20,7 +20,8 @@ SELECT j.id AS job_id,
        j.name,
        j.relation,
        s.state,
-       CASE WHEN s.state = 'completed' THEN 100.0 ELSE pg_catalog.round(p.percent::numeric, 1) END AS percent,
+       CASE WHEN s.state = 'completed' THEN 100.0
+            WHEN p.percent > 99.9 THEN 99.9 ELSE pg_catalog.round(p.percent::numeric, 1) END AS percent,
        COALESCE(p.rows_done, 0) AS rows_done,
        CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, 0) ELSE p.rows_total END AS rows_total,
        COALESCE(p.rows_updated, 0) AS rows_updated,
@@ -29,7 +30,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN p.past_estimate THEN interval '0'
                  WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
-                     secs => pg_catalog.ceil(GREATEST(p.rows_total - p.rows_done, 0) / p.rows_per_second)) END
+                     secs => pg_catalog.ceil(p.rows_left / p.rows_per_second)) END
        END AS eta,
        j.batch_size,
        j.sleep_ms,
@@ -50,18 +51,29 @@ SELECT j.id AS job_id,
        j.owner,
        j.set_clause,
        j.where_clause,
-       j.key_columns
+       j.key_columns,
+       COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
+       pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
+       CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
+       NULLIF(pg_catalog.concat_ws('; ', p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.max(c.percent) AS percent,
+    -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
+    SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
+               / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
            pg_catalog.sum(c.rows_done)::bigint AS rows_done,
-           pg_catalog.sum(c.rows_total)::bigint AS rows_total,
+           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
+           pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
            pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
-           pg_catalog.sum(c.rows_per_second) AS rows_per_second,
-           pg_catalog.bool_or(c.past_estimate) AS past_estimate,
+           pg_catalog.sum(c.rows_hot)::bigint AS rows_hot,
+           pg_catalog.sum(c.rows_per_second) FILTER (WHERE held.id IS NOT NULL) AS rows_per_second,
+           pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
+           pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
+           pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
            pg_catalog.max(c.at) AS at
     FROM backfill.slice sl
     CROSS JOIN LATERAL (
@@ -69,8 +81,10 @@ LEFT JOIN LATERAL (
         WHERE k.slice_id = sl.id
         ORDER BY k.seq DESC LIMIT 1
     ) c
+    LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
     WHERE sl.job_id = j.id
 ) p ON true
+LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (
     SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
                              j.system_identifier, j.database_oid) AS state
@@ -100,7 +114,12 @@ COMMENT ON COLUMN backfill.progress.finished_at IS 'When the job completed, fail
 COMMENT ON COLUMN backfill.progress.owner IS 'The role that defined the job and with whose rights it runs';
 COMMENT ON COLUMN backfill.progress.set_clause IS 'The SET list';
 COMMENT ON COLUMN backfill.progress.where_clause IS 'The WHERE clause, if any';
-COMMENT ON COLUMN backfill.progress.key_columns IS 'The columns that order the walk';
+COMMENT ON COLUMN backfill.progress.key_columns IS 'The columns that order the walk; none: it goes in physical order';
+COMMENT ON COLUMN backfill.progress.workers_wanted IS 'Workers asked for with the option workers';
+COMMENT ON COLUMN backfill.progress.batch_rows IS 'Rows per commit in force now: batch_size, or less with target_ms or waves';
+COMMENT ON COLUMN backfill.progress.hot_percent IS 'Share of the updates that needed no new entry in any index (heap-only tuples)';
+COMMENT ON COLUMN backfill.progress.phase IS 'What is being done: walk, another pass of it, or the vacuum and analyze after the last batch';
+COMMENT ON COLUMN backfill.progress.note IS 'What the owner should know: why waves rest, what was left out';
 
 CREATE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new

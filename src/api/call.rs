@@ -93,7 +93,7 @@ fn check_name(name: String) -> Result<String> {
     Ok(name)
 }
 
-/// Only ordinary tables are walked.
+/// Only ordinary tables and partitioned ones are walked.
 fn check_kind(relation: &Relation) -> Result<()> {
     let shown = &relation.shown;
     let wrong = |what: &str, hint: &str| {
@@ -102,8 +102,7 @@ fn check_kind(relation: &Relation) -> Result<()> {
     };
     const NAME_THE_TABLE: &str = "Name the table that holds the rows.";
     match relation.kind {
-        'r' => {}
-        'p' => return wrong("partitioned table", "Start one job per partition for now."),
+        'r' | 'p' => {}
         'v' => return wrong("view", NAME_THE_TABLE),
         'm' => {
             return wrong(

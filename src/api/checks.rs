@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
-use crate::pg::spi;
+use crate::pg::report::warning;
+use crate::pg::{partition, server, spi};
 use crate::plan::sql::ident;
 
 /// Adds what to do to PostgreSQL's own errors about the clauses.
@@ -53,43 +54,136 @@ pub fn columns(relation: &Relation, set: &[String], key: &[String]) -> Result<()
     Ok(())
 }
 
-/// The walk reads the key, so it takes SELECT on it besides UPDATE; and no policy may hide rows.
-pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
-    let policies = relation::has_policies_for_me(relation.oid);
-    if policies {
+/// Refuses to write what decides in which partition a row is.
+pub fn partition_key(relation: &Relation, set: &[String]) -> Result<()> {
+    let key = partition::key_columns(relation.oid)?;
+    let Some(column) = set.iter().find(|column| key.contains(column)) else {
+        return Ok(());
+    };
+    let root = relation::describe(partition::topmost(relation.oid))?;
+    let root = root.map_or(relation.shown.clone(), |root| root.shown);
+    Err(Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!("set_clause writes column \"{column}\", which decides in which partition of {root} a row is"),
+    )
+    .hint("A batch updates one partition alone, and cannot move a row to another. Use an UPDATE of the partitioned table for that."))
+}
+
+/// Refuses policies of row security that could hide rows: of the relation, of its partitions, and
+/// of the partitioned tables between them.
+pub fn policies(relation: &Relation, tables: &[Relation]) -> Result<()> {
+    let between = partition::branches(relation.oid)?;
+    let leaves = tables.iter().map(|table| table.oid);
+    for oid in std::iter::once(relation.oid).chain(between).chain(leaves) {
+        if !relation::has_policies_for_me(oid) {
+            continue;
+        }
+        let table = relation::describe(oid)?.map_or(relation.shown.clone(), |found| found.shown);
         return Err(Error::new(
             sqlstate::INSUFFICIENT_PRIVILEGE,
-            format!("row security policies of table {} apply to you", relation.shown),
+            format!("row security policies of table {table} apply to you"),
         )
         .hint("They could hide rows from the backfill. Define it as the table's owner or as a role with BYPASSRLS; with FORCE ROW LEVEL SECURITY only the latter."));
     }
+    Ok(())
+}
+
+/// What an unlogged table is worth to whoever fills it.
+pub fn warn_of_unlogged(tables: &[Relation]) {
+    const HINT: &str = "ALTER TABLE ... SET LOGGED if its rows matter.";
+    let unlogged: Vec<&str> = tables
+        .iter()
+        .filter(|table| table.persistence == 'u')
+        .map(|table| table.shown.as_str())
+        .collect();
+    let what = match unlogged[..] {
+        [] => return,
+        [table] => format!("table {table} is unlogged: a crash of the server empties it"),
+        _ => format!(
+            "{} tables are unlogged ({}, ...): a crash of the server empties them",
+            unlogged.len(),
+            unlogged[0]
+        ),
+    };
+    warning(&what, Some(HINT));
+}
+
+/// The walk reads the key (or the place of each row), so it takes SELECT on it besides UPDATE.
+pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
     for column in key {
         let row = spi::first(
             "SELECT pg_catalog.has_column_privilege($1, $2, 'SELECT')",
             &[spi::Arg::Oid(relation.oid), spi::Arg::Text(column)],
         )?;
-        if !row.is_some_and(|row| row.bool(0)) {
-            return Err(Error::new(
-                sqlstate::INSUFFICIENT_PRIVILEGE,
-                format!(
-                    "permission denied for column \"{column}\" of table {}",
-                    relation.shown
-                ),
-            )
-            .hint(format!(
-                "The walk reads the key: GRANT SELECT ({}) ON {} TO {}.",
-                ident(column),
-                relation.quoted(),
-                who()?
-            )));
+        if row.is_some_and(|row| row.bool(0)) {
+            continue;
         }
+        let why = match column.as_str() {
+            "ctid" => "A walk in physical order reads it",
+            _ => "The walk reads the key",
+        };
+        return Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!(
+                "permission denied for column \"{column}\" of table {}",
+                relation.shown
+            ),
+        )
+        .hint(format!(
+            "{why}: GRANT SELECT ({}) ON {} TO {};",
+            ident(column),
+            relation.quoted(),
+            server::role_name(server::current_user())
+        )));
     }
     Ok(())
 }
 
-fn who() -> Result<String> {
-    let row = spi::first("SELECT pg_catalog.quote_ident(current_user)", &[])?;
-    Ok(row
-        .and_then(|row| row.get(0).map(str::to_owned))
-        .unwrap_or_default())
+/// Longest list of partitions in a hint.
+const LISTED: usize = 20;
+
+/// Says, where privileges on partitions are missing, how to grant them all at once.
+pub fn with_grants(
+    error: Error,
+    root: &Relation,
+    tables: &[Relation],
+    set_columns: &[String],
+) -> Error {
+    if root.kind != 'p' || error.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE {
+        return error;
+    }
+    let lacking: Vec<&str> = tables
+        .iter()
+        .filter(|table| !has_privileges(table, set_columns).unwrap_or(true))
+        .map(|table| table.shown.as_str())
+        .collect();
+    if lacking.is_empty() {
+        return error;
+    }
+    let columns: Vec<String> = set_columns.iter().map(|column| ident(column)).collect();
+    let what = format!("GRANT SELECT, UPDATE ({}) ON", columns.join(", "));
+    let role = server::role_name(server::current_user());
+    let grant = if lacking.len() <= LISTED {
+        format!("{what} {} TO {role};", lacking.join(", "))
+    } else {
+        let (what, role) = (what.replace('\'', "''"), role.replace('\'', "''"));
+        format!(
+            "in psql, SELECT format('{what} %s TO {role}', relid::regclass) FROM pg_partition_tree('{}') WHERE isleaf \\gexec",
+            root.shown.replace('\'', "''")
+        )
+    };
+    error.hint(format!(
+        "The batches are aimed at the partitions, where privileges on {} do not count: {grant}",
+        root.shown
+    ))
+}
+
+fn has_privileges(table: &Relation, set_columns: &[String]) -> Result<bool> {
+    let row = spi::first(
+        "SELECT pg_catalog.has_table_privilege($1, 'SELECT') AND pg_catalog.bool_and(
+                    pg_catalog.has_column_privilege($1, c, 'UPDATE'))
+         FROM pg_catalog.unnest($2) AS c",
+        &[spi::Arg::Oid(table.oid), spi::Arg::Texts(set_columns)],
+    )?;
+    Ok(row.is_some_and(|row| row.bool(0)))
 }

@@ -26,7 +26,7 @@ pub fn resume(job_id: Option<i64>) -> Result<String> {
 
 fn resume_job(job: &Job) -> Result<String> {
     if is_orphan(job) {
-        launch::worker(job)?;
+        launch::workers(job)?;
         return Ok(State::Running.to_string());
     }
     change(job, Event::Resume, false)
@@ -34,7 +34,7 @@ fn resume_job(job: &Job) -> Result<String> {
 
 /// Whether the job is to run and nothing runs it.
 fn is_orphan(job: &Job) -> bool {
-    job.state() == State::Running && job.worker.is_none()
+    job.state() == State::Running && job.workers.is_empty()
 }
 
 /// Ends the job after its batch, or at once.
@@ -115,7 +115,7 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     job::set_wish(job.id, wish)?;
     let changed = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     if event == Event::Resume {
-        launch::worker(&changed)?;
+        launch::workers(&changed)?;
     }
     launch::wake(&changed, now);
     let new = changed.state();

@@ -3,7 +3,9 @@
 use super::call::Call;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
-use crate::pg::server;
+use crate::pg::lock::Lock;
+use crate::pg::relation::Relation;
+use crate::pg::{partition, server};
 
 /// The job that an earlier call with this name left, if it was for the same thing.
 pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
@@ -52,12 +54,24 @@ pub fn by_name(name: &str) -> Result<Option<Job>> {
     Ok(known.into_iter().next())
 }
 
-/// Refuses another job that writes the same column of the same table at the same time.
+/// Lets one call at a time define or start a job on the relation, or on what it has rows in common
+/// with, until the transaction ends.
+pub fn lock(relation: &Relation) {
+    let topmost = partition::topmost(relation.oid);
+    Lock::Definition(topmost.to_u32()).for_transaction();
+}
+
+/// Refuses another job that writes the same column of the same rows at the same time: of the same
+/// table, or of one above or below it among partitions.
 pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
     };
-    for other in job::on(this.relation)? {
+    let mut others = job::on(this.relation)?;
+    for relation in partition::relatives(this.relation)? {
+        others.extend(job::on(relation)?);
+    }
+    for other in others {
         if other.id == id || !other.state().active() {
             continue;
         }
@@ -67,7 +81,7 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
                 sqlstate::OBJECT_IN_USE,
                 format!(
                     "column \"{column}\" of table {} is already being backfilled by job {}",
-                    this.relation_name, other.id
+                    other.relation_name, other.id
                 ),
             )
             .hint(format!(

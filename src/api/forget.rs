@@ -8,7 +8,7 @@ use crate::error::{Error, Result, sqlstate};
 pub fn forget(job_id: Option<i64>) -> Result<()> {
     let found = locked_job(job_id, "backfill.forget()")?;
     let state = found.state();
-    if !state.ended() || found.worker.is_some() {
+    if !state.ended() || !found.workers.is_empty() {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
             format!(

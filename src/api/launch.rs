@@ -8,8 +8,9 @@ use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
 use crate::pg::{role, slots};
 
-/// Has a worker for the job started at commit. Refuses an owner that no worker can work for.
-pub fn worker(job: &Job) -> Result<()> {
+/// Has the workers that the job wants started at commit. Refuses an owner that no worker can work
+/// for.
+pub fn workers(job: &Job) -> Result<()> {
     let start = role::start_for(job.owner)?;
     if !guc::ENABLED.get() {
         notice(
@@ -21,16 +22,18 @@ pub fn worker(job: &Job) -> Result<()> {
         return Ok(());
     }
     announce_full_house(job)?;
-    at_commit(Action::Register(
-        job.id,
-        bgworker::job_worker(job.id, start),
-    ));
+    for _ in 0..job.missing_workers().max(1) {
+        at_commit(Action::Register(
+            job.id,
+            bgworker::job_worker(job.id, start),
+        ));
+    }
     Ok(())
 }
 
-/// Wakes the job's worker at commit, if it has one; with `interrupt` its batch is cancelled too.
+/// Wakes the job's workers at commit; with `interrupt` their batches are cancelled too.
 pub fn wake(job: &Job, interrupt: bool) {
-    if let Some(pid) = job.worker {
+    for pid in job.workers.iter().copied() {
         at_commit(Action::Wake(pid));
         if interrupt {
             let role = role::login_of(job.owner).map_or(job.owner, role::process_role);
@@ -39,19 +42,26 @@ pub fn wake(job: &Job, interrupt: bool) {
     }
 }
 
-/// Says so when all of the server's worker slots are taken.
+/// Says so when the server has fewer free worker slots than the job wants.
 fn announce_full_house(job: &Job) -> Result<()> {
     let used = slots::in_use()?;
-    let limit = guc::MAX_WORKERS.get();
-    if used >= i64::from(limit) {
+    let limit = i64::from(guc::MAX_WORKERS.get());
+    let missing = job.missing_workers().max(1) as i64;
+    let free = (limit - used).max(0);
+    let (shown, hint) = (job.shown(), "The limit is backfill.max_workers.");
+    if free == 0 && job.workers.is_empty() {
         notice(
-            &format!(
-                "backfill {} waits for a worker: {used} of {limit} are busy",
-                job.shown()
-            ),
-            Some(
-                "It is taken up when one of this database ends. The limit is backfill.max_workers.",
-            ),
+            &format!("backfill {shown} waits for a worker: {used} of {limit} are busy"),
+            Some(&format!(
+                "It is taken up when one of this database ends. {hint}"
+            )),
+        );
+    } else if free < missing {
+        let has = job.workers.len() as i64 + free;
+        let wanted = job.definition.options.workers();
+        notice(
+            &format!("backfill {shown} has {has} of {wanted} workers for now"),
+            Some(&format!("{used} of {limit} are busy. {hint}")),
         );
     }
     Ok(())

@@ -13,4 +13,5 @@ mod inspect;
 mod launch;
 mod session;
 mod start;
+mod tables;
 mod wait;

@@ -9,7 +9,6 @@ use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{Event, State, Wish, next};
-use crate::pg::lock::Lock;
 use crate::pg::report::notice;
 use crate::pg::server;
 
@@ -51,7 +50,7 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         required(sleep_ms, "sleep_ms")?,
     )?;
     let call = call::check(request, "backfill.start()")?;
-    Lock::Definition(call.relation.oid.to_u32()).for_transaction();
+    existing::lock(&call.relation);
     let job = match &call.set_clause {
         Some(set_clause) => match existing::same_job(&call, set_clause)? {
             Some(known) => known,
@@ -156,5 +155,6 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
         Some(old.name()),
         Some(new.name()),
     )?;
-    launch::worker(&locked)
+    let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+    launch::workers(&started)
 }

@@ -7,10 +7,12 @@
 use pgrx::pg_sys;
 
 use super::slice::array;
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::progress::Progress;
 use crate::pg::elevate::as_extension;
-use crate::pg::spi::{self, Arg, Plan};
+use crate::pg::spi::{self, Arg, Plan, Row};
+use crate::plan::position::{Position, Region};
+use crate::plan::waves::Spread;
 
 /// Where a slice stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,10 +23,31 @@ pub struct Checkpoint {
     pub seq: i32,
     /// Counts the workers that have held the slice.
     pub epoch: i64,
-    /// Everything up to this key is done; `None` before the first batch.
-    pub key: Option<Vec<String>>,
+    /// Where it stands.
+    pub position: Position,
     /// How far it is.
     pub progress: Progress,
+}
+
+impl Checkpoint {
+    /// The one that follows, for the same worker.
+    pub fn successor(&self) -> Checkpoint {
+        Checkpoint {
+            seq: self.seq + 1,
+            ..self.clone()
+        }
+    }
+}
+
+/// What a checkpoint tells those who look at the job, besides where the slice stands.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// Rows per second.
+    pub rate: Option<f64>,
+    /// Rows per commit in force.
+    pub batch_rows: Option<i32>,
+    /// A remark for a person.
+    pub note: Option<String>,
 }
 
 /// The statement that replaces a checkpoint by its successor.
@@ -33,12 +56,14 @@ WITH gone AS (
     DELETE FROM backfill.checkpoint
     WHERE slice_id = $1 AND seq = $2 AND epoch = $3 RETURNING 1
 )
-INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated,
-                                 rows_total, percent, past_estimate, rows_per_second, at)
-SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp() FROM gone";
+INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, region_key, waves, spread, wave, wave_to,
+                                 wave_key, rows_done, rows_updated, rows_hot, rows_found, rows_total, percent,
+                                 past_estimate, rows_per_second, batch_rows, note, at)
+SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+       pg_catalog.clock_timestamp() FROM gone";
 
 /// The types of its parameters.
-const REPLACE_TYPES: [pg_sys::Oid; 12] = [
+const REPLACE_TYPES: [pg_sys::Oid; 23] = [
     pg_sys::INT4OID,
     pg_sys::INT4OID,
     pg_sys::INT8OID,
@@ -46,50 +71,102 @@ const REPLACE_TYPES: [pg_sys::Oid; 12] = [
     pg_sys::INT8OID,
     pg_sys::TEXTARRAYOID,
     pg_sys::INT8OID,
+    pg_sys::TEXTARRAYOID,
+    pg_sys::INT4OID,
+    pg_sys::TEXTOID,
+    pg_sys::INT4OID,
+    pg_sys::INT4OID,
+    pg_sys::TEXTARRAYOID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
     pg_sys::INT8OID,
     pg_sys::INT8OID,
     pg_sys::FLOAT8OID,
     pg_sys::BOOLOID,
     pg_sys::FLOAT8OID,
+    pg_sys::INT4OID,
+    pg_sys::TEXTOID,
 ];
 
 /// The last checkpoint of a slice.
-pub fn load(slice: i32) -> Result<Option<Checkpoint>> {
+pub fn load(slice: i32) -> Result<Checkpoint> {
     let found = as_extension(|| {
         spi::first(
-            "SELECT seq, epoch, pg_catalog.to_json(key), rows_done, rows_updated, rows_total,
-                    percent, past_estimate
+            "SELECT seq, epoch, pg_catalog.to_json(key), block, pg_catalog.to_json(region_key), waves, spread,
+                    wave, wave_to, pg_catalog.to_json(wave_key), rows_done, rows_updated, rows_hot, rows_found,
+                    rows_total, percent, past_estimate
              FROM backfill.checkpoint WHERE slice_id = $1 ORDER BY seq DESC LIMIT 1",
             &[Arg::Int4(slice)],
         )
     })?;
-    let Some(row) = found else { return Ok(None) };
-    Ok(Some(Checkpoint {
+    let row = found.ok_or_else(|| Error::internal(format!("slice {slice} has no checkpoint")))?;
+    Ok(Checkpoint {
         slice,
         seq: row.number(0)? as i32,
         epoch: row.number(1)?,
-        key: row.get(2).map(array).transpose()?,
-        progress: Progress {
-            rows_done: row.number(3)?,
-            rows_updated: row.number(4)?,
-            rows_total: row.parse(5)?,
-            percent: row.parse(6)?,
-            past_estimate: row.bool(7),
+        position: Position {
+            key: row.get(2).map(array).transpose()?,
+            block: row.parse(3)?,
+            region: region(&row)?,
         },
+        progress: Progress {
+            rows_done: row.number(10)?,
+            rows_updated: row.number(11)?,
+            rows_hot: row.number(12)?,
+            rows_found: row.number(13)?,
+            rows_total: row.parse(14)?,
+            percent: row.parse(15)?,
+            past_estimate: row.bool(16),
+        },
+    })
+}
+
+fn region(row: &Row) -> Result<Option<Region>> {
+    let Some(end) = row.get(4) else {
+        return Ok(None);
+    };
+    let spread = row.text(6)?;
+    Ok(Some(Region {
+        end: array(end)?,
+        waves: row.number(5)? as i32,
+        spread: Spread::parse(spread)
+            .ok_or_else(|| Error::internal(format!("spread \"{spread}\"")))?,
+        wave: row.number(7)? as i32,
+        to: row.number(8)? as i32,
+        key: row.get(9).map(array).transpose()?,
     }))
 }
 
 /// Writes the first checkpoint of a slice.
-pub fn insert(slice: i32, progress: &Progress) -> Result<()> {
+pub fn insert(slice: i32, position: &Position, progress: &Progress) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.checkpoint
-                 (slice_id, seq, epoch, rows_done, rows_updated, rows_total, past_estimate, at)
-             VALUES ($1, 1, 1, 0, 0, $2, false, pg_catalog.clock_timestamp())",
-            &[Arg::Int4(slice), Arg::int8(progress.rows_total)],
+            "INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, rows_done, rows_updated, rows_hot,
+                                              rows_found, rows_total, past_estimate, at)
+             VALUES ($1, 1, 1, $2, $3, 0, 0, 0, 0, $4, false, pg_catalog.clock_timestamp())",
+            &[
+                Arg::Int4(slice),
+                Arg::texts(position.key.as_deref()),
+                Arg::int8(position.block),
+                Arg::int8(progress.rows_total),
+            ],
         )
     })?;
     Ok(())
+}
+
+/// Takes the slice over from whoever has it: the successor of its last checkpoint, of the next
+/// epoch. Waits for a batch that is in progress; whoever ran it won't commit another one.
+pub fn seize(writer: &Writer, slice: i32) -> Result<Checkpoint> {
+    loop {
+        let last = load(slice)?;
+        let mut mine = last.successor();
+        mine.epoch += 1;
+        if writer.try_replace(&last, &mine, &Gauges::default())? {
+            return Ok(mine);
+        }
+    }
 }
 
 /// Writes checkpoints with a plan that is kept.
@@ -103,8 +180,28 @@ impl Writer {
     }
 
     /// Replaces `last` by `next`, which must follow it. An error if somebody else holds the slice.
-    pub fn replace(&self, last: &Checkpoint, next: &Checkpoint, rate: Option<f64>) -> Result<()> {
+    pub fn replace(&self, last: &Checkpoint, next: &Checkpoint, gauges: &Gauges) -> Result<()> {
+        if self.try_replace(last, next, gauges)? {
+            return Ok(());
+        }
+        Err(Error::new(
+            sqlstate::OBJECT_IN_USE,
+            "another worker has taken over this slice",
+        )
+        .detail(format!(
+            "Checkpoint {} of epoch {} is gone.",
+            last.seq, last.epoch
+        ))
+        .signal(Signal::Fenced))
+    }
+
+    /// The same; false if somebody else has replaced `last`.
+    fn try_replace(&self, last: &Checkpoint, next: &Checkpoint, gauges: &Gauges) -> Result<bool> {
         let progress = &next.progress;
+        let position = &next.position;
+        let region = position.region.as_ref();
+        let spread = region.map(|r| r.spread.to_text());
+        let int4 = |value: Option<i32>| value.map_or(Arg::Null(pg_sys::INT4OID), Arg::Int4);
         let written = as_extension(|| {
             self.0.run(&[
                 Arg::Int4(last.slice),
@@ -112,24 +209,26 @@ impl Writer {
                 Arg::Int8(last.epoch),
                 Arg::Int4(next.seq),
                 Arg::Int8(next.epoch),
-                Arg::texts(next.key.as_deref()),
+                Arg::texts(position.key.as_deref()),
+                Arg::int8(position.block),
+                Arg::texts(region.map(|r| r.end.as_slice())),
+                int4(region.map(|r| r.waves)),
+                Arg::text(spread.as_deref()),
+                int4(region.map(|r| r.wave)),
+                int4(region.map(|r| r.to)),
+                Arg::texts(region.and_then(|r| r.key.as_deref())),
                 Arg::Int8(progress.rows_done),
                 Arg::Int8(progress.rows_updated),
+                Arg::Int8(progress.rows_hot),
+                Arg::Int8(progress.rows_found),
                 Arg::int8(progress.rows_total),
                 Arg::float8(progress.percent.map(f64::from)),
                 Arg::Bool(progress.past_estimate),
-                Arg::float8(rate),
+                Arg::float8(gauges.rate),
+                int4(gauges.batch_rows),
+                Arg::text(gauges.note.as_deref()),
             ])
         })?;
-        if written.processed == 1 {
-            return Ok(());
-        }
-        Err(Error::new(sqlstate::OBJECT_IN_USE, FENCED).detail(format!(
-            "Checkpoint {} of epoch {} is gone.",
-            last.seq, last.epoch
-        )))
+        Ok(written.processed == 1)
     }
 }
-
-/// The message of the error that means: somebody else has taken the slice over.
-pub const FENCED: &str = "another worker has taken over this job";

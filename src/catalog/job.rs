@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::Oid;
 
-use super::slice::array;
+use super::slice::{self, array};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
@@ -13,7 +13,7 @@ use crate::pg::lock;
 use crate::pg::relation::Relation;
 use crate::pg::report;
 use crate::pg::server;
-use crate::pg::spi::{self, Arg, Plan, Row};
+use crate::pg::spi::{self, Arg, Row};
 
 /// A job, with what its state is derived from.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Job {
     pub wish: Wish,
     /// How often it was started or resumed.
     pub attempt: i32,
-    /// Counts the changes of the job's row.
+    /// Grows with each change of the job's row, and with its outcome: see `catalog::version`.
     pub version: i64,
     /// The cluster that it was started in.
     pub system_identifier: Option<i64>,
@@ -46,8 +46,8 @@ pub struct Job {
     pub database: Option<i64>,
     /// How its last worker ended it.
     pub outcome: Option<Outcome>,
-    /// The process that holds its lock.
-    pub worker: Option<i32>,
+    /// The processes that work on it.
+    pub workers: Vec<i32>,
     /// Why it failed last: message, SQLSTATE and range of keys. May hold row data: only for those
     /// who may act on the job.
     pub last_error: Option<String>,
@@ -77,9 +77,14 @@ impl Job {
             wish: self.wish,
             attempt: self.attempt,
             outcome: self.outcome,
-            live: self.worker.is_some(),
+            live: !self.workers.is_empty(),
             here: is_here(self.system_identifier, self.database),
         })
+    }
+
+    /// How many more workers it could do with.
+    pub fn missing_workers(&self) -> usize {
+        (self.definition.options.workers() as usize).saturating_sub(self.workers.len())
     }
 
     /// Name and id, for messages.
@@ -111,8 +116,8 @@ fn select(condition: &str) -> String {
                 j.owner::pg_catalog.oid::bigint,
                 j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
                 pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
-                j.wish, j.attempt, j.version, j.system_identifier, j.database_oid,
-                o.outcome, o.attempt, (SELECT l.pid FROM live l WHERE l.job_id = j.id LIMIT 1),
+                j.wish, j.attempt, j.version + COALESCE(o.attempt + 1, 0), j.system_identifier, j.database_oid,
+                o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
                 CASE WHEN o.outcome = 'failed' THEN
                      pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id {condition}",
@@ -151,9 +156,13 @@ fn read(row: &Row) -> Result<Job> {
         system_identifier: row.parse(16)?,
         database: row.parse(17)?,
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
-        worker: row.parse(20)?,
+        workers: row.get(20).map_or(Ok(Vec::new()), pids)?,
         last_error: row.get(21).map(str::to_owned),
     })
+}
+
+fn pids(json: &str) -> Result<Vec<i32>> {
+    serde_json::from_str(json).map_err(|e| Error::internal(e.to_string()))
 }
 
 /// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
@@ -246,14 +255,19 @@ pub fn unfinished() -> Result<Vec<Job>> {
     list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
 }
 
-/// Jobs that are to run and have no worker, the longest waiting first: the first hundred.
-pub fn without_worker() -> Result<Vec<Job>> {
-    let wanted = list(
-        "WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
+/// Jobs that are to run and have fewer workers than they want: those with none first, then the
+/// longest waiting; the first hundred. One that has a worker wants another only while there is a
+/// slice that nobody holds.
+pub fn understaffed() -> Result<Vec<Job>> {
+    let wanted = list(&format!(
+        "CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n FROM live l WHERE l.job_id = j.id) staff
+         WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
            AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
-           AND NOT EXISTS (SELECT FROM live l WHERE l.job_id = j.id)
-         ORDER BY j.wished_at, j.id LIMIT 100",
-    )?;
+           AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
+                AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
+         ORDER BY staff.n > 0, j.wished_at, j.id LIMIT 100",
+        slice::free("s")
+    ))?;
     Ok(wanted
         .into_iter()
         .filter(|job| job.state() == State::Running)
@@ -345,6 +359,7 @@ pub fn delete(id: i64) -> Result<()> {
         "DELETE FROM backfill.checkpoint
          WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
         "DELETE FROM backfill.slice WHERE job_id = $1",
+        "DELETE FROM backfill.walk WHERE job_id = $1",
         "DELETE FROM backfill.outcome WHERE job_id = $1",
         "DELETE FROM backfill.event WHERE job_id = $1",
         "DELETE FROM backfill.job WHERE id = $1",
@@ -361,29 +376,4 @@ pub fn unknown(id: i64) -> Error {
         format!("backfill job {id} does not exist"),
     )
     .hint("SELECT job_id, name, relation, state FROM backfill.progress lists the jobs.")
-}
-
-/// Looks between two batches whether the job's row has changed, with a plan that is kept.
-#[derive(Debug)]
-pub struct VersionReader(Plan);
-
-impl VersionReader {
-    /// The statement.
-    pub const TEXT: &'static str = "SELECT version FROM backfill.job WHERE id = $1";
-
-    /// Analyses the statement once.
-    pub fn prepare() -> Result<VersionReader> {
-        as_extension(|| {
-            Ok(VersionReader(Plan::prepare(
-                Self::TEXT,
-                &[pg_sys::INT8OID],
-            )?))
-        })
-    }
-
-    /// The version of the job's row; `None` if the job was forgotten.
-    pub fn read(&self, id: i64) -> Result<Option<i64>> {
-        let output = as_extension(|| self.0.run(&[Arg::Int8(id)]))?;
-        output.rows.first().map(|row| row.number(0)).transpose()
-    }
 }

@@ -8,3 +8,5 @@ pub mod event;
 pub mod job;
 pub mod outcome;
 pub mod slice;
+pub mod version;
+pub mod walk;

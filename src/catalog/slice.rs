@@ -1,71 +1,313 @@
-//! The parts of a walk, and where they end.
+//! The parts of a walk, and where they begin and end.
+
+use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
-use crate::pg::spi::{self, Arg};
-
-/// The number of the slice of a job that has only one.
-const WHOLE: i32 = 0;
+use crate::pg::lock;
+use crate::pg::server;
+use crate::pg::spi::{self, Arg, Row};
+use crate::plan::position::Key;
 
 /// A part of a walk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
     /// Names it in its checkpoints.
     pub id: i32,
-    /// Its last key, in text form.
-    pub last_key: Vec<String>,
-    /// The columns that the key consists of.
-    pub key_columns: Vec<String>,
+    /// The pass that it belongs to.
+    pub pass: i32,
+    /// The table or partition.
+    pub relation: Oid,
+    /// What that was called.
+    pub relation_name: String,
+    /// The rows it was expected to have.
+    pub weight: f64,
+    /// What it covers.
+    pub extent: Extent,
+}
+
+/// What a slice covers, and in which order it is walked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Extent {
+    /// Rows by their key.
+    Key(KeyRange),
+    /// Pages, in the order in which they are stored.
+    Physical(BlockRange),
+}
+
+/// A range of keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyRange {
+    /// It begins after this key; `None`: with the first row.
+    pub after: Option<Key>,
+    /// It ends with this key.
+    pub last: Key,
+    /// The columns that the keys consist of.
+    pub columns: Vec<String>,
     /// What made the order of each column when the walk began.
-    pub key_order: Vec<String>,
+    pub order: Vec<String>,
 }
 
-/// The slice, if the walk has begun.
-pub fn load(job: i64) -> Result<Option<Slice>> {
-    let found = as_extension(|| {
-        spi::first(
-            "SELECT id, pg_catalog.to_json(last_key), pg_catalog.to_json(key_columns),
-                    pg_catalog.to_json(key_order)
-             FROM backfill.slice WHERE job_id = $1 AND no = $2",
-            &[Arg::Int8(job), Arg::Int4(WHOLE)],
-        )
-    })?;
-    let Some(row) = found else { return Ok(None) };
-    Ok(Some(Slice {
+/// A range of pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRange {
+    /// The first page.
+    pub first: i64,
+    /// The page after the last.
+    pub end: i64,
+    /// The file that they are in.
+    pub filenode: Oid,
+}
+
+/// The page after the last one that a table can have.
+const NO_MORE_PAGES: i64 = u32::MAX as i64;
+
+impl BlockRange {
+    /// All pages of a file, also those that it gets later.
+    pub fn all(filenode: Oid) -> BlockRange {
+        BlockRange {
+            first: 0,
+            end: NO_MORE_PAGES,
+            filenode,
+        }
+    }
+
+    /// Whether it is that.
+    pub fn whole(&self) -> bool {
+        self.end == NO_MORE_PAGES
+    }
+}
+
+const COLUMNS: &str = "s.id, s.pass, s.relation::pg_catalog.oid::bigint, s.relation_name, s.weight,
+    pg_catalog.to_json(s.after_key), pg_catalog.to_json(s.last_key), pg_catalog.to_json(s.key_columns),
+    pg_catalog.to_json(s.key_order), s.first_block, s.end_block, s.filenode::bigint";
+
+fn read(row: &Row) -> Result<Slice> {
+    let extent = match row.parse(9)? {
+        Some(first) => Extent::Physical(BlockRange {
+            first,
+            end: row.number(10)?,
+            filenode: Oid::from(row.number(11)? as u32),
+        }),
+        None => Extent::Key(KeyRange {
+            after: row.get(5).map(array).transpose()?,
+            last: array(row.text(6)?)?,
+            columns: array(row.text(7)?)?,
+            order: array(row.text(8)?)?,
+        }),
+    };
+    Ok(Slice {
         id: row.number(0)? as i32,
-        last_key: array(row.text(1)?)?,
-        key_columns: array(row.text(2)?)?,
-        key_order: array(row.text(3)?)?,
-    }))
+        pass: row.number(1)? as i32,
+        relation: Oid::from(row.number(2)? as u32),
+        relation_name: row.text(3)?.to_owned(),
+        weight: row.parse(4)?.unwrap_or_default(),
+        extent,
+    })
 }
 
-/// Records where the walk ends.
-pub fn insert(
-    job: i64,
-    last_key: Vec<String>,
-    key_columns: Vec<String>,
-    key_order: Vec<String>,
-) -> Result<Slice> {
+/// The first slice of the job that is neither done nor held by anybody, its row locked until the
+/// transaction ends. Rows that others are just taking are passed over.
+pub fn lock_free(job: i64) -> Result<Option<Slice>> {
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.slice (job_id, no, last_key, key_columns, key_order)
-             VALUES ($1, $2, $3, $4, $5) RETURNING id",
+            &format!(
+                "SELECT {COLUMNS} FROM backfill.slice s
+                 WHERE s.job_id = $1 AND NOT s.done AND {FREE}
+                 ORDER BY s.no LIMIT 1 FOR UPDATE OF s SKIP LOCKED",
+                FREE = free("s")
+            ),
+            &[Arg::Int8(job)],
+        )
+    })?;
+    row.as_ref().map(read).transpose()
+}
+
+/// The table of the slice that is likely to be next: it can be locked before there is a snapshot.
+pub fn next_table(job: i64) -> Result<Option<Oid>> {
+    let row = as_extension(|| {
+        spi::first(
+            &format!(
+                "SELECT s.relation::pg_catalog.oid::bigint FROM backfill.slice s
+                 WHERE s.job_id = $1 AND NOT s.done AND {} ORDER BY s.no LIMIT 1",
+                free("s")
+            ),
+            &[Arg::Int8(job)],
+        )
+    })?;
+    row.map(|row| Ok(Oid::from(row.number(0)? as u32)))
+        .transpose()
+}
+
+/// The condition that nobody holds the slice `alias`. Within `spi::connect`.
+pub fn free(alias: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted AND l.database = {}
+               AND l.objid = {alias}.id::pg_catalog.oid)",
+        lock::SLICE,
+        server::database().to_u32()
+    )
+}
+
+/// How many slices of the job are not done.
+pub fn left(job: i64) -> Result<i64> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.count(*) FROM backfill.slice s WHERE s.job_id = $1 AND NOT s.done",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    row.map_or(Ok(0), |row| row.number(0))
+}
+
+/// What a pass in physical order has come to, per relation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tally {
+    /// The table or partition.
+    pub relation: Oid,
+    /// What it was called.
+    pub relation_name: String,
+    /// The file that was walked last.
+    pub filenode: Oid,
+    /// Whether it was one slice of all pages.
+    pub whole: bool,
+    /// Rows that it was expected to have when the job began.
+    pub expected: f64,
+    /// Rows changed by all passes after the first.
+    pub swept: i64,
+    /// Rows that were found to match.
+    pub found: i64,
+    /// Rows changed.
+    pub updated: i64,
+}
+
+/// What each relation's walk in physical order came to in this pass. Without those that went on by
+/// key: where the predicate doesn't extinguish itself, another pass would do rows twice.
+pub fn tallies(job: i64, pass: i32) -> Result<Vec<Tally>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT s.relation::pg_catalog.oid::bigint, pg_catalog.min(s.relation_name),
+                    (pg_catalog.array_agg(s.filenode::bigint ORDER BY s.no DESC))[1], pg_catalog.sum(c.rows_found)::bigint,
+                    pg_catalog.sum(c.rows_updated)::bigint,
+                    (pg_catalog.array_agg(s.end_block ORDER BY s.no DESC))[1],
+                    (SELECT pg_catalog.sum(f.weight) FROM backfill.slice f
+                     WHERE f.job_id = $1 AND f.relation = s.relation),
+                    (SELECT COALESCE(pg_catalog.sum(l.rows_updated), 0)::bigint FROM backfill.slice f
+                     CROSS JOIN LATERAL (SELECT * FROM backfill.checkpoint k WHERE k.slice_id = f.id
+                                         ORDER BY k.seq DESC LIMIT 1) l
+                     WHERE f.job_id = $1 AND f.relation = s.relation AND f.pass > 1)
+             FROM backfill.slice s
+             CROSS JOIN LATERAL (SELECT * FROM backfill.checkpoint k WHERE k.slice_id = s.id
+                                 ORDER BY k.seq DESC LIMIT 1) c
+             WHERE s.job_id = $1 AND s.pass = $2 AND s.walk = 'physical'
+               AND NOT EXISTS (SELECT FROM backfill.slice k
+                               WHERE k.job_id = s.job_id AND k.relation = s.relation AND k.walk = 'key')
+             GROUP BY s.relation ORDER BY pg_catalog.min(s.no)",
+            &[Arg::Int8(job), Arg::Int4(pass)],
+        )
+    })?
+    .rows;
+    rows.iter()
+        .map(|row| {
+            Ok(Tally {
+                relation: Oid::from(row.number(0)? as u32),
+                relation_name: row.text(1)?.to_owned(),
+                filenode: Oid::from(row.number(2)? as u32),
+                whole: row.number(5)? == NO_MORE_PAGES,
+                expected: row.parse(6)?.unwrap_or_default(),
+                swept: row.number(7)?,
+                found: row.number(3)?,
+                updated: row.number(4)?,
+            })
+        })
+        .collect()
+}
+
+/// Records a slice that is to be walked; gives its id.
+pub fn insert(
+    job: i64,
+    pass: i32,
+    relation: (Oid, &str),
+    weight: f64,
+    extent: &Extent,
+) -> Result<i32> {
+    let (keys, blocks) = match extent {
+        Extent::Key(range) => (Some(range), None),
+        Extent::Physical(range) => (None, Some(range)),
+    };
+    let row = as_extension(|| {
+        spi::first(
+            "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key,
+                 last_key, key_columns, key_order, first_block, end_block, filenode)
+             SELECT $1, COALESCE(pg_catalog.max(s.no) + 1, 0), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+                    $13::pg_catalog.oid
+             FROM backfill.slice s WHERE s.job_id = $1
+             RETURNING id",
             &[
                 Arg::Int8(job),
-                Arg::Int4(WHOLE),
-                Arg::Texts(&last_key),
-                Arg::Texts(&key_columns),
-                Arg::Texts(&key_order),
+                Arg::Int4(pass),
+                Arg::Oid(relation.0),
+                Arg::Text(relation.1),
+                Arg::Text(if keys.is_some() { "key" } else { "physical" }),
+                Arg::Float8(weight),
+                Arg::texts(keys.and_then(|k| k.after.as_deref())),
+                Arg::texts(keys.map(|k| k.last.as_slice())),
+                Arg::texts(keys.map(|k| k.columns.as_slice())),
+                Arg::texts(keys.map(|k| k.order.as_slice())),
+                Arg::int8(blocks.map(|b| b.first)),
+                Arg::int8(blocks.map(|b| b.end)),
+                Arg::int8(blocks.map(|b| i64::from(b.filenode.to_u32()))),
             ],
         )
     })?;
     let row = row.ok_or_else(|| Error::internal("INSERT returned no row"))?;
-    Ok(Slice {
-        id: row.number(0)? as i32,
-        last_key,
-        key_columns,
-        key_order,
-    })
+    Ok(row.number(0)? as i32)
+}
+
+/// Marks a slice as done, in the transaction of its last batch.
+pub fn finish(id: i32) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.slice SET done = true WHERE id = $1",
+            &[Arg::Int4(id)],
+        )
+    })?;
+    Ok(())
+}
+
+/// The slices of a relation's walk in physical order that are not done, their rows locked until
+/// the transaction ends.
+pub fn unfinished_physical(job: i64, relation: Oid) -> Result<Vec<i32>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT s.id FROM backfill.slice s
+             WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.walk = 'physical' AND NOT s.done
+             ORDER BY s.no FOR UPDATE",
+            &[Arg::Int8(job), Arg::Oid(relation)],
+        )
+    })?
+    .rows;
+    rows.iter().map(|row| Ok(row.number(0)? as i32)).collect()
+}
+
+/// Ends a slice before its end: it keeps the progress that it had, as its whole weight. Gives the
+/// weight that is left to others.
+pub fn cut_short(id: i32, percent: f64) -> Result<f64> {
+    let row = as_extension(|| {
+        spi::first(
+            "WITH before AS (SELECT s.weight FROM backfill.slice s WHERE s.id = $1)
+             UPDATE backfill.slice s SET done = true, weight = s.weight * $2 / 100
+             FROM before WHERE s.id = $1
+             RETURNING before.weight - s.weight",
+            &[Arg::Int4(id), Arg::Float8(percent)],
+        )
+    })?;
+    Ok(row
+        .map(|row| row.parse(0))
+        .transpose()?
+        .flatten()
+        .unwrap_or_default())
 }
 
 /// An array of texts that came as JSON.

@@ -2,100 +2,117 @@
 
 use std::time::Instant;
 
-use super::plans::Key;
-use super::walk::Walk;
-use crate::catalog::checkpoint::Checkpoint;
+use super::step::{Done, Work};
+use super::walk::{Course, Ground, Walk};
+use crate::catalog::checkpoint::{Checkpoint, Gauges};
 use crate::catalog::job::Job;
+use crate::catalog::slice;
 use crate::error::Result;
+use crate::pg::relation;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{relation, report};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The job's row has changed (or is gone): look at it before going on.
+    /// Something about the job has changed (or it is gone): look at it before going on.
     Changed,
     /// Done; there are more.
     More,
-    /// Done; it was the last.
+    /// Rows were only read, for the batches that follow.
+    Read,
+    /// Done; it was the last of the slice.
     Last,
-}
-
-/// A batch that is to be done: up to which key, and what is known of its rows.
-struct Range {
-    end: Key,
-    scanned: i64,
-    matched: Option<i64>,
-    last: bool,
+    /// Its pages, or its table, are not there any more.
+    Lost(Ground),
 }
 
 /// Runs one batch and commits it together with its checkpoint.
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
-    walk.attempted = None;
+    walk.attempt = None;
+    let begun = Instant::now();
+    let (mut tried, mut read) = (0, 0);
+    let table = walk.slice.relation;
     let (step, next) = txn::run_after(
-        || relation::lock_for_update(job.relation),
+        || relation::lock_for_update(table),
         Durability::Deferred,
         || {
             if walk.versions.read(job.id)? != Some(job.version) {
                 return Ok((Step::Changed, None));
             }
-            walk.refresh(job)?;
-            let Some(range) = range(walk, job)? else {
-                return Ok((Step::Last, None));
-            };
-            walk.attempted = Some(range.end.clone());
-            let updated = update(walk, &range)?;
-            let next = successor(&walk.checkpoint, &range, updated);
+            match walk.refresh(job)? {
+                Ground::Firm => {}
+                other => return Ok((Step::Lost(other), None)),
+            }
+            let (done, gauges) = step(walk, job)?;
+            (tried, read) = (done.tried, done.read);
+            let next = successor(&walk.checkpoint, &done);
             let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
-            walk.writer.replace(&walk.checkpoint, &next, rate)?;
-            Ok((if range.last { Step::Last } else { Step::More }, Some(next)))
+            // First the slice, then its checkpoint: as all who touch both do.
+            if done.last {
+                slice::finish(walk.slice.id)?;
+            }
+            walk.writer
+                .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
+            Ok((outcome(&done), Some(next)))
         },
     )?;
     if let Some(next) = next {
         walk.checkpoint = next;
     }
+    if tried > 0 {
+        walk.sizer.measured(tried, begun.elapsed());
+    }
+    if read > 0 {
+        walk.reader.measured(read, begun.elapsed());
+    }
     Ok(step)
 }
 
-/// Finds where the batch ends; nothing if no row is left.
-fn range(walk: &Walk, job: &Job) -> Result<Option<Range>> {
-    let cursor = walk.checkpoint.key.as_ref();
-    let size = i64::from(job.batch_size);
-    let scan = job.definition.options.scan_limit(job.batch_size);
-    let (rows, limit) = match walk.target.where_clause {
-        None => (vec![size - 1, 1], size),
-        Some(_) => (vec![scan, size, scan], scan),
+fn outcome(done: &Done) -> Step {
+    if done.last {
+        Step::Last
+    } else if done.tried == 0 && done.position.region.is_some() {
+        Step::Read
+    } else {
+        Step::More
+    }
+}
+
+fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
+    let mut work = Work {
+        job,
+        sizer: &walk.sizer,
+        reader: &mut walk.reader,
+        careful: walk.careful,
+        found: walk.checkpoint.progress.rows_found,
+        left: walk.checkpoint.progress.left(),
+        limits: walk.limits,
+        attempt: &mut walk.attempt,
+        note: None,
+        batch_rows: None,
     };
-    if let Some(bound) = walk.plans.bound(cursor, &walk.slice.last_key, &rows)? {
-        return Ok(Some(Range {
-            last: bound.key == walk.slice.last_key,
-            end: bound.key,
-            scanned: bound.scanned.unwrap_or(size),
-            matched: bound.matched,
-        }));
-    }
-    let left = walk.plans.count(cursor, &walk.slice.last_key, limit)?;
-    Ok((left > 0).then(|| Range {
-        end: walk.slice.last_key.clone(),
-        scanned: left,
-        matched: None,
-        last: true,
-    }))
+    let at = &walk.checkpoint.position;
+    let done = match &mut walk.course {
+        Course::Keys(keys) => keys.step(at, &mut work),
+        Course::Pages(pages) => pages.step(at, &mut work),
+    };
+    walk.limits = work.limits;
+    let gauges = Gauges {
+        rate: None,
+        batch_rows: work.batch_rows,
+        note: work.note,
+    };
+    Ok((done?, gauges))
 }
 
-/// Updates the rows of the range, unless it is known that none matches.
-fn update(walk: &Walk, range: &Range) -> Result<i64> {
-    if range.matched == Some(0) {
-        return Ok(0);
+fn successor(last: &Checkpoint, done: &Done) -> Checkpoint {
+    let mut next = last.successor();
+    next.position = done.position.clone();
+    next.progress.advance(done.scanned, done.updated);
+    next.progress.rows_hot += done.hot;
+    next.progress.rows_found += done.found;
+    if done.last {
+        next.progress.finish();
     }
-    report::activity(walk.plans.update_text());
-    walk.plans.update(walk.checkpoint.key.as_ref(), &range.end)
-}
-
-fn successor(last: &Checkpoint, range: &Range, updated: i64) -> Checkpoint {
-    let mut next = last.clone();
-    next.seq += 1;
-    next.key = Some(range.end.clone());
-    next.progress.advance(range.scanned, updated);
     next
 }

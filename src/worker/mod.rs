@@ -1,10 +1,21 @@
-//! What runs in the background: a worker per running job, and the launcher that starts them again.
+//! What runs in the background: the workers of running jobs, and the launcher that starts them again.
 
 mod batch;
+mod ending;
 mod entry;
+mod keys;
 mod launcher;
+mod pages;
+mod passes;
 mod plans;
+mod recourse;
 mod run;
 mod session;
+mod statement;
+mod step;
+mod survey;
+mod tactics;
 mod takeover;
+mod target;
+mod upkeep;
 mod walk;

@@ -1,164 +1,158 @@
-//! The statements of a walk, analysed once and bound again for each batch.
-
-use std::ffi::{CStr, CString};
+//! The statements of a walk in key order.
 
 use pgrx::pg_sys::Oid;
 
-use crate::catalog::{checkpoint, job};
+use super::statement::{self, Prepared, Values};
 use crate::error::Result;
-use crate::pg::planner;
-use crate::pg::spi::{Arg, Output, Plan};
-use crate::plan::key::Column;
-use crate::plan::sql::{Param, Statement, Target};
+use crate::pg::keylist::{self, KeyList};
+use crate::pg::planner::Access;
+use crate::pg::relation;
+use crate::pg::spi::RawRow;
+use crate::plan::position::Key;
+use crate::plan::sql::{Statement, Target};
 
-/// A key in text form.
-pub type Key = Vec<String>;
+/// A statement without a lower bound, and with one.
+type Pair = [Prepared; 2];
 
-/// A statement together with what has to be bound to it.
-#[derive(Debug)]
-struct Prepared {
-    plan: Plan,
-    params: Vec<Param>,
-}
-
-/// The statements of one batch.
+/// The statements of a walk in key order.
 #[derive(Debug)]
 pub struct Plans {
-    key: Vec<Column>,
-    canonical: bool,
-    /// Whether they have a lower bound: all but those of the first batch.
-    pub after: bool,
-    bound: Prepared,
-    count: Prepared,
-    update: Prepared,
+    types: Vec<Oid>,
+    predicate: bool,
+    bound: Pair,
+    count: Pair,
+    update: Pair,
+    read: Pair,
+    /// Absent where the owner may not read places: with rights on some columns only.
+    places: Option<Pair>,
+    /// Absent for keys of types that there are no arrays or hash functions of.
+    list: Option<Prepared>,
+}
+
+/// Rows in the order of the walk, as they were read.
+#[derive(Debug)]
+pub struct Read {
+    /// Their keys.
+    pub keys: KeyList,
+    /// Which of them match the WHERE clause.
+    pub hits: Vec<bool>,
 }
 
 impl Plans {
     /// Analyses the statements, as the owner. Within `spi::connect`.
-    pub fn prepare(target: &Target, relation: Oid, index: u32, after: bool) -> Result<Plans> {
-        let prepared = |statement: Statement| prepare(statement, &target.key);
-        let plans = Plans {
-            key: target.key.clone(),
-            canonical: target.key.iter().any(Column::depends_on_settings),
-            after,
-            bound: prepared(target.bound(after))?,
-            count: prepared(target.count(after))?,
-            update: prepared(target.update(after))?,
+    pub fn prepare(target: &Target, relation: Oid, index: u32) -> Result<Plans> {
+        let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
+        let pair = |of: fn(&Target, bool) -> Statement| -> Result<Pair> {
+            Ok([one(of(target, false))?, one(of(target, true))?])
         };
-        let texts = plans.texts().map(CStr::to_owned);
-        planner::set_walk(relation, index.into(), texts.to_vec());
+        let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
+        let access = if types.len() == 1 {
+            Access::Index
+        } else {
+            Access::Lookup
+        };
+        let list = keylist::supported(&types)
+            .then(|| Prepared::new(target.update_list(), &target.key, access))
+            .transpose()?;
+        let plans = Plans {
+            types,
+            predicate: target.where_clause.is_some(),
+            bound: pair(Target::bound)?,
+            count: pair(Target::count)?,
+            update: pair(Target::update)?,
+            read: pair(Target::read)?,
+            places: relation::may_read_places(relation)
+                .then(|| pair(Target::places))
+                .transpose()?,
+            list,
+        };
+        statement::announce(relation, index.into(), plans.all());
         Ok(plans)
     }
 
-    /// The key at which the batch ends, with the rows scanned and the matches up to there where
-    /// there is a WHERE clause. `rows` are the numbers that [`Target::bound`] wants.
-    pub fn bound(&self, cursor: Option<&Key>, end: &Key, rows: &[i64]) -> Result<Option<Bound>> {
-        let output = self.run(&self.bound, cursor, end, rows)?;
-        let Some(row) = output.rows.first() else {
-            return Ok(None);
-        };
-        let n = self.key.len();
-        Ok(Some(Bound {
-            key: row.texts(n)?,
-            scanned: row.parse(n)?,
-            matched: row.parse(n + 1)?,
-        }))
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Prepared> {
+        let pairs = [&self.bound, &self.count, &self.update, &self.read];
+        let pairs = pairs.into_iter().chain(&self.places);
+        pairs.flatten().chain(&self.list)
+    }
+
+    /// Whether the places of rows can be read.
+    pub fn has_places(&self) -> bool {
+        self.places.is_some()
+    }
+
+    /// Whether rows can be updated by a list of their keys.
+    pub fn has_list(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// The key of the n-th row after the cursor; nothing if fewer are left.
+    pub fn bound(&self, after: Option<&Key>, end: &Key, n: i64) -> Result<Option<Key>> {
+        let rows = [n - 1, 1];
+        let output = pick(&self.bound, after).run(range(after, end, &rows))?;
+        let first = output.rows.first();
+        first.map(|row| row.texts(self.types.len())).transpose()
     }
 
     /// How many rows are left, up to `limit`.
-    pub fn count(&self, cursor: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
-        let output = self.run(&self.count, cursor, end, &[limit])?;
+    pub fn count(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
+        let output = pick(&self.count, after).run(range(after, end, &[limit]))?;
         output.rows.first().map_or(Ok(0), |row| row.number(0))
     }
 
-    /// Runs the UPDATE; gives the rows changed.
-    pub fn update(&self, cursor: Option<&Key>, end: &Key) -> Result<i64> {
-        Ok(self.run(&self.update, cursor, end, &[])?.processed)
+    /// The next rows after the cursor, up to `limit`.
+    pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
+        let mut keys = KeyList::new(&self.types);
+        let mut hits = Vec::new();
+        pick(&self.read, after).visit(range(after, end, &[limit]), |row| {
+            keys.push(row)?;
+            hits.push(self.is_hit(row, self.types.len()));
+            Ok(())
+        })?;
+        Ok(Read { keys, hits })
     }
 
-    /// The UPDATE's text.
-    pub fn update_text(&self) -> &CStr {
-        &self.update.plan.text
-    }
-
-    /// The texts of all statements.
-    pub fn texts(&self) -> [&CStr; 3] {
-        [&self.bound, &self.count, &self.update].map(|p| p.plan.text.as_c_str())
-    }
-
-    fn run(
-        &self,
-        what: &Prepared,
-        cursor: Option<&Key>,
-        end: &Key,
-        rows: &[i64],
-    ) -> Result<Output> {
-        let mut rows = rows.iter();
-        let mut args = Vec::with_capacity(8);
-        for param in &what.params {
-            match param {
-                Param::After => args.extend(cursor.into_iter().flat_map(|key| self.typed(key))),
-                Param::UpTo => args.extend(self.typed(end)),
-                Param::Rows => args.push(Arg::Int8(rows.next().copied().unwrap_or(1))),
+    /// The pages of those among the next `limit` rows that match the WHERE clause, in order.
+    pub fn places(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Vec<u32>> {
+        let mut pages = Vec::new();
+        let Some(places) = &self.places else {
+            return Ok(pages);
+        };
+        pick(places, after).visit(range(after, end, &[limit]), |row| {
+            if self.is_hit(row, 1) {
+                pages.extend(row.tid(0).map(|tid| tid.block));
             }
-        }
-        if self.canonical {
-            what.plan.run_canonical(&args)
-        } else {
-            what.plan.run(&args)
-        }
+            Ok(())
+        })?;
+        Ok(pages)
     }
 
-    fn typed<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = Arg<'a>> {
-        self.key
-            .iter()
-            .zip(key)
-            .map(|(column, text)| Arg::Typed(column.type_oid.into(), text))
+    fn is_hit(&self, row: &RawRow, column: usize) -> bool {
+        !self.predicate || row.get(column).is_some_and(|hit| hit.value() != 0)
     }
-}
 
-/// The end of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bound {
-    /// The last key of the batch.
-    pub key: Key,
-    /// Rows scanned up to there, where that was counted.
-    pub scanned: Option<i64>,
-    /// Rows among them that match the WHERE clause.
-    pub matched: Option<i64>,
-}
+    /// The UPDATE of a range of keys.
+    pub fn update(&self, after: Option<&Key>) -> &Prepared {
+        pick(&self.update, after)
+    }
 
-/// The last key of the relation, if it has rows. Within `spi::connect`.
-pub fn last_key(target: &Target, relation: Oid, index: u32) -> Result<Option<Key>> {
-    let prepared = prepare(target.last_key(), &target.key)?;
-    planner::set_walk(relation, index.into(), vec![prepared.plan.text.clone()]);
-    let output = prepared.plan.run_canonical(&[Arg::Int8(1)])?;
-    output
-        .rows
-        .first()
-        .map(|row| row.texts(target.key.len()))
-        .transpose()
-}
-
-/// Makes the planner treat the extension's own statements as such.
-pub fn announce_bookkeeping() {
-    for text in [checkpoint::REPLACE, job::VersionReader::TEXT] {
-        if let Ok(text) = CString::new(text) {
-            planner::add_bookkeeping(text);
-        }
+    /// The UPDATE of a list of keys.
+    pub fn list(&self) -> Option<&Prepared> {
+        self.list.as_ref()
     }
 }
 
-fn prepare(statement: Statement, key: &[Column]) -> Result<Prepared> {
-    let mut types: Vec<Oid> = Vec::new();
-    for param in &statement.params {
-        match param {
-            Param::Rows => types.push(pgrx::pg_sys::INT8OID),
-            Param::After | Param::UpTo => types.extend(key.iter().map(|c| Oid::from(c.type_oid))),
-        }
+fn pick<'a>(pair: &'a Pair, after: Option<&Key>) -> &'a Prepared {
+    &pair[usize::from(after.is_some())]
+}
+
+/// The values of a range of keys.
+pub fn range<'a>(after: Option<&'a Key>, end: &'a Key, rows: &'a [i64]) -> Values<'a> {
+    Values {
+        after,
+        up_to: Some(end),
+        rows,
+        ..Values::default()
     }
-    Ok(Prepared {
-        plan: Plan::prepare(&statement.text, &types)?,
-        params: statement.params,
-    })
 }

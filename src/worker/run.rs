@@ -1,47 +1,31 @@
-//! The life of a worker: take the slice, lock it, loop { wait for permission, one batch, pace },
-//! finish.
+//! The life of a worker: take a slice, lock it, loop { wait for permission, one batch, pace }, take
+//! the next one, finish.
 
 use std::time::{Duration, Instant};
 
+use pgrx::pg_sys::Oid;
+
 use super::batch::{self, Step};
-use super::walk::{self, Walk};
-use super::{session, takeover};
-use crate::catalog::checkpoint::{self, FENCED};
+use super::ending::{self, Ending};
+use super::passes::{self, Next};
+use super::recourse::{self, Recourse};
+use super::walk::{self, Claim, Ground, Walk};
+use super::{session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, outcome};
-use crate::error::{Error, Result, sqlstate};
+use crate::catalog::{event, slice, walk as walks};
+use crate::error::{Error, Result};
 use crate::guc;
-use crate::job::state::{Outcome, State, Wish};
+use crate::job::state::State;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, latch, report, signal, slots};
+use crate::pg::{latch, relation, report, server, signal, slots};
 
 /// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
 
-/// How often a worker tries to record its end.
-const TRIES_TO_CONCLUDE: u32 = 2;
-
-/// Why a worker stops.
-#[derive(Debug)]
-enum Ending {
-    /// The walk has come to its end.
-    Completed,
-    /// Somebody wants it to stand still.
-    Paused,
-    /// Somebody wants it to end.
-    Cancelled,
-    /// `backfill.enabled` is off.
-    Disabled,
-    /// The job, its slice or the extension is somebody else's or gone: nothing to be said.
-    Gone,
-    /// A batch failed; with the range of keys it was about.
-    Failed(Error, Option<String>),
-}
-
-/// Runs the job with this id, and then others of the same owner's that wait for a worker.
+/// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
 /// No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
 /// looks once more after it has given its own back.
@@ -78,97 +62,261 @@ fn take_slot() -> Option<Lock> {
         .flatten()
 }
 
-/// Runs the job, if it is there, is to run, and nobody else runs it. False if it may still be
+/// Runs the job, if it is there, is to run, and wants another worker. False if it may still be
 /// waiting for a worker afterwards, and this one should leave it alone.
 fn hold_and_run(id: i64, start: Start) -> bool {
-    let lock = Lock::Job(id);
-    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
-        return true;
-    }
-    let (ending, attempt) = run(id, start);
+    let mut job = match hold(id, start) {
+        Ok(Some(job)) => job,
+        Ok(None) => return true,
+        Err(error) => {
+            report::log(&format!("backfill job {id}: cannot be read: {error}"));
+            return false;
+        }
+    };
+    let ending = unwanted(&job).unwrap_or_else(|| slices(&mut job, start));
     session::keep_identity(start);
-    // A cancel that was meant for the batch may hit the first try.
-    let recorded = (0..TRIES_TO_CONCLUDE).any(|_| conclude(id, &ending, attempt));
-    lock.release_session();
+    let recorded = ending::conclude(id, &ending, job.attempt);
+    Lock::Upkeep(id).release_session();
     recorded && !matches!(ending, Ending::Gone | Ending::Disabled)
 }
 
-/// From the job's row to its ending; with the attempt that it ends.
-fn run(id: i64, start: Start) -> (Ending, i32) {
-    let mut job = match txn::run(Durability::Deferred, || job::load(id)) {
-        Ok(Some(job)) if job.owner == start.owner => job,
-        Ok(_) => return (Ending::Gone, 0),
-        Err(error) => {
-            report::log(&format!("backfill job {id}: cannot be read: {error}"));
-            return (Ending::Gone, 0);
-        }
-    };
-    let ending = unwanted(&job).unwrap_or_else(|| batches(&mut job, start));
-    (ending, job.attempt)
+/// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
+fn hold(id: i64, start: Start) -> Result<Option<Job>> {
+    let lock = Lock::Job(id);
+    let job = txn::run_after(
+        || Lock::Council(id).for_transaction(),
+        Durability::Deferred,
+        || {
+            let job = job::load(id)?.filter(|job| job.owner == start.owner);
+            let crowded = |job: &Job| job.missing_workers() == 0;
+            if job.is_none_or(|job| crowded(&job)) || !lock.try_session() {
+                return Ok(None);
+            }
+            job::load(id)
+        },
+    );
+    if !matches!(job, Ok(Some(_))) {
+        lock.release_session();
+    }
+    job
 }
 
-/// The batches of a job, from claiming its slice on.
-fn batches(job: &mut Job, start: Start) -> Ending {
-    let (mut pins, mut walk) = match begin(job) {
-        Ok((pins, Some(walk))) => (pins, walk),
-        Ok((_, None)) => return Ending::Completed,
-        Err(error) => return Ending::Failed(error, None),
+/// One slice after the other, and what comes after the last.
+fn slices(job: &mut Job, start: Start) -> Ending {
+    let mut pins = match begin(job) {
+        Ok(pins) => pins,
+        Err(error) => return Ending::Failed(ending::explained(error, job), None),
     };
-    let mut changed = false;
     loop {
         session::keep_identity(start);
-        if !keep_lock(job.id) {
-            return Ending::Gone;
-        }
-        match permission(job, &mut pins, changed) {
-            Ok(None) => changed = false,
+        match permission(job, &mut pins, true) {
+            Ok(None) => {}
             Ok(Some(ending)) => return ending,
             Err(error) => return Ending::Failed(error, None),
         }
-        match batch::run(&mut walk, job) {
-            Ok(Step::Last) => return Ending::Completed,
-            Ok(Step::Changed) => changed = true,
-            Ok(Step::More) => pace(job, &walk),
-            Err(error) => {
-                return Ending::Failed(
-                    with_policy_hint(without_statement(error, &walk)),
-                    Some(walk.attempted_range()),
-                );
+        let table = txn::run(Durability::Deferred, || slice::next_table(job.id));
+        let claim = table.and_then(|table| {
+            let lock = || table.into_iter().for_each(relation::lock_for_update);
+            txn::run_after(lock, Durability::Deferred, || claim(job))
+        });
+        let ending = match claim {
+            Ok(Claim::Taken(mut walk)) => {
+                let ending = batches(&mut walk, job, start, &mut pins);
+                Lock::Slice(walk.slice.id).release_session();
+                ending
             }
+            Ok(Claim::Lost(note)) => {
+                report::log(&format!("backfill {}: {note}", job.shown()));
+                None
+            }
+            Ok(Claim::None) => finish(job, start),
+            Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
+        };
+        if let Some(ending) = ending {
+            return ending;
         }
     }
 }
 
-/// Takes the job's lock again if user code let it go; false if somebody else was quicker.
-fn keep_lock(id: i64) -> bool {
-    let lock = Lock::Job(id);
-    lock.is_held() || txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true)
+fn claim(job: &Job) -> Result<Claim> {
+    let claim = walk::claim(job)?;
+    if let Claim::Lost(note) = &claim {
+        walks::add_note(job.id, note)?;
+    }
+    Ok(claim)
 }
 
-/// Pins the session and takes the slice, in the worker's first transaction but one.
-fn begin(job: &Job) -> Result<(Pins, Option<Walk>)> {
+/// Pins the session, and cuts the slices if nobody has done so.
+fn begin(job: &Job) -> Result<Pins> {
     let pins = txn::run(Durability::Deferred, || {
         let mut pins = session::pins(job)?;
         pins.apply();
         Ok(pins)
     })?;
-    let walk = txn::run(Durability::Deferred, || {
-        let walk = walk::claim(job)?;
-        event::record(
-            job.id,
-            job.owner,
-            "worker started",
-            None,
-            Some(State::Running.name()),
-        )?;
-        Ok(walk)
-    })?;
+    let tables = txn::run(Durability::Deferred, || survey::unsurveyed(job))?;
+    txn::run_after(
+        || {
+            tables
+                .iter()
+                .for_each(|table| relation::lock_for_update(*table));
+            Lock::Council(job.id).for_transaction();
+        },
+        Durability::Deferred,
+        || {
+            survey::ensure(job)?;
+            event::record(
+                job.id,
+                job.owner,
+                "worker started",
+                None,
+                Some(State::Running.name()),
+            )
+        },
+    )?;
     report::log(&format!(
         "backfill {} on {} runs",
         job.shown(),
         job.relation_name
     ));
-    Ok((pins, walk))
+    Ok(pins)
+}
+
+/// The batches of a slice. Nothing: the next slice may be taken.
+fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Option<Ending> {
+    let mut changed = false;
+    let mut tries = 0;
+    loop {
+        session::keep_identity(start);
+        if !keep_locks(job.id, walk.slice.id) {
+            return None;
+        }
+        match permission(job, pins, changed) {
+            Ok(None) => changed = false,
+            Ok(Some(ending)) => return Some(ending),
+            Err(error) => return Some(Ending::Failed(error, None)),
+        }
+        match batch::run(walk, job) {
+            Ok(Step::Changed) => changed = true,
+            Ok(Step::Read) => {}
+            Ok(Step::Last) => return None,
+            Ok(Step::More) => {
+                tries = 0;
+                pace(job, walk);
+            }
+            Ok(Step::Lost(ground)) => return replace(walk, job, ground),
+            Err(error) => match recourse::of(&error, walk, &mut tries) {
+                Recourse::Again => walk.step_back(),
+                Recourse::NextSlice => {
+                    report::log(&format!("backfill {}: {error}", job.shown()));
+                    return None;
+                }
+                Recourse::ByKey => return go_by_key(walk, job, error),
+                Recourse::None => {
+                    let error = ending::explained(error, job);
+                    return Some(Ending::Failed(error, Some(walk.attempted())));
+                }
+            },
+        }
+    }
+}
+
+/// Takes the locks again if user code let them go; false if somebody else was quicker.
+fn keep_locks(job: i64, slice: i32) -> bool {
+    let keep = |lock: Lock| {
+        lock.is_held() || txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true)
+    };
+    keep(Lock::Job(job)) && keep(Lock::Slice(slice))
+}
+
+/// Goes on where a slice's pages, or its partition, are gone.
+fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
+    let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
+    let replaced = txn::run_after(
+        || lock_all(walk.slice.relation, job.id),
+        Durability::Deferred,
+        || match ground {
+            // The slice is marked as done when it is claimed again.
+            Ground::Gone => walks::add_note(job.id, &walk::lost(name)),
+            _ => survey::restart(job, walk.slice.pass, (table, name)),
+        },
+    );
+    replaced.err().map(|error| Ending::Failed(error, None))
+}
+
+fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
+    let attempted = walk.attempted();
+    let changed = txn::run_after(
+        || lock_all(walk.slice.relation, job.id),
+        Durability::Deferred,
+        || survey::go_by_key(job, walk.slice.relation, &walk.slice.relation_name, why),
+    );
+    changed
+        .err()
+        .map(|error| Ending::Failed(error, Some(attempted)))
+}
+
+/// Locks a table and what concerns its job, in the order in which all do.
+fn lock_all(table: Oid, job: i64) {
+    relation::lock_for_update(table);
+    Lock::Council(job).for_transaction();
+}
+
+/// When no slice is free: the next pass, or the end, or nothing to do for this worker.
+fn finish(job: &mut Job, start: Start) -> Option<Ending> {
+    let next = txn::run_after(
+        || Lock::Council(job.id).for_transaction(),
+        Durability::Deferred,
+        || passes::next(job),
+    );
+    match next {
+        Ok(Next::Slices) => None,
+        Ok(Next::Others) => Some(Ending::Left),
+        Ok(Next::End) => Some(end(job, start)),
+        Err(error) => Some(Ending::Failed(error, None)),
+    }
+}
+
+/// What comes after the last batch; one worker does it, and holds the lock until that is recorded.
+fn end(job: &mut Job, start: Start) -> Ending {
+    let lock = Lock::Upkeep(job.id);
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
+        return Ending::Left;
+    }
+    let mut wanted = match txn::run(Durability::Deferred, || job::load(job.id)) {
+        Ok(Some(now)) if now.state() != State::Completed => None,
+        _ => return Ending::Gone,
+    };
+    let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
+    let options = job.definition.options.clone();
+    let notes = upkeep::run(
+        job.relation,
+        &tables,
+        options.vacuum(),
+        options.analyze(),
+        |phase| {
+            session::keep_identity(start);
+            let shown = txn::run(Durability::Deferred, || {
+                walks::set_phase(job.id, phase)?;
+                job::load(job.id)
+            });
+            if let Ok(Some(now)) = shown {
+                wanted = unwanted(&now);
+            }
+            wanted.is_none() && guc::ENABLED.get()
+        },
+    );
+    for note in &notes {
+        report::log(&format!("backfill {}: {note}", job.shown()));
+        let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
+        if let Err(error) = noted {
+            report::log(&format!("backfill {}: {error}", job.shown()));
+        }
+    }
+    // A pause is not worth it any more, nor is a cancel: every row is done.
+    match wanted {
+        Some(Ending::Gone) => Ending::Gone,
+        _ => Ending::Completed,
+    }
 }
 
 /// Looks, between two batches, whether the job may go on, and with which pace and settings.
@@ -184,7 +332,9 @@ fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<En
         if let Some(ending) = unwanted(&now) {
             return Ok(Some(ending));
         }
-        *pins = txn::run(Durability::Deferred, || session::pins(&now))?;
+        if now.version != job.version {
+            *pins = txn::run(Durability::Deferred, || session::pins(&now))?;
+        }
         *job = now;
     }
     if !pins.hold() {
@@ -196,10 +346,10 @@ fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<En
     Ok(None)
 }
 
-/// The ending that the job's state asks for, if it is not to run. Under the job's lock a state of
-/// running means that nobody has ended it meanwhile.
+/// The ending that the job's state asks for, if this worker is not to go on.
 fn unwanted(job: &Job) -> Option<Ending> {
     match job.state() {
+        State::Running if is_surplus(job) => Some(Ending::Left),
         State::Running => None,
         State::Pausing => Some(Ending::Paused),
         State::Cancelling => Some(Ending::Cancelled),
@@ -207,7 +357,15 @@ fn unwanted(job: &Job) -> Option<Ending> {
     }
 }
 
-/// Sleeps between two batches; ends at once when the job's row has changed.
+/// Whether the job has more workers than it wants now, and this is one of those that go: all come
+/// to the same answer.
+fn is_surplus(job: &Job) -> bool {
+    let me = server::pid();
+    let rank = job.workers.iter().filter(|pid| **pid < me).count();
+    rank as i32 >= job.definition.options.workers()
+}
+
+/// Sleeps between two batches; ends at once when something about the job has changed.
 fn pace(job: &Job, walk: &Walk) {
     if job.sleep_ms == 0 {
         return;
@@ -225,104 +383,4 @@ fn pace(job: &Job, walk: &Walk) {
             return;
         }
     }
-}
-
-/// Drops the context line that quotes a statement of the walk: the view shows its clauses, and the
-/// range of keys says more than its parameters.
-fn without_statement(mut error: Error, walk: &Walk) -> Error {
-    let Some(context) = error.context.take() else {
-        return error;
-    };
-    let texts = walk.plans.texts().map(|text| text.to_string_lossy());
-    let bookkeeping = [checkpoint::REPLACE.into(), job::VersionReader::TEXT.into()];
-    let own = texts
-        .into_iter()
-        .chain(bookkeeping)
-        .map(|text| format!("SQL statement \"{text}\""));
-    let rest = own
-        .filter_map(|line| context.strip_suffix(line.as_str()).map(str::to_owned))
-        .next();
-    let rest = rest.unwrap_or(context).trim_end().to_owned();
-    error.context = (!rest.is_empty()).then_some(rest);
-    error
-}
-
-/// Explains the error that a policy of row security causes in a worker.
-fn with_policy_hint(error: Error) -> Error {
-    let policy = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
-        && error.message.contains("row-level security");
-    if !policy || error.hint.is_some() {
-        return error;
-    }
-    error.hint("Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy.")
-}
-
-/// Records how it ended; false if that failed. The commit waits for the disk: with it, all batches before it are safe.
-fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
-    let recorded = txn::run(Durability::Immediate, || {
-        if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
-            return Ok(None);
-        }
-        match job::load(id)? {
-            Some(job) => record(&job, ending, attempt),
-            None => Ok(None),
-        }
-    });
-    match recorded {
-        Ok(Some(line)) => report::log(&line),
-        Ok(None) => {}
-        Err(error) => {
-            report::log(&format!(
-                "backfill job {id}: cannot record its end: {error}"
-            ));
-            return false;
-        }
-    }
-    true
-}
-
-/// Writes outcome and event; gives the line for the server log.
-fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
-    let before = job.state();
-    let note = |event: &str, new: State| {
-        event::record(
-            job.id,
-            job.owner,
-            event,
-            Some(before.name()),
-            Some(new.name()),
-        )
-    };
-    let store = |what, error, batch| outcome::record(job.id, what, attempt, error, batch);
-    let shown = job.shown();
-    Ok(Some(match ending {
-        Ending::Completed => {
-            store(Outcome::Completed, None, None)?;
-            note("completed", State::Completed)?;
-            format!("backfill {shown} completed")
-        }
-        Ending::Failed(error, _) if error.message == FENCED => {
-            format!("backfill {shown}: {error}")
-        }
-        // The batch was interrupted because of the wish to cancel.
-        Ending::Cancelled | Ending::Failed(..) if job.wish == Wish::Cancel => {
-            store(Outcome::Cancelled, None, None)?;
-            note("cancelled", State::Cancelled)?;
-            format!("backfill {shown} cancelled")
-        }
-        Ending::Failed(error, batch) => {
-            store(Outcome::Failed { attempt }, Some(error), batch.as_deref())?;
-            note("failed", State::Failed)?;
-            format!("backfill {shown} failed: {error}")
-        }
-        Ending::Paused => {
-            note("paused", State::Paused)?;
-            format!("backfill {shown} paused")
-        }
-        Ending::Disabled => {
-            note("worker stopped", before)?;
-            format!("backfill {shown} stops: backfill.enabled is off")
-        }
-        Ending::Gone | Ending::Cancelled => return Ok(None),
-    }))
 }

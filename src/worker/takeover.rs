@@ -13,11 +13,16 @@ use crate::pg::{elevate, latch, report, role, slots};
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A job that waits, and as whom its worker has to connect.
-pub type Waiting = (i64, Start);
+/// A job that wants workers, and as whom these have to connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    id: i64,
+    start: Start,
+    missing: usize,
+}
 
-/// The jobs of this database that wait for a worker, the longest waiting first, without those in
-/// `except`.
+/// The jobs of this database that want a worker, those without any first, then the longest
+/// waiting; without those in `except`.
 pub fn waiting(except: &[i64]) -> Vec<Waiting> {
     if !guc::ENABLED.get() {
         return Vec::new();
@@ -26,7 +31,7 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
         if !elevate::extension_exists() {
             return Ok(Vec::new());
         }
-        let jobs = job::without_worker()?.into_iter();
+        let jobs = job::understaffed()?.into_iter();
         Ok(jobs
             .filter(|job| !except.contains(&job.id))
             .filter_map(start_of)
@@ -41,7 +46,11 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
 /// Where to start the job's worker; nowhere if its owner can't connect any more.
 fn start_of(job: Job) -> Option<Waiting> {
     match role::start_for(job.owner) {
-        Ok(start) => Some((job.id, start)),
+        Ok(start) => Some(Waiting {
+            id: job.id,
+            start,
+            missing: job.missing_workers(),
+        }),
         Err(error) => {
             report::log(&format!("backfill {}: {error}", job.shown()));
             None
@@ -58,22 +67,22 @@ pub fn may_go_on_after(id: i64) -> bool {
 /// What a worker that holds its slot is to do next: the job that has waited longest, if it can run
 /// it itself.
 pub fn next(me: Start, except: &[i64]) -> Option<i64> {
-    let (id, start) = *waiting(except).first()?;
-    (start == me).then_some(id)
+    let first = *waiting(except).first()?;
+    (first.start == me).then_some(first.id)
 }
 
 /// The same once it has given its slot back: a job that it can't run gets another process, which
 /// finds the slot free. If there is no process, this one goes on with what it can run.
 pub fn hand_over(me: Option<Start>, except: &[i64]) -> Option<i64> {
     let waiting = waiting(except);
-    let (oldest, start) = *waiting.first()?;
-    if Some(start) != me && registered(oldest, start) {
+    let first = *waiting.first()?;
+    if Some(first.start) != me && registered(first.id, first.start) {
         return None;
     }
     waiting
         .iter()
-        .find(|(_, start)| Some(*start) == me)
-        .map(|(id, _)| *id)
+        .find(|job| Some(job.start) == me)
+        .map(|job| job.id)
 }
 
 fn registered(id: i64, start: Start) -> bool {
@@ -89,14 +98,19 @@ fn registered(id: i64, start: Start) -> bool {
     false
 }
 
-/// Registers workers for as many waiting jobs of this database as there are free slots.
+/// Registers as many workers for the jobs of this database that want some as there are free slots:
+/// one for each job that has none, then more.
 pub fn sweep() {
     let free = txn::run(Durability::Deferred, || {
         Ok(i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?)
     });
     let free = free.unwrap_or(0).max(0) as usize;
-    for (id, start) in waiting(&[]).into_iter().take(free) {
-        if !registered(id, start) {
+    let waiting = waiting(&[]);
+    let further = waiting
+        .iter()
+        .flat_map(|job| std::iter::repeat_n(job, job.missing.saturating_sub(1)));
+    for job in waiting.iter().chain(further).take(free) {
+        if !registered(job.id, job.start) {
             return;
         }
     }

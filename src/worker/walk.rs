@@ -1,165 +1,223 @@
-//! A slice of a table, held by this worker: where it stands and where it ends.
+//! A slice of a table, held by this worker: what it covers, where it stands, how it is walked.
 
 use std::time::Instant;
 
-use super::plans::{self, Key, Plans};
+use pgrx::pg_sys::Oid;
+
+use super::keys::Keys;
+use super::pages::Pages;
+use super::plans::Plans;
+use super::statement;
+use super::step::{Attempt, Limits};
+use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Writer};
-use crate::catalog::job::{Job, VersionReader};
-use crate::catalog::slice::{self, Slice};
-use crate::error::{Error, Result, sqlstate};
-use crate::job::progress::{Progress, Rate};
-use crate::pg::index;
-use crate::pg::relation;
-use crate::plan::key::{self, Candidate};
+use crate::catalog::job::Job;
+use crate::catalog::slice::{self, Extent, Slice};
+use crate::catalog::version::VersionReader;
+use crate::error::Result;
+use crate::job::progress::Rate;
+use crate::job::reader::Reader;
+use crate::job::sizer::Sizer;
+use crate::pg::lock::Lock;
+use crate::pg::{heap, relation};
+use crate::plan::position::Key;
 use crate::plan::sql::Target;
 
-/// A walk in progress.
+/// A slice that this worker holds.
 #[derive(Debug)]
 pub struct Walk {
     /// What is rendered into statements.
     pub target: Target,
-    /// The statements.
-    pub plans: Plans,
-    /// Where it ends, and in which order it goes.
+    /// What it covers.
     pub slice: Slice,
+    /// How it is walked.
+    pub course: Course,
     /// Where it stands; as committed.
     pub checkpoint: Checkpoint,
-    /// Where the batch in progress ends, once that is known.
-    pub attempted: Option<Key>,
-    /// Writes its successors.
+    /// What the batch in progress is about, once that is known.
+    pub attempt: Option<Attempt>,
+    /// A bound on the rows of a commit.
+    pub limits: Limits,
+    /// Writes the checkpoint's successors.
     pub writer: Writer,
-    /// Tells whether the job's row has changed.
+    /// Tells whether something about the job has changed.
     pub versions: VersionReader,
     /// How fast it goes.
     pub rate: Rate,
+    /// How large batches should be.
+    pub sizer: Sizer,
+    /// How many rows a statement should read.
+    pub reader: Reader,
+    /// Set once a read has failed: from then on no more rows are read than updated, so that the
+    /// error names few of them.
+    pub careful: bool,
 }
 
-/// Takes the job's slice over from whoever had it before, within a transaction that the caller
-/// commits. `None`: the table has no rows.
-pub fn claim(job: &Job) -> Result<Option<Walk>> {
-    plans::announce_bookkeeping();
-    relation::watch(job.relation);
+/// How a slice is walked.
+#[derive(Debug)]
+pub enum Course {
+    /// In the order of its keys.
+    Keys(Box<Keys>),
+    /// In the order of its pages.
+    Pages(Box<Pages>),
+}
+
+/// What became of the table that a slice is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// It is there.
+    Firm,
+    /// It was rewritten: the slice's pages are not there any more.
+    Rewritten,
+    /// It is a partition that was dropped.
+    Gone,
+}
+
+/// What became of a look for a slice.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is this worker's.
+    Taken(Box<Walk>),
+    /// Its table is gone; it is marked as done.
+    Lost(String),
+    /// There is none that nobody holds.
+    None,
+}
+
+/// Takes the next slice that nobody holds, within a transaction that the caller commits. The slice
+/// stays locked for the session.
+pub fn claim(job: &Job) -> Result<Claim> {
+    let Some(slice) = slice::lock_free(job.id)? else {
+        return Ok(Claim::None);
+    };
+    let lock = Lock::Slice(slice.id);
+    if !lock.is_held() && !lock.try_session() {
+        return Ok(Claim::None);
+    }
+    let taken = take(job, slice);
+    if !matches!(taken, Ok(Claim::Taken(_))) {
+        lock.release_session();
+    }
+    taken
+}
+
+fn take(job: &Job, slice: Slice) -> Result<Claim> {
+    let table = slice.relation;
+    relation::lock_for_update(table);
+    if is_lost(job, table)? {
+        slice::finish(slice.id)?;
+        return Ok(Claim::Lost(lost(&slice.relation_name)));
+    }
+    statement::announce_bookkeeping();
+    relation::watch(table);
     relation::take_changed();
-    let begun = slice::load(job.id)?;
-    let (target, index) = target(job, begun.as_ref())?;
-    let slice = match begun {
-        Some(slice) => slice,
-        None => match first_look(job, &target, &index)? {
-            Some(slice) => slice,
-            None => return Ok(None),
-        },
-    };
-    let last = checkpoint::load(slice.id)?
-        .ok_or_else(|| Error::internal(format!("job {} has no checkpoint", job.id)))?;
     let writer = Writer::prepare()?;
-    let mine = Checkpoint {
-        seq: last.seq + 1,
-        epoch: last.epoch + 1,
-        ..last.clone()
+    let checkpoint = checkpoint::seize(&writer, slice.id)?;
+    let mut reader = Reader::default();
+    let (target, course) = match &slice.extent {
+        Extent::Key(range) => {
+            let (target, index) = target::by_key(job, &slice, range)?;
+            let plans = Plans::prepare(&target, table, index.oid)?;
+            let at = &checkpoint.position;
+            let keys = Keys::new(job, table, range.clone(), plans, at, &mut reader)?;
+            (target, Course::Keys(Box::new(keys)))
+        }
+        Extent::Physical(range) => {
+            let target = target::of(job, table, Vec::new())?;
+            let pages = Pages::new(job, table, *range, slice.pass == 1, &target)?;
+            (target, Course::Pages(Box::new(pages)))
+        }
     };
-    writer.replace(&last, &mine, None)?;
-    let plans = Plans::prepare(&target, job.relation, index.oid, mine.key.is_some())?;
-    Ok(Some(Walk {
+    Ok(Claim::Taken(Box::new(Walk {
         target,
-        plans,
+        course,
+        rate: Rate::new(Instant::now(), checkpoint.progress.rows_done),
         slice,
-        rate: Rate::new(Instant::now(), mine.progress.rows_done),
-        checkpoint: mine,
-        attempted: None,
+        checkpoint,
+        attempt: None,
+        limits: Limits::None,
         writer,
         versions: VersionReader::prepare()?,
-    }))
+        sizer: Sizer::new(),
+        reader,
+        careful: false,
+    })))
 }
 
-/// What the worker's first transaction sees: where the walk ends, and how many rows it may have.
-fn first_look(job: &Job, target: &Target, index: &Candidate) -> Result<Option<Slice>> {
-    let Some(last_key) = plans::last_key(target, job.relation, index.oid)? else {
-        return Ok(None);
-    };
-    let slice = slice::insert(job.id, last_key, index.column_names(), index.order())?;
-    let estimate = relation::estimate_rows(job.relation);
-    checkpoint::insert(slice.id, &Progress::new(estimate))?;
-    Ok(Some(slice))
+/// Whether a partition was dropped, and not the whole table with it.
+fn is_lost(job: &Job, table: Oid) -> Result<bool> {
+    Ok(table != job.relation
+        && relation::describe(table)?.is_none()
+        && relation::describe(job.relation)?.is_some())
 }
 
-/// The statements' target as the catalogs have it now, and the index that orders the walk: in the
-/// order that was begun, if it was.
-///
-/// The relation is found by its OID, and stays locked until the transaction ends, so that the
-/// names that go into the statements are right.
-fn target(job: &Job, begun: Option<&Slice>) -> Result<(Target, Candidate)> {
-    let gone = || {
-        let message = format!("table {} no longer exists", job.relation_name);
-        Error::new(sqlstate::UNDEFINED_TABLE, message)
-            .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
-    };
-    relation::lock_for_update(job.relation);
-    let relation = relation::describe(job.relation)?.ok_or_else(gone)?;
-    relation.refuse_rules()?;
-    let index = index(job, begun, &relation.shown)?;
-    let target = Target {
-        schema: relation.schema,
-        relation: relation.name,
-        key: index.columns.clone(),
-        set_clause: job.definition.set_clause.clone(),
-        where_clause: job.definition.where_clause.clone(),
-    };
-    Ok((target, index))
-}
-
-/// The index to go by: of those on the key's columns, in the order that was begun, the one that
-/// was asked for, else the best.
-fn index(job: &Job, begun: Option<&Slice>, table: &str) -> Result<Candidate> {
-    let wanted = &job.definition.key_columns;
-    let mut candidates = index::candidates(job.relation)?;
-    candidates.retain(|c| c.column_names() == *wanted && c.unusable().is_none());
-    let same_order = |c: &Candidate| begun.is_none_or(|slice| c.order() == slice.key_order);
-    if candidates.iter().any(same_order) {
-        candidates.retain(same_order);
-    }
-    let named = job.definition.options.key.as_deref();
-    let named = named.filter(|name| candidates.iter().any(|c| c.name == *name));
-    let found = key::choose(candidates, named, table).map_err(|mut error| {
-        error.message = format!(
-            "table {table} has no usable unique index on ({}) any more",
-            wanted.join(", ")
-        );
-        error.detail = None;
-        error
-    })?;
-    begun.map_or(Ok(()), |slice| check_order(slice, &found))?;
-    Ok(found)
-}
-
-/// Refuses to go on in another order than the one that was begun: rows would be skipped.
-fn check_order(slice: &Slice, index: &Candidate) -> Result<()> {
-    let now = index.order();
-    if slice.key_order == now {
-        return Ok(());
-    }
-    let both = slice.key_order.iter().zip(&now).zip(&slice.key_columns);
-    let changed = both
-        .filter(|((before, after), _)| before != after)
-        .map(|((before, after), column)| format!("\"{column}\": {before} before; {after} now"));
-    Err(Error::new(
-        sqlstate::NOT_IN_PREREQUISITE_STATE,
-        "the key has another type or collation, or another version of it, than when the job began",
-    )
-    .detail(changed.collect::<Vec<_>>().join(". "))
-    .hint("Its order may differ, and rows would be skipped. After a change of version, REINDEX the key's index. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done."))
+/// What there is to be said of a partition that was dropped.
+pub fn lost(name: &str) -> String {
+    format!("partition {name} was dropped: what was left of it is not done")
 }
 
 impl Walk {
-    /// The keys that the batch in progress is about, for a person.
-    pub fn attempted_range(&self) -> String {
+    /// Forgets what was read ahead of the checkpoint: a batch that failed has used some of it up.
+    pub fn step_back(&mut self) {
+        self.limits = Limits::None;
+        match &mut self.course {
+            Course::Keys(keys) => keys.step_back(),
+            Course::Pages(pages) => pages.step_back(),
+        }
+    }
+
+    /// Whether the batch that failed only read, and may read less: tells the next one to.
+    pub fn read_less(&mut self) -> bool {
+        let reading = matches!(
+            self.attempt,
+            Some(Attempt::ReadKeys(_) | Attempt::ReadPages(..))
+        );
+        reading && !std::mem::replace(&mut self.careful, true)
+    }
+
+    /// What the batch in progress is about, for a person.
+    pub fn attempted(&self) -> String {
+        let position = &self.checkpoint.position;
+        let region = position.region.as_ref();
+        match &self.attempt {
+            Some(Attempt::Pages(first, end) | Attempt::ReadPages(first, end)) => {
+                format!(
+                    "pages {first} to {} of {}",
+                    end - 1,
+                    self.slice.relation_name
+                )
+            }
+            Some(Attempt::Wave(last)) => {
+                let after = region
+                    .and_then(|r| r.key.as_ref())
+                    .or(position.key.as_ref());
+                let wave = region.map_or(String::new(), |r| match r.waves {
+                    1 => String::new(),
+                    n => format!(", wave {} of {n}", r.wave + 1),
+                });
+                format!("{}{wave}", self.keys(after, Some(last)))
+            }
+            Some(Attempt::Keys(last) | Attempt::ReadKeys(last)) => {
+                self.keys(position.key.as_ref(), Some(last))
+            }
+            None => self.keys(position.key.as_ref(), None),
+        }
+    }
+
+    fn keys(&self, after: Option<&Key>, last: Option<&Key>) -> String {
         let columns: Vec<&str> = self.target.key.iter().map(|c| c.name.as_str()).collect();
-        let columns = format!("({})", columns.join(", "));
-        let side = |operator: &str, key: &Option<Key>| {
-            key.as_ref()
-                .map(|key| format!("{columns} {operator} ({})", key.join(", ")))
+        let columns = match &self.target.alias {
+            // A range of a partition's keys: there may be the same in another one.
+            Some(_) => format!("{} ({})", self.slice.relation_name, columns.join(", ")),
+            None => format!("({})", columns.join(", ")),
         };
-        let sides = [side(">", &self.checkpoint.key), side("<=", &self.attempted)];
-        let sides: Vec<String> = sides.into_iter().flatten().collect();
+        let side = |operator: &str, key: Option<&Key>| {
+            key.map(|key| format!("{columns} {operator} ({})", key.join(", ")))
+        };
+        let sides: Vec<String> = [side(">", after), side("<=", last)]
+            .into_iter()
+            .flatten()
+            .collect();
         if sides.is_empty() {
             format!("{columns} from the start")
         } else {
@@ -167,20 +225,36 @@ impl Walk {
         }
     }
 
-    /// Analyses the statements again if the relation's definition may have changed since, or the
-    /// lower bound has come into being. The relation is locked already.
-    pub fn refresh(&mut self, job: &Job) -> Result<()> {
+    /// Analyses the statements again if the relation's definition may have changed since. The
+    /// relation is locked already.
+    pub fn refresh(&mut self, job: &Job) -> Result<Ground> {
+        let table = self.slice.relation;
         // Also false if it is gone.
-        let same_name =
-            relation::is_named(job.relation, &self.target.schema, &self.target.relation);
-        let after = self.checkpoint.key.is_some();
-        if same_name && !relation::take_changed() && self.plans.after == after {
-            return Ok(());
+        let same_name = relation::is_named(table, &self.target.schema, &self.target.relation);
+        if same_name && !relation::take_changed() {
+            return Ok(Ground::Firm);
         }
-        let (target, index) = target(job, Some(&self.slice))?;
-        self.plans = Plans::prepare(&target, job.relation, index.oid, after)?;
-        self.target = target;
+        if is_lost(job, table)? {
+            return Ok(Ground::Gone);
+        }
+        match (&mut self.course, &self.slice.extent) {
+            (Course::Keys(keys), Extent::Key(range)) => {
+                let (target, index) = target::by_key(job, &self.slice, range)?;
+                keys.plans = Plans::prepare(&target, table, index.oid)?;
+                self.target = target;
+            }
+            (Course::Pages(pages), Extent::Physical(range)) => {
+                let target = target::of(job, table, Vec::new())?;
+                target::refuse_unsound(job, table)?;
+                if heap::pages(table)?.is_none_or(|(_, file)| file != range.filenode) {
+                    return Ok(Ground::Rewritten);
+                }
+                pages.prepare_again(&target)?;
+                self.target = target;
+            }
+            _ => {}
+        }
         relation::take_changed();
-        Ok(())
+        Ok(Ground::Firm)
     }
 }

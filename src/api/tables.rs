@@ -1,0 +1,176 @@
+//! The tables that hold the rows: the one that was named, or the partitions of it. Each is checked
+//! as the batches will treat it, aimed at it alone.
+
+use super::call::Call;
+use super::checks;
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Walk;
+use crate::pg::relation::{self, Relation};
+use crate::pg::{clauses, index, partition, physical};
+use crate::plan::key::{self, Candidate};
+
+/// How a table will be walked.
+type Order = Option<Candidate>;
+
+/// The tables that a job on the relation walks, as they are now.
+pub fn of(relation: &Relation) -> Result<Vec<Relation>> {
+    if relation.kind != 'p' {
+        return Ok(vec![relation.clone()]);
+    }
+    let mut tables = Vec::new();
+    for leaf in partition::leaves(relation.oid)? {
+        let Some(table) = relation::describe(leaf.oid)? else {
+            continue;
+        };
+        let wrong = |what: &str, hint: &str| {
+            let message = format!(
+                "cannot backfill partitioned table {}: its partition {} is a {what}",
+                relation.shown, table.shown
+            );
+            Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message).hint(hint.to_owned()))
+        };
+        if table.kind != 'r' {
+            return wrong(
+                "foreign table",
+                "Start a job for each of the other partitions, and one in the server that holds that table.",
+            );
+        }
+        if table.persistence == 't' {
+            return wrong(
+                "temporary table",
+                "A worker cannot see another session's temporary table.",
+            );
+        }
+        table.refuse_rules()?;
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+/// Checks the clauses and the caller's rights against every table. Gives the columns of the key
+/// that orders the walk: of the relation's own, else of its first partition's; none where pages do.
+pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Vec<String>> {
+    let relation = &call.relation;
+    checks::partition_key(relation, set_columns)?;
+    let tables = of(relation)?;
+    checks::policies(relation, &tables)?;
+    checks::warn_of_unlogged(&tables);
+    let mut columns = own_key(call)?;
+    if tables.is_empty() {
+        // There is nothing to be done, but a mistake in the clauses is one all the same.
+        checks::columns(
+            relation,
+            set_columns,
+            columns.as_deref().unwrap_or_default(),
+        )?;
+        analyse(call, relation, set_clause)?;
+    }
+    for table in &tables {
+        let order = order(call, table, set_clause, set_columns)
+            .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
+        let key = order.map_or(Vec::new(), |key| key.column_names());
+        columns.get_or_insert(key);
+    }
+    Ok(columns.unwrap_or_default())
+}
+
+/// The key of a partitioned table itself, if it has one that is to be used.
+fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
+    if call.relation.kind != 'p' || call.options.walk() == Walk::Physical {
+        return Ok(None);
+    }
+    let candidates = index::candidates(call.relation.oid)?;
+    let named = call.options.key.as_deref();
+    let key = key::choose(candidates, named, &call.relation.shown);
+    Ok(key.ok().map(|key| key.column_names()))
+}
+
+/// What orders the walk of one table: a key, or its pages. Everything about it is checked.
+fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Result<Order> {
+    let named = named_index(call, table)?;
+    let key = key::choose(
+        index::candidates(table.oid)?,
+        named.as_deref(),
+        &table.shown,
+    );
+    let without_key = match (call.options.walk(), key) {
+        (Walk::Auto | Walk::Key, Ok(key)) => {
+            let names = key.column_names();
+            checks::columns(table, set_columns, &names)?;
+            checks::rights(table, &names)?;
+            analyse(call, table, set)?;
+            return Ok(Some(key));
+        }
+        (Walk::Key, Err(error)) => return Err(error),
+        (Walk::Auto, Err(error)) if named.is_some() => return Err(error),
+        (Walk::Auto, Err(error)) => Some(error),
+        (Walk::Physical, _) => None,
+    };
+    checks::columns(table, set_columns, &[])?;
+    analyse(call, table, set)?;
+    if call.where_clause.is_some() {
+        checks::rights(table, &["ctid".to_owned()])?;
+    }
+    let clause = call.where_clause.as_deref();
+    match physical::unsound(table.oid, known_as(call, table), clause)? {
+        None => Ok(None),
+        Some(why) => Err(refuse(table, without_key, &why)),
+    }
+}
+
+/// Neither key nor pages, and what would help.
+fn refuse(table: &Relation, without_key: Option<Error>, why: &str) -> Error {
+    const FALLS_OUT: &str = "a where_clause that no longer holds for a row once it is updated, such as 'rate_new IS NULL'";
+    match without_key {
+        Some(mut error) => {
+            let no_key = error.detail.take().unwrap_or_default();
+            let key = error.hint.take().unwrap_or_default();
+            error
+                .detail(format!(
+                    "{no_key} Nor can it be walked in physical order: {why}."
+                ))
+                .hint(format!(
+                    "{key} Without a key, the walk goes by the pages of the table: that takes {FALLS_OUT}, not volatile, and no trigger that runs after the UPDATE."
+                ))
+        }
+        None => Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("table {} cannot be walked in physical order: {why}", table.shown),
+        )
+        .hint(format!(
+            "It takes {FALLS_OUT}, not volatile, and no trigger that runs after the UPDATE. Without the option \"walk\" the walk goes by a key; CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers."
+        )),
+    }
+}
+
+/// The table's index that the option "key" means.
+fn named_index(call: &Call, table: &Relation) -> Result<Option<String>> {
+    let Some(name) = &call.options.key else {
+        return Ok(None);
+    };
+    let found = partition::index_named(table.oid, call.relation.oid, name)?;
+    Ok(found.or_else(|| Some(name.clone())))
+}
+
+/// The name that the clauses may call a partition by.
+fn known_as<'a>(call: &'a Call, table: &Relation) -> Option<&'a str> {
+    (table.oid != call.relation.oid).then_some(call.relation.name.as_str())
+}
+
+/// Has PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions, so it is the
+/// one place where user code runs in the caller's session.
+fn analyse(call: &Call, table: &Relation, set_clause: &str) -> Result<()> {
+    let condition = call
+        .where_clause
+        .as_ref()
+        .map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
+    let statement = format!(
+        "UPDATE {} SET {set_clause}{condition}",
+        table.alone(known_as(call, table))
+    );
+    let clauses: Vec<&str> = [Some(set_clause), call.where_clause.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))
+}

@@ -1,0 +1,170 @@
+//! Why a worker stops, and how that is recorded.
+
+use crate::catalog::job::{self, Job};
+use crate::catalog::{event, outcome};
+use crate::error::{Error, Result, Signal, sqlstate};
+use crate::job::state::{Outcome, State, Wish};
+use crate::pg::lock::Lock;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{elevate, report};
+
+/// How often a worker tries to record its end.
+const TRIES: u32 = 2;
+
+/// Why a worker stops.
+#[derive(Debug)]
+pub enum Ending {
+    /// Everything is done.
+    Completed,
+    /// What is left to be done is in the hands of others.
+    Left,
+    /// Somebody wants it to stand still.
+    Paused,
+    /// Somebody wants it to end.
+    Cancelled,
+    /// `backfill.enabled` is off.
+    Disabled,
+    /// The job or the extension is gone, or another worker has ended the job: nothing to be said.
+    Gone,
+    /// A batch failed; with what it was about.
+    Failed(Error, Option<String>),
+}
+
+/// Records it; false if that failed. Gives up the job's lock.
+pub fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
+    // A cancel that was meant for the batch may hit the first try.
+    let recorded = (0..TRIES).any(|_| try_to_conclude(id, ending, attempt));
+    Lock::Job(id).release_session();
+    recorded
+}
+
+/// The commit waits for the disk: with it, all batches before it are safe.
+fn try_to_conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
+    let recorded = txn::run_after(
+        || Lock::Council(id).for_transaction(),
+        Durability::Immediate,
+        || {
+            if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
+                return Ok(None);
+            }
+            // Of several workers, the last one to go speaks for all.
+            Lock::Job(id).release_session();
+            match job::load(id)? {
+                Some(job) => record(&job, ending, attempt),
+                None => Ok(None),
+            }
+        },
+    );
+    match recorded {
+        Ok(Some(line)) => report::log(&line),
+        Ok(None) => {}
+        Err(error) => {
+            report::log(&format!(
+                "backfill job {id}: cannot record its end: {error}"
+            ));
+            return false;
+        }
+    }
+    true
+}
+
+/// Writes outcome and event; gives the line for the server log.
+fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
+    let last = job.workers.is_empty();
+    let before = match job.state() {
+        // This worker's lock is gone already.
+        State::Paused => State::Pausing,
+        State::Cancelled if job.outcome != Some(Outcome::Cancelled) => State::Cancelling,
+        state => state,
+    };
+    let note = |event: &str, new: State| {
+        event::record(
+            job.id,
+            job.owner,
+            event,
+            Some(before.name()),
+            Some(new.name()),
+        )
+    };
+    let store = |what, error, batch| outcome::record(job.id, what, attempt, error, batch);
+    let shown = job.shown();
+    Ok(Some(match ending {
+        Ending::Completed => {
+            store(Outcome::Completed, None, None)?;
+            note("completed", State::Completed)?;
+            format!("backfill {shown} completed")
+        }
+        Ending::Failed(error, _) if error.signal == Some(Signal::Fenced) => {
+            format!("backfill {shown}: {error}")
+        }
+        // The batch was interrupted because of the wish to cancel.
+        Ending::Cancelled | Ending::Failed(..) if job.wish == Wish::Cancel => {
+            if !last {
+                return Ok(None);
+            }
+            store(Outcome::Cancelled, None, None)?;
+            note("cancelled", State::Cancelled)?;
+            format!("backfill {shown} cancelled")
+        }
+        Ending::Failed(error, batch) => {
+            store(Outcome::Failed { attempt }, Some(error), batch.as_deref())?;
+            note("failed", State::Failed)?;
+            format!("backfill {shown} failed: {error}")
+        }
+        Ending::Paused if last => {
+            note("paused", State::Paused)?;
+            format!("backfill {shown} paused")
+        }
+        Ending::Disabled if last => {
+            note("worker stopped", before)?;
+            format!("backfill {shown} stops: backfill.enabled is off")
+        }
+        Ending::Left => {
+            note("worker left", before)?;
+            format!("a worker leaves backfill {shown}: the others have what is left")
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The error of a batch, as a person wants to see it.
+pub fn explained(error: Error, job: &Job) -> Error {
+    let mut error = with_policy_hint(without_statement(error));
+    let several = job.definition.options.workers() > 1;
+    if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
+        error.hint = Some(format!(
+            "Its workers may have met in rows that a trigger writes: SELECT backfill.alter({0}, options => '{{\"workers\": 1}}'), then backfill.resume({0}).",
+            job.id
+        ));
+    }
+    error
+}
+
+/// Drops the outermost context, which quotes the statement that the worker ran: the view shows its
+/// clauses, and the range of keys says more than its parameters.
+fn without_statement(mut error: Error) -> Error {
+    const QUOTED: &str = "SQL statement \"";
+    let Some(context) = error.context.take() else {
+        return error;
+    };
+    let start = match context.rfind(&format!("\n{QUOTED}")) {
+        Some(start) => Some(start),
+        None => context.starts_with(QUOTED).then_some(0),
+    };
+    let rest = match start {
+        Some(start) if context.ends_with('"') => &context[..start],
+        _ => &context,
+    };
+    error.context = (!rest.is_empty()).then(|| rest.to_owned());
+    error
+}
+
+/// Explains the error that a policy of row security causes in a worker.
+fn with_policy_hint(error: Error) -> Error {
+    let policy = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+        && error.message.contains("row-level security");
+    if !policy || error.hint.is_some() {
+        return error;
+    }
+    error.hint("Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy.")
+}

@@ -1,0 +1,293 @@
+//! A walk in key order: range by range, or region by region in waves.
+
+use std::time::Instant;
+
+use pgrx::pg_sys::Oid;
+
+use super::plans::{Plans, Read, range};
+use super::step::{Attempt, Done, Limits, Work, changed_by};
+use super::tactics::{Tactic, Tactics};
+use crate::catalog::job::Job;
+use crate::catalog::slice::KeyRange;
+use crate::error::{Error, Result};
+use crate::job::reader::Reader;
+use crate::pg::report;
+use crate::plan::position::{Position, Region};
+use crate::plan::waves::{self, Spread};
+
+/// Rows to look at to learn how they lie in the table, and what it takes to read one.
+const SAMPLE: i64 = 1000;
+/// Fewer, to begin with.
+const FIRST_SAMPLE: i64 = 50;
+
+/// What a worker keeps in memory of a slice in key order.
+#[derive(Debug)]
+pub struct Keys {
+    relation: Oid,
+    range: KeyRange,
+    /// The statements.
+    pub plans: Plans,
+    tactics: Tactics,
+    tactic: Option<Tactic>,
+    open: Option<Open>,
+}
+
+/// The rows of the open region.
+#[derive(Debug)]
+struct Open {
+    read: Read,
+    /// Which wave each row belongs to.
+    waves: Vec<i32>,
+    /// The rows of the present pass that are still to be done.
+    todo: std::collections::VecDeque<u32>,
+    /// Read from the middle of a pass on: not all that the next one needs.
+    partial: bool,
+}
+
+impl Keys {
+    /// Looks at the table. Within `spi::connect`, as the owner.
+    pub fn new(
+        job: &Job,
+        relation: Oid,
+        range: KeyRange,
+        plans: Plans,
+        position: &Position,
+        reader: &mut Reader,
+    ) -> Result<Keys> {
+        let mut keys = Keys {
+            relation,
+            tactics: Tactics::new(job, relation)?,
+            range,
+            plans,
+            tactic: None,
+            open: None,
+        };
+        keys.look(job, position, reader)?;
+        Ok(keys)
+    }
+
+    /// Looks at the rows ahead: how they lie in the table, and what it takes to read one. First at
+    /// a few: a predicate may be dear.
+    fn look(&mut self, job: &Job, at: &Position, reader: &mut Reader) -> Result<()> {
+        if !self.plans.has_places() {
+            return self.tactics.guess(&self.range.columns[0]);
+        }
+        for rows in [FIRST_SAMPLE, SAMPLE] {
+            if rows <= FIRST_SAMPLE || reader.most(job.definition.options.target_ms) >= rows {
+                let begun = Instant::now();
+                let places = self.plans.places(at.key.as_ref(), &self.range.last, rows)?;
+                reader.measured(rows, begun.elapsed());
+                self.tactics.look(&places);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was read ahead.
+    pub fn step_back(&mut self) {
+        self.open = None;
+        self.tactic = None;
+    }
+
+    /// The next batch.
+    pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
+        if let Some(region) = &at.region {
+            return self.pass(at, region, work);
+        }
+        self.open = None;
+        work.limits = Limits::None;
+        let tactic = match self.tactic {
+            // A region of a single pass without a WHERE clause is no more than some rows to go.
+            Some(tactic) if tactic.rows > 0 => tactic,
+            _ => {
+                self.look(work.job, at, work.reader)?;
+                self.tactics.next_region(work.job)?
+            }
+        };
+        work.note = self.tactics.note().map(str::to_owned);
+        let by_list = tactic.waves > 1 || work.job.definition.where_clause.is_some();
+        if by_list && self.plans.has_list() {
+            self.tactic = None;
+            self.open_region(at, tactic, work)
+        } else {
+            self.sequential(at, tactic, work)
+        }
+    }
+
+    /// A range of keys in one pass.
+    fn sequential(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
+        let size = work.size(i64::from(work.job.batch_size));
+        let (after, last) = (at.key.as_ref(), &self.range.last);
+        let (end, scanned) = match self.plans.bound(after, last, size)? {
+            Some(end) => (end, size),
+            None => (last.clone(), self.plans.count(after, last, size)?),
+        };
+        if scanned == 0 {
+            return Ok(Done::nothing_left(at.behind(last.clone())));
+        }
+        *work.attempt = Some(Attempt::Keys(end.clone()));
+        let update = self.plans.update(after);
+        report::activity(update.text());
+        let (updated, hot) = changed_by(self.relation, || {
+            Ok(update.run(range(after, &end, &[]))?.processed)
+        })?;
+        self.tactic = Some(Tactic {
+            rows: tactic.rows - scanned,
+            ..tactic
+        });
+        Ok(Done {
+            last: end == *last,
+            position: at.behind(end),
+            scanned,
+            updated,
+            hot,
+            tried: scanned,
+            ..Done::default()
+        })
+    }
+
+    /// Reads the keys of the next region. Updates nothing: what is read here fixes its borders.
+    fn open_region(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
+        let last = &self.range.last;
+        let limit = work.region_rows(tactic.rows);
+        let bound = match work.careful {
+            true => self.plans.bound(at.key.as_ref(), last, limit)?,
+            false => None,
+        };
+        *work.attempt = Some(Attempt::ReadKeys(bound.unwrap_or_else(|| last.clone())));
+        let read = self.plans.read(at.key.as_ref(), last, limit)?;
+        let scanned = read.hits.len();
+        let end = if (scanned as i64) < limit {
+            last.clone()
+        } else {
+            read.keys.text(scanned - 1)?
+        };
+        *work.attempt = Some(Attempt::Keys(end.clone()));
+        let found = read.hits.iter().filter(|hit| **hit).count();
+        let done = |position: Position| Done {
+            last: position.region.is_none() && end == *last,
+            position,
+            scanned: (scanned - found) as i64,
+            read: scanned as i64,
+            ..Done::default()
+        };
+        if found == 0 {
+            return Ok(done(at.behind(end.clone())));
+        }
+        let spread = spread(&read, tactic.waves, self.tactics.rows_per_page());
+        let region = Region::new(end.clone(), tactic.waves, spread);
+        let mut position = at.clone();
+        position.region = Some(region.clone());
+        self.open = Some(Open::new(read, &region, false)?);
+        work.limits = Limits::Region(tactic.per_commit);
+        Ok(done(position))
+    }
+
+    /// A batch of the present pass over the open region.
+    fn pass(&mut self, at: &Position, region: &Region, work: &mut Work) -> Result<Done> {
+        if self.open.is_none() {
+            self.open = Some(self.reopen(at, region)?);
+        }
+        work.note = self.tactics.note().map(str::to_owned);
+        let missing = || Error::internal("a region without its keys");
+        let open = self.open.as_mut().ok_or_else(missing)?;
+        let size = work.size(i64::from(work.job.batch_size)) as usize;
+        let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
+        let (mut updated, mut hot) = (0, 0);
+        if let Some(end) = rows.last() {
+            let end = open.read.keys.text(*end as usize)?;
+            *work.attempt = Some(Attempt::Wave(end));
+            let lists = open.read.keys.arrays(&rows);
+            let list = self.plans.list().ok_or_else(missing)?;
+            report::activity(list.text());
+            (updated, hot) = changed_by(self.relation, || {
+                Ok(list
+                    .run(super::statement::Values {
+                        lists: &lists,
+                        ..Default::default()
+                    })?
+                    .processed)
+            })?;
+            self.tactics.count(updated, hot);
+        }
+        let position = match rows.last() {
+            Some(end) if !open.todo.is_empty() => at.at(open.read.keys.text(*end as usize)?),
+            _ => self.end_pass(at, region)?,
+        };
+        Ok(Done {
+            last: position.region.is_none() && position.key.as_ref() == Some(&self.range.last),
+            position,
+            scanned: rows.len() as i64,
+            updated,
+            hot,
+            tried: rows.len() as i64,
+            ..Done::default()
+        })
+    }
+
+    /// The position after the present pass, with the rows of the next one at hand.
+    fn end_pass(&mut self, at: &Position, region: &Region) -> Result<Position> {
+        let more = region.to + 1 < region.waves;
+        let rest = more && self.tactics.give_up_at_border(region.wave);
+        if rest {
+            self.tactics.explain()?;
+        }
+        let next = at.after_pass(rest);
+        match (&next.region, &mut self.open) {
+            (Some(region), Some(open)) if !open.partial => open.select(region),
+            _ => self.open = None,
+        }
+        Ok(next)
+    }
+
+    /// Reads what is left of a region that somebody else has opened, or this worker before a pause.
+    fn reopen(&self, at: &Position, region: &Region) -> Result<Open> {
+        let after = region.key.as_ref().or(at.key.as_ref());
+        let read = self.plans.read(after, &region.end, i64::MAX)?;
+        Open::new(read, region, region.key.is_some())
+    }
+}
+
+impl Open {
+    fn new(read: Read, region: &Region, partial: bool) -> Result<Open> {
+        let count = region.waves;
+        let waves = match (read.keys.integers(), count) {
+            (_, 1) => vec![0; read.keys.len()],
+            (Some(keys), _) if region.spread != Spread::Hash => keys
+                .iter()
+                .map(|key| region.spread.wave_of_integer(*key, count))
+                .collect(),
+            _ => read
+                .keys
+                .hashes()?
+                .iter()
+                .map(|hash| waves::wave_of_hash(*hash, count))
+                .collect(),
+        };
+        let mut open = Open {
+            read,
+            waves,
+            todo: std::collections::VecDeque::new(),
+            partial,
+        };
+        open.select(region);
+        Ok(open)
+    }
+
+    /// Picks the rows of the region's present pass.
+    fn select(&mut self, region: &Region) {
+        let rows = self.waves.iter().zip(&self.read.hits).enumerate();
+        self.todo = rows
+            .filter(|(_, (wave, hit))| **hit && region.includes(**wave))
+            .map(|(row, _)| row as u32)
+            .collect();
+    }
+}
+
+/// What gives a key its wave.
+fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Spread {
+    match read.keys.integers() {
+        Some(keys) if waves > 1 => waves::choose_spread(&keys, waves, rows_per_page),
+        _ => Spread::Hash,
+    }
+}

@@ -1,0 +1,317 @@
+//! A walk in physical order: pages as they are stored, for rows whose predicate extinguishes itself.
+//!
+//! An update gives a row another place, so nothing but the predicate keeps a row from being done
+//! twice. That is checked for each row that was updated, before the batch commits.
+
+use std::collections::VecDeque;
+
+use pgrx::pg_sys::Oid;
+
+use super::statement::{self, Prepared, Values};
+use super::step::{Attempt, Done, Limits, Work, changed_by};
+use super::tactics::Tactics;
+use crate::catalog::job::Job;
+use crate::catalog::slice::BlockRange;
+use crate::error::{Error, Result, Signal, sqlstate};
+use crate::pg::heap::{self, Tid};
+use crate::pg::planner::Access;
+use crate::pg::report;
+use crate::plan::position::Position;
+use crate::plan::sql::Target;
+
+/// A pass that looks for rows that moved ends when it has found so many.
+pub const ENOUGH: i64 = 10_000;
+
+/// What a worker keeps in memory of a slice in physical order.
+#[derive(Debug)]
+pub struct Pages {
+    relation: Oid,
+    range: BlockRange,
+    /// Passes after the first look for rows that moved: they are few, and counted already.
+    first_pass: bool,
+    statements: Statements,
+    tactics: Tactics,
+    open: Option<Open>,
+}
+
+/// The statements of a walk in physical order.
+#[derive(Debug)]
+pub struct Statements {
+    read: Prepared,
+    update: Prepared,
+    /// To the end of the table, and up to a page.
+    lock: [Prepared; 2],
+}
+
+/// The rows of the open region.
+#[derive(Debug)]
+struct Open {
+    /// The page after its last.
+    end: i64,
+    /// Rows to be updated, wave by wave.
+    todo: VecDeque<(i32, Tid)>,
+    waves: i32,
+    /// Rows of it that don't match: counted once it is done.
+    others: i64,
+}
+
+impl Pages {
+    /// Analyses the statements, as the owner. Within `spi::connect`.
+    pub fn new(
+        job: &Job,
+        relation: Oid,
+        range: BlockRange,
+        first_pass: bool,
+        target: &Target,
+    ) -> Result<Pages> {
+        let statements = Statements::prepare(relation, target)?;
+        let tactics = Tactics::new(job, relation)?;
+        Ok(Pages {
+            relation,
+            range,
+            first_pass,
+            statements,
+            tactics,
+            open: None,
+        })
+    }
+
+    /// Analyses them again.
+    pub fn prepare_again(&mut self, target: &Target) -> Result<()> {
+        self.statements = Statements::prepare(self.relation, target)?;
+        Ok(())
+    }
+
+    /// Forgets what was read ahead.
+    pub fn step_back(&mut self) {
+        self.open = None;
+    }
+
+    /// The next batch.
+    pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
+        let block = at.block.unwrap_or(self.range.first).max(self.range.first);
+        if self.open.is_some() {
+            self.batch(at, block, work)
+        } else if block >= self.range.end {
+            Ok(Done::nothing_left(at.clone()))
+        } else if self.first_pass {
+            self.open_region(at, block, work)
+        } else {
+            self.sweep(at, block, work)
+        }
+    }
+
+    /// Looks for rows that moved, locks them where they are now, and updates them.
+    fn sweep(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
+        let whole = self.range.whole();
+        let pages = if whole {
+            self.range.end
+        } else {
+            let rows = work.region_rows(i64::from(i32::MAX)) as f64;
+            (rows / self.tactics.rows_per_page().max(1.0))
+                .ceil()
+                .max(1.0) as i64
+        };
+        let end = (block + pages).min(self.range.end);
+        let size = work.size(i64::from(work.job.batch_size).min(ENOUGH));
+        *work.attempt = Some(Attempt::Pages(block, end));
+        let mut tids = Vec::new();
+        let values = Values {
+            pages: (block, end),
+            rows: &[size],
+            ..Values::default()
+        };
+        self.statements.lock[usize::from(!whole)].visit(values, |row| {
+            tids.extend(row.tid(0));
+            Ok(())
+        })?;
+        let found = tids.len() as i64;
+        let (updated, hot) = match found {
+            0 => (0, 0),
+            _ => update(self.relation, &self.statements.update, &tids)?,
+        };
+        let mut position = at.clone();
+        // Those that can't be changed would be found for ever, and so would those that are inserted
+        // faster than they are changed: another pass sees to these.
+        if found < size || updated == 0 || work.found + found >= ENOUGH {
+            position.block = Some(end);
+        }
+        Ok(Done {
+            last: position.block == Some(self.range.end),
+            position,
+            scanned: updated,
+            updated,
+            hot,
+            found,
+            read: if whole {
+                0
+            } else {
+                ((end - block) as f64 * self.tactics.rows_per_page()) as i64
+            },
+            ..Done::default()
+        })
+    }
+
+    /// Reads the places of the next region's rows.
+    fn open_region(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
+        let tactic = self.tactics.next_region(work.job)?;
+        work.note = self.tactics.note().map(str::to_owned);
+        let rows = work.region_rows(tactic.rows) as f64;
+        let pages = (rows / self.tactics.rows_per_page().max(1.0))
+            .ceil()
+            .max(1.0) as i64;
+        let end = (block + pages).min(self.range.end);
+        *work.attempt = Some(Attempt::ReadPages(block, end));
+        let (mut scanned, mut tids) = (0, Vec::new());
+        let values = Values {
+            pages: (block, end),
+            rows: &[1],
+            ..Values::default()
+        };
+        self.statements.read.visit(values, |row| {
+            scanned = row.get(0).map_or(0, |count| count.value() as i64);
+            tids = heap::tids(row, 1)?;
+            Ok(())
+        })?;
+        let found = tids.len() as i64;
+        let mut position = at.clone();
+        if tids.is_empty() {
+            position.block = Some(end);
+        } else {
+            let waves = tactic.waves;
+            work.limits = Limits::Region(tactic.per_commit);
+            self.open = Some(Open {
+                end,
+                todo: by_waves(tids, waves),
+                waves,
+                others: scanned - found,
+            });
+        }
+        Ok(Done {
+            last: position.block == Some(self.range.end),
+            scanned: if found == 0 { scanned } else { 0 },
+            position,
+            found,
+            read: scanned,
+            ..Done::default()
+        })
+    }
+
+    /// Updates the next rows of the open region.
+    fn batch(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::internal("no region is open"));
+        };
+        let size = work.size(i64::from(work.job.batch_size)) as usize;
+        let wave = open.todo.front().map_or(0, |(wave, _)| *wave);
+        let mut tids = Vec::with_capacity(size.min(open.todo.len()));
+        while let Some((_, tid)) = open
+            .todo
+            .pop_front_if(|(of, _)| *of == wave && tids.len() < size)
+        {
+            tids.push(tid);
+        }
+        *work.attempt = Some(Attempt::Pages(block, open.end));
+        if wave > 0 {
+            let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
+            blocks.dedup();
+            heap::prune(self.relation, blocks.into_iter());
+        }
+        work.note = self.tactics.note().map(str::to_owned);
+        let (updated, hot) = update(self.relation, &self.statements.update, &tids)?;
+        self.tactics.count(updated, hot);
+        let mut position = at.clone();
+        let mut others = 0;
+        match open.todo.front() {
+            None => {
+                others = open.others;
+                position.block = Some(open.end);
+                self.open = None;
+            }
+            Some((next, _)) if *next != wave && open.waves > 1 => {
+                if self.tactics.give_up_at_border(wave) {
+                    self.tactics.explain()?;
+                    open.todo.iter_mut().for_each(|(wave, _)| *wave = i32::MAX);
+                    open.todo
+                        .make_contiguous()
+                        .sort_by_key(|(_, tid)| (tid.block, tid.offset));
+                    open.waves = 1;
+                }
+            }
+            Some(_) => {}
+        }
+        Ok(Done {
+            last: position.block == Some(self.range.end),
+            position,
+            scanned: tids.len() as i64 + others,
+            updated,
+            hot,
+            tried: tids.len() as i64,
+            ..Done::default()
+        })
+    }
+}
+
+impl Statements {
+    fn prepare(relation: Oid, target: &Target) -> Result<Statements> {
+        let one = |statement| Prepared::new(statement, &target.key, Access::Tid);
+        let statements = Statements {
+            read: one(target.read_pages())?,
+            update: one(target.update_places())?,
+            lock: [
+                one(target.lock_places(false))?,
+                one(target.lock_places(true))?,
+            ],
+        };
+        statement::announce(relation, Oid::INVALID, statements.all().into_iter());
+        Ok(statements)
+    }
+
+    fn all(&self) -> [&Prepared; 4] {
+        let [all, range] = &self.lock;
+        [&self.read, &self.update, all, range]
+    }
+}
+
+/// Runs the UPDATE; an error if a row that it has changed matches still.
+fn update(relation: Oid, statement: &Prepared, tids: &[Tid]) -> Result<(i64, i64)> {
+    let lists = [heap::tid_array(tids)];
+    report::activity(statement.text());
+    let mut again = 0;
+    let changed = changed_by(relation, || {
+        let output = statement.run(Values {
+            lists: &lists,
+            ..Values::default()
+        })?;
+        let row = output.rows.first();
+        again = row.map_or(Ok(0), |row| row.number(1))?;
+        row.map_or(Ok(0), |row| row.number(0))
+    })?;
+    if again == 0 {
+        return Ok(changed);
+    }
+    let message = "rows still match where_clause after they were updated";
+    Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)
+        .signal(Signal::Disproved)
+        .detail(format!("{again} of {} rows of the batch do.", changed.0))
+        .hint("Without a key to walk by, where_clause has to tell rows that are done from rows that are not."))
+}
+
+/// Deals the rows of each page out to the waves in turns.
+fn by_waves(tids: Vec<Tid>, waves: i32) -> VecDeque<(i32, Tid)> {
+    let (mut block, mut turn) = (u32::MAX, 0);
+    let mut dealt: Vec<(i32, Tid)> = tids
+        .into_iter()
+        .map(|tid| {
+            if tid.block != block {
+                (block, turn) = (tid.block, 0);
+            }
+            let wave = turn % waves.max(1);
+            turn += 1;
+            (wave, tid)
+        })
+        .collect();
+    // Stable: within a wave, the order of the pages stays.
+    dealt.sort_by_key(|(wave, _)| *wave);
+    dealt.into()
+}

@@ -1,0 +1,333 @@
+//! The first look at what a job walks: its tables, the order in which each is walked, and the
+//! slices that it is cut into. Under `Lock::Council`.
+
+use pgrx::pg_sys::Oid;
+
+use super::statement::{self, Prepared, Values};
+use super::target;
+use crate::catalog::checkpoint::{self, Writer};
+use crate::catalog::job::Job;
+use crate::catalog::slice::{self, BlockRange, Extent, KeyRange};
+use crate::catalog::{event, walk};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Walk as Order;
+use crate::job::progress::Progress;
+use crate::pg::planner::Access;
+use crate::pg::{heap, hot, index, partition, relation};
+use crate::plan::cut;
+use crate::plan::key::{self, Candidate};
+use crate::plan::position::{Key, Position};
+
+/// Pages to be read for a sample of keys.
+const SAMPLE_PAGES: f64 = 400.0;
+/// Keys in it, at most.
+const SAMPLE_ROWS: f64 = 20_000.0;
+/// Below this correlation of key and place, rows of neighbouring keys are all over the table.
+const SCATTERED: f64 = 0.5;
+/// A table of fewer pages is in the cache after one pass in any order.
+const SMALL: i64 = 1000;
+/// Pages (512 MB) that one statement may look through in search of rows that moved.
+const ONE_SWEEP: i64 = 65_536;
+
+/// Cuts everything that the job walks into slices, unless that was done before. What the snapshot
+/// of the transaction sees is what the job is about.
+///
+/// The tables should be locked already: to wait for a lock holds the snapshot for as long.
+pub fn ensure(job: &Job) -> Result<()> {
+    if walk::pass(job.id)?.is_some() {
+        return Ok(());
+    }
+    let tables = tables(job.relation)?;
+    walk::begin(
+        job.id,
+        &tables.iter().map(|(oid, _)| *oid).collect::<Vec<_>>(),
+    )?;
+    for (table, shown) in &tables {
+        relation::lock_for_update(*table);
+        survey(job, *table, shown, tables.len())?;
+    }
+    Ok(())
+}
+
+/// The tables that are to be surveyed; none if that is done.
+pub fn unsurveyed(job: &Job) -> Result<Vec<Oid>> {
+    if walk::pass(job.id)?.is_some() {
+        return Ok(Vec::new());
+    }
+    let tables = tables(job.relation)?.into_iter();
+    Ok(tables.map(|(table, _)| table).collect())
+}
+
+/// The table, or its partitions, with their names.
+fn tables(root: Oid) -> Result<Vec<(Oid, String)>> {
+    let Some(relation) = relation::describe(root)? else {
+        // What that means is said where the slices' tables are opened.
+        return Ok(vec![(root, String::new())]);
+    };
+    if relation.kind != 'p' {
+        return Ok(vec![(root, relation.shown)]);
+    }
+    let leaves = partition::leaves(root)?.into_iter();
+    Ok(leaves.map(|leaf| (leaf.oid, leaf.shown)).collect())
+}
+
+fn survey(job: &Job, table: Oid, shown: &str, tables: usize) -> Result<()> {
+    let slices = cut::slices(relation::estimate_rows(table).unwrap_or(0) as f64, tables);
+    match order(job, table)? {
+        Some(index) => by_key(job, (table, shown), &index, slices, None),
+        None => by_pages(job, (table, shown), slices, None),
+    }
+}
+
+/// The index that orders the walk, or none: in physical order.
+fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
+    let wanted = job.definition.options.walk();
+    let key = key_of(job, table);
+    if wanted == Order::Key {
+        return key.map(Some);
+    }
+    let unsound = target::unsound(job, table)?;
+    match (wanted, key, unsound) {
+        (Order::Physical, _, Some(why)) => Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "table {} cannot be walked in physical order: {why}",
+                job.relation_name
+            ),
+        )),
+        (Order::Physical, _, None) | (_, Err(_), None) => Ok(None),
+        (_, Err(error), Some(_)) => Err(error),
+        (_, Ok(key), Some(_)) => Ok(Some(key)),
+        (_, Ok(key), None) => {
+            let pays = extinguishes(job) && scattered(table, &key)?;
+            Ok((!pays).then_some(key))
+        }
+    }
+}
+
+/// Whether the WHERE clause may well be false of a row once it is updated: it names a column that is
+/// set. That it is false is seen with each batch; here it only spares a vain attempt.
+fn extinguishes(job: &Job) -> bool {
+    let definition = &job.definition;
+    let clause = definition.where_clause.as_deref().unwrap_or_default();
+    let clause = clause.to_lowercase();
+    let named = |column: &String| clause.contains(&column.to_lowercase());
+    definition.set_columns.iter().any(named)
+}
+
+/// Whether going by the key would read pages in no order.
+fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
+    let (pages, _) = heap::pages(table)?.unwrap_or_default();
+    let first = key.columns.first().map_or("", |c| c.name.as_str());
+    let correlation = hot::correlation(table, first)?;
+    Ok(pages >= SMALL && correlation.is_some_and(|c| c.abs() < SCATTERED))
+}
+
+/// The index to go by: on the columns that were checked when the job was defined, or of a partition
+/// its own.
+fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
+    if table == job.relation {
+        return target::index(job, table, &job.definition.key_columns, None);
+    }
+    let named = match &job.definition.options.key {
+        Some(name) => partition::index_named(table, job.relation, name)?,
+        None => None,
+    };
+    let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
+    let mut candidates = index::candidates(table)?;
+    // One that came after the checks of the definition.
+    let written = |name: &String| job.definition.set_columns.contains(name);
+    candidates.retain(|c| !c.column_names().iter().any(written));
+    key::choose(candidates, named.as_deref(), &shown)
+}
+
+/// Cuts a table by its keys, up to the last one there is. `weight`: what is left of its weight, if
+/// it was begun in another order.
+fn by_key(
+    job: &Job,
+    table: (Oid, &str),
+    index: &Candidate,
+    slices: usize,
+    weight: Option<f64>,
+) -> Result<()> {
+    let target = target::of(job, table.0, index.columns.clone())?;
+    let last = Prepared::new(target.last_key(), &target.key, Access::Index)?;
+    statement::announce(table.0, index.oid.into(), [&last].into_iter());
+    let values = Values {
+        rows: &[1],
+        ..Values::default()
+    };
+    let width = target.key.len();
+    let found = last.run(values)?;
+    let Some(last) = found.rows.first().map(|row| row.texts(width)).transpose()? else {
+        return Ok(());
+    };
+    let sample = match slices {
+        1 => Vec::new(),
+        _ => sample(&target, table.0, &last)?,
+    };
+    let mut ends = cut::bounds(sample, slices);
+    ends.retain(|end| *end != last);
+    ends.push(last);
+    let rows = relation::estimate_rows(table.0).filter(|rows| *rows > 0);
+    let share = |all: f64| all / ends.len() as f64;
+    let mut after: Option<Key> = None;
+    for end in &ends {
+        let range = KeyRange {
+            after: after.replace(end.clone()),
+            last: end.clone(),
+            columns: index.column_names(),
+            order: index.order(),
+        };
+        let position = Position {
+            key: range.after.clone(),
+            ..Position::default()
+        };
+        let weight = share(weight.unwrap_or(rows.unwrap_or(0) as f64));
+        let id = slice::insert(job.id, 1, table, weight, &Extent::Key(range))?;
+        let estimate = rows.map(|rows| share(rows as f64).ceil() as i64);
+        checkpoint::insert(id, &position, &Progress::new(estimate))?;
+    }
+    Ok(())
+}
+
+/// Keys from all over the table, in order.
+fn sample(target: &crate::plan::sql::Target, table: Oid, last: &Key) -> Result<Vec<Key>> {
+    let (pages, _) = heap::pages(table)?.unwrap_or_default();
+    let statement = Prepared::new(target.sample(), &target.key, Access::Tid)?;
+    statement::announce(table, Oid::INVALID, [&statement].into_iter());
+    let rows = relation::estimate_rows(table).unwrap_or(0).max(1) as f64;
+    let wanted = SAMPLE_PAGES.min(SAMPLE_ROWS * pages as f64 / rows);
+    let values = Values {
+        up_to: Some(last),
+        percent: (wanted * 100.0 / pages.max(1) as f64).clamp(0.0001, 100.0),
+        ..Values::default()
+    };
+    let rows = statement.run(values)?.rows;
+    rows.iter().map(|row| row.texts(target.key.len())).collect()
+}
+
+/// Cuts a table by its pages. `weight`: what is left of its weight, if it was begun before.
+fn by_pages(job: &Job, table: (Oid, &str), slices: usize, weight: Option<f64>) -> Result<()> {
+    let Some((pages, filenode)) = heap::pages(table.0)? else {
+        return Ok(());
+    };
+    let rows = relation::estimate_rows(table.0).filter(|rows| *rows > 0);
+    let cuts = cut::pages(pages, slices);
+    let share = |all: f64| all / cuts.len() as f64;
+    for (first, end) in &cuts {
+        let range = BlockRange {
+            first: *first,
+            end: *end,
+            filenode,
+        };
+        let rows = rows.map(|rows| share(rows as f64));
+        insert_pages(job, 1, table, range, rows, weight.map(share))?;
+    }
+    Ok(())
+}
+
+/// Cuts a table for another pass. A small one is one slice that is looked through by one statement:
+/// its snapshot shows each row once, however often it moves. A large one would keep that snapshot
+/// for too long.
+pub fn again(job: &Job, pass: i32, table: (Oid, &str), tables: usize) -> Result<()> {
+    let Some((pages, filenode)) = heap::pages(table.0)? else {
+        return Ok(());
+    };
+    if pages <= ONE_SWEEP {
+        return insert_pages(job, pass, table, BlockRange::all(filenode), None, None);
+    }
+    let rows = relation::estimate_rows(table.0).unwrap_or(0) as f64;
+    for (first, end) in cut::pages(pages, cut::slices(rows, tables)) {
+        let range = BlockRange {
+            first,
+            end,
+            filenode,
+        };
+        insert_pages(job, pass, table, range, None, None)?;
+    }
+    Ok(())
+}
+
+fn insert_pages(
+    job: &Job,
+    pass: i32,
+    table: (Oid, &str),
+    range: BlockRange,
+    rows: Option<f64>,
+    weight: Option<f64>,
+) -> Result<()> {
+    let id = slice::insert(
+        job.id,
+        pass,
+        table,
+        weight.or(rows).unwrap_or(0.0),
+        &Extent::Physical(range),
+    )?;
+    let position = Position {
+        block: Some(range.first),
+        ..Position::default()
+    };
+    let estimate = rows.map(|rows| rows.ceil() as i64);
+    checkpoint::insert(id, &position, &Progress::new(estimate))
+}
+
+/// Begins a table's pass anew, since it was rewritten.
+pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
+    let Some(weight) = abandon(job, table.0)? else {
+        return Ok(());
+    };
+    if pass > 1 {
+        return again(job, pass, table, 1);
+    }
+    let rows = relation::estimate_rows(table.0).unwrap_or(0) as f64;
+    by_pages(job, table, cut::slices(rows, 1), Some(weight))
+}
+
+/// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.
+/// Gives the weight of what they leave; nothing if there are none: then another worker has met the
+/// same, and slices in key order, which may be there already, must stay.
+fn abandon(job: &Job, table: Oid) -> Result<Option<f64>> {
+    let writer = Writer::prepare()?;
+    let mut left = None;
+    for id in slice::unfinished_physical(job.id, table)? {
+        let last = checkpoint::seize(&writer, id)?;
+        let percent = f64::from(last.progress.percent.unwrap_or(0.0));
+        let mut end = last.successor();
+        end.progress.finish();
+        writer.replace(&last, &end, &checkpoint::Gauges::default())?;
+        left = Some(left.unwrap_or(0.0) + slice::cut_short(id, percent)?);
+    }
+    Ok(left)
+}
+
+/// Goes on by key where the walk in physical order has proved to be unsound: `why` is the error
+/// that says so, and the result where there is no key.
+pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
+    if job.definition.options.walk() == Order::Physical {
+        return Err(why);
+    }
+    let Ok(index) = key_of(job, table) else {
+        return Err(why);
+    };
+    let Some(weight) = abandon(job, table)? else {
+        return Ok(());
+    };
+    let rows = relation::estimate_rows(table).unwrap_or(0) as f64;
+    by_key(
+        job,
+        (table, shown),
+        &index,
+        cut::slices(rows, 1),
+        Some(weight),
+    )?;
+    let note = format!("{shown} goes by key: in physical order, {}", why.message);
+    walk::add_note(job.id, &note)?;
+    event::record(
+        job.id,
+        job.owner,
+        "walk by key",
+        Some("physical"),
+        Some("key"),
+    )
+}

@@ -1,0 +1,241 @@
+//! Whether to go in waves: what the catalogs say of a table, and what the waves achieve.
+
+use pgrx::pg_sys::Oid;
+
+use crate::catalog::job::Job;
+use crate::error::Result;
+use crate::job::options::Strategy;
+use crate::pg::horizon;
+use crate::pg::hot::{self, HotFacts, TableShape};
+use crate::plan::waves::{self, Shape};
+
+/// Waves for those who ask for them where the model would go without.
+const DEFAULT_WAVES: i32 = 12;
+/// A wave that follows another should be heap-only for the most part.
+const POOR_SHARE: f64 = 0.5;
+/// Regions to rest for after waves achieved little, at first; doubled each time.
+const REST: u32 = 8;
+/// The longest such rest.
+const LONGEST_REST: u32 = 512;
+/// With such a correlation, neighbours by key are neighbours in the table.
+const NEAR: f64 = 0.95;
+/// Fewer rows than these on a page leave nothing for a second wave.
+const FEWEST_PER_PAGE: f64 = 1.5;
+
+/// How the next region is to be walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tactic {
+    /// Waves; 1 is a single pass.
+    pub waves: i32,
+    /// Rows to be read for it.
+    pub rows: i64,
+    /// Rows per commit, at most.
+    pub per_commit: i64,
+}
+
+/// What is known of a table, and of how waves have done.
+#[derive(Debug)]
+pub struct Tactics {
+    relation: Oid,
+    facts: HotFacts,
+    shape: TableShape,
+    /// Rows to be updated on a page of those that hold any, next to each other in the walk.
+    rows_per_page: f64,
+    rest: Option<Rest>,
+    next_rest: u32,
+    /// The next transaction id when the present wave, and the present region, began.
+    wave_began: u32,
+    region_began: u32,
+    /// Updates of the present pass, and those of them that were heap-only.
+    pass: (i64, i64),
+    note: Option<String>,
+}
+
+/// Why there are no waves for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Until the horizon has passed this transaction id.
+    Horizon(u32),
+    /// For so many regions.
+    Regions(u32),
+}
+
+impl Tactics {
+    /// What the catalogs say. Within `spi::connect`.
+    pub fn new(job: &Job, relation: Oid) -> Result<Tactics> {
+        let shape = hot::shape(relation)?;
+        Ok(Tactics {
+            relation,
+            facts: hot::facts(relation, &job.definition.set_columns)?,
+            rows_per_page: shape.rows_per_page(),
+            shape,
+            rest: None,
+            next_rest: REST,
+            wave_began: 0,
+            region_began: 0,
+            pass: (0, 0),
+            note: None,
+        })
+    }
+
+    /// Where a sample of rows to be updated is, next to each other in the walk.
+    pub fn look(&mut self, places: &[u32]) {
+        self.rows_per_page = density(places);
+    }
+
+    /// The same where the owner may not read places: by the correlation of key and place.
+    pub fn guess(&mut self, key: &str) -> Result<()> {
+        let correlation = hot::correlation(self.relation, key)?;
+        if correlation.is_none_or(|c| c.abs() < NEAR) {
+            self.rows_per_page = 0.0;
+        }
+        Ok(())
+    }
+
+    /// What the owner should know: why there are no waves.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Rows to be updated on a page.
+    pub fn rows_per_page(&self) -> f64 {
+        self.rows_per_page
+    }
+
+    /// How to walk the next region.
+    pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
+        self.region_began = horizon::next_xid();
+        self.wave_began = self.region_began;
+        self.pass = (0, 0);
+        let (waves, note) = self.waves(job)?;
+        self.note = note;
+        let options = &job.definition.options;
+        let batch = job.batch_size;
+        let rows = waves::region_rows(
+            waves,
+            batch,
+            self.shape.row_bytes + self.shape.index_bytes,
+            hot::shared_buffers_bytes(),
+            options.workers(),
+        );
+        Ok(Tactic {
+            waves,
+            rows,
+            per_commit: waves::rows_per_commit(rows, waves, batch),
+        })
+    }
+
+    /// The number of waves, and why there are none.
+    fn waves(&mut self, job: &Job) -> Result<(i32, Option<String>)> {
+        let options = &job.definition.options;
+        if options.strategy() == Strategy::Sequential {
+            return Ok((1, None));
+        }
+        if let Some(index) = &self.facts.blocked_by {
+            let note = format!(
+                "no waves: set_clause writes what index {index} holds, so no update is HOT"
+            );
+            return Ok((1, Some(note)));
+        }
+        if self.rows_per_page < FEWEST_PER_PAGE {
+            let note = "no waves: rows next to each other in the walk are on different pages";
+            return Ok((1, Some(note.to_owned())));
+        }
+        if let Some(note) = self.resting()? {
+            return Ok((1, Some(note)));
+        }
+        if self.facts.indexes < 2 && options.strategy() == Strategy::Auto && options.waves.is_none()
+        {
+            return Ok((1, Some("no waves: there is one index only".to_owned())));
+        }
+        let best = waves::best_waves(Shape {
+            indexes: self.facts.indexes,
+            rows_per_page: self.rows_per_page,
+            fits: self.shape.fits(),
+            pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
+        });
+        let most = (self.rows_per_page.ceil() as i32).clamp(2, waves::MOST_WAVES);
+        let waves = match (options.waves, options.strategy()) {
+            (Some(waves), _) => waves,
+            (None, Strategy::Waves) if best == 1 => DEFAULT_WAVES.min(most),
+            _ => best,
+        };
+        let note = (waves == 1).then(|| "no waves: one pass is faster here".to_owned());
+        Ok((waves, note))
+    }
+
+    /// Whether waves are left out for now, and why.
+    fn resting(&mut self) -> Result<Option<String>> {
+        let rest = match self.rest {
+            None => return Ok(None),
+            Some(Rest::Horizon(xid)) if horizon::precedes(horizon::horizon(self.relation), xid) => {
+                Rest::Horizon(xid)
+            }
+            Some(Rest::Horizon(_) | Rest::Regions(0)) => {
+                self.rest = None;
+                return Ok(None);
+            }
+            Some(Rest::Regions(left)) => Rest::Regions(left - 1),
+        };
+        self.rest = Some(rest);
+        self.said(rest).map(Some)
+    }
+
+    fn said(&self, rest: Rest) -> Result<String> {
+        Ok(match rest {
+            Rest::Horizon(_) => {
+                let holder = horizon::oldest_holder()?;
+                let holder = holder.unwrap_or_else(|| "an old snapshot".to_owned());
+                format!("waves rest: {holder} keeps dead rows from being removed")
+            }
+            Rest::Regions(_) => {
+                "waves rest: they did not find the room that they should have made".to_owned()
+            }
+        })
+    }
+
+    /// Counts a batch of the present pass.
+    pub fn count(&mut self, updated: i64, hot: i64) {
+        self.pass.0 += updated;
+        self.pass.1 += hot;
+    }
+
+    /// At the border between two waves: whether to do the rest of the region in one pass, since
+    /// the versions that this wave has left can't be removed yet, or did no good.
+    pub fn give_up_at_border(&mut self, wave: i32) -> bool {
+        let (updated, hot) = std::mem::take(&mut self.pass);
+        let oldest = horizon::horizon(self.relation);
+        let poor = wave > 0 && (hot as f64) < updated as f64 * POOR_SHARE;
+        let held = horizon::precedes(oldest, self.wave_began);
+        // One snapshot that is older than the region has lasted for all of a wave; one that came
+        // later may be gone before it hurts, so the share of the next wave decides.
+        let stuck = held && (poor || horizon::precedes(oldest, self.region_began));
+        self.wave_began = horizon::next_xid();
+        if stuck {
+            self.rest = Some(Rest::Horizon(self.wave_began));
+        } else if poor {
+            self.rest = Some(Rest::Regions(self.next_rest));
+            self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+        } else if wave > 0 {
+            self.next_rest = REST;
+        }
+        self.rest.is_some()
+    }
+
+    /// Says why the rest of the region goes in one pass.
+    pub fn explain(&mut self) -> Result<()> {
+        self.note = match self.rest {
+            Some(rest) => Some(self.said(rest)?),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// Rows per page, of the pages of a sample.
+fn density(places: &[u32]) -> f64 {
+    let mut pages = places.to_vec();
+    pages.sort_unstable();
+    pages.dedup();
+    places.len() as f64 / pages.len().max(1) as f64
+}
