@@ -1,4 +1,8 @@
-"""Runs a backfill of pgbench's accounts while clients write them, workers are killed and the server restarts.
+"""Runs backfills of 1,000,000 rows while clients write the table, workers are killed and the server restarts.
+
+Each kind in turn: in key order with waves and `n = n + 1`; in physical order and `n = n + 1 WHERE n = 0`; both over
+eight partitions, too. Clients update, insert and delete all the while. Which workers are killed, and after how many
+rows, comes from the seed. At the end each row that was there at the start has to be 1, and no other one more than 1.
 
 Not part of CI, which has a small version (tests/cluster/test_exactly_once.py): a run takes some minutes.
 Run it through scripts/storm, which builds and installs the extension first.
@@ -8,10 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+
+from harness import Server  # noqa: E402 - found by the line above
+from harness.storm import KINDS, Storm  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:
@@ -19,51 +27,69 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/storm [MAJOR]", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-s", "--scale", type=int, default=20, help="pgbench's scale: 100,000 rows each (default 20)")
-    parser.add_argument("-b", "--batch", type=int, default=5000, help="rows per commit (default 5000)")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"default: all of {', '.join(KINDS)}")
+    parser.add_argument("-n", "--rows", type=int, default=1_000_000, help="rows of the table (default 1000000)")
+    parser.add_argument("-b", "--batch", type=int, default=1000, help="rows per commit, at most (default 1000)")
+    parser.add_argument("-w", "--workers", type=int, default=4, help="workers of the job (default 4)")
     parser.add_argument("-c", "--clients", type=int, default=4, help="clients of pgbench (default 4)")
-    parser.add_argument("-k", "--kills", type=int, default=3, help="how many workers get kill -9 (default 3)")
+    parser.add_argument("-k", "--kills", type=int, default=20, help="how many workers get kill -9 (default 20)")
+    parser.add_argument("-s", "--seed", type=int, default=int(time.time()), help="default: from the clock")
     parser.add_argument(
         "-m", "--mode", choices=["fast", "immediate"], default="immediate", help="how the server is restarted"
     )
     parser.add_argument("-t", "--timeout", type=float, default=900, help="seconds until it gives up (default 900)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if unknown := [kind for kind in args.kinds if kind not in KINDS]:
+        parser.error(f"no kind {unknown[0]}: there are {', '.join(KINDS)}")
+    return args
+
+
+def report(storm: Storm) -> bool:
+    """Prints the figures of a run; whether every row was updated exactly once and no client's work was lost."""
+    whole = storm.sums[0] == storm.sums[1]
+    deleted, inserted = storm.client_rows
+    for name, value in {
+        "kind, seed": f"{storm.kind}, {storm.seed}",
+        "rows, batch size": f"{storm.rows:,}, {storm.batch_size:,}",
+        "kill -9, restarts": f"{storm.kills}, 1 ({storm.restart_mode})",
+        "after rows": ", ".join(f"{rows:,}" for rows in storm.struck_at),
+        "workers started": f"{storm.workers_started}, {storm.workers} at a time",
+        "seconds": f"{storm.seconds:.1f}",
+        "clients": f"{storm.clients}, started {storm.load_starts} times; deleted {deleted:,}, inserted {inserted:,}",
+        "sums agree": "yes" if whole else f"NO: {storm.sums}",
+        "there at the start": "; ".join(f"{count:,} are {n}" for early, n, count in storm.counts if early),
+        "inserted later": "; ".join(f"{count:,} are {n}" for early, n, count in storm.counts if not early),
+        "note": storm.note or "none",
+        "result": "each row exactly once" if storm.once else "WRONG",
+    }.items():
+        print(f"{name:<18} {value}", flush=True)
+    return storm.once and whole
 
 
 def main() -> int:
-    """One run and its report; 0 if every row was updated exactly once and no client's work was lost."""
+    """The runs and their reports; 0 if all are as they should be."""
     args = arguments()
-    from harness import Server
-    from harness.storm import Storm
-
     server = Server()
     server.hold()
-    storm = Storm(
-        scale=args.scale,
-        batch_size=args.batch,
-        clients=args.clients,
-        kills=args.kills,
-        restart_mode=args.mode,
-        timeout=args.timeout,
-        conf={"shared_buffers": "256MB", "max_wal_size": "4GB"},
-    )
-    storm.run(server)
-    once = storm.counts == [(1, storm.rows)]
-    whole = len(set(storm.balances)) == 1
-    struck = ", ".join(f"{rows:,}" for rows in storm.struck_at)
-    for name, value in {
-        "PostgreSQL": server.major,
-        "rows, batch size": f"{storm.rows:,}, {storm.batch_size:,}",
-        "kill -9, restarts": f"{storm.kills}, 1 ({storm.restart_mode}), after rows {struck}",
-        "workers started": storm.workers,
-        "seconds": f"{storm.seconds:.1f}",
-        "pgbench": f"{storm.clients} clients, started {storm.load_starts} times, {storm.transactions:,} transactions",
-        "balances agree": "yes" if whole else f"NO: {storm.balances}",
-        "n | count": "; ".join(f"{n} | {count:,}" for n, count in storm.counts),
-        "result": "each row exactly once" if once else "WRONG",
-    }.items():
-        print(f"{name:<18} {value}")
-    return 0 if once and whole else 1
+    good = True
+    for number, kind in enumerate(args.kinds or KINDS):
+        storm = Storm(
+            kind=kind,
+            rows=args.rows,
+            batch_size=args.batch,
+            workers=args.workers,
+            slices=0,
+            clients=args.clients,
+            kills=args.kills,
+            restart_mode=args.mode,
+            seed=args.seed,
+            timeout=args.timeout,
+            conf={"shared_buffers": "256MB", "max_wal_size": "4GB"},
+        )
+        print("" if number else f"PostgreSQL {server.major}")
+        storm.run(server)
+        good = report(storm) and good
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

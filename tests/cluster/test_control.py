@@ -200,6 +200,8 @@ def test_pause_all_and_resume_all(db: Database) -> None:
         wait_for_state(db, job, "paused")
     assert db.value("SELECT backfill.pause_all()") == 0
     assert db.value("SELECT backfill.resume_all()") == 2
+    for job in jobs:
+        wait_for_nap_between_batches(db, job)
     assert db.value("SELECT backfill.resume_all()") == 0
     for job in jobs:
         db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])

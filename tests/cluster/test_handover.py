@@ -147,7 +147,7 @@ def test_a_batch_that_waits_for_a_row_can_be_cancelled(db: Database) -> None:
     make_table(db, 500)
     other = db.connect(autocommit=False)
     other.execute("UPDATE t SET n = 7 WHERE id = 250")
-    job = start(db)
+    job = start(db, options={"strategy": "sequential"})
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s AND wait_event_type = 'Lock'"
     wait_until(lambda: db.value(blocked, [f"backfill job {job}:%"]), 30, "the batch to wait for the row")
     assert db.value("SELECT backfill.pause(%s)", [job]) == "pausing"
@@ -202,14 +202,14 @@ def test_two_resumes_at_once_start_one_worker(db: Database) -> None:
 
 
 def test_nothing_is_held_between_batches(db: Database) -> None:
-    """No snapshot, no transaction, no lock but the worker's own two; DDL and VACUUM get their turn."""
+    """No snapshot, no transaction, no lock but the worker's own three; DDL and VACUUM get their turn."""
     make_table(db, 500)
     job = start(db, sleep_ms=MINUTE)
     pid = wait_for_nap_between_batches(db, job)
     held = "SELECT backend_xid, backend_xmin, xact_start FROM pg_stat_activity WHERE pid = %s"
     assert db.sql(held, [pid]) == [(None, None, None)]
     locks = "SELECT locktype, objsubid FROM pg_locks WHERE pid = %s ORDER BY objsubid"
-    assert db.sql(locks, [pid]) == [("advisory", 7701), ("advisory", 7702)]
+    assert db.sql(locks, [pid]) == [("advisory", 7701), ("advisory", 7702), ("advisory", 7704)]
     # As little would do to wait for a lock.
     connection = db.connect()
     connection.execute("SET lock_timeout = '5s'")
@@ -224,7 +224,7 @@ def test_nothing_is_held_between_batches(db: Database) -> None:
 def test_a_truncated_table_ends_the_walk(db: Database) -> None:
     """No rows are left: completed. Rows that came after it, within the walk's bounds, are done."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE)
+    job = start(db, sleep_ms=MINUTE, options={"strategy": "sequential"})
     wait_for_nap_between_batches(db, job)
     db.sql("TRUNCATE t; INSERT INTO t VALUES (5), (300), (900)")
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])

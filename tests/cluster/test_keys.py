@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 from harness import Cluster, Database
-from harness.backfills import assert_same, complete, need, start
+from harness.backfills import assert_same, complete, need, progress, start, wait_for
+from harness.wait import wait_until
 
 ROWS = 50_000
 FEW = 10_000
@@ -256,6 +257,47 @@ def test_a_walk_does_what_one_update_does(db: Database, name: str) -> None:
     text = f"{CASES[name]}"
     need(db, *(["icu"] if "icu" in text else []), *(["citext"] if "citext" in text else []))
     walk_and_compare(db, CASES[name])
+
+
+def walk_in_waves_and_compare(db: Database, case: Case) -> None:
+    """The same in waves, by three workers, stopped and changed in the middle of open regions."""
+    _, count = fill(db, case)
+    db.sql("CREATE TABLE copy AS TABLE t")
+    db.sql("UPDATE copy SET n = n + 1")
+    db.sql("UPDATE copy SET m = m + 1 WHERE id % 3 = 0")
+    db.sql("ANALYZE t")
+    # As large as takes several slices.
+    db.sql("UPDATE pg_class SET reltuples = 400000 WHERE oid = 't'::regclass")
+
+    waves = {"strategy": "waves", "waves": 7, "workers": 3, "walk": "key", "vacuum": False, "analyze": False}
+    job = start(db, "t", "n = n + 1", batch=200, sleep_ms=5, session=case.session, options=waves)
+    wait_until(lambda: progress(db, job)["rows_done"] > 0, 30, "the first batches")
+    for change in ('{"waves": 5}', '{"workers": 1}', '{"strategy": "sequential", "workers": 2}'):
+        try:
+            db.sql(f"SELECT backfill.pause({job})")
+            wait_for(db, job, "paused")
+        except (psycopg.errors.ObjectNotInPrerequisiteState, AssertionError):
+            # Of few rows: it was quicker.
+            assert progress(db, job)["state"] == "completed"
+            break
+        db.sql("SELECT backfill.alter(%s, 333, 0, %s)", [job, change])
+        db.sql(f"SELECT backfill.resume({job})")
+    row = complete(db, job)
+    assert (row["rows_done"], row["rows_updated"]) == (count, count)
+    assert db.value("SELECT count(*) FROM t WHERE n <> 1") == 0
+
+    some = start(db, "t", "m = m + 1", where="id % 3 = 0", batch=300, session=case.session, options=waves)
+    row = complete(db, some)
+    assert (row["rows_done"], row["rows_updated"]) == (count, db.value("SELECT count(*) FROM t WHERE id % 3 = 0"))
+    assert_same(db, "t", "copy")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_waves_do_what_one_update_does(db: Database, name: str) -> None:
+    """Every row once, whatever gives its key a wave, and whatever is changed in the middle of a region."""
+    text = f"{CASES[name]}"
+    need(db, *(["icu"] if "icu" in text else []), *(["citext"] if "citext" in text else []))
+    walk_in_waves_and_compare(db, CASES[name])
 
 
 @pytest.fixture

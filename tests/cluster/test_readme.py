@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import Cluster, Database, wait_until
+from harness import Cluster, Database, Server, wait_until
+from harness.backfills import complete, start
 from harness.server import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -98,11 +99,11 @@ def test_the_kill_switch_works_without_preload(new_cluster) -> None:
 # Tables that repeat what the source says
 
 
-def table(document: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without code marks and without its own head."""
+def table(document: str, heading: str, skip: int = 0) -> list[list[str]]:
+    """The cells of the first table below a heading (after `skip` others), without code marks and its own head."""
     text = (REPOSITORY / document).read_text()
     below = re.split(rf"^#+ {re.escape(heading)}$", text, maxsplit=1, flags=re.M)[1]
-    lines = re.search(r"(?:^\|.*\|\n)+", below, re.M)[0].splitlines()[2:]
+    lines = re.findall(r"(?:^\|.*\|\n)+", below, re.M)[skip].splitlines()[2:]
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -134,10 +135,86 @@ def test_the_checkpoint_in_the_design_is_that_of_the_source() -> None:
     assert fence in (REPOSITORY / "docs/design.md").read_text()
 
 
+def bare(text: str) -> str:
+    """SQL without what only lays it out."""
+    return re.sub(r"\s*\)", ")", re.sub(r"\(\s+", "(", " ".join(text.split())))
+
+
+def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, new_cluster) -> None:
+    """docs/design.md shows statements on the walked tables as the worker sends them: here is a job for each kind."""
+    if not (Path(server.ask("--pkglibdir")) / "auto_explain.so").exists():
+        pytest.skip("this server comes without auto_explain")
+    text = (REPOSITORY / "docs/design.md").read_text()
+    blocks = [block for block in re.findall(r"^```\n(.*?)^```$", text, re.S | re.M) if '"public".' in block]
+    lines = [re.sub(r"^--.*\n", "", block, flags=re.M) for block in blocks]
+    statements = [bare(statement) for block in lines for statement in re.split(r"\n\s*\n", block) if statement.strip()]
+    assert len(statements) > 10
+
+    conf = {"shared_preload_libraries": "backfill, auto_explain", "auto_explain.log_min_duration": "0"}
+    cluster: Cluster = new_cluster(conf=conf)
+    cluster.sql("""
+        CREATE EXTENSION backfill; SET auto_explain.log_min_duration = -1;
+        CREATE TABLE orders (id bigint PRIMARY KEY, rate int, rate_new int);
+        CREATE TABLE lines (order_id bigint, no int, rate int, rate_new int, PRIMARY KEY (order_id, no));
+        CREATE TABLE visits (id bigint PRIMARY KEY, seconds int, minutes numeric) PARTITION BY RANGE (id);
+        CREATE TABLE visits_2025 PARTITION OF visits DEFAULT;
+        INSERT INTO orders SELECT i, i FROM generate_series(1, 150000) i;
+        INSERT INTO lines SELECT i, i, i FROM generate_series(1, 3000) i;
+        INSERT INTO visits SELECT i, i FROM generate_series(1, 3000) i
+    """)
+    reset = "SET auto_explain.log_min_duration = -1; UPDATE orders SET rate_new = NULL WHERE id % 2 = 0; ANALYZE orders"
+    extinguished = {"where": "rate_new IS NULL", "batch": 5000}
+    once = {"strategy": "sequential"}
+    complete(cluster, start(cluster, "orders", "rate_new = rate", batch=5001, options=once))
+    cluster.sql(reset)
+    complete(cluster, start(cluster, "orders", "rate_new = rate", **extinguished, options={"walk": "key"}))
+    cluster.sql(reset)
+    complete(cluster, start(cluster, "orders", "rate_new = rate", **extinguished, options={"walk": "physical"}))
+    complete(cluster, start(cluster, "lines", "rate_new = rate", **extinguished))
+    complete(cluster, start(cluster, "visits", "minutes = visits.seconds / 60.0", batch=100, options=once))
+    sent = bare(cluster.log.read_text(errors="replace"))
+    for statement in statements:
+        assert f"Query Text: {statement}" in sent, statement
+
+
+def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
+    """docs/design.md has each constant of the model in src/plan/waves.rs."""
+    for name, value, _how in table("docs/design.md", "How many waves, how large a region"):
+        assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("plan/waves.rs"))[1]) == float(value), name
+
+
 def test_the_settings_are_those_of_the_library(db) -> None:
     """docs/operations.md lists every setting with its default."""
     rows = db.sql("SELECT name, boot_val || coalesce(' ' || unit, '') FROM pg_settings WHERE name LIKE 'backfill.%'")
     assert sorted(rows) == sorted((row[0], row[1]) for row in table("docs/operations.md", "Settings"))
+
+
+def test_the_options_are_those_of_the_source() -> None:
+    """README.md lists every option of src/job/options.rs, in its order, with the bounds of the integers."""
+    keys = re.search(r"const KEYS\b.*?^\];", source("job/options.rs"), re.S | re.M)[0]
+    found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
+    shown = table("README.md", "Start", 1)
+    assert [row[0] for row in shown] == [name for _kind, name, *_bounds in found]
+    for (kind, name, *bounds), row in zip(found, shown, strict=True):
+        if kind == "integer":
+            assert row[1] == " to ".join(f"{int(bound.replace('_', '')):,}" for bound in bounds), name
+
+
+def test_the_locks_are_those_of_the_source() -> None:
+    """docs/operations.md lists every kind of lock of src/pg/lock.rs."""
+    numbers = re.findall(r"^(?:pub )?const \w+: u16 = (\d+);", source("pg/lock.rs"), re.M)
+    assert numbers
+    assert [row[0] for row in table("docs/operations.md", "Locks")] == sorted(numbers)
+
+
+def test_what_waves_have_to_say_is_explained() -> None:
+    """docs/operations.md has a row for each note of src/worker/tactics.rs."""
+    texts = re.findall(r'"((?:no waves|waves rest): [^"]*)"', source("worker/tactics.rs"))
+    assert len(texts) > 4
+    shown = [row[0].split("...")[0] for row in table("docs/operations.md", "What the note says")]
+    for text in texts:
+        told = text.replace("{index}", "…").replace("{holder}", "transaction of pid …")
+        assert any(told.startswith(beginning) for beginning in shown), text
 
 
 def test_what_a_worker_pins_is_what_the_source_pins() -> None:

@@ -12,9 +12,10 @@ from harness.backfills import complete, fail, progress, start, wait_for
 
 # Every checkpoint that was ever written, so that a test sees each batch. Set up by a superuser.
 WATCH = """
-    CREATE TABLE steps (seq bigint, rows_done bigint, rows_updated bigint, rows_total bigint, percent real);
+    CREATE TABLE steps (slice_id int, seq bigint, rows_done bigint, rows_updated bigint, rows_total bigint, percent real);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO public.steps VALUES (NEW.seq, NEW.rows_done, NEW.rows_updated, NEW.rows_total, NEW.percent);
+        INSERT INTO public.steps
+            VALUES (NEW.slice_id, NEW.seq, NEW.rows_done, NEW.rows_updated, NEW.rows_total, NEW.percent);
         RETURN NEW; END $$;
     CREATE TRIGGER note AFTER INSERT ON backfill.checkpoint FOR EACH ROW EXECUTE FUNCTION note()
 """
@@ -63,7 +64,8 @@ def test_a_sparse_predicate_is_bounded_by_rows_scanned(db: Database) -> None:
     assert (row["rows_done"], row["rows_updated"]) == (50_000, 50)
     done = batches(db)
     assert max(rows for rows, _ in done) <= 3000
-    assert len(done) <= 50_000 / 3000 + 2
+    # A look at 3,000 rows, and an UPDATE of the three that match.
+    assert len(done) <= 2 * (50_000 / 3000 + 2)
     assert db.sql("SELECT n, count(*) FROM t GROUP BY n ORDER BY n") == [(0, 49_950), (1, 50)]
 
 
@@ -162,8 +164,8 @@ def test_the_percentage_neither_jumps_back_nor_passes_100(db: Database, estimate
     shown = [row["percent"] for row in seen if row["percent"] is not None]
     assert shown == sorted(shown) and shown[-1] == 100
     # The view's rows are samples; these are all.
-    steps = [step for (step,) in db.sql("SELECT percent FROM steps WHERE percent IS NOT NULL ORDER BY seq")]
-    assert steps == sorted(steps) and max(steps, default=0) < 100
+    steps = [step for (step,) in db.sql("SELECT percent FROM steps WHERE percent IS NOT NULL ORDER BY slice_id, seq")]
+    assert steps == sorted(steps) and max(steps[:-1], default=0) < 100
     for row in seen:
         if row["state"] != "completed":
             assert row["percent"] is None or 0 <= row["percent"] < 100
@@ -219,7 +221,7 @@ def test_a_failure_at_commit_is_one_of_the_batch(db: Database) -> None:
         CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION refuse()
     """)
-    job = start(db, "t", "n = n + 1", batch=1000)
+    job = start(db, "t", "n = n + 1", batch=1000, options={"strategy": "sequential"})
     error = fail(db, job)
     assert "not 3000 yet (SQLSTATE P0007)" in error and "(id) > (2000) AND (id) <= (3000)" in error
     assert db.value("SELECT max(id) FROM t WHERE n = 1") == 2000
@@ -262,14 +264,17 @@ def test_a_batch_goes_by_the_key_index_whatever_statistics_say(
         SET auto_explain.log_min_duration = -1;
         INSERT INTO t SELECT gen_random_uuid(), 0, 'x' FROM generate_series(101, 300000)
     """)
-    job = start(db, "t", "n = n + 1", batch=7001, where=where)
+    job = start(db, "t", "n = n + 1", batch=7001, where=where, options={"walk": "key"})
     complete(db, job)
     assert db.sql("SELECT n, count(*) FROM t GROUP BY n") == [(1, 300_000)]
 
     plans = db.log.read_text(errors="replace").split("LOG:  duration: ")[1:]
     updates = [plan for plan in plans if re.search(r'Query Text: UPDATE ONLY "public"."t"', plan)]
     selects = [plan for plan in plans if re.search(r'Query Text: SELECT [^;]*?FROM ONLY "public"."t"', plan)]
-    assert min(len(updates), len(selects)) >= 300_000 // 7001
+    sample = [plan for plan in selects if "TABLESAMPLE" in plan]
+    assert len(sample) == 1 and "JIT:" not in sample[0]
+    selects.remove(sample[0])
+    assert len(updates) >= 300_000 // 7001 and len(selects) >= 300_000 // 100_000
     for plan in [plan for plan in selects if "ORDER BY" in plan]:
         # In the index' order: a sort would read all that is left of the table for each batch.
         assert re.search(r"Index (Only )?Scan.* using t_pkey on t", plan) and "Sort" not in plan, plan

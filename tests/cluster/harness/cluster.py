@@ -126,6 +126,8 @@ class Cluster(Database):
     def crash(self) -> None:
         """SIGKILL to every process of the server at once, as when the machine is lost. `start` brings it back."""
         postmaster = self.pid
+        # A worker that it forks now would live on, and keep the server from starting.
+        process.freeze(postmaster)
         process.kill_and_wait(postmaster, *process.children(postmaster))
         self.close_connections()
 

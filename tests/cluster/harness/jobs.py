@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from harness.database import Database
 from harness.wait import wait_until
 
@@ -22,10 +24,17 @@ def counts(db: Database, name: str = "t") -> list[tuple[int, int]]:
     return db.sql(f"SELECT n, count(*) FROM {name} GROUP BY n ORDER BY n")
 
 
-def start(db: Database, name: str = "t", batch_size: int = 100, sleep_ms: int = 0, user: str = "postgres") -> int:
+def start(
+    db: Database,
+    name: str = "t",
+    batch_size: int = 100,
+    sleep_ms: int = 0,
+    user: str = "postgres",
+    options: dict[str, Any] | None = None,
+) -> int:
     """Starts the count on such a table; returns the job's id."""
-    call = "SELECT backfill.start(%s, %s, %s, set_clause => 'n = n + 1')"
-    return db.value(call, [name, batch_size, sleep_ms], user=user)
+    call = "SELECT backfill.start(%s, %s, %s, set_clause => 'n = n + 1', options => %s)"
+    return db.value(call, [name, batch_size, sleep_ms, Jsonb(options or {})], user=user)
 
 
 def progress(db: Database, job: int, column: str) -> Any:

@@ -44,6 +44,12 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def freeze(pid: int) -> None:
+    """Stops the process where it is; it does nothing more when this returns."""
+    send(pid, signal.SIGSTOP)
+    wait_until(lambda: _status(pid).get("State", "Z")[0] in "TtZX", 30, f"process {pid} to stop")
+
+
 def kill_and_wait(*pids: int) -> None:
     """SIGKILL, and the processes are really gone when this returns."""
     for pid in pids:

@@ -1,9 +1,12 @@
-"""A job in the worst of weathers: clients that write the same rows, workers killed, the server restarted."""
+"""A job in the worst of weathers: clients that write the same table, workers killed at random moments, a restart."""
 
 from __future__ import annotations
 
+import json
+import random
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -11,23 +14,43 @@ from harness.cluster import DURABLE, Cluster
 from harness.server import Server
 from harness.wait import wait_until
 
-# pgbench's own tpcb-like, as a script that the load can start again and again.
-TPCB = """
-\\set aid random(1, 100000 * :scale)
-\\set bid random(1, 1 * :scale)
-\\set tid random(1, 10 * :scale)
-\\set delta random(-5000, 5000)
-BEGIN;
-UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
-SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
-UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
-UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;
-INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP);
-END;
+# What a run does: its clause and options, and whether the table is partitioned.
+KINDS: dict[str, tuple[str | None, dict[str, Any], bool]] = {
+    "key": (None, {"walk": "key", "strategy": "waves"}, False),
+    "physical": ("n = 0", {"walk": "physical", "strategy": "waves"}, False),
+    "key-partitioned": (None, {"walk": "key", "strategy": "waves"}, True),
+    "physical-partitioned": ("n = 0", {"walk": "physical", "strategy": "waves"}, True),
+}
+
+TABLE = """
+CREATE TABLE t (
+    id bigint PRIMARY KEY, w int NOT NULL DEFAULT 0, p int NOT NULL, pad text NOT NULL, n int NOT NULL DEFAULT 0
+) {partitioned}
 """
-BALANCES = """
-SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
-       (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history)
+FILL = """
+CREATE INDEX t_w ON t (w);
+CREATE INDEX t_p ON t (p, id);
+CREATE SEQUENCE ids START {next};
+CREATE TABLE ledger (w int NOT NULL);
+INSERT INTO t SELECT g, 0, g % 100, repeat('x', (g % 50)::int) FROM generate_series(1, {rows}) g
+"""
+# Each transaction moves w between a row of the table and the ledger, so that the sums tell whether one was lost.
+CLIENT = """
+\\set id random(1, :rows)
+\\set what random(1, 20)
+\\set d random(1, 100)
+BEGIN;
+\\if :what <= 9
+WITH there AS (UPDATE t SET w = w + :d WHERE id = :id RETURNING id) INSERT INTO ledger SELECT :d FROM there;
+\\elif :what <= 12
+UPDATE t SET pad = pad || 'longer', p = :d WHERE id = :id;
+\\elif :what <= 17
+INSERT INTO t (id, w, p, pad) VALUES (nextval('ids'), :d, :d, 'new');
+INSERT INTO ledger VALUES (:d);
+\\else
+WITH gone AS (DELETE FROM t WHERE id = :id RETURNING w) INSERT INTO ledger SELECT -w FROM gone;
+\\endif
+END;
 """
 
 
@@ -35,59 +58,87 @@ SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM 
 class Storm:
     """`run` makes the weather and lets the job end; what came of it is in the other fields."""
 
-    scale: int = 2
-    batch_size: int = 500
+    kind: str = "key"
+    rows: int = 60_000
+    batch_size: int = 200
+    workers: int = 4
+    slices: int = 8
+    """What the statistics are made to say, for one table: a small one would be a single worker's."""
     clients: int = 4
-    kills: int = 3
+    kills: int = 4
     restart_mode: str = "immediate"
+    seed: int = 0
     timeout: float = 90
     conf: dict[str, str] = field(default_factory=dict)
 
-    counts: list[tuple[int, int]] = field(default_factory=list)
-    balances: tuple[int, ...] = ()
-    workers: int = 0
-    transactions: int = 0
+    counts: list[tuple[bool, int, int]] = field(default_factory=list)
+    """Of rows that were there at the start, and of later ones: n, and how many have it."""
+    sums: tuple[int, int] = (0, 0)
+    workers_started: int = 0
     load_starts: int = 0
+    client_rows: tuple[int, int] = (0, 0)
+    """Rows that clients have deleted, and inserted."""
     seconds: float = 0
     struck_at: list[int] = field(default_factory=list)
+    note: str | None = None
+    messages: list[str] = field(default_factory=list)
 
     @property
-    def rows(self) -> int:
-        """Rows of pgbench_accounts."""
-        return self.scale * 100_000
+    def once(self) -> bool:
+        """Whether each row that was there at the start has been updated once, and no other one twice."""
+        return all(n == 1 if early else n in (0, 1) for early, n, _ in self.counts)
 
     def run(self, server: Server) -> None:
         """A server of its own, with preload and fsync; nobody touches the job after its start."""
-        with Cluster(server=server, conf=DURABLE | self.conf) as cluster:
-            at = ["-h", cluster.folder, "-p", cluster.port, "-U", "postgres", "postgres"]
-            cluster.run("pgbench", "-i", "-q", "-s", self.scale, *at)
-            cluster.sql("CREATE EXTENSION backfill; ALTER TABLE pgbench_accounts ADD n int NOT NULL DEFAULT 0")
-            with cluster.load(TPCB, clients=self.clients, options=["-s", str(self.scale)]) as load:
-                history = "SELECT count(*) FROM pgbench_history"
-                wait_until(lambda: cluster.value(history) > 100, 30, "pgbench to work")
+        with Cluster(server=server, conf=DURABLE | {"backfill.max_workers": self.workers} | self.conf) as cluster:
+            self._make(cluster)
+            options = ["-D", f"rows={self.rows}"]
+            with cluster.load(CLIENT, clients=self.clients, options=options) as load:
+                ledger = "SELECT count(*) FROM ledger"
+                wait_until(lambda: cluster.value(ledger) > 100, 30, "the clients to work")
                 began = time.monotonic()
-                job = cluster.value(
-                    "SELECT backfill.start('pgbench_accounts', %s, 0, set_clause => 'n = n + 1')", [self.batch_size]
-                )
+                # What was there at the start: the walk's first transaction comes later, and sees at least as much.
+                last = cluster.value("SELECT max(id) FROM t")
+                job = self._start(cluster)
                 self._strike(cluster, job)
                 wait_until(lambda: self._look(cluster, job)[0] == "completed", self.timeout, "the job to complete")
                 self.seconds = time.monotonic() - began
-                self.load_starts = load.starts
-            self.counts = cluster.sql("SELECT n, count(*) FROM pgbench_accounts GROUP BY n ORDER BY n")
-            self.balances = cluster.sql(BALANCES)[0]
-            self.transactions = cluster.value(history)
-            self.workers = cluster.value("SELECT count(*) FROM backfill.events WHERE event = 'worker started'")
+                self.load_starts, self.messages = load.starts, load.messages
+            self._sum_up(cluster, job, last)
+
+    def _make(self, cluster: Cluster) -> None:
+        partitioned = KINDS[self.kind][2]
+        cluster.sql("CREATE EXTENSION backfill")
+        cluster.sql(TABLE.format(partitioned="PARTITION BY HASH (id)" if partitioned else ""))
+        if partitioned:
+            for i in range(8):
+                cluster.sql(f"CREATE TABLE t{i} PARTITION OF t FOR VALUES WITH (MODULUS 8, REMAINDER {i})")
+        cluster.sql(FILL.format(rows=self.rows, next=self.rows + 1))
+        cluster.sql("VACUUM ANALYZE t")
+        if self.slices and not partitioned:
+            share = 65_000.0 * self.slices / self.rows
+            cluster.sql("UPDATE pg_class SET reltuples = reltuples * %s WHERE oid = 't'::regclass", [share])
+
+    def _start(self, cluster: Cluster) -> int:
+        where, options, _ = KINDS[self.kind]
+        options = options | {"workers": self.workers}
+        return cluster.value(
+            "SELECT backfill.start('t', %s, 0, set_clause => 'n = n + 1', where_clause => %s, options => %s)",
+            [self.batch_size, where, json.dumps(options)],
+        )
 
     def _strike(self, cluster: Cluster, job: int) -> None:
-        """kill -9 of the worker at even distances, and a restart of the server after the last one."""
-        for n in range(1, self.kills + 2):
-            due = self.rows * n // (self.kills + 2)
+        """kill -9 of any of the workers at random moments, and a restart of the server after the last one."""
+        rng = random.Random(self.seed)
+        moments = sorted(rng.sample(range(self.rows * 9 // 10), self.kills + 1))
+        for n, due in enumerate(moments):
             wait_until(lambda due=due: self._passed(cluster, job, due), self.timeout, f"row {due}", every=0.005)
             self.struck_at.append(self._look(cluster, job)[1])
-            if n <= self.kills:
-                cluster.crash_worker(job)
-            else:
+            if n == self.kills:
                 cluster.restart(self.restart_mode)
+            else:
+                pids = wait_until(lambda: cluster.worker_pids(job), 30, "a worker")
+                cluster.kill_backend(rng.choice(pids))
 
     def _passed(self, cluster: Cluster, job: int, rows: int) -> bool:
         state, done = self._look(cluster, job)
@@ -98,6 +149,21 @@ class Storm:
     def _look(cluster: Cluster, job: int) -> tuple[str, int]:
         """State and rows done; as if at the start while the server lets nobody in."""
         try:
-            return cluster.sql("SELECT state, rows_done FROM backfill.progress WHERE job_id = %s", [job])[0]
+            state, done, error = cluster.sql(
+                "SELECT state, rows_done, last_error FROM backfill.progress WHERE job_id = %s", [job]
+            )[0]
         except psycopg.OperationalError:
             return ("running", 0)
+        assert state != "failed", error
+        return (state, done)
+
+    def _sum_up(self, cluster: Cluster, job: int, last: int) -> None:
+        # A client that was killed may have left a transaction that goes on to its end.
+        left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
+        wait_until(lambda: cluster.value(left), 30, "the clients' sessions to end")
+        self.counts = cluster.sql("SELECT id <= %s, n, count(*) FROM t GROUP BY 1, 2 ORDER BY 1 DESC, 2", [last])
+        self.sums = cluster.sql("SELECT (SELECT sum(w) FROM t), (SELECT sum(w) FROM ledger)")[0]
+        there = "SELECT %s - count(*) FILTER (WHERE id <= %s), count(*) FILTER (WHERE id > %s) FROM t"
+        self.client_rows = cluster.sql(there, [self.rows] * 3)[0]
+        self.workers_started = cluster.value("SELECT count(*) FROM backfill.events WHERE event = 'worker started'")
+        self.note = cluster.value("SELECT note FROM backfill.progress WHERE job_id = %s", [job])

@@ -34,7 +34,6 @@ EXCEPTION WHEN wrong_object_type THEN
 END $$;
 :after
 CREATE TABLE p (id bigint PRIMARY KEY, a int) PARTITION BY RANGE (id);
-SELECT backfill.start('p', set_clause => 'a = 1'); :after
 SELECT backfill.start('p_pkey', set_clause => 'a = 1'); :after
 SELECT backfill.start('nosuch', set_clause => 'a = 1'); :after
 SELECT backfill.start(4294967295::oid::regclass, set_clause => 'a = 1'); :after
