@@ -198,7 +198,7 @@ COMMENT ON COLUMN backfill.outcome.message IS 'Message of the error';
 COMMENT ON COLUMN backfill.outcome.detail IS 'Detail of the error';
 COMMENT ON COLUMN backfill.outcome.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.outcome.context IS 'Context of the error';
-COMMENT ON COLUMN backfill.outcome.batch IS 'The range of keys that failed';
+COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
 
 CREATE TABLE backfill.event (
     id     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

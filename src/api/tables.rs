@@ -130,7 +130,7 @@ fn refuse(table: &Relation, without_key: Option<Error>, why: &str) -> Error {
                     "{no_key} Nor can it be walked in physical order: {why}."
                 ))
                 .hint(format!(
-                    "{key} Without a key, the walk goes by the pages of the table: that takes {FALLS_OUT}, not volatile, and no trigger that runs after the UPDATE."
+                    "{key} Without a key, the walk goes by the pages of the table: that takes {FALLS_OUT}, depends on nothing but the row, and no trigger that runs after the UPDATE."
                 ))
         }
         None => Error::new(
@@ -138,7 +138,7 @@ fn refuse(table: &Relation, without_key: Option<Error>, why: &str) -> Error {
             format!("table {} cannot be walked in physical order: {why}", table.shown),
         )
         .hint(format!(
-            "It takes {FALLS_OUT}, not volatile, and no trigger that runs after the UPDATE. Without the option \"walk\" the walk goes by a key; CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers."
+            "It takes {FALLS_OUT}, depends on nothing but the row, and no trigger that runs after the UPDATE. Without the option \"walk\" the walk goes by a key; CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers."
         )),
     }
 }

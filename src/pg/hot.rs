@@ -214,6 +214,11 @@ impl TableShape {
     }
 }
 
+/// Whether updates are counted at all (`track_counts`).
+pub fn counted() -> bool {
+    unsafe { pg_sys::pgstat_track_counts }
+}
+
 /// The most line pointers that a page of a table has: `MaxHeapTuplesPerPage`, of the smallest rows.
 pub const MOST_POINTERS: f64 = ((pg_sys::BLCKSZ as usize - 24) / (24 + 4)) as f64;
 

@@ -269,7 +269,13 @@ fn finish(job: &mut Job, start: Start) -> Option<Ending> {
         || passes::next(job),
     );
     match next {
-        Ok(Next::Slices) => None,
+        Ok(Next::Slices) => {
+            if job.definition.options.workers() > 1 {
+                // Those that had nothing to do, and left, may have something now.
+                takeover::sweep();
+            }
+            None
+        }
         Ok(Next::Others) => Some(Ending::Left),
         Ok(Next::End) => Some(end(job, start)),
         Err(error) => Some(Ending::Failed(error, None)),
@@ -300,7 +306,8 @@ fn end(job: &mut Job, start: Start) -> Ending {
                 job::load(job.id)
             });
             if let Ok(Some(now)) = shown {
-                wanted = unwanted(&now);
+                // How many workers are wanted means nothing any more.
+                wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
             }
             wanted.is_none() && guc::ENABLED.get()
         },

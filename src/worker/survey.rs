@@ -75,7 +75,11 @@ fn survey(job: &Job, table: Oid, shown: &str, tables: usize) -> Result<()> {
     let slices = cut::slices(relation::estimate_rows(table).unwrap_or(0) as f64, tables);
     match order(job, table)? {
         Some(index) => by_key(job, (table, shown), &index, slices, None),
-        None => by_pages(job, (table, shown), slices, None),
+        None => {
+            let note = format!("{shown} goes in physical order, not by a key");
+            walk::add_note(job.id, &note)?;
+            by_pages(job, (table, shown), slices, None)
+        }
     }
 }
 

@@ -205,7 +205,7 @@ impl Tactics {
     pub fn give_up_at_border(&mut self, wave: i32) -> bool {
         let (updated, hot) = std::mem::take(&mut self.pass);
         let oldest = horizon::horizon(self.relation);
-        let poor = wave > 0 && (hot as f64) < updated as f64 * POOR_SHARE;
+        let poor = wave > 0 && hot::counted() && (hot as f64) < updated as f64 * POOR_SHARE;
         let held = horizon::precedes(oldest, self.wave_began);
         // One snapshot that is older than the region has lasted for all of a wave; one that came
         // later may be gone before it hurts, so the share of the next wave decides.

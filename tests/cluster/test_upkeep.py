@@ -96,7 +96,8 @@ def test_a_cancelled_vacuum_does_not_fail_the_job(db: Database) -> None:
     blocker.rollback()
     complete(db, job)
     note = note_of(db, job)
-    assert note and note.startswith("VACUUM of public.t failed with SQLSTATE 57014") and note.endswith("Run: VACUUM public.t"), note
+    assert note and note.startswith("VACUUM of public.t failed with SQLSTATE 57014"), note
+    assert note.endswith("Run: VACUUM public.t"), note
 
 
 def test_a_cancel_leaves_it_at_that(db: Database) -> None:

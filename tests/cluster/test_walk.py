@@ -12,7 +12,8 @@ from harness.backfills import complete, fail, progress, start, wait_for
 
 # Every checkpoint that was ever written, so that a test sees each batch. Set up by a superuser.
 WATCH = """
-    CREATE TABLE steps (slice_id int, seq bigint, rows_done bigint, rows_updated bigint, rows_total bigint, percent real);
+    CREATE TABLE steps (
+        slice_id int, seq bigint, rows_done bigint, rows_updated bigint, rows_total bigint, percent real);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO public.steps
             VALUES (NEW.slice_id, NEW.seq, NEW.rows_done, NEW.rows_updated, NEW.rows_total, NEW.percent);
