@@ -1,10 +1,12 @@
 //! A walk in key order: range by range, or region by region in waves.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
 use super::plans::{Plans, Read, range};
+use super::statement::Values;
 use super::step::{Attempt, Done, Limits, Work, changed_by};
 use super::tactics::{Tactic, Tactics};
 use crate::catalog::job::Job;
@@ -39,7 +41,7 @@ struct Open {
     /// Which wave each row belongs to.
     waves: Vec<i32>,
     /// The rows of the present pass that are still to be done.
-    todo: std::collections::VecDeque<u32>,
+    todo: VecDeque<u32>,
     /// Read from the middle of a pass on: not all that the next one needs.
     partial: bool,
 }
@@ -202,7 +204,7 @@ impl Keys {
             report::activity(list.text());
             (updated, hot) = changed_by(self.relation, || {
                 Ok(list
-                    .run(super::statement::Values {
+                    .run(Values {
                         lists: &lists,
                         ..Default::default()
                     })?
@@ -267,7 +269,7 @@ impl Open {
         let mut open = Open {
             read,
             waves,
-            todo: std::collections::VecDeque::new(),
+            todo: VecDeque::new(),
             partial,
         };
         open.select(region);

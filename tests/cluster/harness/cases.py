@@ -41,7 +41,7 @@ INDEXES = (
     "USING hash (pad)",
     "USING brin (rid)",
 )
-# Which of the latter stand for HOT updates of n.
+# Those of them that leave updates of n heap-only.
 HARMLESS = ("(w)", "(p)", "(p, w)", "(rid)", "((w + 1))", "USING hash (pad)")
 
 WRITERS = ("touch", "widen", "insert", "delete", "hammer", "widest")
