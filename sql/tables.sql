@@ -74,7 +74,7 @@ CREATE TABLE backfill.walk (
     job_id bigint      PRIMARY KEY,
     pass   integer     NOT NULL,
     phase  text        NOT NULL,
-    tables oid[]       NOT NULL,
+    tables regclass[]  NOT NULL,
     notes  text[]      NOT NULL DEFAULT '{}',
     at     timestamptz NOT NULL
 );

@@ -24,7 +24,7 @@ pub fn begin(job: i64, tables: &[Oid]) -> Result<()> {
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.walk (job_id, pass, phase, tables, at)
-             VALUES ($1, 1, 'walk', $2::pg_catalog.oid[], pg_catalog.clock_timestamp())",
+             VALUES ($1, 1, 'walk', $2::pg_catalog.oid[]::pg_catalog.regclass[], pg_catalog.clock_timestamp())",
             &[Arg::Int8(job), Arg::Texts(&tables)],
         )
     })?;
@@ -46,7 +46,7 @@ pub fn begin_again(job: i64, pass: i32) -> Result<()> {
 pub fn tables(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT pg_catalog.unnest(w.tables)::pg_catalog.int8 FROM backfill.walk w WHERE w.job_id = $1",
+            "SELECT pg_catalog.unnest(w.tables)::pg_catalog.oid::pg_catalog.int8 FROM backfill.walk w WHERE w.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?

@@ -66,5 +66,6 @@ ORDER BY tgname LIMIT 1";
 /// A foreign key from the table to itself whose ON UPDATE writes other rows.
 const CASCADE: &str = "
 SELECT pg_catalog.quote_ident(conname) FROM pg_catalog.pg_constraint
-WHERE conrelid = $1 AND confrelid = $1 AND contype = 'f' AND confupdtype NOT IN ('a', 'r')
+WHERE conrelid = $1 AND contype = 'f' AND confupdtype NOT IN ('a', 'r')
+  AND COALESCE(pg_catalog.pg_partition_root(confrelid), confrelid) = COALESCE(pg_catalog.pg_partition_root($1), $1)
 ORDER BY conname LIMIT 1";

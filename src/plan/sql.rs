@@ -50,9 +50,12 @@ pub struct Target {
     pub where_clause: Option<String>,
 }
 
-/// What a list of keys is called in a statement that joins it, and in one on a table of that name.
-const KEYS: &str = "backfill keys";
-const KEYS_AGAIN: &str = "backfill list of keys";
+/// What a list of keys, and its columns, are called in a statement that joins it; and in one whose
+/// table or clauses know the first of these names.
+const LIST: [(&str, &str); 2] = [
+    ("backfill keys", "backfill key"),
+    ("backfill list", "backfill column"),
+];
 
 /// Quotes an identifier, always.
 pub fn ident(name: &str) -> String {
@@ -206,8 +209,8 @@ impl Target {
         let mut w = self.writer();
         let keys = w.key();
         let arrays = w.many(Param::Keys);
-        let known_as = self.alias.as_ref().unwrap_or(&self.relation);
-        let joined = ident(if known_as == KEYS { KEYS_AGAIN } else { KEYS });
+        let (joined, column) = self.names_of_list();
+        let joined = ident(joined);
         let text = match keys.as_slice() {
             [key] => format!(
                 "UPDATE ONLY {} SET {}\nWHERE {key} {} ANY ({}){}",
@@ -223,7 +226,7 @@ impl Target {
                     .map(|array| format!("pg_catalog.unnest({array})"))
                     .collect();
                 let names: Vec<String> = (1..=keys.len())
-                    .map(|n| format!("\"backfill key {n}\""))
+                    .map(|n| ident(&format!("{column} {n}")))
                     .collect();
                 let equal: Vec<String> = keys
                     .iter()
@@ -242,6 +245,19 @@ impl Target {
             }
         };
         w.statement(text)
+    }
+
+    /// Names for a list of keys that mean nothing else in the statement.
+    fn names_of_list(&self) -> (&'static str, &'static str) {
+        let known_as = self.alias.as_ref().unwrap_or(&self.relation);
+        let clauses = [
+            Some(&self.set_clause),
+            self.where_clause.as_ref(),
+            Some(known_as),
+        ];
+        let taken = |name: &str| clauses.iter().flatten().any(|text| text.contains(name));
+        let [first, second] = LIST;
+        if taken(first.1) { second } else { first }
     }
 
     pub(super) fn and_where(&self) -> String {

@@ -11,6 +11,11 @@ use crate::error::Result;
 use crate::pg::relation;
 use crate::pg::txn::{self, Durability};
 
+/// Deadlocks that nobody has to know of.
+const FEW_DEADLOCKS: u32 = 3;
+const DEADLOCKS: &str =
+    "batches give way in deadlocks again and again: with fewer workers there would be fewer";
+
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -79,6 +84,7 @@ fn outcome(done: &Done) -> Step {
 }
 
 fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
+    let deadlocks = (walk.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned());
     let mut work = Work {
         job,
         sizer: &walk.sizer,
@@ -100,7 +106,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
     let gauges = Gauges {
         rate: None,
         batch_rows: work.batch_rows,
-        note: work.note,
+        note: work.note.or(deadlocks),
     };
     Ok((done?, gauges))
 }

@@ -111,7 +111,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
             note("failed", State::Failed)?;
             format!("backfill {shown} failed: {error}")
         }
-        Ending::Paused if last => {
+        Ending::Paused if last && job.wish == Wish::Pause => {
             note("paused", State::Paused)?;
             format!("backfill {shown} paused")
         }

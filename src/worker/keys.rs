@@ -48,24 +48,15 @@ struct Open {
 
 impl Keys {
     /// Looks at the table. Within `spi::connect`, as the owner.
-    pub fn new(
-        job: &Job,
-        relation: Oid,
-        range: KeyRange,
-        plans: Plans,
-        position: &Position,
-        reader: &mut Reader,
-    ) -> Result<Keys> {
-        let mut keys = Keys {
+    pub fn new(job: &Job, relation: Oid, range: KeyRange, plans: Plans) -> Result<Keys> {
+        Ok(Keys {
             relation,
             tactics: Tactics::new(job, relation)?,
             range,
             plans,
             tactic: None,
             open: None,
-        };
-        keys.look(job, position, reader)?;
-        Ok(keys)
+        })
     }
 
     /// Looks at the rows ahead: how they lie in the table, and what it takes to read one. First at
@@ -102,7 +93,11 @@ impl Keys {
             // A region of a single pass without a WHERE clause is no more than some rows to go.
             Some(tactic) if tactic.rows > 0 => tactic,
             _ => {
-                self.look(work.job, at, work.reader)?;
+                // If a read has failed, this one would fail, too.
+                if !work.careful {
+                    *work.attempt = Some(Attempt::ReadKeys(self.range.last.clone()));
+                    self.look(work.job, at, work.reader)?;
+                }
                 self.tactics.next_region(work.job)?
             }
         };

@@ -34,8 +34,10 @@ pub fn of(error: &Error, walk: &mut Walk, tries: &mut u32) -> Recourse {
     let collision = [sqlstate::DEADLOCK_DETECTED, sqlstate::SERIALIZATION_FAILURE];
     if collision.contains(&error.sqlstate.as_str()) && *tries < MOST_TRIES {
         *tries += 1;
-        // Processes have different numbers, so they don't meet again at once.
-        let spread = u64::from(server::pid().unsigned_abs() * 7919 % 50);
+        walk.collisions += 1;
+        // Processes have different numbers, and each pause is another one: they won't meet for ever.
+        let number = u64::from(server::pid().unsigned_abs()) + u64::from(walk.collisions) * 104_729;
+        let spread = number * 7919 % 50;
         latch::wait(Duration::from_millis((10 + spread) * u64::from(*tries)));
         return Recourse::Again;
     }

@@ -51,6 +51,8 @@ pub struct Walk {
     /// Set once a read has failed: from then on no more rows are read than updated, so that the
     /// error names few of them.
     pub careful: bool,
+    /// Batches that had to give way in a deadlock.
+    pub collisions: u32,
 }
 
 /// How a slice is walked.
@@ -113,13 +115,11 @@ fn take(job: &Job, slice: Slice) -> Result<Claim> {
     relation::take_changed();
     let writer = Writer::prepare()?;
     let checkpoint = checkpoint::seize(&writer, slice.id)?;
-    let mut reader = Reader::default();
     let (target, course) = match &slice.extent {
         Extent::Key(range) => {
             let (target, index) = target::by_key(job, &slice, range)?;
             let plans = Plans::prepare(&target, table, index.oid)?;
-            let at = &checkpoint.position;
-            let keys = Keys::new(job, table, range.clone(), plans, at, &mut reader)?;
+            let keys = Keys::new(job, table, range.clone(), plans)?;
             (target, Course::Keys(Box::new(keys)))
         }
         Extent::Physical(range) => {
@@ -139,8 +139,9 @@ fn take(job: &Job, slice: Slice) -> Result<Claim> {
         writer,
         versions: VersionReader::prepare()?,
         sizer: Sizer::new(),
-        reader,
+        reader: Reader::default(),
         careful: false,
+        collisions: 0,
     })))
 }
 
@@ -200,6 +201,11 @@ impl Walk {
             Some(Attempt::Keys(last) | Attempt::ReadKeys(last)) => {
                 self.keys(position.key.as_ref(), Some(last))
             }
+            None if self.target.key.is_empty() => format!(
+                "pages from {} of {}",
+                position.block.unwrap_or_default(),
+                self.slice.relation_name
+            ),
             None => self.keys(position.key.as_ref(), None),
         }
     }

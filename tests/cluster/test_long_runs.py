@@ -40,10 +40,10 @@ def test_a_worker_does_not_grow(db: Database, disturb: Callable[[Database, int, 
     )
     db.sql("VACUUM ANALYZE t")
     job = db.value(
-        # The list of keys that are read ahead has the same length all the time; nor are there waves, which would
-        # ask who holds them up, and so fill the process' caches of the catalogs.
+        # The list of keys that are read ahead is short, and has the same length all the time; nor are there waves,
+        # which would ask who holds them up, and so fill the process' caches of the catalogs.
         "SELECT backfill.start('t', 5, 1, set_clause => 'n = n + 1', where_clause => 'id % 3 > 0 OR id % 2 > 0',"
-        """ options => '{"scan_limit": 2000, "strategy": "sequential"}')"""
+        """ options => '{"scan_limit": 200, "strategy": "sequential"}')"""
     )
     pid = db.worker_pid(job)
 
