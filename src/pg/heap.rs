@@ -33,11 +33,14 @@ pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
 }
 
 /// Removes versions that nobody can see any more from these pages, as reading them by a scan
-/// would: what a fetch by TID doesn't do. The table must be locked.
+/// would: what a fetch by TID doesn't do. The table must be locked. Pages that a VACUUM has cut off
+/// meanwhile are left out.
 pub fn prune(relation: Oid, blocks: impl Iterator<Item = u32>) {
     unsafe {
         let heap = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
-        for block in blocks {
+        let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
+        let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, fork);
+        for block in blocks.filter(|block| *block < pages) {
             let buffer = pg_sys::ReadBuffer(heap, block);
             pg_sys::heap_page_prune_opt(heap, buffer);
             pg_sys::ReleaseBuffer(buffer);

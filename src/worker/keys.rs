@@ -8,7 +8,7 @@ use pgrx::pg_sys::Oid;
 use super::plans::{Plans, Read, range};
 use super::statement::Values;
 use super::step::{Attempt, Done, Limits, Work, changed_by};
-use super::tactics::{Tactic, Tactics};
+use super::tactics::{Rests, Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
@@ -48,10 +48,16 @@ struct Open {
 
 impl Keys {
     /// Looks at the table. Within `spi::connect`, as the owner.
-    pub fn new(job: &Job, relation: Oid, range: KeyRange, plans: Plans) -> Result<Keys> {
+    pub fn new(
+        job: &Job,
+        relation: Oid,
+        range: KeyRange,
+        plans: Plans,
+        rests: Rests,
+    ) -> Result<Keys> {
         Ok(Keys {
             relation,
-            tactics: Tactics::new(job, relation)?,
+            tactics: Tactics::new(job, relation, rests)?,
             range,
             plans,
             tactic: None,
@@ -74,6 +80,11 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// What was learned about waves.
+    pub fn rests(&self) -> Rests {
+        self.tactics.rests()
     }
 
     /// Forgets what was read ahead.

@@ -9,7 +9,7 @@ use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
 use super::step::{Attempt, Done, Limits, Work, changed_by};
-use super::tactics::Tactics;
+use super::tactics::{Rests, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
 use crate::error::{Error, Result, Signal, sqlstate};
@@ -63,9 +63,10 @@ impl Pages {
         range: BlockRange,
         first_pass: bool,
         target: &Target,
+        rests: Rests,
     ) -> Result<Pages> {
         let statements = Statements::prepare(relation, target)?;
-        let tactics = Tactics::new(job, relation)?;
+        let tactics = Tactics::new(job, relation, rests)?;
         Ok(Pages {
             relation,
             range,
@@ -80,6 +81,11 @@ impl Pages {
     pub fn prepare_again(&mut self, target: &Target) -> Result<()> {
         self.statements = Statements::prepare(self.relation, target)?;
         Ok(())
+    }
+
+    /// What was learned about waves.
+    pub fn rests(&self) -> Rests {
+        self.tactics.rests()
     }
 
     /// Forgets what was read ahead.

@@ -9,6 +9,7 @@ use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::passes::{self, Next};
 use super::recourse::{self, Recourse};
+use super::tactics::Rests;
 use super::walk::{self, Claim, Ground, Walk};
 use super::{session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
@@ -107,6 +108,7 @@ fn slices(job: &mut Job, start: Start) -> Ending {
         Ok(pins) => pins,
         Err(error) => return Ending::Failed(ending::explained(error, job), None),
     };
+    let mut rests = Rests::default();
     loop {
         session::keep_identity(start);
         match permission(job, &mut pins, true) {
@@ -117,11 +119,12 @@ fn slices(job: &mut Job, start: Start) -> Ending {
         let table = txn::run(Durability::Deferred, || slice::next_table(job.id));
         let claim = table.and_then(|table| {
             let lock = || table.into_iter().for_each(relation::lock_for_update);
-            txn::run_after(lock, Durability::Deferred, || claim(job))
+            txn::run_after(lock, Durability::Deferred, || claim(job, rests))
         });
         let ending = match claim {
             Ok(Claim::Taken(mut walk)) => {
                 let ending = batches(&mut walk, job, start, &mut pins);
+                rests = walk.rests();
                 Lock::Slice(walk.slice.id).release_session();
                 ending
             }
@@ -138,8 +141,8 @@ fn slices(job: &mut Job, start: Start) -> Ending {
     }
 }
 
-fn claim(job: &Job) -> Result<Claim> {
-    let claim = walk::claim(job)?;
+fn claim(job: &Job, rests: Rests) -> Result<Claim> {
+    let claim = walk::claim(job, rests)?;
     if let Claim::Lost(note) = &claim {
         walks::add_note(job.id, note)?;
     }

@@ -41,14 +41,30 @@ pub struct Tactics {
     shape: TableShape,
     /// Rows to be updated on a page of those that hold any, next to each other in the walk.
     rows_per_page: f64,
-    rest: Option<Rest>,
-    next_rest: u32,
+    rests: Rests,
     /// The next transaction id when the present wave, and the present region, began.
     wave_began: u32,
     region_began: u32,
     /// Updates of the present pass, and those of them that were heap-only.
     pass: (i64, i64),
     note: Option<String>,
+}
+
+/// What a worker has learned about waves, and takes from one slice of a job to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rests {
+    now: Option<Rest>,
+    /// How long the next one is to be, where more is not known.
+    next: u32,
+}
+
+impl Default for Rests {
+    fn default() -> Rests {
+        Rests {
+            now: None,
+            next: REST,
+        }
+    }
 }
 
 /// Why there are no waves for now.
@@ -62,15 +78,14 @@ enum Rest {
 
 impl Tactics {
     /// What the catalogs say. Within `spi::connect`.
-    pub fn new(job: &Job, relation: Oid) -> Result<Tactics> {
+    pub fn new(job: &Job, relation: Oid, rests: Rests) -> Result<Tactics> {
         let shape = hot::shape(relation)?;
         Ok(Tactics {
             relation,
             facts: hot::facts(relation, &job.definition.set_columns)?,
             rows_per_page: shape.rows_per_page(),
             shape,
-            rest: None,
-            next_rest: REST,
+            rests,
             wave_began: 0,
             region_began: 0,
             pass: (0, 0),
@@ -90,6 +105,11 @@ impl Tactics {
             self.rows_per_page = 0.0;
         }
         Ok(())
+    }
+
+    /// What was learned about waves.
+    pub fn rests(&self) -> Rests {
+        self.rests
     }
 
     /// What the owner should know: why there are no waves.
@@ -166,18 +186,18 @@ impl Tactics {
 
     /// Whether waves are left out for now, and why.
     fn resting(&mut self) -> Result<Option<String>> {
-        let rest = match self.rest {
+        let rest = match self.rests.now {
             None => return Ok(None),
             Some(Rest::Horizon(xid)) if horizon::precedes(horizon::horizon(self.relation), xid) => {
                 Rest::Horizon(xid)
             }
             Some(Rest::Horizon(_) | Rest::Regions(0)) => {
-                self.rest = None;
+                self.rests.now = None;
                 return Ok(None);
             }
             Some(Rest::Regions(left)) => Rest::Regions(left - 1),
         };
-        self.rest = Some(rest);
+        self.rests.now = Some(rest);
         self.said(rest).map(Some)
     }
 
@@ -212,19 +232,19 @@ impl Tactics {
         let stuck = held && (poor || horizon::precedes(oldest, self.region_began));
         self.wave_began = horizon::next_xid();
         if stuck {
-            self.rest = Some(Rest::Horizon(self.wave_began));
+            self.rests.now = Some(Rest::Horizon(self.wave_began));
         } else if poor {
-            self.rest = Some(Rest::Regions(self.next_rest));
-            self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+            self.rests.now = Some(Rest::Regions(self.rests.next));
+            self.rests.next = (self.rests.next * 2).min(LONGEST_REST);
         } else if wave > 0 {
-            self.next_rest = REST;
+            self.rests.next = REST;
         }
-        self.rest.is_some()
+        self.rests.now.is_some()
     }
 
     /// Says why the rest of the region goes in one pass.
     pub fn explain(&mut self) -> Result<()> {
-        self.note = match self.rest {
+        self.note = match self.rests.now {
             Some(rest) => Some(self.said(rest)?),
             None => None,
         };

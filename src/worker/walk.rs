@@ -9,6 +9,7 @@ use super::pages::Pages;
 use super::plans::Plans;
 use super::statement;
 use super::step::{Attempt, Limits};
+use super::tactics::Rests;
 use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Writer};
 use crate::catalog::job::Job;
@@ -88,7 +89,7 @@ pub enum Claim {
 
 /// Takes the next slice that nobody holds, within a transaction that the caller commits. The slice
 /// stays locked for the session.
-pub fn claim(job: &Job) -> Result<Claim> {
+pub fn claim(job: &Job, rests: Rests) -> Result<Claim> {
     let Some(slice) = slice::lock_free(job.id)? else {
         return Ok(Claim::None);
     };
@@ -96,14 +97,14 @@ pub fn claim(job: &Job) -> Result<Claim> {
     if !lock.is_held() && !lock.try_session() {
         return Ok(Claim::None);
     }
-    let taken = take(job, slice);
+    let taken = take(job, slice, rests);
     if !matches!(taken, Ok(Claim::Taken(_))) {
         lock.release_session();
     }
     taken
 }
 
-fn take(job: &Job, slice: Slice) -> Result<Claim> {
+fn take(job: &Job, slice: Slice, rests: Rests) -> Result<Claim> {
     let table = slice.relation;
     relation::lock_for_update(table);
     if is_lost(job, table)? {
@@ -119,12 +120,12 @@ fn take(job: &Job, slice: Slice) -> Result<Claim> {
         Extent::Key(range) => {
             let (target, index) = target::by_key(job, &slice, range)?;
             let plans = Plans::prepare(&target, table, index.oid)?;
-            let keys = Keys::new(job, table, range.clone(), plans)?;
+            let keys = Keys::new(job, table, range.clone(), plans, rests)?;
             (target, Course::Keys(Box::new(keys)))
         }
         Extent::Physical(range) => {
             let target = target::of(job, table, Vec::new())?;
-            let pages = Pages::new(job, table, *range, slice.pass == 1, &target)?;
+            let pages = Pages::new(job, table, *range, slice.pass == 1, &target, rests)?;
             (target, Course::Pages(Box::new(pages)))
         }
     };
@@ -158,6 +159,14 @@ pub fn lost(name: &str) -> String {
 }
 
 impl Walk {
+    /// What was learned about waves.
+    pub fn rests(&self) -> Rests {
+        match &self.course {
+            Course::Keys(keys) => keys.rests(),
+            Course::Pages(pages) => pages.rests(),
+        }
+    }
+
     /// Forgets what was read ahead of the checkpoint: a batch that failed has used some of it up.
     pub fn step_back(&mut self) {
         self.limits = Limits::None;
