@@ -19,6 +19,8 @@ use crate::plan::waves::{self, Spread};
 
 /// Rows to look at to learn how they lie in the table, and what it takes to read one.
 const SAMPLE: i64 = 1000;
+/// Rows after which to look again.
+const LOOK_AGAIN: i64 = 20_000;
 /// Fewer, to begin with.
 const FIRST_SAMPLE: i64 = 50;
 
@@ -31,6 +33,8 @@ pub struct Keys {
     pub plans: Plans,
     tactics: Tactics,
     tactic: Option<Tactic>,
+    /// Rows passed since the last look ahead.
+    since_look: Option<i64>,
     open: Option<Open>,
 }
 
@@ -61,6 +65,7 @@ impl Keys {
             range,
             plans,
             tactic: None,
+            since_look: None,
             open: None,
         })
     }
@@ -105,7 +110,8 @@ impl Keys {
             Some(tactic) if tactic.rows > 0 => tactic,
             _ => {
                 // If a read has failed, this one would fail, too.
-                if !work.careful {
+                if !work.careful && self.since_look.is_none_or(|rows| rows >= LOOK_AGAIN) {
+                    self.since_look = Some(0);
                     *work.attempt = Some(Attempt::ReadKeys(self.range.last.clone()));
                     self.look(work.job, at, work.reader)?;
                 }
@@ -139,6 +145,7 @@ impl Keys {
         let (updated, hot) = changed_by(self.relation, || {
             Ok(update.run(range(after, &end, &[]))?.processed)
         })?;
+        self.since_look = self.since_look.map(|rows| rows + scanned);
         self.tactic = Some(Tactic {
             rows: tactic.rows - scanned,
             ..tactic
@@ -165,6 +172,7 @@ impl Keys {
         *work.attempt = Some(Attempt::ReadKeys(bound.unwrap_or_else(|| last.clone())));
         let read = self.plans.read(at.key.as_ref(), last, limit)?;
         let scanned = read.hits.len();
+        self.since_look = self.since_look.map(|rows| rows + scanned as i64);
         let end = if (scanned as i64) < limit {
             last.clone()
         } else {

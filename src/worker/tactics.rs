@@ -13,6 +13,8 @@ use crate::plan::waves::{self, Shape};
 const DEFAULT_WAVES: i32 = 12;
 /// A wave that follows another should be heap-only for the most part.
 const POOR_SHARE: f64 = 0.5;
+/// Waves in a row that have to go wrong before they are given up: one may be unlucky.
+const PATIENCE: u32 = 2;
 /// Regions to rest for after waves achieved little, at first; doubled each time.
 const REST: u32 = 8;
 /// The longest such rest.
@@ -42,9 +44,12 @@ pub struct Tactics {
     /// Rows to be updated on a page of those that hold any, next to each other in the walk.
     rows_per_page: f64,
     rests: Rests,
-    /// The next transaction id when the present wave, and the present region, began.
-    wave_began: u32,
-    region_began: u32,
+    /// The horizon at the last border.
+    oldest: u32,
+    /// Borders in a row at which the horizon was where it had been at the one before.
+    stalled: u32,
+    /// Waves in a row, after the first of a region, that were not heap-only for the most part.
+    poor: u32,
     /// Updates of the present pass, and those of them that were heap-only.
     pass: (i64, i64),
     note: Option<String>,
@@ -86,8 +91,9 @@ impl Tactics {
             rows_per_page: shape.rows_per_page(),
             shape,
             rests,
-            wave_began: 0,
-            region_began: 0,
+            oldest: 0,
+            stalled: 0,
+            poor: 0,
             pass: (0, 0),
             note: None,
         })
@@ -124,9 +130,8 @@ impl Tactics {
 
     /// How to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
-        self.region_began = horizon::next_xid();
-        self.wave_began = self.region_began;
-        self.pass = (0, 0);
+        self.oldest = horizon::horizon(self.relation);
+        (self.stalled, self.poor, self.pass) = (0, 0, (0, 0));
         let (waves, note) = self.waves(job)?;
         self.note = note;
         let options = &job.definition.options;
@@ -226,17 +231,18 @@ impl Tactics {
         let (updated, hot) = std::mem::take(&mut self.pass);
         let oldest = horizon::horizon(self.relation);
         let poor = wave > 0 && hot::counted() && (hot as f64) < updated as f64 * POOR_SHARE;
-        let held = horizon::precedes(oldest, self.wave_began);
-        // One snapshot that is older than the region has lasted for all of a wave; one that came
-        // later may be gone before it hurts, so the share of the next wave decides.
-        let stuck = held && (poor || horizon::precedes(oldest, self.region_began));
-        self.wave_began = horizon::next_xid();
-        if stuck {
-            self.rests.now = Some(Rest::Horizon(self.wave_began));
-        } else if poor {
+        self.poor = if poor { self.poor + 1 } else { 0 };
+        // Transactions of other workers and of the application come and go: the horizon follows.
+        // Where it stands still for waves on end, somebody holds it.
+        let stalled = oldest == self.oldest && horizon::precedes(oldest, horizon::next_xid());
+        self.stalled = if stalled { self.stalled + 1 } else { 0 };
+        self.oldest = oldest;
+        if self.stalled >= PATIENCE {
+            self.rests.now = Some(Rest::Horizon(horizon::next_xid()));
+        } else if self.poor >= PATIENCE {
             self.rests.now = Some(Rest::Regions(self.rests.next));
             self.rests.next = (self.rests.next * 2).min(LONGEST_REST);
-        } else if wave > 0 {
+        } else if wave > 0 && !poor {
             self.rests.next = REST;
         }
         self.rests.now.is_some()
