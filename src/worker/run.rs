@@ -234,34 +234,31 @@ fn keep_locks(job: i64, slice: i32) -> bool {
 /// Goes on where a slice's pages, or its partition, are gone.
 fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
     let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
-    let replaced = txn::run_after(
-        || lock_all(walk.slice.relation, job.id),
-        Durability::Deferred,
-        || match ground {
-            // The slice is marked as done when it is claimed again.
-            Ground::Gone => walks::add_note(job.id, &walk::lost(name)),
-            _ => survey::restart(job, walk.slice.pass, (table, name)),
-        },
-    );
+    let replaced = decide(table, job.id, || match ground {
+        // The slice is marked as done when it is claimed again.
+        Ground::Gone => walks::add_note(job.id, &walk::lost(name)),
+        _ => survey::restart(job, walk.slice.pass, (table, name)),
+    });
     replaced.err().map(|error| Ending::Failed(error, None))
 }
 
+/// Goes on where a table turns out not to allow a walk in physical order.
 fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
-    let attempted = walk.attempted();
-    let changed = txn::run_after(
-        || lock_all(walk.slice.relation, job.id),
-        Durability::Deferred,
-        || survey::go_by_key(job, walk.slice.relation, &walk.slice.relation_name, why),
-    );
+    let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
+    let changed = decide(table, job.id, || survey::go_by_key(job, table, name, why));
     changed
         .err()
-        .map(|error| Ending::Failed(error, Some(attempted)))
+        .map(|error| Ending::Failed(error, Some(walk.attempted())))
 }
 
-/// Locks a table and what concerns its job, in the order in which all do.
-fn lock_all(table: Oid, job: i64) {
-    relation::lock_for_update(table);
-    Lock::Council(job).for_transaction();
+/// Decides for all workers of a job about one of its tables. The locks are taken in the order in
+/// which all take them.
+fn decide(table: Oid, job: i64, decision: impl FnOnce() -> Result<()>) -> Result<()> {
+    let lock = || {
+        relation::lock_for_update(table);
+        Lock::Council(job).for_transaction();
+    };
+    txn::run_after(lock, Durability::Deferred, decision)
 }
 
 /// When no slice is free: the next pass, or the end, or nothing to do for this worker.
