@@ -59,6 +59,13 @@ def test_a_worker_does_not_grow(db: Database, disturb: Callable[[Database, int, 
         wait_until(there, 200, f"{number} batches", every=0.001)
         return db.cluster.rss_anon(pid)
 
+    # The first time that the server has its statements planned again takes memory that then stays with the process: an
+    # autovacuum's ANALYZE does that at any moment, so it is done here before the first measurement.
+    for n in range(20):
+        alter_it(db, job, n)
+        change_the_table(db, job, n)
+        db.sql("ANALYZE t; ANALYZE backfill.job; ANALYZE backfill.checkpoint; ANALYZE backfill.slice")
+    db.sql("SELECT backfill.alter(%s, batch_size => 5)", [job])
     before = memory_after(500)
     after = memory_after(batches)
     assert abs(after - before) < MEGABYTE, f"{before:,} bytes after 500 batches, {after:,} after {batches}"
