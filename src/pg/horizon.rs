@@ -21,6 +21,12 @@ pub fn horizon(relation: Oid) -> u32 {
     }
 }
 
+/// The number of this transaction; `None` if it has not written anything.
+pub fn my_xid() -> Option<u32> {
+    let xid = unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner();
+    (xid != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
+}
+
 /// The next transaction's number: all that have begun to write are before it.
 pub fn next_xid() -> u32 {
     unsafe { pg_sys::ReadNextTransactionId() }.into_inner()

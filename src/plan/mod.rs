@@ -6,4 +6,5 @@ pub mod key;
 mod places;
 pub mod position;
 pub mod sql;
+pub mod trail;
 pub mod waves;

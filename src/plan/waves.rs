@@ -5,6 +5,7 @@
 //! on the page: heap-only tuples, without entries in the indexes.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The most waves there can be.
 pub const MOST_WAVES: i32 = 64;
@@ -122,6 +123,8 @@ const ELSEWHERE: f64 = 2.7;
 const INDEX_ENTRY: f64 = 6.75;
 /// Waves have to save this share of the time: less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
+/// As long as this share of what a region's waves save is worth waiting for them.
+const WORTH_WAITING: f64 = 0.25;
 /// More waves are taken as long as they cost no more than this share: they save bloat.
 const FOR_LESS_BLOAT: f64 = 0.03;
 
@@ -161,6 +164,13 @@ pub fn best_waves(shape: Shape) -> i32 {
     }
     let good = |waves: &i32| shape.cost(*waves) <= least * (1.0 + FOR_LESS_BLOAT);
     (1..=most).rev().find(good).unwrap_or(1)
+}
+
+/// How long to wait, in all, for the versions that the waves of a region of so many rows leave to
+/// become removable: longer, and a single pass would be the better choice.
+pub fn worth_waiting(shape: Shape, rows: i64) -> Duration {
+    let entries = ELSEWHERE + INDEX_ENTRY * f64::from((shape.indexes - 1).max(0));
+    Duration::from_secs_f64(entries * rows as f64 * WORTH_WAITING / 1e6)
 }
 
 /// A wave of a region has at least so many commits. Between two waves over one page, all

@@ -1,5 +1,6 @@
 //! One batch: one transaction that updates rows and moves the checkpoint past them.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::step::{Done, Work};
@@ -8,8 +9,8 @@ use crate::catalog::checkpoint::{Checkpoint, Gauges};
 use crate::catalog::job::Job;
 use crate::catalog::slice;
 use crate::error::Result;
-use crate::pg::relation;
 use crate::pg::txn::{self, Durability};
+use crate::pg::{horizon, relation};
 
 /// Deadlocks that nobody has to know of.
 const FEW_DEADLOCKS: u32 = 3;
@@ -21,6 +22,8 @@ const DEADLOCKS: &str =
 pub enum Step {
     /// Something about the job has changed (or it is gone): look at it before going on.
     Changed,
+    /// Dead versions that are in the way can't be removed yet.
+    TooEarly,
     /// Done; there are more.
     More,
     /// Rows were only read, for the batches that follow.
@@ -37,12 +40,22 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let begun = Instant::now();
     let (mut tried, mut read) = (0, 0);
     let table = walk.slice.relation;
+    let awaited = walk.awaited();
+    let too_early = Cell::new(false);
     let (step, next) = txn::run_after(
-        || relation::lock_for_update(table),
+        || {
+            relation::lock_for_update(table);
+            // Before this transaction has a snapshot, since that would hold the horizon itself.
+            let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
+            too_early.set(!awaited.is_none_or(passed));
+        },
         Durability::Deferred,
         || {
             if walk.versions.read(job.id)? != Some(job.version) {
                 return Ok((Step::Changed, None));
+            }
+            if too_early.get() {
+                return Ok((Step::TooEarly, None));
             }
             match walk.refresh(job)? {
                 Ground::Firm => {}

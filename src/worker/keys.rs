@@ -31,7 +31,8 @@ pub struct Keys {
     range: KeyRange,
     /// The statements.
     pub plans: Plans,
-    tactics: Tactics,
+    /// Whether to go in waves.
+    pub tactics: Tactics,
     tactic: Option<Tactic>,
     /// Rows passed since the last look ahead.
     since_look: Option<i64>,
@@ -85,11 +86,6 @@ impl Keys {
             }
         }
         Ok(())
-    }
-
-    /// What was learned about waves.
-    pub fn rests(&self) -> Rests {
-        self.tactics.rests()
     }
 
     /// Forgets what was read ahead.

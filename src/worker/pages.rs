@@ -30,7 +30,8 @@ pub struct Pages {
     /// Passes after the first look for rows that moved: they are few, and counted already.
     first_pass: bool,
     statements: Statements,
-    tactics: Tactics,
+    /// Whether to go in waves.
+    pub tactics: Tactics,
     open: Option<Open>,
 }
 
@@ -81,11 +82,6 @@ impl Pages {
     pub fn prepare_again(&mut self, target: &Target) -> Result<()> {
         self.statements = Statements::prepare(self.relation, target)?;
         Ok(())
-    }
-
-    /// What was learned about waves.
-    pub fn rests(&self) -> Rests {
-        self.tactics.rests()
     }
 
     /// Forgets what was read ahead.

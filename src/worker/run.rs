@@ -26,6 +26,9 @@ use crate::pg::{latch, relation, report, server, signal, slots};
 /// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
 
+/// How often to look whether the horizon has moved.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
 /// No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
@@ -201,6 +204,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         match batch::run(walk, job) {
             Ok(Step::Changed) => changed = true,
             Ok(Step::Read) => {}
+            Ok(Step::TooEarly) => wait_for_horizon(walk),
             Ok(Step::Last) => return None,
             Ok(Step::More) => {
                 tries = 0;
@@ -370,6 +374,13 @@ fn is_surplus(job: &Job) -> bool {
     let me = server::pid();
     let rank = job.workers.iter().filter(|pid| **pid < me).count();
     rank as i32 >= job.definition.options.workers()
+}
+
+/// Gives other transactions a moment to end.
+fn wait_for_horizon(walk: &mut Walk) {
+    let begun = Instant::now();
+    latch::wait(MOMENT);
+    walk.waited(begun.elapsed());
 }
 
 /// Sleeps between two batches; ends at once when something about the job has changed.

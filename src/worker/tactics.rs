@@ -1,5 +1,7 @@
 //! Whether to go in waves: what the catalogs say of a table, and what the waves achieve.
 
+use std::time::Duration;
+
 use pgrx::pg_sys::Oid;
 
 use crate::catalog::job::Job;
@@ -7,6 +9,7 @@ use crate::error::Result;
 use crate::job::options::Strategy;
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
+use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
 
 /// Waves for those who ask for them where the model would go without.
@@ -44,10 +47,8 @@ pub struct Tactics {
     /// Rows to be updated on a page of those that hold any, next to each other in the walk.
     rows_per_page: f64,
     rests: Rests,
-    /// The horizon at the last border.
-    oldest: u32,
-    /// Borders in a row at which the horizon was where it had been at the one before.
-    stalled: u32,
+    /// What the waves of the open region have left to be removed.
+    trail: Trail,
     /// Waves in a row, after the first of a region, that were not heap-only for the most part.
     poor: u32,
     /// Updates of the present pass, and those of them that were heap-only.
@@ -91,8 +92,7 @@ impl Tactics {
             rows_per_page: shape.rows_per_page(),
             shape,
             rests,
-            oldest: 0,
-            stalled: 0,
+            trail: Trail::default(),
             poor: 0,
             pass: (0, 0),
             note: None,
@@ -130,8 +130,7 @@ impl Tactics {
 
     /// How to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
-        self.oldest = horizon::horizon(self.relation);
-        (self.stalled, self.poor, self.pass) = (0, 0, (0, 0));
+        (self.poor, self.pass) = (0, (0, 0));
         let (waves, note) = self.waves(job)?;
         self.note = note;
         let options = &job.definition.options;
@@ -143,6 +142,7 @@ impl Tactics {
             hot::shared_buffers_bytes(),
             options.workers(),
         );
+        self.trail = Trail::new(waves::worth_waiting(self.wave_shape(), rows));
         Ok(Tactic {
             waves,
             rows,
@@ -173,12 +173,7 @@ impl Tactics {
         {
             return Ok((1, Some("no waves: there is one index only".to_owned())));
         }
-        let best = waves::best_waves(Shape {
-            indexes: self.facts.indexes,
-            rows_per_page: self.rows_per_page,
-            fits: self.shape.fits(),
-            pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
-        });
+        let best = waves::best_waves(self.wave_shape());
         let most = (self.rows_per_page.ceil() as i32).clamp(2, waves::MOST_WAVES);
         let waves = match (options.waves, options.strategy()) {
             (Some(waves), _) => waves,
@@ -187,6 +182,15 @@ impl Tactics {
         };
         let note = (waves == 1).then(|| "no waves: one pass is faster here".to_owned());
         Ok((waves, note))
+    }
+
+    fn wave_shape(&self) -> Shape {
+        Shape {
+            indexes: self.facts.indexes,
+            rows_per_page: self.rows_per_page,
+            fits: self.shape.fits(),
+            pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
+        }
     }
 
     /// Whether waves are left out for now, and why.
@@ -219,26 +223,39 @@ impl Tactics {
         })
     }
 
-    /// Counts a batch of the present pass.
+    /// Counts a batch of the present pass, within its transaction.
     pub fn count(&mut self, updated: i64, hot: i64) {
         self.pass.0 += updated;
         self.pass.1 += hot;
+        self.trail.add(horizon::my_xid());
+    }
+
+    /// The transaction that the horizon has to pass before the next batch: it has left the versions
+    /// in whose place that batch is to put its own.
+    pub fn awaited(&self) -> Option<u32> {
+        match self.rests.now {
+            None => self.trail.awaited(),
+            Some(_) => None,
+        }
+    }
+
+    /// Counts the time that was spent waiting for it. When it is not worth waiting any longer, the
+    /// rest of the region goes in one pass.
+    pub fn waited(&mut self, time: Duration) {
+        if self.trail.waited(time) {
+            self.rests.now = Some(Rest::Horizon(horizon::next_xid()));
+        }
     }
 
     /// At the border between two waves: whether to do the rest of the region in one pass, since
     /// the versions that this wave has left can't be removed yet, or did no good.
     pub fn give_up_at_border(&mut self, wave: i32) -> bool {
         let (updated, hot) = std::mem::take(&mut self.pass);
-        let oldest = horizon::horizon(self.relation);
+        self.trail.turn();
         let poor = wave > 0 && hot::counted() && (hot as f64) < updated as f64 * POOR_SHARE;
         self.poor = if poor { self.poor + 1 } else { 0 };
-        // Transactions of other workers and of the application come and go: the horizon follows.
-        // Where it stands still for waves on end, somebody holds it.
-        let stalled = oldest == self.oldest && horizon::precedes(oldest, horizon::next_xid());
-        self.stalled = if stalled { self.stalled + 1 } else { 0 };
-        self.oldest = oldest;
-        if self.stalled >= PATIENCE {
-            self.rests.now = Some(Rest::Horizon(horizon::next_xid()));
+        if self.rests.now.is_some() {
+            // The horizon is not worth waiting for.
         } else if self.poor >= PATIENCE {
             self.rests.now = Some(Rest::Regions(self.rests.next));
             self.rests.next = (self.rests.next * 2).min(LONGEST_REST);

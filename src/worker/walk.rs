@@ -1,6 +1,6 @@
 //! A slice of a table, held by this worker: what it covers, where it stands, how it is walked.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
@@ -9,7 +9,7 @@ use super::pages::Pages;
 use super::plans::Plans;
 use super::statement;
 use super::step::{Attempt, Limits};
-use super::tactics::Rests;
+use super::tactics::{Rests, Tactics};
 use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Writer};
 use crate::catalog::job::Job;
@@ -161,9 +161,26 @@ pub fn lost(name: &str) -> String {
 impl Walk {
     /// What was learned about waves.
     pub fn rests(&self) -> Rests {
+        self.tactics().rests()
+    }
+
+    /// The transaction that the horizon has to pass before the next batch.
+    pub fn awaited(&self) -> Option<u32> {
+        self.tactics().awaited()
+    }
+
+    /// Counts the time that was spent waiting for it.
+    pub fn waited(&mut self, time: Duration) {
+        match &mut self.course {
+            Course::Keys(keys) => keys.tactics.waited(time),
+            Course::Pages(pages) => pages.tactics.waited(time),
+        }
+    }
+
+    fn tactics(&self) -> &Tactics {
         match &self.course {
-            Course::Keys(keys) => keys.rests(),
-            Course::Pages(pages) => pages.rests(),
+            Course::Keys(keys) => &keys.tactics,
+            Course::Pages(pages) => &pages.tactics,
         }
     }
 
