@@ -1,5 +1,6 @@
 //! Where a slice stands: what a checkpoint holds.
 
+use super::passes::Passes;
 use super::waves::Spread;
 
 /// A key in text form.
@@ -17,7 +18,7 @@ pub struct Position {
 }
 
 /// A stretch of the walk, from the position's key on, that is passed over several times: each
-/// pass does the rows of one wave, and the last pass may do all that are left.
+/// pass does the rows of one wave or of several, and the last pass may do all that are left.
 ///
 /// Which wave a row belongs to is a pure function of its key, so that whoever takes over after a
 /// crash finds the same rows done and undone. It and the region's end stay until the region is
@@ -40,13 +41,13 @@ pub struct Region {
 
 impl Region {
     /// A region of which nothing is done.
-    pub fn new(end: Key, waves: i32, spread: Spread) -> Region {
+    pub fn new(end: Key, waves: i32, spread: Spread, passes: Passes) -> Region {
         Region {
             end,
             waves,
             spread,
             wave: 0,
-            to: 0,
+            to: passes.end(0, waves),
             key: None,
         }
     }
@@ -67,16 +68,16 @@ impl Position {
         next
     }
 
-    /// The position once the present pass over the open region is done: at the next one, which
-    /// does one wave, or with `rest` all that are left; or behind the region.
-    pub fn after_pass(&self, rest: bool) -> Position {
+    /// The position once the present pass over the open region is done: at the next one, or behind
+    /// the region. `None` for the passes: the next one does all that are left.
+    pub fn after_pass(&self, passes: Option<Passes>) -> Position {
         let mut next = self.clone();
         let Some(region) = &mut next.region else {
             return next;
         };
         region.key = None;
         region.wave = region.to + 1;
-        region.to = if rest { region.waves - 1 } else { region.wave };
+        region.to = passes.map_or(region.waves - 1, |p| p.end(region.wave, region.waves));
         if region.wave >= region.waves {
             next.key = Some(region.end.clone());
             next.region = None;
@@ -106,7 +107,7 @@ mod tests {
         Position {
             key: Some(key(5)),
             block: None,
-            region: Some(Region::new(key(99), waves, Spread::Hash)),
+            region: Some(Region::new(key(99), waves, Spread::Hash, Passes::Even)),
         }
     }
 
@@ -119,7 +120,7 @@ mod tests {
             assert_eq!(done, [wave]);
             position = position.at(key(50));
             assert_eq!(position.region.as_ref().unwrap().key, Some(key(50)));
-            position = position.after_pass(false);
+            position = position.after_pass(Some(Passes::Even));
         }
         assert_eq!(position.region, None);
         assert_eq!(position.key, Some(key(99)));
@@ -127,17 +128,30 @@ mod tests {
 
     #[test]
     fn the_rest_can_be_done_in_one_pass() {
-        let position = open(8).after_pass(false).after_pass(true);
+        let position = open(8).after_pass(Some(Passes::Even)).after_pass(None);
         let region = position.region.clone().unwrap();
         let done: Vec<i32> = (0..8).filter(|w| region.includes(*w)).collect();
         assert_eq!(done, [2, 3, 4, 5, 6, 7]);
         assert_eq!(region.key, None);
-        let behind = position.after_pass(true);
+        let behind = position.after_pass(None);
         assert_eq!((behind.key, behind.region), (Some(key(99)), None));
     }
 
     #[test]
+    fn a_pass_may_do_several_waves() {
+        let passes = Passes::Shrinking(3);
+        let mut position = open(9);
+        position.region = Some(Region::new(key(99), 9, Spread::Hash, passes));
+        let mut done = Vec::new();
+        while let Some(region) = &position.region {
+            done.push((region.wave, region.to));
+            position = position.after_pass(Some(passes));
+        }
+        assert_eq!(done, [(0, 2), (3, 4), (5, 5), (6, 6), (7, 7), (8, 8)]);
+    }
+
+    #[test]
     fn a_region_of_one_wave_has_one_pass() {
-        assert_eq!(open(1).after_pass(false).region, None);
+        assert_eq!(open(1).after_pass(Some(Passes::Even)).region, None);
     }
 }

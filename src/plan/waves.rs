@@ -7,8 +7,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The most waves there can be.
-pub const MOST_WAVES: i32 = 64;
+use super::passes::Passes;
 
 /// How the keys of a region are dealt out to its waves. Chosen anew for each region, and stored
 /// with it: which wave a row belongs to must not change while its region is walked.
@@ -113,22 +112,29 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// A heap-only update of a row, what its batch costs included: 3.1 s for a million.
 const ROW: f64 = 3.0;
-/// A wave's visit of a page: to prune it and log that, to look at all its rows. 7.6 s instead of
-/// 3.1 s where sixteen waves passed over pages with room for everything; more on full pages.
+/// A pass's visit of a page: to prune it and log that, to look at all its rows. 7.6 s instead of
+/// 3.1 s where sixteen passes went over pages with room for everything.
 const VISIT: f64 = 11.0;
 /// What a row costs more that has to go to another page, with its entry in the key's index: 5.8 s
 /// for a million.
 const ELSEWHERE: f64 = 2.7;
 /// An entry in each further index: 35.8 s for a million with five.
 const INDEX_ENTRY: f64 = 6.75;
+/// How much larger the new version of a row is, its share of the line pointers included, as a share
+/// of the row. A column that is filled for the first time takes about so much.
+const GROWTH: f64 = 0.08;
 /// Waves have to save this share of the time: less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
 /// As long as this share of what a region's waves save is worth waiting for them.
 const WORTH_WAITING: f64 = 0.25;
-/// More waves are taken as long as they cost no more than this share: they save bloat.
+/// More passes are taken as long as they cost no more than this share: they save bloat.
 const FOR_LESS_BLOAT: f64 = 0.03;
+/// A pass does no less than one part in so many of what is left.
+const SMALLEST_PART: i32 = 40;
+/// Waves to deal the rows out to: as many as a page has rows, so that each page has one of each.
+const MOST_DEALT: f64 = 300.0;
 
-/// What the best number of waves depends on.
+/// What the best passes depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
     /// Indexes that get an entry for a row that goes to another page: all that there are.
@@ -143,70 +149,95 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Waves to deal out the rows to: one for each row of a page.
+    pub fn waves(&self) -> i32 {
+        self.rows_per_page.round().clamp(1.0, MOST_DEALT) as i32
+    }
+
     /// Microseconds per page.
-    fn cost(&self, waves: i32) -> f64 {
-        let waves = f64::from(waves);
-        let first = self.rows_per_page / waves - self.fits;
-        let elsewhere = first.max(self.rows_per_page - self.pointers).max(0.0);
-        let entries = ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0));
-        ROW * self.rows_per_page + VISIT * waves + entries * elsewhere
+    fn cost(&self, waves: i32, passes: Passes) -> f64 {
+        let sizes = passes.sizes(waves);
+        let rows = self.rows_per_page.max(0.0);
+        let elsewhere = self.elsewhere(&sizes, rows / f64::from(waves.max(1)));
+        ROW * rows + VISIT * sizes.len() as f64 + self.entries() * elsewhere
+    }
+
+    /// Microseconds that a row costs more that has to go to another page.
+    fn entries(&self) -> f64 {
+        ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0))
+    }
+
+    /// Rows of a page that have to go to another one. Each pass finds the room that all before it
+    /// have left, and what doesn't fit goes, and leaves room in turn.
+    fn elsewhere(&self, sizes: &[i32], rows_per_wave: f64) -> f64 {
+        let (mut room, mut pointers, mut gone) = (self.fits.max(0.0), self.pointers, 0.0);
+        for size in sizes {
+            let rows = f64::from(*size) * rows_per_wave;
+            let fitting = (room / (1.0 + GROWTH)).floor();
+            let stay = fitting.min(pointers).clamp(0.0, rows);
+            let go = rows - stay;
+            room += go - GROWTH * stay;
+            pointers -= stay;
+            gone += go;
+        }
+        gone
     }
 }
 
-/// The number of waves that makes the job fastest; 1 where a single pass does.
-pub fn best_waves(shape: Shape) -> i32 {
-    let most = (shape.rows_per_page as i32).clamp(1, MOST_WAVES);
-    let least = (1..=most)
-        .map(|waves| shape.cost(waves))
-        .fold(f64::INFINITY, f64::min);
-    if least > shape.cost(1) * (1.0 - WORTH_IT) {
-        return 1;
+/// The passes that make the job fastest over the waves that [`Shape::waves`] gives; `None` where a
+/// single pass does.
+pub fn best_passes(shape: Shape) -> Option<Passes> {
+    let waves = shape.waves();
+    let cost = |part: i32| shape.cost(waves, Passes::Shrinking(part));
+    let parts = 1..=SMALLEST_PART;
+    let least = parts.clone().map(cost).fold(f64::INFINITY, f64::min);
+    if waves < 2 || least > cost(1) * (1.0 - WORTH_IT) {
+        return None;
     }
-    let good = |waves: &i32| shape.cost(*waves) <= least * (1.0 + FOR_LESS_BLOAT);
-    (1..=most).rev().find(good).unwrap_or(1)
+    let good = |part: &i32| cost(*part) <= least * (1.0 + FOR_LESS_BLOAT);
+    parts.rev().find(good).map(Passes::Shrinking)
 }
 
 /// How long to wait, in all, for the versions that the waves of a region of so many rows leave to
 /// become removable: longer, and a single pass would be the better choice.
 pub fn worth_waiting(shape: Shape, rows: i64) -> Duration {
-    let entries = ELSEWHERE + INDEX_ENTRY * f64::from((shape.indexes - 1).max(0));
-    Duration::from_secs_f64(entries * rows as f64 * WORTH_WAITING / 1e6)
+    Duration::from_secs_f64(shape.entries() * rows as f64 * WORTH_WAITING / 1e6)
 }
 
-/// A wave of a region has at least so many commits. Between two waves over one page, all
+/// A pass over a region has at least so many commits. Between two passes over one page, all
 /// transactions must have ended that were there when the first committed, those of other workers
-/// among them: with one commit per wave, two workers lost half of what the waves gain.
-const COMMITS_PER_WAVE: i64 = 4;
+/// among them: with one commit per pass, two workers lost half of what the waves gain.
+const COMMITS_PER_PASS: i64 = 4;
 /// For the same reason, a region of small batches has at least so many rows.
 const FEWEST_ROWS: i64 = 64_000;
 /// A worker has the keys of its region in memory, and more rows gain nothing.
 const MOST_ROWS: i64 = 1_000_000;
 
-/// Rows of a region. All its waves should find their pages in the cache, so they share a quarter of
+/// Rows of a region of so many passes. All of them should find their pages in the cache, so they share a quarter of
 /// it with those of the other workers. `row_bytes` counts a row's share of the table and of all
 /// its indexes.
 pub fn region_rows(
-    waves: i32,
+    passes: i32,
     batch_size: i32,
     row_bytes: f64,
     cache_bytes: i64,
     workers: i32,
 ) -> i64 {
-    let waves = i64::from(waves.max(1));
-    let wanted = waves * COMMITS_PER_WAVE * i64::from(batch_size.max(1));
+    let passes = i64::from(passes.max(1));
+    let wanted = passes * COMMITS_PER_PASS * i64::from(batch_size.max(1));
     let share = cache_bytes as f64 / (4.0 * f64::from(workers.max(1)));
     let cached = (share / row_bytes.max(1.0)) as i64;
     wanted
         .max(FEWEST_ROWS)
         .min(cached)
         .min(MOST_ROWS)
-        .max(waves)
+        .max(passes)
 }
 
-/// Rows of a commit in a region of so many rows: the batch size, or fewer, so that each wave still
+/// Rows of a commit in a region of so many rows: the batch size, or fewer, so that each pass still
 /// has its commits.
-pub fn rows_per_commit(region_rows: i64, waves: i32, batch_size: i32) -> i64 {
-    let fitting = region_rows / (i64::from(waves.max(1)) * COMMITS_PER_WAVE);
+pub fn rows_per_commit(region_rows: i64, passes: i32, batch_size: i32) -> i64 {
+    let fitting = region_rows / (i64::from(passes.max(1)) * COMMITS_PER_PASS);
     fitting.min(i64::from(batch_size)).max(1)
 }
 

@@ -187,7 +187,7 @@ impl Keys {
             return Ok(done(at.behind(end.clone())));
         }
         let spread = spread(&read, tactic.waves, self.tactics.rows_per_page());
-        let region = Region::new(end.clone(), tactic.waves, spread);
+        let region = Region::new(end.clone(), tactic.waves, spread, tactic.passes);
         let mut position = at.clone();
         position.region = Some(region.clone());
         self.open = Some(Open::new(read, &region, false)?);
@@ -220,7 +220,7 @@ impl Keys {
                     })?
                     .processed)
             })?;
-            self.tactics.count(updated, hot);
+            self.tactics.count(rows.len(), updated, hot);
         }
         let position = match rows.last() {
             Some(end) if !open.todo.is_empty() => at.at(open.read.keys.text(*end as usize)?),
@@ -240,13 +240,15 @@ impl Keys {
     /// The position after the present pass, with the rows of the next one at hand.
     fn end_pass(&mut self, at: &Position, region: &Region) -> Result<Position> {
         let more = region.to + 1 < region.waves;
-        let rest = more && self.tactics.give_up_at_border(region.wave);
-        if rest {
+        if more && self.tactics.give_up_at_border(region.wave) {
             self.tactics.explain()?;
         }
-        let next = at.after_pass(rest);
+        let next = at.after_pass(self.tactics.passes());
         match (&next.region, &mut self.open) {
-            (Some(region), Some(open)) if !open.partial => open.select(region),
+            (Some(region), Some(open)) if !open.partial => {
+                open.select(region);
+                self.tactics.turn(open.todo.len());
+            }
             _ => self.open = None,
         }
         Ok(next)

@@ -49,9 +49,10 @@ pub struct Statements {
 struct Open {
     /// The page after its last.
     end: i64,
-    /// Rows to be updated, wave by wave.
+    /// Rows to be updated, pass by pass.
     todo: VecDeque<(i32, Tid)>,
-    waves: i32,
+    /// Whether there are to be several.
+    in_passes: bool,
     /// Rows of it that don't match: counted once it is done.
     others: i64,
 }
@@ -180,12 +181,11 @@ impl Pages {
         if tids.is_empty() {
             position.block = Some(end);
         } else {
-            let waves = tactic.waves;
             work.limits = Limits::Region(tactic.per_commit);
             self.open = Some(Open {
                 end,
-                todo: by_waves(tids, waves),
-                waves,
+                todo: by_passes(tids, &tactic.passes.sizes(tactic.waves)),
+                in_passes: tactic.waves > 1,
                 others: scanned - found,
             });
         }
@@ -205,23 +205,23 @@ impl Pages {
             return Err(Error::internal("no region is open"));
         };
         let size = work.size(i64::from(work.job.batch_size)) as usize;
-        let wave = open.todo.front().map_or(0, |(wave, _)| *wave);
+        let pass = open.todo.front().map_or(0, |(pass, _)| *pass);
         let mut tids = Vec::with_capacity(size.min(open.todo.len()));
         while let Some((_, tid)) = open
             .todo
-            .pop_front_if(|(of, _)| *of == wave && tids.len() < size)
+            .pop_front_if(|(of, _)| *of == pass && tids.len() < size)
         {
             tids.push(tid);
         }
         *work.attempt = Some(Attempt::Pages(block, open.end));
-        if wave > 0 {
+        if pass > 0 {
             let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
             blocks.dedup();
             heap::prune(self.relation, blocks.into_iter());
         }
         work.note = self.tactics.note().map(str::to_owned);
         let (updated, hot) = update(self.relation, &self.statements.update, &tids)?;
-        self.tactics.count(updated, hot);
+        self.tactics.count(tids.len(), updated, hot);
         let mut position = at.clone();
         let mut others = 0;
         match open.todo.front() {
@@ -230,15 +230,12 @@ impl Pages {
                 position.block = Some(open.end);
                 self.open = None;
             }
-            Some((next, _)) if *next != wave && open.waves > 1 => {
-                if self.tactics.give_up_at_border(wave) {
+            Some((next, _)) if *next != pass && open.in_passes => {
+                if self.tactics.give_up_at_border(pass) {
                     self.tactics.explain()?;
-                    open.todo.iter_mut().for_each(|(wave, _)| *wave = i32::MAX);
-                    open.todo
-                        .make_contiguous()
-                        .sort_by_key(|(_, tid)| (tid.block, tid.offset));
-                    open.waves = 1;
+                    open.rest_in_one_pass();
                 }
+                self.tactics.turn(open.rows_of_pass());
             }
             Some(_) => {}
         }
@@ -299,8 +296,29 @@ fn update(relation: Oid, statement: &Prepared, tids: &[Tid]) -> Result<(i64, i64
         .hint("Without a key to walk by, where_clause has to tell rows that are done from rows that are not."))
 }
 
-/// Deals the rows of each page out to the waves in turns.
-fn by_waves(tids: Vec<Tid>, waves: i32) -> VecDeque<(i32, Tid)> {
+impl Open {
+    fn rest_in_one_pass(&mut self) {
+        self.todo.iter_mut().for_each(|(pass, _)| *pass = i32::MAX);
+        let places = |(_, tid): &(i32, Tid)| (tid.block, tid.offset);
+        self.todo.make_contiguous().sort_by_key(places);
+        self.in_passes = false;
+    }
+
+    fn rows_of_pass(&self) -> usize {
+        let Some((present, _)) = self.todo.front() else {
+            return 0;
+        };
+        self.todo.partition_point(|(pass, _)| pass <= present)
+    }
+}
+
+/// Deals the rows of each page out to the waves in turns, and tells in which pass each comes.
+/// `sizes` has the waves of each pass.
+fn by_passes(tids: Vec<Tid>, sizes: &[i32]) -> VecDeque<(i32, Tid)> {
+    let numbered = (0..).zip(sizes);
+    let pass_of_wave: Vec<i32> = numbered
+        .flat_map(|(pass, size)| std::iter::repeat_n(pass, *size as usize))
+        .collect();
     let (mut block, mut turn) = (u32::MAX, 0);
     let mut dealt: Vec<(i32, Tid)> = tids
         .into_iter()
@@ -308,12 +326,12 @@ fn by_waves(tids: Vec<Tid>, waves: i32) -> VecDeque<(i32, Tid)> {
             if tid.block != block {
                 (block, turn) = (tid.block, 0);
             }
-            let wave = turn % waves.max(1);
+            let pass = pass_of_wave.get(turn % pass_of_wave.len().max(1));
             turn += 1;
-            (wave, tid)
+            (pass.copied().unwrap_or(0), tid)
         })
         .collect();
-    // Stable: within a wave, the order of the pages stays.
-    dealt.sort_by_key(|(wave, _)| *wave);
+    // Stable: within a pass, the order of the pages stays.
+    dealt.sort_by_key(|(pass, _)| *pass);
     dealt.into()
 }

@@ -9,11 +9,14 @@ use crate::error::Result;
 use crate::job::options::Strategy;
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
+use crate::plan::passes::Passes;
 use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
 
-/// Waves for those who ask for them where the model would go without.
-const DEFAULT_WAVES: i32 = 12;
+/// For those who ask for waves where the model would go without.
+const DEFAULT_PASSES: Passes = Passes::Shrinking(8);
+/// What a region that is not passed over goes as: one wave, one pass.
+const SINGLE: (i32, Passes) = (1, Passes::Even);
 /// A wave that follows another should be heap-only for the most part.
 const POOR_SHARE: f64 = 0.5;
 /// Waves in a row that have to go wrong before they are given up: one may be unlucky.
@@ -30,8 +33,10 @@ const FEWEST_PER_PAGE: f64 = 1.5;
 /// How the next region is to be walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tactic {
-    /// Waves; 1 is a single pass.
+    /// Waves that the rows are dealt out to; 1 is a single pass.
     pub waves: i32,
+    /// Which of them are done together.
+    pub passes: Passes,
     /// Rows to be read for it.
     pub rows: i64,
     /// Rows per commit, at most.
@@ -49,6 +54,8 @@ pub struct Tactics {
     rests: Rests,
     /// What the waves of the open region have left to be removed.
     trail: Trail,
+    /// The passes over the open region.
+    passes: Passes,
     /// Waves in a row, after the first of a region, that were not heap-only for the most part.
     poor: u32,
     /// Updates of the present pass, and those of them that were heap-only.
@@ -93,6 +100,7 @@ impl Tactics {
             shape,
             rests,
             trail: Trail::default(),
+            passes: Passes::Even,
             poor: 0,
             pass: (0, 0),
             note: None,
@@ -131,12 +139,14 @@ impl Tactics {
     /// How to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
         (self.poor, self.pass) = (0, (0, 0));
-        let (waves, note) = self.waves(job)?;
+        let ((waves, passes), note) = self.waves(job)?;
         self.note = note;
+        self.passes = passes;
+        let number = passes.sizes(waves).len() as i32;
         let options = &job.definition.options;
         let batch = job.batch_size;
         let rows = waves::region_rows(
-            waves,
+            number,
             batch,
             self.shape.row_bytes + self.shape.index_bytes,
             hot::shared_buffers_bytes(),
@@ -145,43 +155,45 @@ impl Tactics {
         self.trail = Trail::new(waves::worth_waiting(self.wave_shape(), rows));
         Ok(Tactic {
             waves,
+            passes,
             rows,
-            per_commit: waves::rows_per_commit(rows, waves, batch),
+            per_commit: waves::rows_per_commit(rows, number, batch),
         })
     }
 
-    /// The number of waves, and why there are none.
-    fn waves(&mut self, job: &Job) -> Result<(i32, Option<String>)> {
+    /// The waves and their passes, and why there are none.
+    fn waves(&mut self, job: &Job) -> Result<((i32, Passes), Option<String>)> {
         let options = &job.definition.options;
         if options.strategy() == Strategy::Sequential {
-            return Ok((1, None));
+            return Ok((SINGLE, None));
         }
+        let single = |note| Ok((SINGLE, Some(note)));
         if let Some(index) = &self.facts.blocked_by {
-            let note = format!(
+            return single(format!(
                 "no waves: set_clause writes what index {index} holds, so no update is HOT"
-            );
-            return Ok((1, Some(note)));
+            ));
         }
         if self.rows_per_page < FEWEST_PER_PAGE {
             let note = "no waves: rows next to each other in the walk are on different pages";
-            return Ok((1, Some(note.to_owned())));
+            return single(note.to_owned());
         }
         if let Some(note) = self.resting()? {
-            return Ok((1, Some(note)));
+            return single(note);
         }
         if self.facts.indexes < 2 && options.strategy() == Strategy::Auto && options.waves.is_none()
         {
-            return Ok((1, Some("no waves: there is one index only".to_owned())));
+            return single("no waves: there is one index only".to_owned());
         }
-        let best = waves::best_waves(self.wave_shape());
-        let most = (self.rows_per_page.ceil() as i32).clamp(2, waves::MOST_WAVES);
-        let waves = match (options.waves, options.strategy()) {
-            (Some(waves), _) => waves,
-            (None, Strategy::Waves) if best == 1 => DEFAULT_WAVES.min(most),
-            _ => best,
+        if let Some(waves) = options.waves {
+            return Ok(((waves, Passes::Even), None));
+        }
+        let shape = self.wave_shape();
+        let passes = match (waves::best_passes(shape), options.strategy()) {
+            (Some(passes), _) => passes,
+            (None, Strategy::Waves) => DEFAULT_PASSES,
+            _ => return single("no waves: one pass is faster here".to_owned()),
         };
-        let note = (waves == 1).then(|| "no waves: one pass is faster here".to_owned());
-        Ok((waves, note))
+        Ok(((shape.waves().max(2), passes), None))
     }
 
     fn wave_shape(&self) -> Shape {
@@ -224,10 +236,20 @@ impl Tactics {
     }
 
     /// Counts a batch of the present pass, within its transaction.
-    pub fn count(&mut self, updated: i64, hot: i64) {
+    pub fn count(&mut self, rows: usize, updated: i64, hot: i64) {
         self.pass.0 += updated;
         self.pass.1 += hot;
-        self.trail.add(horizon::my_xid());
+        self.trail.add(rows, horizon::my_xid());
+    }
+
+    /// The next pass over the open region begins, over so many rows.
+    pub fn turn(&mut self, rows: usize) {
+        self.trail.turn(rows);
+    }
+
+    /// The passes over the open region; `None` if the rest of it goes in one.
+    pub fn passes(&self) -> Option<Passes> {
+        self.rests.now.is_none().then_some(self.passes)
     }
 
     /// The transaction that the horizon has to pass before the next batch: it has left the versions
@@ -247,11 +269,10 @@ impl Tactics {
         }
     }
 
-    /// At the border between two waves: whether to do the rest of the region in one pass, since
-    /// the versions that this wave has left can't be removed yet, or did no good.
+    /// At the border between two passes: whether to do the rest of the region in one, since the
+    /// versions that this one has left can't be removed yet, or did no good.
     pub fn give_up_at_border(&mut self, wave: i32) -> bool {
         let (updated, hot) = std::mem::take(&mut self.pass);
-        self.trail.turn();
         let poor = wave > 0 && hot::counted() && (hot as f64) < updated as f64 * POOR_SHARE;
         self.poor = if poor { self.poor + 1 } else { 0 };
         if self.rests.now.is_some() {
@@ -275,10 +296,17 @@ impl Tactics {
     }
 }
 
-/// Rows per page, of the pages of a sample.
+/// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
+/// page, the sample may have a part only.
 fn density(places: &[u32]) -> f64 {
-    let mut pages = places.to_vec();
+    let ends = [places.first(), places.last()];
+    let within = |place: &&u32| !ends.contains(&Some(*place));
+    let mut pages: Vec<u32> = places.iter().filter(within).copied().collect();
+    if pages.is_empty() {
+        pages = places.to_vec();
+    }
+    let rows = pages.len();
     pages.sort_unstable();
     pages.dedup();
-    places.len() as f64 / pages.len().max(1) as f64
+    rows as f64 / pages.len().max(1) as f64
 }

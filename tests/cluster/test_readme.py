@@ -179,7 +179,7 @@ def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, ne
 
 def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
     """docs/design.md has each constant of the model in src/plan/waves.rs."""
-    for name, value, _how in table("docs/design.md", "How many waves, how large a region"):
+    for name, value, _how in table("docs/design.md", "How many passes, how large a region"):
         assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("plan/waves.rs"))[1]) == float(value), name
 
 
