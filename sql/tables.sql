@@ -159,11 +159,11 @@ COMMENT ON COLUMN backfill.checkpoint.epoch IS 'Fencing: counts the workers that
 COMMENT ON COLUMN backfill.checkpoint.key IS 'Everything up to this key is done; NULL before the first batch';
 COMMENT ON COLUMN backfill.checkpoint.block IS 'In physical order: every page before this one is done';
 COMMENT ON COLUMN backfill.checkpoint.region_key IS 'Last key of the region that is passed over in waves; NULL: no region is open';
-COMMENT ON COLUMN backfill.checkpoint.waves IS 'Waves of the open region';
+COMMENT ON COLUMN backfill.checkpoint.waves IS 'Waves that the rows of the open region are dealt out to; a pass does one or several';
 COMMENT ON COLUMN backfill.checkpoint.spread IS 'The function that gives a key its wave in the open region';
-COMMENT ON COLUMN backfill.checkpoint.wave IS 'The wave in progress: all before it are done in the open region';
-COMMENT ON COLUMN backfill.checkpoint.wave_to IS 'The last wave that the present pass over the region does; more than wave: the rest at once';
-COMMENT ON COLUMN backfill.checkpoint.wave_key IS 'The wave in progress is done up to this key; NULL: at its start';
+COMMENT ON COLUMN backfill.checkpoint.wave IS 'The first wave of the present pass: all before it are done in the open region';
+COMMENT ON COLUMN backfill.checkpoint.wave_to IS 'The last wave of the present pass';
+COMMENT ON COLUMN backfill.checkpoint.wave_key IS 'The present pass is done up to this key; NULL: at its start';
 COMMENT ON COLUMN backfill.checkpoint.rows_done IS 'Rows passed';
 COMMENT ON COLUMN backfill.checkpoint.rows_updated IS 'Rows changed';
 COMMENT ON COLUMN backfill.checkpoint.rows_hot IS 'Rows changed without a new entry in any index (heap-only tuples)';

@@ -1,31 +1,78 @@
 //! Passes: which waves of a region are done together.
 //!
 //! The versions that one pass leaves dead on a page make the room of the next, and each row that
-//! stays takes a bit of it, since rows grow. So the passes begin large and get smaller: those to
-//! come always fit into the room that is left, and few rows have to leave the page for it.
+//! stays takes a bit of it, since rows grow. So the first pass moves as many rows away as it takes
+//! to make that room, and those after it are as large as what is left of it: they get smaller.
+
+/// What a page has for new versions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Room {
+    /// Room, in rows.
+    pub rows: f64,
+    /// How much larger the new version of a row is, with its line pointer, as a share of the row.
+    pub growth: f64,
+    /// Line pointers. Each heap-only version takes one, and the row's first stays as a redirection
+    /// to it: pages full of narrow rows soon have none, whatever their room.
+    pub pointers: f64,
+}
+
+impl Room {
+    /// Updates so many rows; tells how many of them have to go to another page.
+    pub fn update(&mut self, rows: f64) -> f64 {
+        let stay = rows.min(self.fitting());
+        self.rows += rows - stay - self.growth * stay;
+        self.pointers -= stay;
+        rows - stay
+    }
+
+    /// New versions that the page has room for.
+    fn fitting(&self) -> f64 {
+        // One that fits exactly does.
+        let rows = (self.rows / (1.0 + self.growth) + 1e-9).floor();
+        rows.min(self.pointers.floor()).max(0.0)
+    }
+}
 
 /// How the waves of a region are grouped into passes. No promise depends on it: the checkpoint has
 /// the waves of the present pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Passes {
     /// Each wave has its own.
     Even,
-    /// Each pass does one part in so many of the waves that are left, and one wave at least.
-    Shrinking(i32),
+    /// Each pass has the waves that fit into the room that is left, and one at least.
+    Fitting {
+        /// Waves of the first.
+        first: i32,
+        /// The room after it.
+        room: Room,
+    },
 }
 
 impl Passes {
+    /// Passes that fit, where a page has one row of each wave.
+    pub fn fitting(first: i32, mut room: Room) -> Passes {
+        room.update(f64::from(first));
+        Passes::Fitting { first, room }
+    }
+
     /// The last wave of the pass that begins with this one.
-    pub fn end(self, wave: i32, waves: i32) -> i32 {
+    pub fn end(self, wave: i32) -> i32 {
         let size = match self {
             Passes::Even => 1,
-            Passes::Shrinking(part) => {
-                let part = part.max(1);
-                // Rounded to the nearest.
-                (((waves - wave).max(0) + part / 2) / part).max(1)
+            Passes::Fitting { first, .. } if wave < first => first - wave,
+            Passes::Fitting { first, mut room } => {
+                // Those before have stayed.
+                let rows = f64::from(wave - first);
+                room.rows -= room.growth * rows;
+                room.pointers -= rows;
+                if room.pointers < 1.0 {
+                    // None of the rest will stay.
+                    return i32::MAX;
+                }
+                room.fitting().max(1.0) as i32
             }
         };
-        wave + size - 1
+        wave.saturating_add(size.max(1) - 1)
     }
 
     /// How many waves each pass has.
@@ -33,36 +80,92 @@ impl Passes {
         let mut sizes = Vec::new();
         let mut wave = 0;
         while wave < waves {
-            let next = self.end(wave, waves) + 1;
-            sizes.push(next - wave);
-            wave = next;
+            let end = self.end(wave).min(waves - 1);
+            sizes.push(end + 1 - wave);
+            wave = end + 1;
         }
         sizes
     }
+}
+
+/// Rows of each commit of a pass over so many: as even as can be, `most` at most, and so that there
+/// are two. A commit of the next pass then finds that the one on its pages was not the very last,
+/// beside which others were just at work.
+pub fn rows_per_commit(rows: usize, most: i32) -> i32 {
+    let most = most.max(1) as usize;
+    let commits = rows.div_ceil(most).max(2);
+    i32::try_from(rows.div_ceil(commits)).map_or(i32::MAX, |size| size.max(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NONE: Room = Room {
+        rows: 0.0,
+        growth: 0.08,
+        pointers: 250.0,
+    };
+
     #[test]
     fn passes_cover_all_waves() {
         for waves in 1..300 {
             assert_eq!(Passes::Even.sizes(waves), vec![1; waves as usize]);
-            for part in 0..100 {
-                let sizes = Passes::Shrinking(part).sizes(waves);
-                assert_eq!(sizes.iter().sum::<i32>(), waves, "{waves} {part}");
-                assert!(sizes.iter().all(|size| *size > 0), "{waves} {part}");
-                assert!(sizes.is_sorted_by(|a, b| a >= b), "{waves} {part}");
+            for first in (0..waves + 3).step_by(3) {
+                for rows in [-1.0, 0.0, 0.5, 3.0, 1e9, f64::INFINITY] {
+                    for pointers in [-3.0, 0.0, 7.0, 250.0] {
+                        let room = Room {
+                            rows,
+                            pointers,
+                            ..NONE
+                        };
+                        let sizes = Passes::fitting(first, room).sizes(waves);
+                        let shown = format!("{waves} {first} {room:?}: {sizes:?}");
+                        assert_eq!(sizes.iter().sum::<i32>(), waves, "{shown}");
+                        assert!(sizes.iter().all(|size| *size > 0), "{shown}");
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn they_get_smaller() {
-        let sizes = Passes::Shrinking(10).sizes(41);
-        assert_eq!(sizes[..10], [4, 4, 3, 3, 3, 2, 2, 2, 2, 2]);
-        assert_eq!(sizes[10..], [1; 14]);
-        assert_eq!(Passes::Shrinking(1).sizes(41), [41]);
+    fn they_get_smaller_as_the_room_does() {
+        let sizes = Passes::fitting(5, NONE).sizes(41);
+        assert_eq!(sizes, [5, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(Passes::fitting(41, NONE).sizes(41), [41]);
+    }
+
+    #[test]
+    fn without_line_pointers_the_rest_goes_at_once() {
+        let room = Room {
+            pointers: 6.0,
+            ..NONE
+        };
+        assert_eq!(Passes::fitting(3, room).sizes(41), [3, 2, 2, 2, 32]);
+    }
+
+    #[test]
+    fn room_that_was_there_is_used_and_grows_by_what_goes() {
+        let mut room = Room { rows: 3.0, ..NONE };
+        assert_eq!(room.update(5.0), 3.0);
+        assert!((room.rows - (3.0 + 3.0 - 0.16)).abs() < 1e-9, "{room:?}");
+        assert_eq!(room.pointers, 248.0);
+    }
+
+    #[test]
+    fn the_commits_of_a_pass_are_even_and_at_least_two() {
+        for (rows, most, expected) in [
+            (0, 1000, 1),
+            (1, 1000, 1),
+            (2, 1000, 1),
+            (1000, 1000, 500),
+            (1585, 1000, 793),
+            (2001, 1000, 667),
+            (1_000_000, 10, 10),
+            (100, 0, 1),
+        ] {
+            assert_eq!(rows_per_commit(rows, most), expected, "{rows} {most}");
+        }
     }
 }

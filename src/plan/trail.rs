@@ -8,40 +8,56 @@ use std::time::Duration;
 /// dead ones. These can be removed only once every transaction has ended that might still see them.
 #[derive(Debug, Default)]
 pub struct Trail {
-    last: Vec<u32>,
-    present: Vec<u32>,
-    /// Rows of the present pass: done, and in all.
-    rows: (usize, usize),
+    last: Vec<Step>,
+    present: Vec<Step>,
+    /// Rows of the present pass, and of each of its batches.
+    rows: usize,
+    batch: usize,
     /// How long waiting is worth it for this region, in all.
     left: Duration,
 }
 
+/// A batch: the rows of the pass up to its end, and its transaction.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    rows: usize,
+    xid: Option<u32>,
+}
+
 impl Trail {
-    /// Of a region that is worth so much waiting.
-    pub fn new(left: Duration) -> Trail {
+    /// Of a region that is worth so much waiting, whose first pass is over so many rows.
+    pub fn new(left: Duration, rows: usize, batch: usize) -> Trail {
         Trail {
             left,
+            rows,
+            batch,
             ..Trail::default()
         }
     }
 
     /// A batch of the present pass; no transaction if it has changed nothing.
     pub fn add(&mut self, rows: usize, xid: Option<u32>) {
-        self.rows.0 += rows;
-        self.present.extend(xid);
+        let before = done(&self.present);
+        self.present.push(Step {
+            rows: before + rows,
+            xid,
+        });
     }
 
-    /// The next pass begins, over so many rows.
-    pub fn turn(&mut self, rows: usize) {
+    /// The next pass begins, over so many rows, in batches of so many.
+    pub fn turn(&mut self, rows: usize, batch: usize) {
         self.last = std::mem::take(&mut self.present);
-        self.rows = (0, rows);
+        (self.rows, self.batch) = (rows, batch);
     }
 
-    /// The transaction that the last pass has left on the pages of the next batch.
+    /// The last transaction that the last pass has left on the pages of the next batch.
     pub fn awaited(&self) -> Option<u32> {
-        let (done, all) = self.rows;
-        let index = done * self.last.len() / all.max(1);
-        self.last.get(index).or(self.last.last()).copied()
+        let end = (done(&self.present) + self.batch).min(self.rows);
+        // As many rows of the last pass as are on the same pages.
+        let share = (end * done(&self.last)).div_ceil(self.rows.max(1));
+        let covering = self.last.partition_point(|step| step.rows < share) + 1;
+        let on_them = &self.last[..covering.min(self.last.len())];
+        on_them.iter().rev().find_map(|step| step.xid)
     }
 
     /// Counts time spent waiting; true once it is more than it is worth.
@@ -51,41 +67,46 @@ impl Trail {
     }
 }
 
+fn done(steps: &[Step]) -> usize {
+    steps.last().map_or(0, |step| step.rows)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_waits_for_the_one_that_was_on_its_pages() {
-        let mut trail = Trail::new(Duration::from_millis(5));
+    fn a_batch_waits_for_those_that_were_on_its_pages() {
+        let mut trail = Trail::new(Duration::from_millis(5), 400, 100);
         assert_eq!(trail.awaited(), None);
         for xid in [10, 11, 12, 13] {
             trail.add(100, Some(xid));
             assert_eq!(trail.awaited(), None);
         }
         // Two batches are where four were.
-        trail.turn(200);
-        assert_eq!(trail.awaited(), Some(10));
+        trail.turn(200, 100);
+        assert_eq!(trail.awaited(), Some(11));
         trail.add(100, None);
-        assert_eq!(trail.awaited(), Some(12));
-        trail.add(50, Some(20));
         assert_eq!(trail.awaited(), Some(13));
-        trail.add(50, Some(21));
-        assert_eq!(trail.awaited(), Some(13));
-        // Three, where two wrote.
-        trail.turn(300);
-        assert_eq!(trail.awaited(), Some(20));
+        trail.add(100, Some(21));
+        // Three, of which one and a half are where each of the two was. The first wrote nothing.
+        trail.turn(300, 100);
+        assert_eq!(trail.awaited(), None);
         trail.add(100, Some(30));
-        assert_eq!(trail.awaited(), Some(20));
+        assert_eq!(trail.awaited(), Some(21));
         trail.add(100, Some(31));
         assert_eq!(trail.awaited(), Some(21));
+        // A single one is on the pages of all.
+        trail.add(100, Some(32));
+        trail.turn(10, 1000);
+        assert_eq!(trail.awaited(), Some(32));
     }
 
     #[test]
     fn the_time_is_for_the_whole_region() {
-        let mut trail = Trail::new(Duration::from_millis(5));
+        let mut trail = Trail::new(Duration::from_millis(5), 10, 10);
         assert!(!trail.waited(Duration::from_millis(3)));
-        trail.turn(10);
+        trail.turn(10, 10);
         assert!(!trail.waited(Duration::from_millis(1)));
         assert!(trail.waited(Duration::from_millis(1)));
     }

@@ -7,7 +7,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::passes::Passes;
+use super::passes::{Passes, Room};
 
 /// How the keys of a region are dealt out to its waves. Chosen anew for each region, and stored
 /// with it: which wave a row belongs to must not change while its region is walked.
@@ -107,30 +107,34 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-// What an update costs, in microseconds. Measured with a million rows of about 200 bytes, 41 to a
-// page, in PostgreSQL 15 with all of it in shared buffers. Only the ratios matter.
+// What an update costs, in microseconds of processor time. Measured with a million rows of about 170
+// bytes, 48 to a page, on a busy machine. Only the ratios matter.
 
-/// A heap-only update of a row, what its batch costs included: 3.1 s for a million.
-const ROW: f64 = 3.0;
-/// A pass's visit of a page: to prune it and log that, to look at all its rows. 7.6 s instead of
-/// 3.1 s where sixteen passes went over pages with room for everything.
-const VISIT: f64 = 11.0;
-/// What a row costs more that has to go to another page, with its entry in the key's index: 5.8 s
-/// for a million.
-const ELSEWHERE: f64 = 2.7;
-/// An entry in each further index: 35.8 s for a million with five.
-const INDEX_ENTRY: f64 = 6.75;
-/// How much larger the new version of a row is, its share of the line pointers included, as a share
-/// of the row. A column that is filled for the first time takes about so much.
-const GROWTH: f64 = 0.08;
+/// A heap-only update of a row, what its batch costs included.
+const ROW: f64 = 5.4;
+/// A pass's visit of a page: to prune it and log that, to look at all its rows. With one index, 48
+/// passes took 2.8 s longer than 16.
+const VISIT: f64 = 4.2;
+/// What a row costs more that has to go to another page, with its entry in the key's index: one pass
+/// took 7.2 s with one index, though it left all rows to other pages.
+const ELSEWHERE: f64 = 1.8;
+/// An entry in each further index: one pass took 39 s with five.
+const INDEX_ENTRY: f64 = 8.0;
 /// Waves have to save this share of the time: less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
 /// As long as this share of what a region's waves save is worth waiting for them.
 const WORTH_WAITING: f64 = 0.25;
-/// More passes are taken as long as they cost no more than this share: they save bloat.
+/// The longest that is ever waited for a region's waves, in seconds.
+const LONGEST_WAIT: f64 = 5.0;
+/// What is always worth waiting: transactions of other workers and of the application end in it.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+/// Fewer rows are moved as long as that costs no more than this share: it saves bloat.
 const FOR_LESS_BLOAT: f64 = 0.03;
-/// A pass does no less than one part in so many of what is left.
-const SMALLEST_PART: i32 = 40;
+/// How much larger a new version is, in bytes: a number that is filled in for the first time, and a
+/// line pointer.
+pub const GROWN: f64 = 12.0;
+/// The end of a page that INSERTs have filled, on average, in rows.
+pub const SLACK: f64 = 0.5;
 /// Waves to deal the rows out to: as many as a page has rows, so that each page has one of each.
 const MOST_DEALT: f64 = 300.0;
 
@@ -141,11 +145,8 @@ pub struct Shape {
     pub indexes: i32,
     /// Rows to be updated on a page.
     pub rows_per_page: f64,
-    /// New versions for which a page has room from the start, as by a fillfactor below 100.
-    pub fits: f64,
-    /// Line pointers that a page has left. Each heap-only version takes one, and the row's first
-    /// stays as a redirection to it: pages full of narrow rows soon have none, whatever their room.
-    pub pointers: f64,
+    /// What a page has for new versions from the start.
+    pub room: Room,
 }
 
 impl Shape {
@@ -159,28 +160,16 @@ impl Shape {
         let sizes = passes.sizes(waves);
         let rows = self.rows_per_page.max(0.0);
         let elsewhere = self.elsewhere(&sizes, rows / f64::from(waves.max(1)));
-        ROW * rows + VISIT * sizes.len() as f64 + self.entries() * elsewhere
-    }
-
-    /// Microseconds that a row costs more that has to go to another page.
-    fn entries(&self) -> f64 {
-        ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0))
+        let entries = ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0));
+        ROW * rows + VISIT * sizes.len() as f64 + entries * elsewhere
     }
 
     /// Rows of a page that have to go to another one. Each pass finds the room that all before it
     /// have left, and what doesn't fit goes, and leaves room in turn.
     fn elsewhere(&self, sizes: &[i32], rows_per_wave: f64) -> f64 {
-        let (mut room, mut pointers, mut gone) = (self.fits.max(0.0), self.pointers, 0.0);
-        for size in sizes {
-            let rows = f64::from(*size) * rows_per_wave;
-            let fitting = (room / (1.0 + GROWTH)).floor();
-            let stay = fitting.min(pointers).clamp(0.0, rows);
-            let go = rows - stay;
-            room += go - GROWTH * stay;
-            pointers -= stay;
-            gone += go;
-        }
-        gone
+        let mut room = self.room;
+        let gone = |size: &i32| room.update(f64::from(*size) * rows_per_wave);
+        sizes.iter().map(gone).sum()
     }
 }
 
@@ -188,26 +177,36 @@ impl Shape {
 /// single pass does.
 pub fn best_passes(shape: Shape) -> Option<Passes> {
     let waves = shape.waves();
-    let cost = |part: i32| shape.cost(waves, Passes::Shrinking(part));
-    let parts = 1..=SMALLEST_PART;
-    let least = parts.clone().map(cost).fold(f64::INFINITY, f64::min);
-    if waves < 2 || least > cost(1) * (1.0 - WORTH_IT) {
+    let passes = |first: i32| Passes::fitting(first, shape.room);
+    let cost = |first: i32| shape.cost(waves, passes(first));
+    let least = (1..=waves).map(cost).fold(f64::INFINITY, f64::min);
+    if waves < 2 || least > cost(waves) * (1.0 - WORTH_IT) {
         return None;
     }
-    let good = |part: &i32| cost(*part) <= least * (1.0 + FOR_LESS_BLOAT);
-    parts.rev().find(good).map(Passes::Shrinking)
+    // A smaller first pass moves fewer rows away.
+    let good = |first: &i32| cost(*first) <= least * (1.0 + FOR_LESS_BLOAT);
+    (1..=waves).find(good).map(passes)
 }
 
-/// How long to wait, in all, for the versions that the waves of a region of so many rows leave to
-/// become removable: longer, and a single pass would be the better choice.
-pub fn worth_waiting(shape: Shape, rows: i64) -> Duration {
-    Duration::from_secs_f64(shape.entries() * rows as f64 * WORTH_WAITING / 1e6)
+/// The same for those who ask for waves where a single pass would be faster: an eighth of the rows
+/// moves away.
+pub fn passes_for_less_bloat(shape: Shape) -> Passes {
+    Passes::fitting((shape.waves() + 7) / 8, shape.room)
 }
 
-/// A pass over a region has at least so many commits. Between two passes over one page, all
-/// transactions must have ended that were there when the first committed, those of other workers
-/// among them: with one commit per pass, two workers lost half of what the waves gain.
-const COMMITS_PER_PASS: i64 = 4;
+/// How long to wait, in all, for the versions that the passes over a region of so many rows leave
+/// to become removable: longer, and a single pass would be the better choice.
+pub fn worth_waiting(shape: Shape, waves: i32, passes: Passes, rows: usize) -> Duration {
+    let saved = shape.cost(1, Passes::Even) - shape.cost(waves, passes);
+    let pages = rows as f64 / shape.rows_per_page.max(1.0);
+    let seconds = (saved * pages * WORTH_WAITING / 1e6).clamp(0.0, LONGEST_WAIT);
+    Duration::from_secs_f64(seconds).max(SHORTEST_WAIT)
+}
+
+/// A pass over a region should have so many commits of the batch size. Between two passes over one
+/// page, all transactions must have ended that were there when the first committed, those of other
+/// workers among them.
+const COMMITS_PER_PASS: i64 = 2;
 /// For the same reason, a region of small batches has at least so many rows.
 const FEWEST_ROWS: i64 = 64_000;
 /// A worker has the keys of its region in memory, and more rows gain nothing.
@@ -232,13 +231,6 @@ pub fn region_rows(
         .min(cached)
         .min(MOST_ROWS)
         .max(passes)
-}
-
-/// Rows of a commit in a region of so many rows: the batch size, or fewer, so that each pass still
-/// has its commits.
-pub fn rows_per_commit(region_rows: i64, passes: i32, batch_size: i32) -> i64 {
-    let fitting = region_rows / (i64::from(passes.max(1)) * COMMITS_PER_PASS);
-    fitting.min(i64::from(batch_size)).max(1)
 }
 
 #[cfg(test)]

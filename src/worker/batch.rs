@@ -105,7 +105,6 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
         careful: walk.careful,
         found: walk.checkpoint.progress.rows_found,
         left: walk.checkpoint.progress.left(),
-        limits: walk.limits,
         attempt: &mut walk.attempt,
         note: None,
         batch_rows: None,
@@ -115,7 +114,6 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
         Course::Keys(keys) => keys.step(at, &mut work),
         Course::Pages(pages) => pages.step(at, &mut work),
     };
-    walk.limits = work.limits;
     let gauges = Gauges {
         rate: None,
         batch_rows: work.batch_rows,

@@ -7,13 +7,14 @@ use pgrx::pg_sys::Oid;
 
 use super::plans::{Plans, Read, range};
 use super::statement::Values;
-use super::step::{Attempt, Done, Limits, Work, changed_by};
+use super::step::{Attempt, Done, Work, changed_by};
 use super::tactics::{Rests, Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
 use crate::job::reader::Reader;
 use crate::pg::report;
+use crate::plan::passes;
 use crate::plan::position::{Position, Region};
 use crate::plan::waves::{self, Spread};
 
@@ -47,6 +48,8 @@ struct Open {
     waves: Vec<i32>,
     /// The rows of the present pass that are still to be done.
     todo: VecDeque<u32>,
+    /// Rows of each of its commits.
+    per_commit: usize,
     /// Read from the middle of a pass on: not all that the next one needs.
     partial: bool,
 }
@@ -100,7 +103,6 @@ impl Keys {
             return self.pass(at, region, work);
         }
         self.open = None;
-        work.limits = Limits::None;
         let tactic = match self.tactic {
             // A region of a single pass without a WHERE clause is no more than some rows to go.
             Some(tactic) if tactic.rows > 0 => tactic,
@@ -190,20 +192,22 @@ impl Keys {
         let region = Region::new(end.clone(), tactic.waves, spread, tactic.passes);
         let mut position = at.clone();
         position.region = Some(region.clone());
-        self.open = Some(Open::new(read, &region, false)?);
-        work.limits = Limits::Region(tactic.per_commit);
+        let open = Open::new(read, &region, false, work.job.batch_size)?;
+        self.tactics.opened(region.waves, found, open.pass());
+        self.open = Some(open);
         Ok(done(position))
     }
 
     /// A batch of the present pass over the open region.
     fn pass(&mut self, at: &Position, region: &Region, work: &mut Work) -> Result<Done> {
         if self.open.is_none() {
-            self.open = Some(self.reopen(at, region)?);
+            self.reopen(at, region, work.job)?;
         }
         work.note = self.tactics.note().map(str::to_owned);
         let missing = || Error::internal("a region without its keys");
         let open = self.open.as_mut().ok_or_else(missing)?;
-        let size = work.size(i64::from(work.job.batch_size)) as usize;
+        let most = open.per_commit.min(work.job.batch_size as usize);
+        let size = work.size(most as i64) as usize;
         let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
         let (mut updated, mut hot) = (0, 0);
         if let Some(end) = rows.last() {
@@ -224,7 +228,7 @@ impl Keys {
         }
         let position = match rows.last() {
             Some(end) if !open.todo.is_empty() => at.at(open.read.keys.text(*end as usize)?),
-            _ => self.end_pass(at, region)?,
+            _ => self.end_pass(at, region, work.job.batch_size)?,
         };
         Ok(Done {
             last: position.region.is_none() && position.key.as_ref() == Some(&self.range.last),
@@ -238,32 +242,46 @@ impl Keys {
     }
 
     /// The position after the present pass, with the rows of the next one at hand.
-    fn end_pass(&mut self, at: &Position, region: &Region) -> Result<Position> {
+    fn end_pass(&mut self, at: &Position, region: &Region, batch_size: i32) -> Result<Position> {
         let more = region.to + 1 < region.waves;
         if more && self.tactics.give_up_at_border(region.wave) {
             self.tactics.explain()?;
         }
-        let next = at.after_pass(self.tactics.passes());
-        match (&next.region, &mut self.open) {
-            (Some(region), Some(open)) if !open.partial => {
-                open.select(region);
-                self.tactics.turn(open.todo.len());
+        let mut next = at.after_pass(self.tactics.passes());
+        // A worker that began in the middle of a pass does not have all that the next one needs.
+        let mut open = self.open.take().filter(|open| !open.partial);
+        while let (Some(region), Some(rows)) = (&next.region, &mut open) {
+            rows.select(region, batch_size);
+            if !rows.todo.is_empty() {
+                let (todo, batch) = rows.pass();
+                self.tactics.turn(todo, batch);
+                break;
             }
-            _ => self.open = None,
+            next = next.after_pass(self.tactics.passes());
+        }
+        if next.region.is_none() {
+            self.tactics.closed();
+        } else {
+            self.open = open;
         }
         Ok(next)
     }
 
     /// Reads what is left of a region that somebody else has opened, or this worker before a pause.
-    fn reopen(&self, at: &Position, region: &Region) -> Result<Open> {
+    fn reopen(&mut self, at: &Position, region: &Region, job: &Job) -> Result<()> {
         let after = region.key.as_ref().or(at.key.as_ref());
         let read = self.plans.read(after, &region.end, i64::MAX)?;
-        Open::new(read, region, region.key.is_some())
+        let rows = read.hits.iter().filter(|hit| **hit).count();
+        let open = Open::new(read, region, region.key.is_some(), job.batch_size)?;
+        self.tactics.resume(job);
+        self.tactics.opened(region.waves, rows, open.pass());
+        self.open = Some(open);
+        Ok(())
     }
 }
 
 impl Open {
-    fn new(read: Read, region: &Region, partial: bool) -> Result<Open> {
+    fn new(read: Read, region: &Region, partial: bool, batch_size: i32) -> Result<Open> {
         let count = region.waves;
         let waves = match (read.keys.integers(), count) {
             (_, 1) => vec![0; read.keys.len()],
@@ -282,26 +300,40 @@ impl Open {
             read,
             waves,
             todo: VecDeque::new(),
+            per_commit: 1,
             partial,
         };
-        open.select(region);
+        open.select(region, batch_size);
         Ok(open)
     }
 
+    /// Rows of the present pass, and of each of its commits.
+    fn pass(&self) -> (usize, usize) {
+        (self.todo.len(), self.per_commit)
+    }
+
     /// Picks the rows of the region's present pass.
-    fn select(&mut self, region: &Region) {
+    fn select(&mut self, region: &Region, batch_size: i32) {
         let rows = self.waves.iter().zip(&self.read.hits).enumerate();
         self.todo = rows
             .filter(|(_, (wave, hit))| **hit && region.includes(**wave))
             .map(|(row, _)| row as u32)
             .collect();
+        self.per_commit = match region.waves {
+            1 => batch_size as usize,
+            _ => passes::rows_per_commit(self.todo.len(), batch_size) as usize,
+        };
     }
 }
 
 /// What gives a key its wave.
 fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Spread {
     match read.keys.integers() {
-        Some(keys) if waves > 1 => waves::choose_spread(&keys, waves, rows_per_page),
+        Some(keys) if waves > 1 => {
+            let hits = keys.iter().zip(&read.hits).filter(|(_, hit)| **hit);
+            let keys: Vec<i64> = hits.map(|(key, _)| *key).collect();
+            waves::choose_spread(&keys, waves, rows_per_page)
+        }
         _ => Spread::Hash,
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
-use super::step::{Attempt, Done, Limits, Work, changed_by};
+use super::step::{Attempt, Done, Work, changed_by};
 use super::tactics::{Rests, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
@@ -16,9 +16,12 @@ use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
 use crate::pg::report;
+use crate::plan::passes;
 use crate::plan::position::Position;
 use crate::plan::sql::Target;
 
+/// Passes that a region has room for, in batches of the full size.
+const USUAL_PASSES: usize = 20;
 /// A pass that looks for rows that moved ends when it has found so many.
 pub const ENOUGH: i64 = 10_000;
 
@@ -53,6 +56,8 @@ struct Open {
     todo: VecDeque<(i32, Tid)>,
     /// Whether there are to be several.
     in_passes: bool,
+    /// Rows of each commit of the present one.
+    per_commit: usize,
     /// Rows of it that don't match: counted once it is done.
     others: i64,
 }
@@ -157,9 +162,8 @@ impl Pages {
 
     /// Reads the places of the next region's rows.
     fn open_region(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
-        let tactic = self.tactics.next_region(work.job)?;
-        work.note = self.tactics.note().map(str::to_owned);
-        let rows = work.region_rows(tactic.rows) as f64;
+        let wanted = self.tactics.region_rows(work.job, USUAL_PASSES);
+        let rows = work.region_rows(wanted) as f64;
         let pages = (rows / self.tactics.rows_per_page().max(1.0))
             .ceil()
             .max(1.0) as i64;
@@ -181,14 +185,21 @@ impl Pages {
         if tids.is_empty() {
             position.block = Some(end);
         } else {
-            work.limits = Limits::Region(tactic.per_commit);
-            self.open = Some(Open {
+            let blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
+            self.tactics.look(&blocks);
+            let tactic = self.tactics.next_region(work.job)?;
+            let mut open = Open {
                 end,
                 todo: by_passes(tids, &tactic.passes.sizes(tactic.waves)),
                 in_passes: tactic.waves > 1,
+                per_commit: 1,
                 others: scanned - found,
-            });
+            };
+            let pass = open.begin_pass(work.job.batch_size);
+            self.tactics.opened(tactic.waves, open.todo.len(), pass);
+            self.open = Some(open);
         }
+        work.note = self.tactics.note().map(str::to_owned);
         Ok(Done {
             last: position.block == Some(self.range.end),
             scanned: if found == 0 { scanned } else { 0 },
@@ -204,7 +215,8 @@ impl Pages {
         let Some(open) = &mut self.open else {
             return Err(Error::internal("no region is open"));
         };
-        let size = work.size(i64::from(work.job.batch_size)) as usize;
+        let most = open.per_commit.min(work.job.batch_size as usize);
+        let size = work.size(most as i64) as usize;
         let pass = open.todo.front().map_or(0, |(pass, _)| *pass);
         let mut tids = Vec::with_capacity(size.min(open.todo.len()));
         while let Some((_, tid)) = open
@@ -229,13 +241,15 @@ impl Pages {
                 others = open.others;
                 position.block = Some(open.end);
                 self.open = None;
+                self.tactics.closed();
             }
             Some((next, _)) if *next != pass && open.in_passes => {
                 if self.tactics.give_up_at_border(pass) {
                     self.tactics.explain()?;
                     open.rest_in_one_pass();
                 }
-                self.tactics.turn(open.rows_of_pass());
+                let (rows, batch) = open.begin_pass(work.job.batch_size);
+                self.tactics.turn(rows, batch);
             }
             Some(_) => {}
         }
@@ -304,33 +318,35 @@ impl Open {
         self.in_passes = false;
     }
 
-    fn rows_of_pass(&self) -> usize {
-        let Some((present, _)) = self.todo.front() else {
-            return 0;
+    /// Rows of the pass that begins, and of each of its commits.
+    fn begin_pass(&mut self, batch_size: i32) -> (usize, usize) {
+        let present = self.todo.front().map_or(0, |(pass, _)| *pass);
+        let rows = self.todo.partition_point(|(pass, _)| *pass <= present);
+        self.per_commit = match self.in_passes {
+            true => passes::rows_per_commit(rows, batch_size) as usize,
+            false => batch_size as usize,
         };
-        self.todo.partition_point(|(pass, _)| pass <= present)
+        (rows, self.per_commit)
     }
 }
 
-/// Deals the rows of each page out to the waves in turns, and tells in which pass each comes.
-/// `sizes` has the waves of each pass.
+/// Deals the rows of each page out to the waves, and tells in which pass each comes. `sizes` has the
+/// waves of each pass.
 fn by_passes(tids: Vec<Tid>, sizes: &[i32]) -> VecDeque<(i32, Tid)> {
     let numbered = (0..).zip(sizes);
     let pass_of_wave: Vec<i32> = numbered
         .flat_map(|(pass, size)| std::iter::repeat_n(pass, *size as usize))
         .collect();
-    let (mut block, mut turn) = (u32::MAX, 0);
-    let mut dealt: Vec<(i32, Tid)> = tids
-        .into_iter()
-        .map(|tid| {
-            if tid.block != block {
-                (block, turn) = (tid.block, 0);
-            }
-            let pass = pass_of_wave.get(turn % pass_of_wave.len().max(1));
-            turn += 1;
-            (pass.copied().unwrap_or(0), tid)
-        })
-        .collect();
+    let waves = pass_of_wave.len();
+    let mut dealt = Vec::with_capacity(tids.len());
+    for page in tids.chunk_by(|a, b| a.block == b.block) {
+        // Of fewer rows than waves, those of the first pass would be too many.
+        let stretch = waves.max(page.len());
+        dealt.extend(page.iter().enumerate().map(|(row, tid)| {
+            let wave = row * stretch / page.len() % waves.max(1);
+            (pass_of_wave.get(wave).copied().unwrap_or(0), *tid)
+        }));
+    }
     // Stable: within a pass, the order of the pages stays.
     dealt.sort_by_key(|(pass, _)| *pass);
     dealt.into()

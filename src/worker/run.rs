@@ -378,6 +378,7 @@ fn is_surplus(job: &Job) -> bool {
 
 /// Gives other transactions a moment to end.
 fn wait_for_horizon(walk: &mut Walk) {
+    report::idle();
     let begun = Instant::now();
     latch::wait(MOMENT);
     walk.waited(begun.elapsed());

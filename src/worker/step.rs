@@ -24,23 +24,12 @@ pub struct Work<'a> {
     pub found: i64,
     /// Rows that the slice may still have, by its estimate.
     pub left: Option<i64>,
-    /// The rows that a commit may have in the open region.
-    pub limits: Limits,
     /// What the batch in progress is about, once that is known: for when it fails.
     pub attempt: &'a mut Option<Attempt>,
     /// A remark for a person.
     pub note: Option<String>,
     /// The size in force.
     pub batch_rows: Option<i32>,
-}
-
-/// A bound on the rows of a commit besides the batch size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limits {
-    /// None.
-    None,
-    /// What leaves each wave of the region some commits.
-    Region(i64),
 }
 
 /// What a batch is about.
@@ -93,10 +82,6 @@ impl Done {
 impl Work<'_> {
     /// Rows of the next UPDATE: `most`, or fewer.
     pub fn size(&mut self, most: i64) -> i64 {
-        let most = match self.limits {
-            Limits::None => most,
-            Limits::Region(limit) => most.min(limit),
-        };
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let size = self.sizer.size(most, self.job.definition.options.target_ms);
         self.batch_rows = Some(size);

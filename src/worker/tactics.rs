@@ -9,17 +9,15 @@ use crate::error::Result;
 use crate::job::options::Strategy;
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
-use crate::plan::passes::Passes;
+use crate::plan::passes::{Passes, Room};
 use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
 
-/// For those who ask for waves where the model would go without.
-const DEFAULT_PASSES: Passes = Passes::Shrinking(8);
 /// What a region that is not passed over goes as: one wave, one pass.
 const SINGLE: (i32, Passes) = (1, Passes::Even);
-/// A wave that follows another should be heap-only for the most part.
+/// A pass that follows another should be heap-only for the most part.
 const POOR_SHARE: f64 = 0.5;
-/// Waves in a row that have to go wrong before they are given up: one may be unlucky.
+/// Passes in a row that have to go wrong before waves are given up: one may be unlucky.
 const PATIENCE: u32 = 2;
 /// Regions to rest for after waves achieved little, at first; doubled each time.
 const REST: u32 = 8;
@@ -31,7 +29,7 @@ const NEAR: f64 = 0.95;
 const FEWEST_PER_PAGE: f64 = 1.5;
 
 /// How the next region is to be walked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tactic {
     /// Waves that the rows are dealt out to; 1 is a single pass.
     pub waves: i32,
@@ -39,8 +37,6 @@ pub struct Tactic {
     pub passes: Passes,
     /// Rows to be read for it.
     pub rows: i64,
-    /// Rows per commit, at most.
-    pub per_commit: i64,
 }
 
 /// What is known of a table, and of how waves have done.
@@ -56,7 +52,7 @@ pub struct Tactics {
     trail: Trail,
     /// The passes over the open region.
     passes: Passes,
-    /// Waves in a row, after the first of a region, that were not heap-only for the most part.
+    /// Passes in a row, after the first of a region, that were not heap-only for the most part.
     poor: u32,
     /// Updates of the present pass, and those of them that were heap-only.
     pass: (i64, i64),
@@ -69,6 +65,8 @@ pub struct Rests {
     now: Option<Rest>,
     /// How long the next one is to be, where more is not known.
     next: u32,
+    /// Whether waiting was not worth it in the last region that went in waves.
+    strained: bool,
 }
 
 impl Default for Rests {
@@ -76,7 +74,16 @@ impl Default for Rests {
         Rests {
             now: None,
             next: REST,
+            strained: false,
         }
+    }
+}
+
+impl Rests {
+    fn longer(&mut self) -> Rest {
+        let rest = Rest::Regions(self.next);
+        self.next = (self.next * 2).min(LONGEST_REST);
+        rest
     }
 }
 
@@ -138,27 +145,50 @@ impl Tactics {
 
     /// How to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
-        (self.poor, self.pass) = (0, (0, 0));
         let ((waves, passes), note) = self.waves(job)?;
         self.note = note;
         self.passes = passes;
-        let number = passes.sizes(waves).len() as i32;
-        let options = &job.definition.options;
-        let batch = job.batch_size;
-        let rows = waves::region_rows(
-            number,
-            batch,
-            self.shape.row_bytes + self.shape.index_bytes,
-            hot::shared_buffers_bytes(),
-            options.workers(),
-        );
-        self.trail = Trail::new(waves::worth_waiting(self.wave_shape(), rows));
         Ok(Tactic {
             waves,
             passes,
-            rows,
-            per_commit: waves::rows_per_commit(rows, number, batch),
+            rows: self.region_rows(job, passes.sizes(waves).len()),
         })
+    }
+
+    /// Rows of a region of so many passes.
+    pub fn region_rows(&self, job: &Job, passes: usize) -> i64 {
+        waves::region_rows(
+            passes as i32,
+            job.batch_size,
+            self.shape.row_bytes + self.shape.index_bytes,
+            hot::shared_buffers_bytes(),
+            job.definition.options.workers(),
+        )
+    }
+
+    /// The passes over the rest of a region that is open already.
+    pub fn resume(&mut self, job: &Job) {
+        let shape = self.wave_shape();
+        self.passes = match job.definition.options.waves {
+            Some(_) => Passes::Even,
+            None => waves::best_passes(shape).unwrap_or(waves::passes_for_less_bloat(shape)),
+        };
+    }
+
+    /// A region of so many rows to be updated is open. `pass`: the rows of its first pass, and of
+    /// each batch of it.
+    pub fn opened(&mut self, waves: i32, rows: usize, pass: (usize, usize)) {
+        (self.poor, self.pass) = (0, (0, 0));
+        let left = waves::worth_waiting(self.wave_shape(), waves, self.passes, rows);
+        self.trail = Trail::new(left, pass.0, pass.1);
+    }
+
+    /// The region is done.
+    pub fn closed(&mut self) {
+        self.trail = Trail::default();
+        if self.rests.now.is_none() {
+            self.rests.strained = false;
+        }
     }
 
     /// The waves and their passes, and why there are none.
@@ -190,7 +220,7 @@ impl Tactics {
         let shape = self.wave_shape();
         let passes = match (waves::best_passes(shape), options.strategy()) {
             (Some(passes), _) => passes,
-            (None, Strategy::Waves) => DEFAULT_PASSES,
+            (None, Strategy::Waves) => waves::passes_for_less_bloat(shape),
             _ => return single("no waves: one pass is faster here".to_owned()),
         };
         Ok(((shape.waves().max(2), passes), None))
@@ -200,8 +230,11 @@ impl Tactics {
         Shape {
             indexes: self.facts.indexes,
             rows_per_page: self.rows_per_page,
-            fits: self.shape.fits(),
-            pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
+            room: Room {
+                rows: self.shape.fits() + waves::SLACK,
+                growth: (waves::GROWN / self.shape.row_bytes.max(1.0)).min(1.0),
+                pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
+            },
         }
     }
 
@@ -242,9 +275,9 @@ impl Tactics {
         self.trail.add(rows, horizon::my_xid());
     }
 
-    /// The next pass over the open region begins, over so many rows.
-    pub fn turn(&mut self, rows: usize) {
-        self.trail.turn(rows);
+    /// The next pass over the open region begins, over so many rows, in batches of so many.
+    pub fn turn(&mut self, rows: usize, batch: usize) {
+        self.trail.turn(rows, batch);
     }
 
     /// The passes over the open region; `None` if the rest of it goes in one.
@@ -264,9 +297,16 @@ impl Tactics {
     /// Counts the time that was spent waiting for it. When it is not worth waiting any longer, the
     /// rest of the region goes in one pass.
     pub fn waited(&mut self, time: Duration) {
-        if self.trail.waited(time) {
-            self.rests.now = Some(Rest::Horizon(horizon::next_xid()));
+        if !self.trail.waited(time) {
+            return;
         }
+        // Where it comes too late again and again, though it moves, waves rest for longer.
+        self.rests.now = Some(if self.rests.strained {
+            self.rests.longer()
+        } else {
+            Rest::Horizon(horizon::next_xid())
+        });
+        self.rests.strained = true;
     }
 
     /// At the border between two passes: whether to do the rest of the region in one, since the
@@ -278,9 +318,8 @@ impl Tactics {
         if self.rests.now.is_some() {
             // The horizon is not worth waiting for.
         } else if self.poor >= PATIENCE {
-            self.rests.now = Some(Rest::Regions(self.rests.next));
-            self.rests.next = (self.rests.next * 2).min(LONGEST_REST);
-        } else if wave > 0 && !poor {
+            self.rests.now = Some(self.rests.longer());
+        } else if wave > 0 && !poor && !self.rests.strained {
             self.rests.next = REST;
         }
         self.rests.now.is_some()

@@ -8,7 +8,7 @@ use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
 use super::statement;
-use super::step::{Attempt, Limits};
+use super::step::Attempt;
 use super::tactics::{Rests, Tactics};
 use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Writer};
@@ -37,8 +37,6 @@ pub struct Walk {
     pub checkpoint: Checkpoint,
     /// What the batch in progress is about, once that is known.
     pub attempt: Option<Attempt>,
-    /// A bound on the rows of a commit.
-    pub limits: Limits,
     /// Writes the checkpoint's successors.
     pub writer: Writer,
     /// Tells whether something about the job has changed.
@@ -136,7 +134,6 @@ fn take(job: &Job, slice: Slice, rests: Rests) -> Result<Claim> {
         slice,
         checkpoint,
         attempt: None,
-        limits: Limits::None,
         writer,
         versions: VersionReader::prepare()?,
         sizer: Sizer::new(),
@@ -186,7 +183,6 @@ impl Walk {
 
     /// Forgets what was read ahead of the checkpoint: a batch that failed has used some of it up.
     pub fn step_back(&mut self) {
-        self.limits = Limits::None;
         match &mut self.course {
             Course::Keys(keys) => keys.step_back(),
             Course::Pages(pages) => pages.step_back(),
@@ -218,9 +214,10 @@ impl Walk {
                 let after = region
                     .and_then(|r| r.key.as_ref())
                     .or(position.key.as_ref());
-                let wave = region.map_or(String::new(), |r| match r.waves {
-                    1 => String::new(),
-                    n => format!(", wave {} of {n}", r.wave + 1),
+                let wave = region.map_or(String::new(), |r| match (r.wave, r.to, r.waves) {
+                    (_, _, 1) => String::new(),
+                    (from, to, n) if from == to => format!(", wave {} of {n}", to + 1),
+                    (from, to, n) => format!(", waves {} to {} of {n}", from + 1, to + 1),
                 });
                 format!("{}{wave}", self.keys(after, Some(last)))
             }
