@@ -1,0 +1,133 @@
+"""Waves: what they achieve, beside whom, and when they rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from harness import Database, wait_until
+from harness.backfills import complete, progress, start
+from harness.jobs import counts
+
+ROWS = 100_000
+TABLE = f"""
+CREATE TABLE t (id bigint PRIMARY KEY, a int, b int, c int, padding text, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT g, g % 977, g % 1009, g % 7, repeat('x', 120) FROM generate_series(1, {ROWS}) g;
+CREATE INDEX ON t (a);
+CREATE INDEX ON t (b);
+CREATE INDEX ON t (c)
+"""
+QUIET = {"vacuum": False, "analyze": False}
+
+
+@pytest.fixture
+def table(db: Database) -> Database:
+    """Pages full of rows, with four indexes."""
+    db.sql(TABLE)
+    db.sql("VACUUM ANALYZE t")
+    return db
+
+
+def hot_percent(row: dict[str, Any]) -> float:
+    """The share of the updates that were heap-only."""
+    return float(row["hot_percent"])
+
+
+@contextmanager
+def short_transactions(db: Database, seconds: float) -> Iterator[None]:
+    """One after the other, each with a snapshot for so long."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        with db.connect(autocommit=False) as other:
+            while not ended.is_set():
+                other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                other.execute("SELECT 1 FROM t LIMIT 1")
+                time.sleep(seconds)
+                other.rollback()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_most_updates_are_heap_only(table: Database, walk: str) -> None:
+    """In waves, of a table with four indexes and full pages; hardly any is without."""
+    options = QUIET | {"walk": walk}
+    waves = complete(table, start(table, "t", "n = n + 1", where="n = 0", options=options))
+    assert hot_percent(waves) > 85
+    assert counts(table) == [(1, ROWS)]
+    table.sql("VACUUM FULL t")
+    single = start(table, "t", "n = n + 1", where="n = 1", options=options | {"strategy": "sequential"})
+    assert hot_percent(complete(table, single)) < 20
+    assert counts(table) == [(2, ROWS)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_short_transactions_are_waited_for(table: Database, walk: str, workers: int) -> None:
+    """Those of the application, and of the other workers."""
+    with short_transactions(table, 0.002):
+        options = QUIET | {"walk": walk, "workers": workers}
+        job = start(table, "t", "n = n + 1", where="n = 0", batch=500, options=options)
+        assert hot_percent(complete(table, job)) > 70
+    assert counts(table) == [(1, ROWS)]
+
+
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_waves_rest_while_a_snapshot_is_held(table: Database, walk: str) -> None:
+    """The view tells whose; once it is gone, there are waves again, and the note is gone too."""
+    with table.connect(autocommit=False) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM t LIMIT 1")
+        options = QUIET | {"walk": walk, "scan_limit": 4000}
+        job = start(table, "t", "n = n + 1", where="n = 0", batch=400, sleep_ms=5, options=options)
+        pid = other.info.backend_pid
+        told = f"waves rest: transaction of pid {pid}"
+        wait_until(lambda: told in (progress(table, job)["note"] or ""), 30, told, every=0.01)
+        other.rollback()
+    wait_until(lambda: told not in (progress(table, job)["note"] or ""), 30, "the note to be gone", every=0.01)
+    assert hot_percent(complete(table, job)) > 50
+    assert counts(table) == [(1, ROWS)]
+
+
+def test_a_pause_while_a_snapshot_is_held_is_quick(table: Database) -> None:
+    """Waiting for the horizon ends at once."""
+    with table.connect(autocommit=False) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM t LIMIT 1")
+        job = start(table, "t", "n = n + 1", batch=100, sleep_ms=1, options=QUIET | {"strategy": "waves"})
+        wait_until(lambda: progress(table, job)["rows_done"] > 0, 30, "a batch", every=0.001)
+        begun = time.monotonic()
+        table.sql("SELECT backfill.pause(%s)", [job])
+        wait_until(lambda: progress(table, job)["state"] == "paused", 30, "the pause", every=0.001)
+        assert time.monotonic() - begun < 5
+        other.rollback()
+    table.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
+    table.sql("SELECT backfill.resume(%s)", [job])
+    complete(table, job)
+    assert counts(table) == [(1, ROWS)]
+
+
+def test_a_worker_that_takes_over_goes_on_in_waves(table: Database) -> None:
+    """It finds a region open, and passes over the rest of it; one that was killed has not lost its room."""
+    job = start(table, "t", "n = n + 1", batch=500, sleep_ms=1, options=QUIET | {"strategy": "waves"})
+    for _ in range(3):
+        done = progress(table, job)["rows_done"]
+        wait_until(lambda done=done: progress(table, job)["rows_done"] > done + 9000, 30, "rows", every=0.001)
+        region = table.sql("SELECT wave FROM backfill.checkpoint WHERE region_key IS NOT NULL AND wave > 0")
+        table.sql("SELECT backfill.pause(%s)", [job])
+        wait_until(lambda: progress(table, job)["state"] == "paused", 30, "the pause")
+        table.sql("SELECT backfill.resume(%s)", [job])
+        assert region, "no region was open"
+    assert hot_percent(complete(table, job)) > 75
+    assert counts(table) == [(1, ROWS)]
