@@ -123,7 +123,7 @@ const INDEX_ENTRY: f64 = 8.0;
 /// Waves have to save this share of the time: less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
 /// As long as this share of what a region's waves save is worth waiting for them.
-const WORTH_WAITING: f64 = 0.25;
+const WORTH_WAITING: f64 = 0.5;
 /// The longest that is ever waited for a region's waves, in seconds.
 const LONGEST_WAIT: f64 = 5.0;
 /// What is always worth waiting: transactions of other workers and of the application end in it.

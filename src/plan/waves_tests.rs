@@ -142,8 +142,8 @@ fn waiting_is_worth_a_part_of_what_the_waves_save() {
         let passes = passes_for_less_bloat(shape(indexes));
         worth_waiting(shape(indexes), 48, passes, rows).as_secs_f64()
     };
-    assert!((0.2..0.6).contains(&wait(5, 64_000)), "{}", wait(5, 64_000));
-    assert_eq!(wait(1, 64_000), 0.02);
+    assert!((0.4..1.2).contains(&wait(5, 64_000)), "{}", wait(5, 64_000));
+    assert!(wait(1, 64_000) < wait(5, 64_000) / 10.0);
     assert_eq!(wait(5, 10), 0.02);
     assert_eq!(wait(5, usize::MAX), 5.0);
 }

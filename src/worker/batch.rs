@@ -89,7 +89,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
 fn outcome(done: &Done) -> Step {
     if done.last {
         Step::Last
-    } else if done.tried == 0 && done.position.region.is_some() {
+    } else if done.opened {
         Step::Read
     } else {
         Step::More

@@ -180,6 +180,7 @@ impl Keys {
         let found = read.hits.iter().filter(|hit| **hit).count();
         let done = |position: Position| Done {
             last: position.region.is_none() && end == *last,
+            opened: position.region.is_some(),
             position,
             scanned: (scanned - found) as i64,
             read: scanned as i64,

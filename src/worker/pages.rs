@@ -202,6 +202,7 @@ impl Pages {
         work.note = self.tactics.note().map(str::to_owned);
         Ok(Done {
             last: position.block == Some(self.range.end),
+            opened: found > 0,
             scanned: if found == 0 { scanned } else { 0 },
             position,
             found,

@@ -64,6 +64,8 @@ pub struct Done {
     pub tried: i64,
     /// Rows that were only read.
     pub read: i64,
+    /// Whether a region was opened: the batches that follow update its rows.
+    pub opened: bool,
     /// Whether that was the last of the slice.
     pub last: bool,
 }
