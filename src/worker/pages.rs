@@ -116,7 +116,7 @@ impl Pages {
             self.range.end
         } else {
             let rows = work.region_rows(i64::from(i32::MAX)) as f64;
-            (rows / self.tactics.rows_per_page().max(1.0))
+            (rows / self.tactics.rows_read_per_page().max(1.0))
                 .ceil()
                 .max(1.0) as i64
         };
@@ -154,7 +154,7 @@ impl Pages {
             read: if whole {
                 0
             } else {
-                ((end - block) as f64 * self.tactics.rows_per_page()) as i64
+                ((end - block) as f64 * self.tactics.rows_read_per_page()) as i64
             },
             ..Done::default()
         })
@@ -164,7 +164,7 @@ impl Pages {
     fn open_region(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
         let wanted = self.tactics.region_rows(work.job, USUAL_PASSES);
         let rows = work.region_rows(wanted) as f64;
-        let pages = (rows / self.tactics.rows_per_page().max(1.0))
+        let pages = (rows / self.tactics.rows_read_per_page().max(1.0))
             .ceil()
             .max(1.0) as i64;
         let end = (block + pages).min(self.range.end);

@@ -138,6 +138,11 @@ impl Tactics {
         self.note.as_deref()
     }
 
+    /// Rows on a page, whether or not they are to be updated: what reading a page comes to.
+    pub fn rows_read_per_page(&self) -> f64 {
+        self.shape.rows_per_page()
+    }
+
     /// Rows to be updated on a page.
     pub fn rows_per_page(&self) -> f64 {
         self.rows_per_page

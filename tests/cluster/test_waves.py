@@ -131,3 +131,14 @@ def test_a_worker_that_takes_over_goes_on_in_waves(table: Database) -> None:
         assert region, "no region was open"
     assert hot_percent(complete(table, job)) > 75
     assert counts(table) == [(1, ROWS)]
+
+
+def test_few_matching_rows_do_not_make_reads_longer(db: Database) -> None:
+    """In physical order a statement reads `scan_limit` rows, however few of them match."""
+    db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 60000)")
+    db.sql("VACUUM ANALYZE t")
+    job = start(db, "t", "n = n + 1", where="n = 0 AND id % 500 = 0", options=QUIET | {"scan_limit": 1000})
+    complete(db, job)
+    assert counts(db) == [(0, 59880), (1, 120)]
+    # Each read is a batch of its own.
+    assert db.value("SELECT max(seq) FROM backfill.checkpoint") >= 60
