@@ -10,22 +10,32 @@ const FIRST: i64 = 5_000;
 const FEWEST: i64 = 100;
 /// How much of a faster read goes into the expectation; a slower one is believed at once.
 const WEIGHT_OF_FASTER: f64 = 0.3;
+/// A faster one that is so many times as long is believed at once, too: what the first reads take is
+/// mostly what any statement takes, and caches that are cold.
+pub const MUCH_LONGER: i64 = 4;
 
 /// Measures what it takes to read a row, its predicate included.
 #[derive(Debug, Default)]
 pub struct Reader {
-    seconds_per_row: Option<f64>,
+    last: Option<Reference>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reference {
+    seconds_per_row: f64,
+    /// Rows of the read that it is known from.
+    rows: i64,
 }
 
 impl Reader {
     /// Rows that a statement may read.
     pub fn most(&self, target_ms: Option<i32>) -> i64 {
-        let Some(cost) = self.seconds_per_row else {
+        let Some(last) = self.last else {
             return FIRST;
         };
         let seconds = f64::from(target_ms.unwrap_or(BUDGET_MS)) / 1000.0;
         // A float beyond the integers becomes the greatest of them.
-        ((seconds / cost.max(1e-9)) as i64).max(FEWEST)
+        ((seconds / last.seconds_per_row.max(1e-9)) as i64).max(FEWEST)
     }
 
     /// Takes in what a statement took.
@@ -34,9 +44,19 @@ impl Reader {
             return;
         }
         let cost = elapsed.as_secs_f64() / rows as f64;
-        self.seconds_per_row = Some(match self.seconds_per_row {
-            Some(before) if cost < before => before + (cost - before) * WEIGHT_OF_FASTER,
-            _ => cost,
+        let faster = |last: &Reference| {
+            cost < last.seconds_per_row && rows < last.rows.saturating_mul(MUCH_LONGER)
+        };
+        let seconds_per_row = match self.last.filter(faster) {
+            Some(Reference {
+                seconds_per_row: before,
+                ..
+            }) => before + (cost - before) * WEIGHT_OF_FASTER,
+            None => cost,
+        };
+        self.last = Some(Reference {
+            seconds_per_row,
+            rows,
         });
     }
 }
@@ -73,5 +93,14 @@ mod tests {
         assert!(reader.most(Some(1000)) > 100_000);
         reader.measured(0, Duration::from_secs(5));
         assert!(reader.most(Some(1000)) > 100_000);
+    }
+
+    #[test]
+    fn a_long_read_counts_for_more_than_a_short_one() {
+        let mut reader = Reader::default();
+        reader.measured(50, Duration::from_millis(50));
+        assert_eq!(reader.most(None), 250);
+        reader.measured(200, Duration::from_millis(1));
+        assert!(reader.most(None) >= 49_999);
     }
 }

@@ -38,7 +38,7 @@ pub enum Step {
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
     let begun = Instant::now();
-    let (mut tried, mut read) = (0, 0);
+    let mut tried = 0;
     let table = walk.slice.relation;
     let awaited = walk.awaited();
     let too_early = Cell::new(false);
@@ -62,7 +62,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
                 other => return Ok((Step::Lost(other), None)),
             }
             let (done, gauges) = step(walk, job)?;
-            (tried, read) = (done.tried, done.read);
+            tried = done.tried;
             let next = successor(&walk.checkpoint, &done);
             let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
             // First the slice, then its checkpoint: as all who touch both do.
@@ -79,9 +79,6 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     }
     if tried > 0 {
         walk.sizer.measured(tried, begun.elapsed());
-    }
-    if read > 0 {
-        walk.reader.measured(read, begun.elapsed());
     }
     Ok(step)
 }

@@ -1,29 +1,26 @@
 //! A walk in key order: range by range, or region by region in waves.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
 use super::plans::{Plans, Read, range};
 use super::statement::Values;
-use super::step::{Attempt, Done, Work, changed_by};
+use super::step::{Ahead, Attempt, Done, Work, changed_by};
 use super::tactics::{Rests, Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
-use crate::job::reader::Reader;
 use crate::pg::report;
 use crate::plan::passes;
 use crate::plan::position::{Position, Region};
 use crate::plan::waves::{self, Spread};
 
-/// Rows to look at to learn how they lie in the table, and what it takes to read one.
-const SAMPLE: i64 = 1000;
+/// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
+/// a predicate may be dear.
+const SAMPLES: [i64; 3] = [50, 220, 1000];
 /// Rows after which to look again.
 const LOOK_AGAIN: i64 = 20_000;
-/// Fewer, to begin with.
-const FIRST_SAMPLE: i64 = 50;
 
 /// What a worker keeps in memory of a slice in key order.
 #[derive(Debug)]
@@ -74,17 +71,16 @@ impl Keys {
         })
     }
 
-    /// Looks at the rows ahead: how they lie in the table, and what it takes to read one. First at
-    /// a few: a predicate may be dear.
-    fn look(&mut self, job: &Job, at: &Position, reader: &mut Reader) -> Result<()> {
+    /// Looks at the rows ahead: how they lie in the table, and what it takes to read one.
+    fn look(&mut self, at: &Position, work: &mut Work) -> Result<()> {
         if !self.plans.has_places() {
             return self.tactics.guess(&self.range.columns[0]);
         }
-        for rows in [FIRST_SAMPLE, SAMPLE] {
-            if rows <= FIRST_SAMPLE || reader.most(job.definition.options.target_ms) >= rows {
-                let begun = Instant::now();
-                let places = self.plans.places(at.key.as_ref(), &self.range.last, rows)?;
-                reader.measured(rows, begun.elapsed());
+        for rows in SAMPLES {
+            if rows <= SAMPLES[0] || work.may_read() >= rows {
+                let last = &self.range.last;
+                let read = || Ok((rows, self.plans.places(at.key.as_ref(), last, rows)?));
+                let places = work.measured(|_| read())?;
                 self.tactics.look(&places);
             }
         }
@@ -111,7 +107,7 @@ impl Keys {
                 if !work.careful && self.since_look.is_none_or(|rows| rows >= LOOK_AGAIN) {
                     self.since_look = Some(0);
                     *work.attempt = Some(Attempt::ReadKeys(self.range.last.clone()));
-                    self.look(work.job, at, work.reader)?;
+                    self.look(at, work)?;
                 }
                 self.tactics.next_region(work.job)?
             }
@@ -162,19 +158,12 @@ impl Keys {
     /// Reads the keys of the next region. Updates nothing: what is read here fixes its borders.
     fn open_region(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
         let last = &self.range.last;
-        let limit = work.region_rows(tactic.rows);
-        let bound = match work.careful {
-            true => self.plans.bound(at.key.as_ref(), last, limit)?,
-            false => None,
-        };
-        *work.attempt = Some(Attempt::ReadKeys(bound.unwrap_or_else(|| last.clone())));
-        let read = self.plans.read(at.key.as_ref(), last, limit)?;
-        let scanned = read.hits.len();
-        self.since_look = self.since_look.map(|rows| rows + scanned as i64);
-        let end = if (scanned as i64) < limit {
-            last.clone()
-        } else {
-            read.keys.text(scanned - 1)?
+        let ahead = work.read_region(tactic.rows, |work, limit| self.read(at, work, limit))?;
+        let (read, scanned) = (ahead.what, ahead.rows);
+        self.since_look = self.since_look.map(|rows| rows + scanned);
+        let end = match ahead.more {
+            true => read.keys.text(read.hits.len() - 1)?,
+            false => last.clone(),
         };
         *work.attempt = Some(Attempt::Keys(end.clone()));
         let found = read.hits.iter().filter(|hit| **hit).count();
@@ -182,8 +171,7 @@ impl Keys {
             last: position.region.is_none() && end == *last,
             opened: position.region.is_some(),
             position,
-            scanned: (scanned - found) as i64,
-            read: scanned as i64,
+            scanned: scanned - found as i64,
             ..Done::default()
         };
         if found == 0 {
@@ -197,6 +185,23 @@ impl Keys {
         self.tactics.opened(region.waves, found, open.pass());
         self.open = Some(open);
         Ok(done(position))
+    }
+
+    /// Reads the next keys, so many.
+    fn read(&self, at: &Position, work: &mut Work, limit: i64) -> Result<Ahead<Read>> {
+        let (after, last) = (at.key.as_ref(), &self.range.last);
+        let bound = match work.careful {
+            true => self.plans.bound(after, last, limit)?,
+            false => None,
+        };
+        *work.attempt = Some(Attempt::ReadKeys(bound.unwrap_or_else(|| last.clone())));
+        let read = self.plans.read(after, last, limit)?;
+        let rows = read.hits.len() as i64;
+        Ok(Ahead {
+            rows,
+            more: rows >= limit,
+            what: read,
+        })
     }
 
     /// A batch of the present pass over the open region.

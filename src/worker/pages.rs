@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
-use super::step::{Attempt, Done, Work, changed_by};
+use super::step::{Ahead, Attempt, Done, Work, changed_by};
 use super::tactics::{Rests, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
@@ -115,10 +115,7 @@ impl Pages {
         let pages = if whole {
             self.range.end
         } else {
-            let rows = work.region_rows(i64::from(i32::MAX)) as f64;
-            (rows / self.tactics.rows_read_per_page().max(1.0))
-                .ceil()
-                .max(1.0) as i64
+            self.pages(work.region_rows(i64::from(i32::MAX)))
         };
         let end = (block + pages).min(self.range.end);
         let size = work.size(i64::from(work.job.batch_size).min(ENOUGH));
@@ -129,9 +126,14 @@ impl Pages {
             rows: &[size],
             ..Values::default()
         };
-        self.statements.lock[usize::from(!whole)].visit(values, |row| {
-            tids.extend(row.tid(0));
-            Ok(())
+        work.measured(|_| {
+            self.statements.lock[usize::from(!whole)].visit(values, |row| {
+                tids.extend(row.tid(0));
+                Ok(())
+            })?;
+            let read = (end - block) as f64 * self.tactics.rows_read_per_page();
+            // Of the whole table at once, it stops at the first rows that it finds.
+            Ok((if whole { 0 } else { read as i64 }, ()))
         })?;
         let found = tids.len() as i64;
         let (updated, hot) = match found {
@@ -151,11 +153,6 @@ impl Pages {
             updated,
             hot,
             found,
-            read: if whole {
-                0
-            } else {
-                ((end - block) as f64 * self.tactics.rows_read_per_page()) as i64
-            },
             ..Done::default()
         })
     }
@@ -163,23 +160,12 @@ impl Pages {
     /// Reads the places of the next region's rows.
     fn open_region(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
         let wanted = self.tactics.region_rows(work.job, USUAL_PASSES);
-        let rows = work.region_rows(wanted) as f64;
-        let pages = (rows / self.tactics.rows_read_per_page().max(1.0))
-            .ceil()
-            .max(1.0) as i64;
-        let end = (block + pages).min(self.range.end);
-        *work.attempt = Some(Attempt::ReadPages(block, end));
-        let (mut scanned, mut tids) = (0, Vec::new());
-        let values = Values {
-            pages: (block, end),
-            rows: &[1],
-            ..Values::default()
-        };
-        self.statements.read.visit(values, |row| {
-            scanned = row.get(0).map_or(0, |count| count.value() as i64);
-            tids = heap::tids(row, 1)?;
-            Ok(())
+        let ahead = work.read_region(wanted, |work, limit| {
+            let end = (block + self.pages(limit)).min(self.range.end);
+            *work.attempt = Some(Attempt::ReadPages(block, end));
+            self.read(block, end)
         })?;
+        let (scanned, (end, tids)) = (ahead.rows, ahead.what);
         let found = tids.len() as i64;
         let mut position = at.clone();
         if tids.is_empty() {
@@ -206,8 +192,33 @@ impl Pages {
             scanned: if found == 0 { scanned } else { 0 },
             position,
             found,
-            read: scanned,
             ..Done::default()
+        })
+    }
+
+    /// Pages with so many rows.
+    fn pages(&self, rows: i64) -> i64 {
+        let pages = rows as f64 / self.tactics.rows_read_per_page().max(1.0);
+        pages.ceil().max(1.0) as i64
+    }
+
+    /// The places of the rows that match, from a page to before another.
+    fn read(&self, block: i64, end: i64) -> Result<Ahead<(i64, Vec<Tid>)>> {
+        let (mut rows, mut tids) = (0, Vec::new());
+        let values = Values {
+            pages: (block, end),
+            rows: &[1],
+            ..Values::default()
+        };
+        self.statements.read.visit(values, |row| {
+            rows = row.get(0).map_or(0, |count| count.value() as i64);
+            tids = heap::tids(row, 1)?;
+            Ok(())
+        })?;
+        Ok(Ahead {
+            rows,
+            more: end < self.range.end,
+            what: (end, tids),
         })
     }
 

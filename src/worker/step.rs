@@ -1,10 +1,12 @@
 //! What a batch is given, and what it comes to.
 
+use std::time::Instant;
+
 use pgrx::pg_sys::Oid;
 
 use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::job::reader::Reader;
+use crate::job::reader::{MUCH_LONGER, Reader};
 use crate::job::sizer::Sizer;
 use crate::pg::hot;
 use crate::plan::position::{Key, Position};
@@ -47,6 +49,17 @@ pub enum Attempt {
     ReadPages(i64, i64),
 }
 
+/// Rows that were read, before any is updated.
+#[derive(Debug)]
+pub struct Ahead<T> {
+    /// How many, whether or not they match.
+    pub rows: i64,
+    /// Whether the slice may have more.
+    pub more: bool,
+    /// What they are.
+    pub what: T,
+}
+
 /// What a batch has come to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Done {
@@ -62,8 +75,6 @@ pub struct Done {
     pub found: i64,
     /// Rows of the UPDATE, whether or not it changed them.
     pub tried: i64,
-    /// Rows that were only read.
-    pub read: i64,
     /// Whether a region was opened: the batches that follow update its rows.
     pub opened: bool,
     /// Whether that was the last of the slice.
@@ -90,6 +101,40 @@ impl Work<'_> {
         i64::from(size)
     }
 
+    /// Reads the rows of a region, of the number wanted. A first read is modest, since nothing is known
+    /// of what a row takes; if much more may be read, it is read again, with more.
+    pub fn read_region<T>(
+        &mut self,
+        wanted: i64,
+        mut read: impl FnMut(&mut Self, i64) -> Result<Ahead<T>>,
+    ) -> Result<Ahead<T>> {
+        let mut limit = self.region_rows(wanted);
+        loop {
+            let ahead = self.measured(|work| {
+                let ahead = read(work, limit)?;
+                Ok((ahead.rows, ahead))
+            })?;
+            let most = self.region_rows(wanted);
+            if !ahead.more || most < limit.saturating_mul(MUCH_LONGER) {
+                return Ok(ahead);
+            }
+            limit = most;
+        }
+    }
+
+    /// Reads rows, and learns what it takes.
+    pub fn measured<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<(i64, T)>) -> Result<T> {
+        let begun = Instant::now();
+        let (rows, what) = read(self)?;
+        self.reader.measured(rows, begun.elapsed());
+        Ok(what)
+    }
+
+    /// Rows that a statement may read, by the time that it takes.
+    pub fn may_read(&self) -> i64 {
+        self.reader.most(self.job.definition.options.target_ms)
+    }
+
     /// Rows to be read for a region, of the number wanted: no more than a statement may read, and
     /// if not much would be left of the slice after it, all of that too.
     pub fn region_rows(&self, wanted: i64) -> i64 {
@@ -102,7 +147,7 @@ impl Work<'_> {
             Some(_) => options.scan_limit.unwrap_or(i64::MAX),
             None => i64::MAX,
         };
-        let most = all.min(limit).min(self.reader.most(options.target_ms));
+        let most = all.min(limit).min(self.may_read());
         if self.careful {
             most.min(i64::from(self.job.batch_size))
         } else {
