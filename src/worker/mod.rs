@@ -5,6 +5,7 @@ mod ending;
 mod entry;
 mod keys;
 mod launcher;
+mod pace;
 mod pages;
 mod passes;
 mod plans;

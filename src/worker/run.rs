@@ -1,8 +1,6 @@
 //! The life of a worker: take a slice, lock it, loop { wait for permission, one batch, pace }, take
 //! the next one, finish.
 
-use std::time::{Duration, Instant};
-
 use pgrx::pg_sys::Oid;
 
 use super::batch::{self, Step};
@@ -11,7 +9,7 @@ use super::passes::{self, Next};
 use super::recourse::{self, Recourse};
 use super::tactics::Rests;
 use super::walk::{self, Claim, Ground, Walk};
-use super::{session, survey, takeover, upkeep};
+use super::{pace, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, slice, walk as walks};
 use crate::error::{Error, Result};
@@ -21,13 +19,7 @@ use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{latch, relation, report, server, signal, slots};
-
-/// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
-const LONGEST_NAP: Duration = Duration::from_secs(10);
-
-/// How often to look whether the horizon has moved.
-const MOMENT: Duration = Duration::from_millis(1);
+use crate::pg::{relation, report, server, signal, slots};
 
 /// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
@@ -204,11 +196,11 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         match batch::run(walk, job) {
             Ok(Step::Changed) => changed = true,
             Ok(Step::Read) => {}
-            Ok(Step::TooEarly) => wait_for_horizon(walk),
+            Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
             Ok(Step::More) => {
                 tries = 0;
-                pace(job, walk);
+                pace::sleep(job, walk);
             }
             Ok(Step::Lost(ground)) => return replace(walk, job, ground),
             Err(error) => match recourse::of(&error, walk, &mut tries) {
@@ -374,32 +366,4 @@ fn is_surplus(job: &Job) -> bool {
     let me = server::pid();
     let rank = job.workers.iter().filter(|pid| **pid < me).count();
     rank as i32 >= job.definition.options.workers()
-}
-
-/// Gives other transactions a moment to end.
-fn wait_for_horizon(walk: &mut Walk) {
-    report::idle();
-    let begun = Instant::now();
-    latch::wait(MOMENT);
-    walk.waited(begun.elapsed());
-}
-
-/// Sleeps between two batches; ends at once when something about the job has changed.
-fn pace(job: &Job, walk: &Walk) {
-    if job.sleep_ms == 0 {
-        return;
-    }
-    report::idle();
-    let deadline = Instant::now() + Duration::from_millis(job.sleep_ms as u64);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        latch::wait(left.min(LONGEST_NAP));
-        if Instant::now() >= deadline || signal::reload_if_asked() {
-            return;
-        }
-        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
-        if version != Ok(Some(job.version)) {
-            return;
-        }
-    }
 }

@@ -1,0 +1,43 @@
+//! The pauses of a worker, between two batches. No transaction is open meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::walk::Walk;
+use crate::catalog::job::Job;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{latch, report, signal};
+
+/// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
+const LONGEST_NAP: Duration = Duration::from_secs(10);
+
+/// How often to look whether the horizon has moved.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Gives other transactions a moment to end: dead versions that they may still see are in the way of
+/// the next batch.
+pub fn wait_for_horizon(walk: &mut Walk) {
+    report::idle();
+    let begun = Instant::now();
+    latch::wait(MOMENT);
+    walk.waited(begun.elapsed());
+}
+
+/// Sleeps between two batches; ends at once when something about the job has changed.
+pub fn sleep(job: &Job, walk: &Walk) {
+    if job.sleep_ms == 0 {
+        return;
+    }
+    report::idle();
+    let deadline = Instant::now() + Duration::from_millis(job.sleep_ms as u64);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        latch::wait(left.min(LONGEST_NAP));
+        if Instant::now() >= deadline || signal::reload_if_asked() {
+            return;
+        }
+        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
+        if version != Ok(Some(job.version)) {
+            return;
+        }
+    }
+}
