@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.backfills import complete, fail, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
 
 # Each is run by the owner's code within a batch; none may give it another role's rights.
 ATTACKS = [

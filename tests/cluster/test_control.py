@@ -10,16 +10,14 @@ import psycopg
 import pytest
 from harness import Database, wait_until
 from harness.jobs import (
-    counts,
-    make_table,
     progress,
-    sleep_at,
-    start,
+    start_count,
     wait_for_nap_between_batches,
     wait_for_nap_in_batch,
     wait_for_rows,
     wait_for_state,
 )
+from harness.tables import counts, make_table, sleep_at
 
 STATE = "SELECT state FROM backfill.progress WHERE job_id = %s"
 MINUTE = 60_000
@@ -42,7 +40,7 @@ def test_pause_reaches_a_sleeping_worker_at_once(db: Database) -> None:
     The best of three tries, since another process may have both processors meanwhile.
     """
     make_table(db, 1000)
-    job = start(db, batch_size=100, sleep_ms=MINUTE)
+    job = start_count(db, batch_size=100, sleep_ms=MINUTE)
     took: list[float] = []
     while not took or (min(took) >= 100 and len(took) < 3):
         if took:
@@ -62,7 +60,7 @@ def test_pause_of_a_working_worker_waits_for_its_batch(db: Database) -> None:
     """pausing while the batch goes on, paused after it, with the batch committed."""
     make_table(db, 1000)
     sleep_at(db, 150, seconds=1)
-    job = start(db)
+    job = start_count(db)
     wait_for_nap_in_batch(db, job)
     assert db.value("SELECT backfill.pause(%s)", [job]) == "pausing"
     assert db.value("SELECT backfill.pause(%s)", [job]) == "pausing"
@@ -75,7 +73,7 @@ def test_a_pause_taken_back_leaves_the_same_worker_at_work(db: Database) -> None
     """resume of a pausing job needs no second worker."""
     make_table(db, 1000)
     sleep_at(db, 150, seconds=1)
-    job = start(db, sleep_ms=1)
+    job = start_count(db, sleep_ms=1)
     pid = wait_for_nap_in_batch(db, job)
     assert db.value("SELECT backfill.pause(%s)", [job]) == "pausing"
     assert db.value("SELECT backfill.resume(%s)", [job]) == "running"
@@ -88,7 +86,7 @@ def test_a_pause_taken_back_leaves_the_same_worker_at_work(db: Database) -> None
 def test_alter_is_in_force_with_the_next_batch(db: Database) -> None:
     """A sleeping worker is woken: the rest goes in one batch. What was changed is in the events."""
     make_table(db, 1000)
-    job = start(db, batch_size=10, sleep_ms=MINUTE)
+    job = start_count(db, batch_size=10, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     db.sql("SELECT backfill.alter(%s, batch_size => 5000, sleep_ms => 0)", [job])
     wait_for_state(db, job, "completed")
@@ -103,12 +101,12 @@ def test_alter_is_in_force_with_the_next_batch(db: Database) -> None:
 def test_alter_of_a_paused_job_does_not_wake_it(db: Database) -> None:
     """It stays paused, and uses the new pace when resumed."""
     make_table(db, 1000)
-    job = start(db, batch_size=10, sleep_ms=MINUTE)
+    job = start_count(db, batch_size=10, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     db.sql("SELECT backfill.pause(%s)", [job])
     wait_for_state(db, job, "paused")
     db.sql("SELECT backfill.alter(%s, batch_size => 1000, sleep_ms => 0)", [job])
-    assert progress(db, job, "state") == "paused"
+    assert progress(db, job)["state"] == "paused"
     db.sql("SELECT backfill.resume(%s)", [job])
     wait_for_state(db, job, "completed")
 
@@ -116,7 +114,7 @@ def test_alter_of_a_paused_job_does_not_wake_it(db: Database) -> None:
 def test_cancel_reaches_a_sleeping_worker_at_once(db: Database) -> None:
     """By the same latch as a pause, whose time is measured above; what was committed stays."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     assert milliseconds_until(db, "SELECT backfill.cancel(%s)", job, "cancelled") < MINUTE / 10
     assert counts(db) == [(0, 900), (1, 100)]
@@ -129,24 +127,24 @@ def test_cancel_waits_for_the_batch_and_now_interrupts_it(db: Database) -> None:
     """A plain cancel leaves the batch alone; a second one with now rolls it back."""
     make_table(db, 1000)
     sleep_at(db, 150)
-    job = start(db)
+    job = start_count(db)
     wait_for_nap_in_batch(db, job)
     assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelling"
-    assert progress(db, job, "state") == "cancelling"
+    assert progress(db, job)["state"] == "cancelling"
     began = time.monotonic()
     assert db.value("SELECT backfill.cancel(%s, now => true)", [job]) in ("cancelling", "cancelled")
     wait_for_state(db, job, "cancelled")
     assert time.monotonic() - began < 20, "the batch was not interrupted"
     assert counts(db) == [(0, 900), (1, 100)]
-    assert progress(db, job, "last_error") is None
-    assert progress(db, job, "finished_at") is not None
+    assert progress(db, job)["last_error"] is None
+    assert progress(db, job)["finished_at"] is not None
 
 
 def test_cancel_now_in_one_call(db: Database) -> None:
     """The same without a cancel before it; the events tell who and what."""
     make_table(db, 1000)
     sleep_at(db, 150)
-    job = start(db)
+    job = start_count(db)
     wait_for_nap_in_batch(db, job)
     db.sql("SELECT backfill.cancel(%s, now => true)", [job])
     wait_for_state(db, job, "cancelled", 20)
@@ -161,10 +159,10 @@ def test_an_open_pause_blocks_neither_worker_nor_batches(db: Database) -> None:
     """Whoever pauses and goes to lunch without COMMIT holds nothing up; and ROLLBACK means no pause."""
     make_table(db, 1000)
     make_table(db, 1000, "other")
-    job = start(db, batch_size=10, sleep_ms=20)
+    job = start_count(db, batch_size=10, sleep_ms=20)
     connection = db.connect(autocommit=False)
     connection.execute("SELECT backfill.pause(%s)", [job])
-    second = start(db, "other", batch_size=10)
+    second = start_count(db, "other", batch_size=10)
     wait_for_state(db, second, "completed")
     wait_for_state(db, job, "completed")
     connection.rollback()
@@ -175,11 +173,11 @@ def test_an_open_pause_blocks_neither_worker_nor_batches(db: Database) -> None:
 def test_an_open_pause_is_obeyed_once_it_is_committed(db: Database) -> None:
     """The worker sleeps meanwhile, and is woken by the COMMIT."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     connection = db.connect(autocommit=False)
     connection.execute("SELECT backfill.pause(%s)", [job])
-    assert progress(db, job, "state") == "running"
+    assert progress(db, job)["state"] == "running"
     connection.commit()
     wait_for_state(db, job, "paused", 9)
 
@@ -189,7 +187,7 @@ def test_pause_all_and_resume_all(db: Database) -> None:
     jobs = []
     for name in ("a", "b", "c"):
         make_table(db, 500, name)
-        jobs.append(start(db, name, sleep_ms=MINUTE))
+        jobs.append(start_count(db, name, sleep_ms=MINUTE))
     done = jobs.pop()
     for job in jobs:
         wait_for_nap_between_batches(db, job)
@@ -212,7 +210,7 @@ def test_pause_all_and_resume_all(db: Database) -> None:
 def test_wait_returns_at_the_end_and_holds_no_snapshot(db: Database) -> None:
     """While it waits, its session keeps no xmin; when the job completes, the CALL returns."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     waiter = db.connect()
     pid = waiter.info.backend_pid
@@ -226,18 +224,18 @@ def test_wait_returns_at_the_end_and_holds_no_snapshot(db: Database) -> None:
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     thread.join(30)
     assert not thread.is_alive()
-    assert progress(db, job, "state") == "completed"
+    assert progress(db, job)["state"] == "completed"
     db.sql("CALL backfill.wait(%s)", [job])
 
 
 def test_wait_gives_up_when_told_to(db: Database) -> None:
     """A timeout is an error that leaves the job alone; 0 only looks."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     for timeout in (200, 0):
         with pytest.raises(psycopg.errors.QueryCanceled, match=f"is still running after {timeout} ms"):
             db.sql("CALL backfill.wait(%s, %s)", [job, timeout])
-    assert progress(db, job, "state") == "running"
+    assert progress(db, job)["state"] == "running"
     db.sql("SELECT backfill.cancel(%s)", [job])
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has been cancelled"):
         db.sql("CALL backfill.wait(%s)", [job])
@@ -254,7 +252,7 @@ def test_wait_is_refused_in_a_transaction_block(db: Database) -> None:
 def test_a_waiting_call_can_be_cancelled(db: Database) -> None:
     """pg_cancel_backend ends the CALL, not the job."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     waiter = db.connect()
     pid = waiter.info.backend_pid
     errors: list[str | None] = []
@@ -272,19 +270,19 @@ def test_a_waiting_call_can_be_cancelled(db: Database) -> None:
     db.sql("SELECT pg_cancel_backend(%s)", [pid])
     thread.join(30)
     assert errors == ["57014"]
-    assert progress(db, job, "state") == "running"
+    assert progress(db, job)["state"] == "running"
 
 
 def test_a_failed_batch_says_what_and_where_and_goes_on_when_mended(db: Database) -> None:
     """SQLSTATE, message and key range; wait raises; resume starts at the checkpoint, and no row is done twice."""
     make_table(db, 1000)
     db.sql("ALTER TABLE t ADD CHECK (id <> 450 OR n = 0)")
-    job = start(db)
+    job = start_count(db)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has failed") as caught:
         db.sql("CALL backfill.wait(%s)", [job])
     assert "t_check" in (caught.value.diag.message_detail or "")
     wait_for_state(db, job, "failed")
-    error = progress(db, job, "last_error")
+    error = progress(db, job)["last_error"]
     assert "23514" in error
     assert 'violates check constraint "t_check"' in error
     assert "(id) > (400) AND (id) <= (500)" in error
@@ -304,9 +302,9 @@ def test_an_error_at_commit_fails_the_batch(db: Database) -> None:
         "CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW WHEN (new.id = 350) EXECUTE FUNCTION refuse()"
     )
-    job = start(db)
+    job = start_count(db)
     wait_for_state(db, job, "failed")
-    error = progress(db, job, "last_error")
+    error = progress(db, job)["last_error"]
     assert all(part in error for part in ("P0007", "not this one", "ask me", "> (300)", "<= (400)")), error
     assert counts(db) == [(0, 700), (1, 300)]
     db.sql("DROP TRIGGER refuse ON t")
@@ -318,7 +316,7 @@ def test_an_error_at_commit_fails_the_batch(db: Database) -> None:
 def test_forget_removes_an_ended_job_only(db: Database) -> None:
     """Nothing of it is left anywhere; a running job is refused, and goes on."""
     make_table(db, 1000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="it is running"):
         db.sql("SELECT backfill.forget(%s)", [job])
     wait_for_nap_between_batches(db, job)
@@ -335,7 +333,7 @@ def test_forget_removes_an_ended_job_only(db: Database) -> None:
 def test_two_who_pause_and_resume_never_lose_the_worker(db: Database, sleep_ms: int) -> None:
     """Whatever the interleaving: after a last resume the job runs, and completes."""
     make_table(db, 20_000)
-    job = start(db, batch_size=10, sleep_ms=sleep_ms)
+    job = start_count(db, batch_size=10, sleep_ms=sleep_ms)
     stop = threading.Event()
     unexpected: list[str] = []
     calls = {"pause": 0, "resume": 0}
@@ -365,7 +363,7 @@ def test_two_who_pause_and_resume_never_lose_the_worker(db: Database, sleep_ms: 
         thread.join(30)
     assert unexpected == []
     assert calls["pause"] > 10 and calls["resume"] > 10, calls
-    if progress(db, job, "state") in ("pausing", "paused"):
+    if progress(db, job)["state"] in ("pausing", "paused"):
         db.sql("SELECT backfill.resume(%s)", [job])
     # Nothing but its own worker helps it from here on: the launcher sweeps once a minute.
     db.sql("SELECT backfill.alter(%s, batch_size => 1000, sleep_ms => 0)", [job])

@@ -9,16 +9,15 @@ import psycopg
 import pytest
 from harness import Cluster, Database, wait_until
 from harness.jobs import (
-    counts,
-    make_table,
     progress,
-    start,
+    start_count,
     switch,
     wait_for_nap_between_batches,
     wait_for_no_worker,
     wait_for_rows,
     wait_for_state,
 )
+from harness.tables import counts, make_table
 
 New = Callable[..., Cluster]
 MINUTE = 60_000
@@ -29,7 +28,7 @@ EAGER = {"backfill.launcher_interval": "1s"}
 def test_drop_extension_ends_the_worker_quietly(shared_cluster: Cluster, db: Database) -> None:
     """Between batches and within one: the worker goes, and the log has no error of it."""
     make_table(db, 1000)
-    job = start(db, batch_size=10, sleep_ms=50)
+    job = start_count(db, batch_size=10, sleep_ms=50)
     pid = db.worker_pid(job)
     wait_for_rows(db, job, 30)
     db.sql("DROP EXTENSION backfill")
@@ -37,7 +36,7 @@ def test_drop_extension_ends_the_worker_quietly(shared_cluster: Cluster, db: Dat
     lines = [line for line in shared_cluster.log_tail(200).splitlines() if f"[{pid}]" in line]
     assert not [line for line in lines if "ERROR" in line or "FATAL" in line], lines
     db.sql("CREATE EXTENSION backfill")
-    again = start(db)
+    again = start_count(db)
     wait_for_state(db, again, "completed")
 
 
@@ -47,7 +46,7 @@ def test_drop_database_with_force(shared_cluster: Cluster) -> None:
     doomed = shared_cluster.database("doomed")
     doomed.sql("CREATE EXTENSION backfill")
     make_table(doomed, 1000)
-    job = start(doomed, sleep_ms=MINUTE)
+    job = start_count(doomed, sleep_ms=MINUTE)
     wait_for_nap_between_batches(doomed, job)
     began = time.monotonic()
     shared_cluster.sql("DROP DATABASE doomed WITH (FORCE)")
@@ -59,14 +58,14 @@ def test_drop_database_with_force(shared_cluster: Cluster) -> None:
 def test_a_dropped_table_fails_the_job(db: Database, sleep_ms: int) -> None:
     """With a message that names it; cancel and forget clear up; the view stays readable."""
     make_table(db, 1000)
-    job = start(db, batch_size=10, sleep_ms=sleep_ms)
+    job = start_count(db, batch_size=10, sleep_ms=sleep_ms)
     wait_for_rows(db, job, 10)
     db.sql("DROP TABLE t")
     if sleep_ms == MINUTE:
         # Whatever makes it look: it must not wait out its sleep first.
         db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     wait_for_state(db, job, "failed")
-    error = progress(db, job, "last_error")
+    error = progress(db, job)["last_error"]
     assert "42P01" in error and "public.t no longer exists" in error, error
     assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelled"
     db.sql("SELECT backfill.forget(%s)", [job])
@@ -79,7 +78,7 @@ def test_a_copied_database_does_not_run_the_job(new_cluster: New) -> None:
     original = cluster.database("original")
     original.sql("CREATE EXTENSION backfill")
     make_table(original, 1000)
-    job = start(original, batch_size=100, sleep_ms=MINUTE)
+    job = start_count(original, batch_size=100, sleep_ms=MINUTE)
     wait_for_nap_between_batches(original, job)
     # A template must have no connections: stop the worker by the switch, so that the job still is to run.
     switch(cluster, on=False)
@@ -98,18 +97,18 @@ def test_a_copied_database_does_not_run_the_job(new_cluster: New) -> None:
     assert before[0][0] == 0
     switch(cluster, on=True)
     wait_for_nap_between_batches(original, job)
-    assert progress(copy, job, "state") == "paused"
-    assert "copy of the one the job was started in" in progress(copy, job, "waiting_for")
+    assert progress(copy, job)["state"] == "paused"
+    assert "copy of the one the job was started in" in progress(copy, job)["waiting_for"]
     # A job of the copy's own that comes back shows that the launcher has been there.
     make_table(copy, 1000, "own")
-    own = start(copy, "own", batch_size=10, sleep_ms=20)
+    own = start_count(copy, "own", batch_size=10, sleep_ms=20)
     copy.terminate_worker(own)
     wait_for_state(copy, own, "completed")
-    assert progress(copy, job, "state") == "paused"
+    assert progress(copy, job)["state"] == "paused"
     assert counts(copy) == before
     copy.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     assert copy.value("SELECT backfill.resume(%s)", [job]) == "running"
     wait_for_state(copy, job, "completed")
     assert counts(copy) == [(1, 1000)]
-    assert progress(original, job, "state") == "running"
+    assert progress(original, job)["state"] == "running"
     assert (0, 700) in counts(original) or (0, 800) in counts(original)

@@ -9,16 +9,14 @@ import psycopg
 import pytest
 from harness import DURABLE, Cluster, Database, wait_until
 from harness.jobs import (
-    counts,
-    make_table,
-    sleep_at,
-    start,
+    start_count,
     wait_for_nap_between_batches,
     wait_for_nap_in_batch,
     wait_for_no_worker,
     wait_for_rows,
     wait_for_state,
 )
+from harness.tables import counts, make_table, sleep_at
 
 New = Callable[..., Cluster]
 MINUTE = 60_000
@@ -60,8 +58,8 @@ def test_a_higher_limit_is_used_after_the_reload(new_cluster: New) -> None:
     cluster.sql("CREATE EXTENSION backfill")
     make_table(cluster, 500, "a")
     make_table(cluster, 500, "b")
-    wait_for_nap_between_batches(cluster, start(cluster, "a", sleep_ms=MINUTE))
-    second = start(cluster, "b")
+    wait_for_nap_between_batches(cluster, start_count(cluster, "a", sleep_ms=MINUTE))
+    second = start_count(cluster, "b")
     cluster.set(**{"backfill.max_workers": 2})
     cluster.reload()
     wait_for_state(cluster, second, "completed", 20)
@@ -76,7 +74,7 @@ def test_a_slot_freed_in_another_database(new_cluster: New) -> None:
         db = cluster.database(name)
         db.sql("CREATE EXTENSION backfill")
         make_table(db, 500)
-        jobs.append((db, start(db, sleep_ms=MINUTE if name == "one" else 0)))
+        jobs.append((db, start_count(db, sleep_ms=MINUTE if name == "one" else 0)))
         if name == "one":
             wait_for_nap_between_batches(*jobs[0])
     (one, first), (two, second) = jobs
@@ -110,7 +108,7 @@ CALLS = {name: f"SELECT id FROM s WHERE backfill.{name}(id) <> ''" for name in (
 def test_calls_that_are_rolled_back_change_nothing(db: Database) -> None:
     """alter, pause and cancel, also with now: the worker sleeps on."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     pid = wait_for_nap_between_batches(db, job)
     connection = db.connect(autocommit=False)
     for call in ("alter(%s, 7, 0)", "pause(%s)", "cancel(%s)", "cancel(%s, true)"):
@@ -124,7 +122,7 @@ def test_calls_that_are_rolled_back_change_nothing(db: Database) -> None:
 def test_cancel_now_between_batches(db: Database) -> None:
     """The signal meets no statement: the job is cancelled all the same."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     db.sql("SELECT backfill.cancel(%s, now => true)", [job])
     wait_for_state(db, job, "cancelled", 9)
@@ -134,7 +132,7 @@ def test_cancel_now_between_batches(db: Database) -> None:
 def test_a_signal_to_a_sleeping_worker_does_no_harm(db: Database) -> None:
     """pg_cancel_backend between two batches: there is nothing to cancel, and the worker sleeps on."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     pid = wait_for_nap_between_batches(db, job)
     db.sql("SELECT pg_cancel_backend(%s)", [pid])
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
@@ -147,7 +145,7 @@ def test_a_batch_that_waits_for_a_row_can_be_cancelled(db: Database) -> None:
     make_table(db, 500)
     other = db.connect(autocommit=False)
     other.execute("UPDATE t SET n = 7 WHERE id = 250")
-    job = start(db, options={"strategy": "sequential"})
+    job = start_count(db, options={"strategy": "sequential"})
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s AND wait_event_type = 'Lock'"
     wait_until(lambda: db.value(blocked, [f"backfill job {job}:%"]), 30, "the batch to wait for the row")
     assert db.value("SELECT backfill.pause(%s)", [job]) == "pausing"
@@ -163,7 +161,7 @@ def test_a_batch_waits_for_a_row_and_builds_on_it(db: Database) -> None:
     make_table(db, 500)
     other = db.connect(autocommit=False)
     other.execute("UPDATE t SET n = 7 WHERE id = 250")
-    job = start(db)
+    job = start_count(db)
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s AND wait_event_type = 'Lock'"
     wait_until(lambda: db.value(blocked, [f"backfill job {job}:%"]), 30, "the batch to wait for the row")
     other.commit()
@@ -174,7 +172,7 @@ def test_a_batch_waits_for_a_row_and_builds_on_it(db: Database) -> None:
 def test_two_resumes_at_once_start_one_worker(db: Database) -> None:
     """One resumes, the other is told that it runs already, or does no harm."""
     make_table(db, 5000)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     for _ in range(10):
         db.sql("SELECT backfill.pause(%s)", [job])
@@ -204,7 +202,7 @@ def test_two_resumes_at_once_start_one_worker(db: Database) -> None:
 def test_nothing_is_held_between_batches(db: Database) -> None:
     """No snapshot, no transaction, no lock but the worker's own three; DDL and VACUUM get their turn."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     pid = wait_for_nap_between_batches(db, job)
     held = "SELECT backend_xid, backend_xmin, xact_start FROM pg_stat_activity WHERE pid = %s"
     assert db.sql(held, [pid]) == [(None, None, None)]
@@ -224,7 +222,7 @@ def test_nothing_is_held_between_batches(db: Database) -> None:
 def test_a_truncated_table_ends_the_walk(db: Database) -> None:
     """No rows are left: completed. Rows that came after it, within the walk's bounds, are done."""
     make_table(db, 500)
-    job = start(db, sleep_ms=MINUTE, options={"strategy": "sequential"})
+    job = start_count(db, sleep_ms=MINUTE, options={"strategy": "sequential"})
     wait_for_nap_between_batches(db, job)
     db.sql("TRUNCATE t; INSERT INTO t VALUES (5), (300), (900)")
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
@@ -238,7 +236,7 @@ def test_a_lost_machine(new_cluster: New) -> None:
     cluster.sql("CREATE EXTENSION backfill")
     make_table(cluster, 20_000)
     sleep_at(cluster, 15_000, seconds=2)
-    job = start(cluster, batch_size=50, sleep_ms=1)
+    job = start_count(cluster, batch_size=50, sleep_ms=1)
     wait_for_rows(cluster, job, 1000)
     cluster.crash()
     cluster.start()
@@ -254,7 +252,7 @@ def test_a_smart_shutdown_ends_workers(new_cluster: New) -> None:
     cluster = new_cluster(preload=True)
     cluster.sql("CREATE EXTENSION backfill")
     make_table(cluster, 500)
-    job = start(cluster, sleep_ms=MINUTE)
+    job = start_count(cluster, sleep_ms=MINUTE)
     wait_for_nap_between_batches(cluster, job)
     cluster.stop("smart")
     cluster.start()

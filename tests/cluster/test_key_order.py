@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from harness import Database, wait_until
-from harness.backfills import complete, fail, need, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
+from harness.tables import need
 
 # Sorted by what each begins with, which is no matter of course in any two collations.
 WORDS = "(ARRAY['a', 'A', 'Ä', 'ä', 'z', 'Z', '-', '_', '{', 'ß', 'é', 'o'])[1 + g % 12] || md5(g::text)"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 from harness import Cluster, Database
-from harness.backfills import assert_same, complete, need, progress, start, wait_for
+from harness.jobs import complete, progress, start, wait_for
+from harness.tables import assert_same, need
 from harness.wait import wait_until
 
 ROWS = 50_000

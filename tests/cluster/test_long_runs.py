@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from harness import Database, Server, wait_until
-from harness.jobs import counts, start, wait_for_state
+from harness.jobs import start_count, wait_for_state
 from harness.soak import Soak
+from harness.tables import counts
 
 MEGABYTE = 1 << 20
 SEQ = """
@@ -87,7 +88,7 @@ def test_an_old_snapshot_makes_no_poll_dearer(server: Server) -> None:
 def test_many_ended_jobs_do_not_slow_down_a_control_call(db: Database) -> None:
     """A call on one job reads that job, not all that ever were."""
     db.sql("CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO t VALUES (1)")
-    wait_for_state(db, start(db), "completed")
+    wait_for_state(db, start_count(db), "completed")
 
     def pages() -> int:
         job = db.value("SELECT max(job_id) FROM backfill.progress")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from harness import Cluster, Database
-from harness.backfills import complete, fail, start, wait_for
-from harness.jobs import make_table, wait_for_nap_between_batches, wait_for_state
-from harness.jobs import start as start_count
+from harness.jobs import complete, fail, start, start_count, wait_for, wait_for_nap_between_batches, wait_for_state
+from harness.tables import make_table
 
 MINUTE = 60_000
 

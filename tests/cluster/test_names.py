@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import Database, wait_until
-from harness.backfills import complete, fail, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
 
 NAMES = [
     'Weird "Name"',

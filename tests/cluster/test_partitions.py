@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from harness import Database
-from harness.backfills import assert_same, complete, progress, start
+from harness.jobs import complete, progress, start
+from harness.tables import assert_same
 
 TABLE = """
     CREATE TABLE p (id int, region text, day date, a int, n int) PARTITION BY LIST (region);

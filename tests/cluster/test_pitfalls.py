@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from harness import Database
-from harness.backfills import complete, fail, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
 from harness.wait import wait_until
 
 QUIET = {"vacuum": False, "analyze": False}

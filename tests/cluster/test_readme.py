@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness import Cluster, Database, Server, wait_until
-from harness.backfills import complete, start
+from harness.jobs import complete, start
 from harness.server import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -7,9 +7,17 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Cluster, Database
-from harness.backfills import complete, fail, progress, start, wait_for
-from harness.jobs import counts, make_table, wait_for_nap_between_batches, wait_for_state
-from harness.jobs import start as start_count
+from harness.jobs import (
+    complete,
+    fail,
+    progress,
+    start,
+    start_count,
+    wait_for,
+    wait_for_nap_between_batches,
+    wait_for_state,
+)
+from harness.tables import counts, make_table
 
 MINUTE = 60_000
 

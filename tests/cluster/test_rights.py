@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.backfills import complete, fail, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
 
 DENIED = psycopg.errors.InsufficientPrivilege
 ROLES = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import Database
-from harness.backfills import complete, start
+from harness.jobs import complete, start
 
 # What the batch's own code sees and may do; the table belongs to whoever owns the job.
 TABLE = """

@@ -9,15 +9,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from harness import Cluster, Database, Server, wait_until
-from harness.jobs import (
-    counts,
-    make_table,
-    progress,
-    sleep_at,
-    wait_for_nap_between_batches,
-    wait_for_nap_in_batch,
-    wait_for_state,
-)
+from harness.jobs import progress, wait_for_nap_between_batches, wait_for_nap_in_batch, wait_for_state
+from harness.tables import counts, make_table, sleep_at
 
 New = Callable[..., Cluster]
 TALKATIVE = {"log_min_messages": "debug1", "log_statement": "ddl"}
@@ -192,7 +185,7 @@ def test_a_repeated_start_gives_the_same_job(table: Database) -> None:
     assert connection.execute(SLOW.replace("60000", "0")).fetchone() == first
     assert notices.pop() == f'backfill job {first[0]} ("slow") is already running'
     wait_for_nap_between_batches(table, first[0])
-    assert progress(table, first[0], "sleep_ms") == 60000
+    assert progress(table, first[0])["sleep_ms"] == 60000
     table.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [first[0]])
     wait_for_state(table, first[0], "completed")
     assert connection.execute(SLOW).fetchone() == first
@@ -240,7 +233,7 @@ def test_the_definer_owns_what_another_starts(table: Database) -> None:
     assert table.sql("SELECT who, session, path, count(*) FROM seen GROUP BY 1, 2, 3") == [
         ("dev", "dev", "public, pg_temp", 10)
     ]
-    assert progress(table, job, "owner::text") == "dev"
+    assert progress(table, job)["owner"] == "dev"
     events = table.sql("SELECT event, actor::text FROM backfill.events WHERE job_id = %s ORDER BY event_id", [job])
     assert events == [("define", "dev"), ("start", "postgres"), ("worker started", "dev"), ("completed", "dev")]
 

@@ -6,16 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from harness import Cluster, Database, Server, wait_until
-from harness.jobs import (
-    counts,
-    make_table,
-    progress,
-    sleep_at,
-    start,
-    wait_for_nap_between_batches,
-    wait_for_nap_in_batch,
-    wait_for_state,
-)
+from harness.jobs import progress, start_count, wait_for_nap_between_batches, wait_for_nap_in_batch, wait_for_state
+from harness.tables import counts, make_table, sleep_at
 
 New = Callable[..., Cluster]
 MINUTE = 60_000
@@ -47,7 +39,7 @@ def single(narrow: Cluster, request: pytest.FixtureRequest) -> Iterator[Database
 
 def busy(db: Database) -> int:
     """A job on table a that keeps the only worker, asleep after its first batch."""
-    job = start(db, "a", sleep_ms=MINUTE)
+    job = start_count(db, "a", sleep_ms=MINUTE)
     wait_for_nap_between_batches(db, job)
     return job
 
@@ -61,7 +53,7 @@ def processes_started(cluster: Cluster, job: int) -> int:
 def test_a_worker_that_comes_late_leaves_a_completed_job_alone(single: Database) -> None:
     """It was asked for while the job waited, and comes when another has completed it: later rows are not touched."""
     first = busy(single)
-    late = start(single, "b")
+    late = start_count(single, "b")
     connection = single.connect(autocommit=False)
     connection.execute("SELECT backfill.resume(%s)", [late])
     single.sql("SELECT backfill.cancel(%s)", [first])
@@ -73,7 +65,7 @@ def test_a_worker_that_comes_late_leaves_a_completed_job_alone(single: Database)
     alive = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'backfill%'"
     wait_until(lambda: single.value(alive) == 0, 30, "the late worker to end")
     assert counts(single, "b") == [(0, 50), (1, 300)]
-    assert progress(single, late, "rows_done") == 300
+    assert progress(single, late)["rows_done"] == 300
     assert single.value(WORKERS_STARTED, [late]) == 1
 
 
@@ -85,13 +77,13 @@ def test_a_worker_that_cannot_record_its_end_is_not_started_again_and_again(sing
         "CREATE TRIGGER full_disk BEFORE INSERT ON backfill.outcome FOR EACH ROW WHEN (new.job_id = 1)"
         " EXECUTE FUNCTION full_disk()"
     )
-    job = start(single, "a")
+    job = start_count(single, "a")
     wait_until(lambda: single.value(WORKERS_STARTED, [job]) and not single.worker_pids(job), 30, "the worker to end")
     # A worker of another job looks for waiting ones too.
-    wait_for_state(single, start(single, "b"), "completed")
+    wait_for_state(single, start_count(single, "b"), "completed")
     assert single.value(WORKERS_STARTED, [job]) <= 2
-    assert progress(single, job, "state") == "running"
-    wait_until(lambda: "none is running" in (progress(single, job, "waiting_for") or ""), 10, "the view to say so")
+    assert progress(single, job)["state"] == "running"
+    wait_until(lambda: "none is running" in (progress(single, job)["waiting_for"] or ""), 10, "the view to say so")
     single.sql("DROP TRIGGER full_disk ON backfill.outcome")
     single.sql("SELECT backfill.resume(%s)", [job])
     wait_for_state(single, job, "completed")
@@ -101,7 +93,7 @@ def test_a_worker_that_cannot_record_its_end_is_not_started_again_and_again(sing
 def test_a_job_that_cannot_be_read_stops_no_other(single: Database) -> None:
     """As after a restore of a newer version's dump."""
     first = busy(single)
-    unreadable, waiting = start(single, "b"), start(single, "c")
+    unreadable, waiting = start_count(single, "b"), start_count(single, "c")
     single.sql("""UPDATE backfill.job SET options = '{"future": 1}' WHERE id = %s""", [unreadable])
     single.sql("SELECT backfill.cancel(%s)", [first])
     wait_for_state(single, waiting, "completed")
@@ -113,8 +105,8 @@ def test_a_job_that_cannot_be_read_stops_no_other(single: Database) -> None:
 def test_a_late_cancel_interrupts_no_other_job(single: Database) -> None:
     """cancel(now) commits when its job has completed, and the same process is in a batch of the next."""
     sleep_at(single, 150, seconds=2, name="b")
-    first = start(single, "a", batch_size=200, sleep_ms=700)
-    second = start(single, "b")
+    first = start_count(single, "a", batch_size=200, sleep_ms=700)
+    second = start_count(single, "b")
     wait_for_nap_between_batches(single, first)
     connection = single.connect(autocommit=False)
     connection.execute("SELECT backfill.cancel(%s, now => true)", [first])
@@ -127,7 +119,7 @@ def test_a_late_cancel_interrupts_no_other_job(single: Database) -> None:
 def test_a_worker_that_waits_for_its_table_holds_no_snapshot(db: Database) -> None:
     """Behind LOCK TABLE, or a long ALTER, VACUUM elsewhere is not held up."""
     make_table(db, 300)
-    job = start(db, sleep_ms=MINUTE)
+    job = start_count(db, sleep_ms=MINUTE)
     pid = wait_for_nap_between_batches(db, job)
     connection = db.connect(autocommit=False)
     connection.execute("LOCK TABLE t")
@@ -167,7 +159,7 @@ def test_a_locked_database_holds_up_no_other(new_cluster: New) -> None:
     for db in (one, two):
         db.sql("CREATE EXTENSION backfill")
     make_table(two, 300)
-    job = start(two, sleep_ms=MINUTE)
+    job = start_count(two, sleep_ms=MINUTE)
     wait_for_nap_between_batches(two, job)
     one.connect(autocommit=False).execute("LOCK TABLE backfill.job")
     sweeper = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'one' AND wait_event_type = 'Lock'"

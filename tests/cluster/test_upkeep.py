@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness import Database, wait_until
-from harness.backfills import complete, start, wait_for
-from harness.jobs import make_table
+from harness.jobs import complete, start, wait_for
+from harness.tables import make_table
 
 
 def upkeep_of(db: Database, table: str) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from harness import Database, Server, wait_until
-from harness.backfills import complete, fail, progress, start, wait_for
+from harness.jobs import complete, fail, progress, start, wait_for
 
 # Every checkpoint that was ever written, so that a test sees each batch. Set up by a superuser.
 WATCH = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from harness import Database, wait_until
-from harness.backfills import complete, progress, start
-from harness.jobs import counts
+from harness.jobs import complete, progress, start
+from harness.tables import counts
 
 ROWS = 100_000
 TABLE = f"""

@@ -1,30 +1,79 @@
-"""What most tests of a job's life need: a table to walk, its state, and a worker caught in the act."""
+"""Jobs, from start to end: what most tests need of them."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from psycopg.types.json import Jsonb
+import psycopg
+from psycopg.rows import dict_row
 
 from harness.database import Database
 from harness.wait import wait_until
 
-
-def make_table(db: Database, rows: int, name: str = "t") -> None:
-    """A table (id primary key, n = 0), analysed; `n = n + 1` counts how often a row was updated."""
-    db.sql(
-        f"CREATE TABLE {name} (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);"
-        f"INSERT INTO {name} SELECT generate_series(1, {rows})"
-    )
-    db.sql(f"ANALYZE {name}")
-
-
-def counts(db: Database, name: str = "t") -> list[tuple[int, int]]:
-    """How many rows were updated how often."""
-    return db.sql(f"SELECT n, count(*) FROM {name} GROUP BY n ORDER BY n")
+ENDED = ("completed", "failed", "cancelled")
 
 
 def start(
+    db: Database,
+    relation: str,
+    set_clause: str,
+    *,
+    batch: int = 777,
+    sleep_ms: int = 0,
+    where: str | None = None,
+    name: str | None = None,
+    options: dict[str, Any] | None = None,
+    session: str = "",
+    user: str = "postgres",
+) -> int:
+    """Starts a backfill in a session of its own, after the statements in `session`; returns its id."""
+    with psycopg.connect(db.dsn(user), autocommit=True, connect_timeout=10) as connection:
+        if session:
+            connection.execute(session)
+        row = connection.execute(
+            "SELECT backfill.start(%s::regclass, %s, %s, %s, %s, %s, %s)",
+            [relation, batch, sleep_ms, set_clause, where, name, json.dumps(options or {})],
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def progress(db: Database, job: int, *, user: str = "postgres") -> dict[str, Any]:
+    """The job's row of the view."""
+    with psycopg.connect(db.dsn(user), autocommit=True, connect_timeout=10, row_factory=dict_row) as connection:
+        row = connection.execute("SELECT * FROM backfill.progress WHERE job_id = %s", [job]).fetchone()
+    assert row is not None, f"{user} sees no job {job}"
+    return row
+
+
+def wait_for(db: Database, job: int, *states: str, timeout: float = 60) -> dict[str, Any]:
+    """Waits until the job is in one of the states and no worker holds it; returns its row."""
+
+    def there() -> dict[str, Any] | None:
+        row = progress(db, job)
+        if row["state"] in ENDED:
+            assert row["state"] in states, f"job {job} is {row['state']}: {row['last_error']}"
+        return row if row["state"] in states and (row["workers"] == 0 or row["state"] == "running") else None
+
+    return wait_until(there, timeout, f"job {job} to be {' or '.join(states)}")
+
+
+def complete(db: Database, job: int, timeout: float = 60) -> dict[str, Any]:
+    """Waits for the job's end, which must be a good one; returns its row."""
+    row = wait_for(db, job, "completed", timeout=timeout)
+    assert row["percent"] == 100 and row["waiting_for"] is None and row["last_error"] is None, row
+    return row
+
+
+def fail(db: Database, job: int, timeout: float = 60) -> str:
+    """Waits until the job has failed; returns the error that the view shows."""
+    row = wait_for(db, job, "failed", timeout=timeout)
+    assert row["last_error"], row
+    return row["last_error"]
+
+
+def start_count(
     db: Database,
     name: str = "t",
     batch_size: int = 100,
@@ -33,22 +82,16 @@ def start(
     options: dict[str, Any] | None = None,
 ) -> int:
     """Starts the count on such a table; returns the job's id."""
-    call = "SELECT backfill.start(%s, %s, %s, set_clause => 'n = n + 1', options => %s)"
-    return db.value(call, [name, batch_size, sleep_ms, Jsonb(options or {})], user=user)
-
-
-def progress(db: Database, job: int, column: str) -> Any:
-    """One column of the job's row in the view."""
-    return db.value(f"SELECT {column} FROM backfill.progress WHERE job_id = %s", [job])
+    return start(db, name, "n = n + 1", batch=batch_size, sleep_ms=sleep_ms, user=user, options=options)
 
 
 def wait_for_state(db: Database, job: int, state: str, timeout: float = 60) -> None:
     """Waits until the job has the state; it is an error at once if it has come to another end."""
 
     def reached() -> bool:
-        now, error = db.sql("SELECT state, last_error FROM backfill.progress WHERE job_id = %s", [job])[0]
-        ended = now in ("completed", "failed", "cancelled")
-        assert now == state or not ended, f"job {job} is {now}, not {state}: {error}"
+        row = progress(db, job)
+        now = row["state"]
+        assert now == state or now not in ENDED, f"job {job} is {now}, not {state}: {row['last_error']}"
         return now == state
 
     wait_until(reached, timeout, f"job {job} to be {state}")
@@ -56,17 +99,7 @@ def wait_for_state(db: Database, job: int, state: str, timeout: float = 60) -> N
 
 def wait_for_rows(db: Database, job: int, rows: int, timeout: float = 60) -> None:
     """Waits until the walk has passed so many rows."""
-    wait_until(lambda: progress(db, job, "rows_done") >= rows, timeout, f"job {job} to pass {rows} rows")
-
-
-def sleep_at(db: Database, row: int, seconds: float = 60, name: str = "t") -> None:
-    """Lets every batch that reaches the row sleep in a trigger."""
-    db.sql(
-        f"CREATE FUNCTION sleep_at_{row}() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN new; END $$;"
-        f"CREATE TRIGGER sleep_at_{row} BEFORE UPDATE ON {name} FOR EACH ROW"
-        f" WHEN (old.id = {row}) EXECUTE FUNCTION sleep_at_{row}()"
-    )
+    wait_until(lambda: progress(db, job)["rows_done"] >= rows, timeout, f"job {job} to pass {rows} rows")
 
 
 def wait_for_nap_in_batch(db: Database, job: int) -> int:

@@ -12,8 +12,9 @@ import psycopg
 
 from harness import process
 from harness.cluster import Cluster
-from harness.jobs import counts, make_table, start
+from harness.jobs import start_count
 from harness.server import Server
+from harness.tables import counts, make_table
 from harness.wait import wait_until
 
 CHECKPOINT = """
@@ -64,7 +65,7 @@ class Soak:
             old = cluster.connect(autocommit=False)
             old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             old.execute("SELECT count(*) FROM t")
-            job = start(cluster, batch_size=self.batch_size)
+            job = start_count(cluster, batch_size=self.batch_size)
             began = time.monotonic()
             self._watch(connection, job, cluster.worker_pid(job))
             self.seconds = time.monotonic() - began
