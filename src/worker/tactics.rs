@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::job::options::Strategy;
+use crate::job::options::{Options, Strategy};
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
 use crate::plan::passes::{Passes, Room};
@@ -173,11 +173,16 @@ impl Tactics {
 
     /// The passes over the rest of a region that is open already.
     pub fn resume(&mut self, job: &Job) {
-        let shape = self.wave_shape();
-        self.passes = match job.definition.options.waves {
-            Some(_) => Passes::Even,
-            None => waves::best_passes(shape).unwrap_or(waves::passes_for_less_bloat(shape)),
-        };
+        let suited = self.suited(&job.definition.options);
+        self.passes = suited.unwrap_or_else(|| waves::passes_for_less_bloat(self.wave_shape()));
+    }
+
+    /// The passes that the owner asks for, or that suit the table; `None` where one is faster.
+    fn suited(&self, options: &Options) -> Option<Passes> {
+        match options.waves {
+            Some(_) => Some(Passes::Even),
+            None => waves::best_passes(self.wave_shape()),
+        }
     }
 
     /// A region of so many rows to be updated is open. `pass`: the rows of its first pass, and of
@@ -219,16 +224,14 @@ impl Tactics {
         {
             return single("no waves: there is one index only".to_owned());
         }
-        if let Some(waves) = options.waves {
-            return Ok(((waves, Passes::Even), None));
-        }
         let shape = self.wave_shape();
-        let passes = match (waves::best_passes(shape), options.strategy()) {
+        let passes = match (self.suited(options), options.strategy()) {
             (Some(passes), _) => passes,
             (None, Strategy::Waves) => waves::passes_for_less_bloat(shape),
             _ => return single("no waves: one pass is faster here".to_owned()),
         };
-        Ok(((shape.waves().max(2), passes), None))
+        let waves = options.waves.unwrap_or_else(|| shape.waves().max(2));
+        Ok(((waves, passes), None))
     }
 
     fn wave_shape(&self) -> Shape {
