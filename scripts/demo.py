@@ -211,6 +211,7 @@ def farewell(cluster: Cluster, view: View) -> None:
 
 def main() -> int:
     """Runs the demo; the exit code says whether each row was updated exactly once."""
+    process.exit_on_sigterm()
     view = View()
     server = Server()
     server.hold()

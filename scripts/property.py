@@ -11,7 +11,6 @@ import argparse
 import collections
 import dataclasses
 import itertools
-import signal
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "cluster"))
 
 import psycopg  # noqa: E402 - like the next, from the environment that scripts/setup made
-from harness import Cluster, Server  # noqa: E402 - found by the line above
+from harness import Cluster, Server, process  # noqa: E402 - found by the line above
 from harness.cases import Case, make  # noqa: E402
 from harness.property import Violation, run  # noqa: E402
 
@@ -95,8 +94,7 @@ class Runs:
 def main() -> int:
     """Cases until the time is over, and the figures; 0 if all went well."""
     args = arguments()
-    # Servers must not outlive this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    process.exit_on_sigterm()
     server = Server()
     server.hold()
     runs = Runs(server)

@@ -28,9 +28,10 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """One run and its report; 0 if all bounds are kept."""
     args = arguments()
-    from harness import Server
+    from harness import Server, process
     from harness.soak import Soak
 
+    process.exit_on_sigterm()
     server = Server()
     server.hold()
     soak = Soak(batches=args.batches, batch_size=args.batch)

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "cluster"))
 
-from harness import Server  # noqa: E402 - found by the line above
+from harness import Server, process  # noqa: E402 - found by the line above
 from harness.storm import KINDS, Storm  # noqa: E402
 
 
@@ -69,6 +69,7 @@ def report(storm: Storm) -> bool:
 def main() -> int:
     """The runs and their reports; 0 if all are as they should be."""
     args = arguments()
+    process.exit_on_sigterm()
     server = Server()
     server.hold()
     good = True

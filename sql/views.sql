@@ -45,7 +45,7 @@ SELECT j.id AS job_id,
                  ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
        END AS last_error,
        j.started_at,
-       GREATEST(p.at, o.at, j.wished_at) AS updated_at,
+       GREATEST(p.at, w.at, o.at, j.wished_at) AS updated_at,
        CASE WHEN s.state IN ('completed', 'failed') THEN o.at
             WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
        j.owner,

@@ -157,7 +157,8 @@ pub fn insert(slice: i32, position: &Position, progress: &Progress) -> Result<()
 }
 
 /// Takes the slice over from whoever has it: the successor of its last checkpoint, of the next
-/// epoch. Waits for a batch that is in progress; whoever ran it won't commit another one.
+/// epoch. Waits for a batch in progress that has written its checkpoint already; another one is rolled
+/// back when it comes to that. Neither is followed by another.
 pub fn seize(writer: &Writer, slice: i32) -> Result<Checkpoint> {
     loop {
         let last = load(slice)?;

@@ -20,8 +20,6 @@ pub struct Slice {
     pub relation: Oid,
     /// What that was called.
     pub relation_name: String,
-    /// The rows it was expected to have.
-    pub weight: f64,
     /// What it covers.
     pub extent: Extent,
 }
@@ -78,22 +76,22 @@ impl BlockRange {
     }
 }
 
-const COLUMNS: &str = "s.id, s.pass, s.relation::pg_catalog.oid::bigint, s.relation_name, s.weight,
+const COLUMNS: &str = "s.id, s.pass, s.relation::pg_catalog.oid::bigint, s.relation_name,
     pg_catalog.to_json(s.after_key), pg_catalog.to_json(s.last_key), pg_catalog.to_json(s.key_columns),
     pg_catalog.to_json(s.key_order), s.first_block, s.end_block, s.filenode::bigint";
 
 fn read(row: &Row) -> Result<Slice> {
-    let extent = match row.parse(9)? {
+    let extent = match row.parse(8)? {
         Some(first) => Extent::Physical(BlockRange {
             first,
-            end: row.number(10)?,
-            filenode: Oid::from(row.number(11)? as u32),
+            end: row.number(9)?,
+            filenode: Oid::from(row.number(10)? as u32),
         }),
         None => Extent::Key(KeyRange {
-            after: row.get(5).map(array).transpose()?,
-            last: array(row.text(6)?)?,
-            columns: array(row.text(7)?)?,
-            order: array(row.text(8)?)?,
+            after: row.get(4).map(array).transpose()?,
+            last: array(row.text(5)?)?,
+            columns: array(row.text(6)?)?,
+            order: array(row.text(7)?)?,
         }),
     };
     Ok(Slice {
@@ -101,7 +99,6 @@ fn read(row: &Row) -> Result<Slice> {
         pass: row.number(1)? as i32,
         relation: Oid::from(row.number(2)? as u32),
         relation_name: row.text(3)?.to_owned(),
-        weight: row.parse(4)?.unwrap_or_default(),
         extent,
     })
 }

@@ -1,5 +1,5 @@
 //! What the workers of a job have in common: which pass they are at, what phase, what there is to
-//! be said. Only workers write here, and only under `Lock::Council` or `Lock::Upkeep`.
+//! be said. Only workers write here.
 
 use pgrx::pg_sys::Oid;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// In which order a batch takes the rows of a page.
+/// Whether the rows of a region are dealt out to waves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
@@ -45,7 +45,7 @@ pub struct Options {
     /// What orders the walk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub walk: Option<Walk>,
-    /// In which order a batch takes the rows of a page.
+    /// Whether the rows of a region are dealt out to waves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// Number of waves, where there are waves. Absent: chosen.
@@ -140,7 +140,7 @@ const KEYS: &[Key] = &[
         "scan_limit",
         1,
         100_000_000,
-        "It bounds the rows that one batch reads.",
+        "It bounds the rows that one statement reads.",
     ),
     key("settings", "an object of strings", When::Always),
     key("vacuum", "true or false", When::Always),
@@ -208,7 +208,7 @@ impl Options {
         self.walk.unwrap_or_default()
     }
 
-    /// In which order a batch takes the rows of a page.
+    /// Whether the rows of a region are dealt out to waves.
     pub fn strategy(&self) -> Strategy {
         self.strategy.unwrap_or_default()
     }

@@ -73,20 +73,14 @@ impl Progress {
 }
 
 /// Rows per second over the last minute of running.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rate {
     samples: VecDeque<(Instant, i64)>,
 }
 
 impl Rate {
-    /// Begins to measure at `now`, with `rows` done before.
-    pub fn new(now: Instant, rows: i64) -> Self {
-        Rate {
-            samples: VecDeque::from([(now, rows)]),
-        }
-    }
-
-    /// Notes that `rows` are done at `now`, and gives the rate, if there is one yet.
+    /// Notes that `rows` are done at `now`, and gives the rate, if there is one yet. The first call
+    /// begins to measure.
     pub fn measure(&mut self, now: Instant, rows: i64) -> Option<f64> {
         if self
             .samples
@@ -149,7 +143,7 @@ mod tests {
     #[test]
     fn the_rate_looks_back_one_minute() {
         let start = Instant::now();
-        let mut rate = Rate::new(start, 0);
+        let mut rate = Rate::default();
         let at = |second: u64| start + Duration::from_secs(second);
         assert_eq!(rate.measure(start, 0), None);
         for second in 1..=100 {

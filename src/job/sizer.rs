@@ -38,11 +38,6 @@ pub struct Sizer {
 }
 
 impl Sizer {
-    /// One that knows nothing yet.
-    pub fn new() -> Sizer {
-        Sizer::default()
-    }
-
     /// Rows of the next batch: `limit` where there is no target, else 1 to `limit`. All other
     /// bounds of the batch belong into `limit`.
     pub fn size(&self, limit: i32, target_ms: Option<i32>) -> i32 {

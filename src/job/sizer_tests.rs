@@ -50,7 +50,7 @@ fn run(sizer: &mut Sizer, table: &mut Table, target_ms: i32, batches: usize) -> 
 
 #[test]
 fn without_a_target_the_limit_holds() {
-    let mut sizer = Sizer::new();
+    let mut sizer = Sizer::default();
     assert_eq!(sizer.size(1000, None), 1000);
     sizer.measured(1000, Duration::from_secs(100));
     assert_eq!(sizer.size(1000, None), 1000);
@@ -61,10 +61,10 @@ fn without_a_target_the_limit_holds() {
 
 #[test]
 fn starts_modestly() {
-    assert_eq!(Sizer::new().size(100_000, Some(1000)), 100);
-    assert_eq!(Sizer::new().size(20, Some(1000)), 20);
+    assert_eq!(Sizer::default().size(100_000, Some(1000)), 100);
+    assert_eq!(Sizer::default().size(20, Some(1000)), 20);
     // A batch without rows teaches nothing.
-    let mut sizer = Sizer::new();
+    let mut sizer = Sizer::default();
     sizer.size(100_000, Some(1000));
     sizer.measured(0, Duration::from_micros(10));
     assert_eq!(sizer.size(100_000, Some(1000)), 100);
@@ -74,7 +74,7 @@ fn starts_modestly() {
 fn comes_to_the_target_and_stays_there() {
     for fixed in [0.0, 0.000_1, 0.010, 0.040] {
         for row in [0.000_005, 0.000_05, 0.001, 0.010] {
-            let (mut sizer, mut table) = (Sizer::new(), Table::new(fixed, row));
+            let (mut sizer, mut table) = (Sizer::default(), Table::new(fixed, row));
             let seen = run(&mut sizer, &mut table, 100, 100);
             let wanted = ((0.100 - fixed) / row).min(f64::from(LIMIT));
             let last = f64::from(seen[99].0);
@@ -100,7 +100,7 @@ fn comes_to_the_target_and_stays_there() {
 
 #[test]
 fn grows_slowly() {
-    let (mut sizer, mut table) = (Sizer::new(), Table::new(0.000_1, 0.000_001));
+    let (mut sizer, mut table) = (Sizer::default(), Table::new(0.000_1, 0.000_001));
     let seen = run(&mut sizer, &mut table, 1000, 40);
     for pair in seen.windows(2) {
         assert!(
@@ -113,7 +113,7 @@ fn grows_slowly() {
 
 #[test]
 fn grows_from_a_single_row() {
-    let (mut sizer, mut table) = (Sizer::new(), Table::new(0.0, 1.0));
+    let (mut sizer, mut table) = (Sizer::default(), Table::new(0.0, 1.0));
     run(&mut sizer, &mut table, 100, 10);
     assert_eq!(sizer.size(LIMIT, Some(100)), 1);
     table.row = 0.001;
@@ -124,7 +124,7 @@ fn grows_from_a_single_row() {
 #[test]
 fn a_batch_far_over_its_time_shrinks_the_next_at_once() {
     for slower in [5.5, 10.0, 100.0] {
-        let (mut sizer, mut table) = (Sizer::new(), Table::new(0.000_1, 0.000_05));
+        let (mut sizer, mut table) = (Sizer::default(), Table::new(0.000_1, 0.000_05));
         let before = run(&mut sizer, &mut table, 100, 50)[49].0;
         table.row *= slower;
         let seen = run(&mut sizer, &mut table, 100, 50);
@@ -145,7 +145,7 @@ fn a_batch_far_over_its_time_shrinks_the_next_at_once() {
 
 #[test]
 fn a_single_slow_batch_is_got_over() {
-    let (mut sizer, mut table) = (Sizer::new(), Table::new(0.000_1, 0.000_05));
+    let (mut sizer, mut table) = (Sizer::default(), Table::new(0.000_1, 0.000_05));
     let before = run(&mut sizer, &mut table, 100, 50)[49].0;
     // It waited for a lock, say.
     sizer.measured(
@@ -161,7 +161,7 @@ fn a_single_slow_batch_is_got_over() {
 fn noise_does_not_make_it_swing() {
     for noise in [0.1, 0.3] {
         for fixed in [0.0, 0.050] {
-            let (mut sizer, mut table) = (Sizer::new(), Table::new(fixed, 0.000_05));
+            let (mut sizer, mut table) = (Sizer::default(), Table::new(fixed, 0.000_05));
             table.noise = noise;
             let seen = run(&mut sizer, &mut table, 100, 300);
             let ideal = (0.100 - fixed) / 0.000_05;
@@ -180,7 +180,7 @@ fn noise_does_not_make_it_swing() {
 
 #[test]
 fn batches_of_few_rows_say_nothing_of_larger_ones() {
-    let (mut sizer, mut table) = (Sizer::new(), Table::new(0.005, 0.000_05));
+    let (mut sizer, mut table) = (Sizer::default(), Table::new(0.005, 0.000_05));
     run(&mut sizer, &mut table, 100, 50);
     let before = sizer.size(LIMIT, Some(100));
     // The ends of slices and waves, each cheap as such and dear per row.
@@ -203,7 +203,7 @@ fn batches_of_few_rows_say_nothing_of_larger_ones() {
 
 #[test]
 fn another_target_holds_from_the_next_batch_on() {
-    let (mut sizer, mut table) = (Sizer::new(), Table::new(0.0, 0.000_05));
+    let (mut sizer, mut table) = (Sizer::default(), Table::new(0.0, 0.000_05));
     run(&mut sizer, &mut table, 1000, 60);
     let size = sizer.size(LIMIT, Some(100));
     assert!((1750..=2250).contains(&size), "{size}");
@@ -212,7 +212,7 @@ fn another_target_holds_from_the_next_batch_on() {
 #[test]
 fn is_always_within_its_bounds() {
     let mut table = Table::new(0.0, 0.0);
-    let mut sizer = Sizer::new();
+    let mut sizer = Sizer::default();
     for n in 0..20_000 {
         let limit = 1 + (table.random().powi(6) * 1e6) as i32;
         let target =

@@ -74,7 +74,11 @@ pub fn set_walk(relation: Oid, index: Oid, statements: Vec<(CString, Access)>) {
 /// rows can make them huge under an old snapshot: it has to go by their primary keys.
 pub fn add_bookkeeping(statement: CString) {
     install();
-    WALK.with_borrow_mut(|walk| walk.bookkeeping.push(statement));
+    WALK.with_borrow_mut(|walk| {
+        if !walk.bookkeeping.contains(&statement) {
+            walk.bookkeeping.push(statement);
+        }
+    });
 }
 
 fn install() {

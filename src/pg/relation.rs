@@ -143,12 +143,16 @@ pub fn estimate_rows(oid: Oid) -> Option<i64> {
 /// ends. What it is a partition of comes first: the UPDATE reads that, too, and DDL locks in this
 /// order.
 pub fn lock_for_update(oid: Oid) {
-    unsafe {
-        for ancestor in partition::ancestors(oid).into_iter().rev() {
-            pg_sys::LockRelationOid(ancestor, pg_sys::AccessShareLock as i32);
-        }
-        pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32);
+    let lock = |oid, mode: u32| unsafe {
+        // A look into the system caches may have left a snapshot, which would hold the horizon for as
+        // long as this waits.
+        pg_sys::InvalidateCatalogSnapshot();
+        pg_sys::LockRelationOid(oid, mode as i32);
+    };
+    for ancestor in partition::ancestors(oid).into_iter().rev() {
+        lock(ancestor, pg_sys::AccessShareLock);
     }
+    lock(oid, pg_sys::RowExclusiveLock);
 }
 
 /// Whether the relation still has this schema and name, by the system caches.
@@ -205,6 +209,11 @@ pub fn watch(oid: Oid) {
 /// Whether the watched relation may have changed since the last call.
 pub fn take_changed() -> bool {
     CHANGED.replace(false)
+}
+
+/// Lets the next [`take_changed`] say so.
+pub fn mark_changed() {
+    CHANGED.set(true);
 }
 
 #[pgrx::pg_guard]

@@ -1,16 +1,35 @@
 //! Worker slots: the server-wide bound on workers, as session locks that all databases share.
 
+use std::cell::Cell;
+
 use super::elevate::as_extension;
 use super::lock::{self, Lock};
 use super::spi::{self, Arg};
 use crate::error::Result;
 use crate::guc;
 
+thread_local! {
+    static TAKEN: Cell<Option<Lock>> = const { Cell::new(None) };
+}
+
 /// Takes a free slot for the session, if there is one.
-pub fn take() -> Option<Lock> {
-    (0..guc::MAX_WORKERS.get() as u32)
-        .map(Lock::Slot)
-        .find(|slot| slot.try_session())
+pub fn take() -> bool {
+    let mut slots = (0..guc::MAX_WORKERS.get() as u32).map(Lock::Slot);
+    TAKEN.set(slots.find(|slot| slot.try_session()));
+    TAKEN.get().is_some()
+}
+
+/// Whether the session still holds the slot that it took: a trigger's pg_advisory_unlock_all() lets
+/// it go.
+pub fn is_held() -> bool {
+    TAKEN.get().is_some_and(Lock::is_held)
+}
+
+/// Lets the slot go.
+pub fn release() {
+    if let Some(slot) = TAKEN.take() {
+        slot.release_session();
+    }
 }
 
 /// How many slots of the server are taken. Within `spi::connect`.

@@ -90,9 +90,13 @@ impl Passes {
 
 /// Rows of each commit of a pass over so many: as even as can be, `most` at most, and so that there
 /// are two. A commit of the next pass then finds that the one on its pages was not the very last,
-/// beside which others were just at work.
-pub fn rows_per_commit(rows: usize, most: i32) -> i32 {
-    let most = most.max(1) as usize;
+/// beside which others were just at work. Where it is the only pass, `most`.
+pub fn rows_per_commit(rows: usize, most: i32, only: bool) -> i32 {
+    let most = most.max(1);
+    if only {
+        return most;
+    }
+    let most = most as usize;
     let commits = rows.div_ceil(most).max(2);
     i32::try_from(rows.div_ceil(commits)).map_or(i32::MAX, |size| size.max(1))
 }
@@ -165,7 +169,11 @@ mod tests {
             (1_000_000, 10, 10),
             (100, 0, 1),
         ] {
-            assert_eq!(rows_per_commit(rows, most), expected, "{rows} {most}");
+            assert_eq!(
+                rows_per_commit(rows, most, false),
+                expected,
+                "{rows} {most}"
+            );
         }
     }
 }

@@ -52,7 +52,8 @@ impl Target {
 
     /// Locks rows that match, from a page on, and gives their places: that of the newest version of
     /// each, since who waits for a lock gets that. Parameters are the range and the number of rows
-    /// at most. Without an upper bound, or a row that moved behind it meanwhile would be left out.
+    /// at most. In a small table there is no upper bound: a row that moved behind it meanwhile would be
+    /// left out.
     pub fn lock_places(&self, bounded: bool) -> Statement {
         let mut w = self.writer();
         let name = self.name();

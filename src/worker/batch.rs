@@ -37,7 +37,7 @@ pub enum Step {
 /// Runs one batch and commits it together with its checkpoint.
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
-    let begun = Instant::now();
+    let begun = Cell::new(Instant::now());
     let mut tried = 0;
     let table = walk.slice.relation;
     let awaited = walk.awaited();
@@ -45,6 +45,8 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let (step, next) = txn::run_after(
         || {
             relation::lock_for_update(table);
+            // What the batch takes, without what it waits for DDL.
+            begun.set(Instant::now());
             // Before this transaction has a snapshot, since that would hold the horizon itself.
             let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
             too_early.set(!awaited.is_none_or(passed));
@@ -64,7 +66,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
             let (done, gauges) = step(walk, job)?;
             tried = done.tried;
             let next = successor(&walk.checkpoint, &done);
-            let rate = walk.rate.measure(Instant::now(), next.progress.rows_done);
+            let rate = walk.measure(next.progress.rows_done);
             // First the slice, then its checkpoint: as all who touch both do.
             if done.last {
                 slice::finish(walk.slice.id)?;
@@ -78,7 +80,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
         walk.checkpoint = next;
     }
     if tried > 0 {
-        walk.sizer.measured(tried, begun.elapsed());
+        walk.learned.sizer.measured(tried, begun.get().elapsed());
     }
     Ok(step)
 }
@@ -97,8 +99,8 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
     let deadlocks = (walk.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned());
     let mut work = Work {
         job,
-        sizer: &walk.sizer,
-        reader: &mut walk.reader,
+        sizer: &walk.learned.sizer,
+        reader: &mut walk.learned.reader,
         careful: walk.careful,
         found: walk.checkpoint.progress.rows_found,
         left: walk.checkpoint.progress.left(),

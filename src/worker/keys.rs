@@ -45,8 +45,10 @@ struct Open {
     waves: Vec<i32>,
     /// The rows of the present pass that are still to be done.
     todo: VecDeque<u32>,
-    /// Rows of each of its commits.
-    per_commit: usize,
+    /// How many it had, in all.
+    rows: usize,
+    /// Whether it is the only one.
+    only: bool,
     /// Read from the middle of a pass on: not all that the next one needs.
     partial: bool,
 }
@@ -181,8 +183,9 @@ impl Keys {
         let region = Region::new(end.clone(), tactic.waves, spread, tactic.passes);
         let mut position = at.clone();
         position.region = Some(region.clone());
-        let open = Open::new(read, &region, false, work.job.batch_size)?;
-        self.tactics.opened(region.waves, found, open.pass());
+        let open = Open::new(read, &region, false)?;
+        let batch = open.per_commit(work.job.batch_size);
+        self.tactics.opened(region.waves, found, (open.rows, batch));
         self.open = Some(open);
         Ok(done(position))
     }
@@ -212,8 +215,8 @@ impl Keys {
         work.note = self.tactics.note().map(str::to_owned);
         let missing = || Error::internal("a region without its keys");
         let open = self.open.as_mut().ok_or_else(missing)?;
-        let most = open.per_commit.min(work.job.batch_size as usize);
-        let size = work.size(most as i64) as usize;
+        let most = open.per_commit(work.job.batch_size);
+        let size = work.size(most.into()) as usize;
         let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
         let (mut updated, mut hot) = (0, 0);
         if let Some(end) = rows.last() {
@@ -257,10 +260,9 @@ impl Keys {
         // A worker that began in the middle of a pass does not have all that the next one needs.
         let mut open = self.open.take().filter(|open| !open.partial);
         while let (Some(region), Some(rows)) = (&next.region, &mut open) {
-            rows.select(region, batch_size);
+            rows.select(region);
             if !rows.todo.is_empty() {
-                let (todo, batch) = rows.pass();
-                self.tactics.turn(todo, batch);
+                self.tactics.turn(rows.rows, rows.per_commit(batch_size));
                 break;
             }
             next = next.after_pass(self.tactics.passes());
@@ -278,16 +280,17 @@ impl Keys {
         let after = region.key.as_ref().or(at.key.as_ref());
         let read = self.plans.read(after, &region.end, i64::MAX)?;
         let rows = read.hits.iter().filter(|hit| **hit).count();
-        let open = Open::new(read, region, region.key.is_some(), job.batch_size)?;
+        let open = Open::new(read, region, region.key.is_some())?;
         self.tactics.resume(job);
-        self.tactics.opened(region.waves, rows, open.pass());
+        let batch = open.per_commit(job.batch_size);
+        self.tactics.opened(region.waves, rows, (open.rows, batch));
         self.open = Some(open);
         Ok(())
     }
 }
 
 impl Open {
-    fn new(read: Read, region: &Region, partial: bool, batch_size: i32) -> Result<Open> {
+    fn new(read: Read, region: &Region, partial: bool) -> Result<Open> {
         let count = region.waves;
         let waves = match (read.keys.integers(), count) {
             (_, 1) => vec![0; read.keys.len()],
@@ -306,29 +309,27 @@ impl Open {
             read,
             waves,
             todo: VecDeque::new(),
-            per_commit: 1,
+            rows: 0,
+            only: count == 1,
             partial,
         };
-        open.select(region, batch_size);
+        open.select(region);
         Ok(open)
     }
 
-    /// Rows of the present pass, and of each of its commits.
-    fn pass(&self) -> (usize, usize) {
-        (self.todo.len(), self.per_commit)
+    /// Rows of each commit of the present pass.
+    fn per_commit(&self, batch_size: i32) -> i32 {
+        passes::rows_per_commit(self.rows, batch_size, self.only)
     }
 
     /// Picks the rows of the region's present pass.
-    fn select(&mut self, region: &Region, batch_size: i32) {
+    fn select(&mut self, region: &Region) {
         let rows = self.waves.iter().zip(&self.read.hits).enumerate();
         self.todo = rows
             .filter(|(_, (wave, hit))| **hit && region.includes(**wave))
             .map(|(row, _)| row as u32)
             .collect();
-        self.per_commit = match region.waves {
-            1 => batch_size as usize,
-            _ => passes::rows_per_commit(self.todo.len(), batch_size) as usize,
-        };
+        self.rows = self.todo.len();
     }
 }
 

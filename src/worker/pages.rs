@@ -3,6 +3,7 @@
 //! An update gives a row another place, so nothing but the predicate keeps a row from being done
 //! twice. That is checked for each row that was updated, before the batch commits.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use pgrx::pg_sys::Oid;
@@ -14,6 +15,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::heap::{self, Tid};
+use crate::pg::hot;
 use crate::pg::planner::Access;
 use crate::pg::report;
 use crate::plan::passes;
@@ -22,7 +24,10 @@ use crate::plan::sql::Target;
 
 /// Passes that a region has room for, in batches of the full size.
 const USUAL_PASSES: usize = 20;
-/// A pass that looks for rows that moved ends when it has found so many.
+/// Pages with fewer rows are read as if they had so many: the next ones may have more, and to read
+/// a page takes something, too.
+const FEWEST_PER_PAGE: f64 = 8.0;
+/// A look at all pages for rows that moved ends when it has found so many.
 pub const ENOUGH: i64 = 10_000;
 
 /// What a worker keeps in memory of a slice in physical order.
@@ -35,6 +40,10 @@ pub struct Pages {
     statements: Statements,
     /// Whether to go in waves.
     pub tactics: Tactics,
+    /// Rows on a page, whether or not they match: of the pages that were read last.
+    density: Cell<f64>,
+    /// A page that a look for rows that moved began at, and what was found from there on.
+    swept: Option<(i64, i64)>,
     open: Option<Open>,
 }
 
@@ -54,10 +63,10 @@ struct Open {
     end: i64,
     /// Rows to be updated, pass by pass.
     todo: VecDeque<(i32, Tid)>,
-    /// Whether there are to be several.
-    in_passes: bool,
-    /// Rows of each commit of the present one.
-    per_commit: usize,
+    /// Rows that the present pass had, in all.
+    rows: usize,
+    /// Whether it is the only one.
+    only: bool,
     /// Rows of it that don't match: counted once it is done.
     others: i64,
 }
@@ -79,7 +88,9 @@ impl Pages {
             range,
             first_pass,
             statements,
+            density: Cell::new(tactics.rows_per_page()),
             tactics,
+            swept: None,
             open: None,
         })
     }
@@ -111,15 +122,60 @@ impl Pages {
 
     /// Looks for rows that moved, locks them where they are now, and updates them.
     fn sweep(&mut self, at: &Position, block: i64, work: &mut Work) -> Result<Done> {
-        let whole = self.range.whole();
-        let pages = if whole {
+        let end = if self.range.whole() {
             self.range.end
         } else {
-            self.pages(work.region_rows(i64::from(i32::MAX)))
+            let pages = self.pages(work.region_rows(i64::from(i32::MAX)));
+            (block + pages).min(self.range.end)
         };
-        let end = (block + pages).min(self.range.end);
         let size = work.size(i64::from(work.job.batch_size).min(ENOUGH));
         *work.attempt = Some(Attempt::Pages(block, end));
+        let tids = self.lock(block, end, size, work)?;
+        let found = tids.len() as i64;
+        let (updated, hot) = match found {
+            0 => (0, 0),
+            _ => update(self.relation, &self.statements.update, &tids)?,
+        };
+        // Those that can't be changed would be found for ever.
+        let more = found == size && updated > 0;
+        let next = if self.range.whole() {
+            let enough = work.found + found >= ENOUGH;
+            match (more, tids.last()) {
+                _ if enough => end,
+                (true, Some(tid)) => i64::from(tid.block).max(block),
+                // What is behind may have been moved there meanwhile: only a look at all pages tells.
+                _ if block > 0 && (found == 0 || updated > 0) => 0,
+                _ => end,
+            }
+        } else {
+            let before = self.swept.filter(|(at, _)| *at == block);
+            let swept = found + before.map_or(0, |(_, found)| found);
+            self.swept = Some((block, swept));
+            // More than fit there are being inserted faster than they are changed.
+            let fit = (end - block) as f64 * hot::MOST_POINTERS;
+            if more && (swept as f64) < fit {
+                block
+            } else {
+                end
+            }
+        };
+        let mut position = at.clone();
+        position.block = Some(next);
+        Ok(Done {
+            last: next == self.range.end,
+            position,
+            scanned: updated,
+            updated,
+            hot,
+            found,
+            tried: found,
+            ..Done::default()
+        })
+    }
+
+    /// Locks rows that match, so many at most, and gives their places.
+    fn lock(&self, block: i64, end: i64, size: i64, work: &mut Work) -> Result<Vec<Tid>> {
+        let whole = self.range.whole();
         let mut tids = Vec::new();
         let values = Values {
             pages: (block, end),
@@ -131,30 +187,11 @@ impl Pages {
                 tids.extend(row.tid(0));
                 Ok(())
             })?;
-            let read = (end - block) as f64 * self.tactics.rows_read_per_page();
+            let read = (end - block) as f64 * self.density.get();
             // Of the whole table at once, it stops at the first rows that it finds.
             Ok((if whole { 0 } else { read as i64 }, ()))
         })?;
-        let found = tids.len() as i64;
-        let (updated, hot) = match found {
-            0 => (0, 0),
-            _ => update(self.relation, &self.statements.update, &tids)?,
-        };
-        let mut position = at.clone();
-        // Those that can't be changed would be found for ever, and so would those that are inserted
-        // faster than they are changed: another pass sees to these.
-        if found < size || updated == 0 || work.found + found >= ENOUGH {
-            position.block = Some(end);
-        }
-        Ok(Done {
-            last: position.block == Some(self.range.end),
-            position,
-            scanned: updated,
-            updated,
-            hot,
-            found,
-            ..Done::default()
-        })
+        Ok(tids)
     }
 
     /// Reads the places of the next region's rows.
@@ -177,8 +214,8 @@ impl Pages {
             let mut open = Open {
                 end,
                 todo: by_passes(tids, &tactic.passes.sizes(tactic.waves)),
-                in_passes: tactic.waves > 1,
-                per_commit: 1,
+                rows: 0,
+                only: tactic.waves == 1,
                 others: scanned - found,
             };
             let pass = open.begin_pass(work.job.batch_size);
@@ -198,7 +235,7 @@ impl Pages {
 
     /// Pages with so many rows.
     fn pages(&self, rows: i64) -> i64 {
-        let pages = rows as f64 / self.tactics.rows_read_per_page().max(1.0);
+        let pages = rows as f64 / self.density.get().max(FEWEST_PER_PAGE);
         pages.ceil().max(1.0) as i64
     }
 
@@ -215,6 +252,7 @@ impl Pages {
             tids = heap::tids(row, 1)?;
             Ok(())
         })?;
+        self.density.set(rows as f64 / (end - block) as f64);
         Ok(Ahead {
             rows,
             more: end < self.range.end,
@@ -227,8 +265,8 @@ impl Pages {
         let Some(open) = &mut self.open else {
             return Err(Error::internal("no region is open"));
         };
-        let most = open.per_commit.min(work.job.batch_size as usize);
-        let size = work.size(most as i64) as usize;
+        let most = passes::rows_per_commit(open.rows, work.job.batch_size, open.only);
+        let size = work.size(most.into()) as usize;
         let pass = open.todo.front().map_or(0, |(pass, _)| *pass);
         let mut tids = Vec::with_capacity(size.min(open.todo.len()));
         while let Some((_, tid)) = open
@@ -255,7 +293,7 @@ impl Pages {
                 self.open = None;
                 self.tactics.closed();
             }
-            Some((next, _)) if *next != pass && open.in_passes => {
+            Some((next, _)) if *next != pass && !open.only => {
                 if self.tactics.give_up_at_border(pass) {
                     self.tactics.explain()?;
                     open.rest_in_one_pass();
@@ -327,18 +365,15 @@ impl Open {
         self.todo.iter_mut().for_each(|(pass, _)| *pass = i32::MAX);
         let places = |(_, tid): &(i32, Tid)| (tid.block, tid.offset);
         self.todo.make_contiguous().sort_by_key(places);
-        self.in_passes = false;
+        self.only = true;
     }
 
     /// Rows of the pass that begins, and of each of its commits.
-    fn begin_pass(&mut self, batch_size: i32) -> (usize, usize) {
+    fn begin_pass(&mut self, batch_size: i32) -> (usize, i32) {
         let present = self.todo.front().map_or(0, |(pass, _)| *pass);
-        let rows = self.todo.partition_point(|(pass, _)| *pass <= present);
-        self.per_commit = match self.in_passes {
-            true => passes::rows_per_commit(rows, batch_size) as usize,
-            false => batch_size as usize,
-        };
-        (rows, self.per_commit)
+        self.rows = self.todo.partition_point(|(pass, _)| *pass <= present);
+        let batch = passes::rows_per_commit(self.rows, batch_size, self.only);
+        (self.rows, batch)
     }
 }
 

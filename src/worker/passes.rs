@@ -122,6 +122,11 @@ fn of_counts((found, updated): (i64, i64), before: Option<(i64, i64)>, pass: i32
 fn stuck(job: &Job, tally: &Tally) -> Result<String> {
     let name = &tally.relation_name;
     let target = target::of(job, tally.relation, Vec::new())?;
+    if !tally.whole && tally.found == tally.updated {
+        return Ok(format!(
+            "rows of {name} may match still: they were inserted or changed as fast as they were done"
+        ));
+    }
     let left = if tally.whole {
         let statement = Prepared::new(target.count_matches(), &[], Access::Tid)?;
         let values = Values {

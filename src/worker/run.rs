@@ -7,8 +7,7 @@ use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::passes::{self, Next};
 use super::recourse::{self, Recourse};
-use super::tactics::Rests;
-use super::walk::{self, Claim, Ground, Walk};
+use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{pace, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, slice, walk as walks};
@@ -32,7 +31,7 @@ pub fn main(id: i64) {
     let mut job = Some(id);
     let mut unsettled = Vec::new();
     let mut me = Some(start);
-    while let Some(slot) = take_slot() {
+    while take_slot() {
         while let Some(id) = job {
             if !hold_and_run(id, start) {
                 unsettled.push(id);
@@ -41,7 +40,7 @@ pub fn main(id: i64) {
             job = me.and_then(|me| takeover::next(me, &unsettled));
             session::clear();
         }
-        slot.release_session();
+        slots::release();
         job = takeover::hand_over(me, &unsettled);
         if job.is_none() {
             return;
@@ -49,13 +48,8 @@ pub fn main(id: i64) {
     }
 }
 
-fn take_slot() -> Option<Lock> {
-    if !guc::ENABLED.get() {
-        return None;
-    }
-    txn::run(Durability::Deferred, || Ok(slots::take()))
-        .ok()
-        .flatten()
+fn take_slot() -> bool {
+    guc::ENABLED.get() && txn::run(Durability::Deferred, || Ok(slots::take())) == Ok(true)
 }
 
 /// Runs the job, if it is there, is to run, and wants another worker. False if it may still be
@@ -103,7 +97,7 @@ fn slices(job: &mut Job, start: Start) -> Ending {
         Ok(pins) => pins,
         Err(error) => return Ending::Failed(ending::explained(error, job), None),
     };
-    let mut rests = Rests::default();
+    let mut learned = Learned::default();
     loop {
         session::keep_identity(start);
         match permission(job, &mut pins, true) {
@@ -114,13 +108,13 @@ fn slices(job: &mut Job, start: Start) -> Ending {
         let table = txn::run(Durability::Deferred, || slice::next_table(job.id));
         let claim = table.and_then(|table| {
             let lock = || table.into_iter().for_each(relation::lock_for_update);
-            txn::run_after(lock, Durability::Deferred, || claim(job, rests))
+            txn::run_after(lock, Durability::Deferred, || claim(job, &mut learned))
         });
         let ending = match claim {
             Ok(Claim::Taken(mut walk)) => {
                 let ending = batches(&mut walk, job, start, &mut pins);
-                rests = walk.rests();
                 Lock::Slice(walk.slice.id).release_session();
+                learned = walk.leave();
                 ending
             }
             Ok(Claim::Lost(note)) => {
@@ -136,8 +130,8 @@ fn slices(job: &mut Job, start: Start) -> Ending {
     }
 }
 
-fn claim(job: &Job, rests: Rests) -> Result<Claim> {
-    let claim = walk::claim(job, rests)?;
+fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
+    let claim = walk::claim(job, learned)?;
     if let Claim::Lost(note) = &claim {
         walks::add_note(job.id, note)?;
     }
@@ -185,6 +179,9 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
     let mut tries = 0;
     loop {
         session::keep_identity(start);
+        if !slots::is_held() && !take_slot() {
+            return Some(Ending::Left);
+        }
         if !keep_locks(job.id, walk.slice.id) {
             return None;
         }
@@ -259,11 +256,14 @@ fn decide(table: Oid, job: i64, decision: impl FnOnce() -> Result<()>) -> Result
 
 /// When no slice is free: the next pass, or the end, or nothing to do for this worker.
 fn finish(job: &mut Job, start: Start) -> Option<Ending> {
-    let next = txn::run_after(
-        || Lock::Council(job.id).for_transaction(),
-        Durability::Deferred,
-        || passes::next(job),
-    );
+    let tables = txn::run(Durability::Deferred, || walks::tables(job.id));
+    let next = tables.and_then(|tables| {
+        let lock = || {
+            tables.into_iter().for_each(relation::lock_for_update);
+            Lock::Council(job.id).for_transaction();
+        };
+        txn::run_after(lock, Durability::Deferred, || passes::next(job))
+    });
     match next {
         Ok(Next::Slices) => {
             if job.definition.options.workers() > 1 {

@@ -127,11 +127,12 @@ fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
     Ok(pages >= SMALL && correlation.is_some_and(|c| c.abs() < SCATTERED))
 }
 
-/// The index to go by: on the columns that were checked when the job was defined, or of a partition
-/// its own.
+/// The index to go by: on the columns that were checked when the job was defined; of a partition its
+/// own; of a table that had no key then, one that it was given since.
 fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
-    if table == job.relation {
-        return target::index(job, table, &job.definition.key_columns, None);
+    let checked = &job.definition.key_columns;
+    if table == job.relation && !checked.is_empty() {
+        return target::index(job, table, checked, None);
     }
     let named = match &job.definition.options.key {
         Some(name) => partition::index_named(table, job.relation, name)?,

@@ -20,7 +20,7 @@ const POOR_SHARE: f64 = 0.5;
 /// Passes in a row that have to go wrong before waves are given up: one may be unlucky.
 const PATIENCE: u32 = 2;
 /// Regions to rest for after waves achieved little, at first; doubled each time.
-const REST: u32 = 8;
+const REST: u32 = 2;
 /// The longest such rest.
 const LONGEST_REST: u32 = 512;
 /// With such a correlation, neighbours by key are neighbours in the table.
@@ -138,11 +138,6 @@ impl Tactics {
         self.note.as_deref()
     }
 
-    /// Rows on a page, whether or not they are to be updated: what reading a page comes to.
-    pub fn rows_read_per_page(&self) -> f64 {
-        self.shape.rows_per_page()
-    }
-
     /// Rows to be updated on a page.
     pub fn rows_per_page(&self) -> f64 {
         self.rows_per_page
@@ -187,10 +182,10 @@ impl Tactics {
 
     /// A region of so many rows to be updated is open. `pass`: the rows of its first pass, and of
     /// each batch of it.
-    pub fn opened(&mut self, waves: i32, rows: usize, pass: (usize, usize)) {
+    pub fn opened(&mut self, waves: i32, rows: usize, pass: (usize, i32)) {
         (self.poor, self.pass) = (0, (0, 0));
         let left = waves::worth_waiting(self.wave_shape(), waves, self.passes, rows);
-        self.trail = Trail::new(left, pass.0, pass.1);
+        self.trail = Trail::new(left, pass.0, pass.1 as usize);
     }
 
     /// The region is done.
@@ -284,8 +279,8 @@ impl Tactics {
     }
 
     /// The next pass over the open region begins, over so many rows, in batches of so many.
-    pub fn turn(&mut self, rows: usize, batch: usize) {
-        self.trail.turn(rows, batch);
+    pub fn turn(&mut self, rows: usize, batch: i32) {
+        self.trail.turn(rows, batch as usize);
     }
 
     /// The passes over the open region; `None` if the rest of it goes in one.

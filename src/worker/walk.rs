@@ -41,17 +41,28 @@ pub struct Walk {
     pub writer: Writer,
     /// Tells whether something about the job has changed.
     pub versions: VersionReader,
-    /// How fast it goes.
-    pub rate: Rate,
-    /// How large batches should be.
-    pub sizer: Sizer,
-    /// How many rows a statement should read.
-    pub reader: Reader,
+    /// What was learned in doing so, and in earlier slices.
+    pub learned: Learned,
     /// Set once a read has failed: from then on no more rows are read than updated, so that the
     /// error names few of them.
     pub careful: bool,
     /// Batches that had to give way in a deadlock.
     pub collisions: u32,
+}
+
+/// What a worker has learned, and takes from one slice of a job to the next.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// When to do without waves.
+    rests: Rests,
+    /// How fast it goes.
+    rate: Rate,
+    /// Rows passed in other slices, less those of this one that were passed before it was claimed.
+    elsewhere: i64,
+    /// How large batches should be.
+    pub sizer: Sizer,
+    /// How many rows a statement should read.
+    pub reader: Reader,
 }
 
 /// How a slice is walked.
@@ -86,8 +97,8 @@ pub enum Claim {
 }
 
 /// Takes the next slice that nobody holds, within a transaction that the caller commits. The slice
-/// stays locked for the session.
-pub fn claim(job: &Job, rests: Rests) -> Result<Claim> {
+/// stays locked for the session. What was learned in other slices goes into the walk.
+pub fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
     let Some(slice) = slice::lock_free(job.id)? else {
         return Ok(Claim::None);
     };
@@ -95,15 +106,15 @@ pub fn claim(job: &Job, rests: Rests) -> Result<Claim> {
     if !lock.is_held() && !lock.try_session() {
         return Ok(Claim::None);
     }
-    let taken = take(job, slice, rests);
+    let taken = take(job, slice, learned);
     if !matches!(taken, Ok(Claim::Taken(_))) {
         lock.release_session();
     }
     taken
 }
 
-fn take(job: &Job, slice: Slice, rests: Rests) -> Result<Claim> {
-    let table = slice.relation;
+fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
+    let (table, rests) = (slice.relation, learned.rests);
     relation::lock_for_update(table);
     if is_lost(job, table)? {
         slice::finish(slice.id)?;
@@ -124,23 +135,27 @@ fn take(job: &Job, slice: Slice, rests: Rests) -> Result<Claim> {
         Extent::Physical(range) => {
             let target = target::of(job, table, Vec::new())?;
             let pages = Pages::new(job, table, *range, slice.pass == 1, &target, rests)?;
+            // The first batch is to see whether the table may be walked so still: there is a recourse.
+            relation::mark_changed();
             (target, Course::Pages(Box::new(pages)))
         }
     };
-    Ok(Claim::Taken(Box::new(Walk {
+    let mut learned = std::mem::take(learned);
+    learned.elsewhere -= checkpoint.progress.rows_done;
+    let mut walk = Walk {
         target,
         course,
-        rate: Rate::new(Instant::now(), checkpoint.progress.rows_done),
+        learned,
         slice,
         checkpoint,
         attempt: None,
         writer,
         versions: VersionReader::prepare()?,
-        sizer: Sizer::new(),
-        reader: Reader::default(),
         careful: false,
         collisions: 0,
-    })))
+    };
+    walk.measure(walk.checkpoint.progress.rows_done);
+    Ok(Claim::Taken(Box::new(walk)))
 }
 
 /// Whether a partition was dropped, and not the whole table with it.
@@ -156,9 +171,19 @@ pub fn lost(name: &str) -> String {
 }
 
 impl Walk {
-    /// What was learned about waves.
-    pub fn rests(&self) -> Rests {
-        self.tactics().rests()
+    /// What was learned.
+    pub fn leave(self) -> Learned {
+        Learned {
+            rests: self.tactics().rests(),
+            elsewhere: self.learned.elsewhere + self.checkpoint.progress.rows_done,
+            ..self.learned
+        }
+    }
+
+    /// Rows per second, now that so many rows of the slice are done.
+    pub fn measure(&mut self, rows_done: i64) -> Option<f64> {
+        let rows = self.learned.elsewhere + rows_done;
+        self.learned.rate.measure(Instant::now(), rows)
     }
 
     /// The transaction that the horizon has to pass before the next batch.
@@ -204,11 +229,11 @@ impl Walk {
         let region = position.region.as_ref();
         match &self.attempt {
             Some(Attempt::Pages(first, end) | Attempt::ReadPages(first, end)) => {
-                format!(
-                    "pages {first} to {} of {}",
-                    end - 1,
-                    self.slice.relation_name
-                )
+                let name = &self.slice.relation_name;
+                match &self.slice.extent {
+                    Extent::Physical(range) if range.whole() => format!("all pages of {name}"),
+                    _ => format!("pages {first} to {} of {name}", end - 1),
+                }
             }
             Some(Attempt::Wave(last)) => {
                 let after = region

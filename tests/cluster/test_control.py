@@ -11,6 +11,7 @@ import pytest
 from harness import Database, wait_until
 from harness.jobs import (
     progress,
+    start,
     start_count,
     wait_for_nap_between_batches,
     wait_for_nap_in_batch,
@@ -96,6 +97,18 @@ def test_alter_is_in_force_with_the_next_batch(db: Database) -> None:
     assert db.value(seq, [job]) == 4
     altered = "SELECT event, old, new FROM backfill.events WHERE job_id = %s AND event LIKE 'alter%%' ORDER BY event"
     assert db.sql(altered, [job]) == [("alter batch_size", "10", "5000"), ("alter sleep_ms", "60000", "0")]
+
+
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_a_larger_batch_size_is_in_force_within_a_region(db: Database, walk: str) -> None:
+    """With a WHERE clause a region's rows are known ahead; the size of its batches is not."""
+    make_table(db, 1000)
+    options = {"walk": walk, "vacuum": False, "analyze": False}
+    job = start(db, "t", "n = n + 1", where="n = 0", batch=10, sleep_ms=MINUTE, options=options)
+    wait_for_nap_between_batches(db, job)
+    db.sql("SELECT backfill.alter(%s, batch_size => 5000)", [job])
+    wait_for_state(db, job, "completed")
+    assert counts(db) == [(1, 1000)]
 
 
 def test_alter_of_a_paused_job_does_not_wake_it(db: Database) -> None:

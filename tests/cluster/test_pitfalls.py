@@ -100,10 +100,36 @@ def test_a_trigger_that_comes_during_the_run(db: Database) -> None:
         CREATE TRIGGER undo AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION undo()
     """)
     assert "trigger undo" in fail(db, job)
+    done = db.value("SELECT sum(n) FROM t")
+    db.sql(f"SELECT backfill.resume({job})")
+    assert "trigger undo" in fail(db, job)
+    assert db.value("SELECT sum(n) FROM t") == done
     db.sql("DROP TRIGGER undo ON t; DROP FUNCTION undo")
     db.sql(f"SELECT backfill.alter({job}, 1000, 0); SELECT backfill.resume({job})")
     complete(db, job)
     assert counts(db) == [(1, 5000)]
+
+
+def test_a_key_that_comes_after_a_walk_by_pages_was_disproved(db: Database) -> None:
+    """The hint says that it helps: the rows that are not done yet go by that key."""
+    db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 5000)")
+    job = start(db, "t", "n = n + 1", where="n < 3")
+    assert "still match where_clause" in fail(db, job)
+    db.sql("ALTER TABLE t ADD PRIMARY KEY (id)")
+    db.sql(f"SELECT backfill.resume({job})")
+    assert "goes by key" in complete(db, job)["note"]
+    assert counts(db) == [(1, 5000)]
+
+
+def test_rows_that_move_are_all_found(db: Database) -> None:
+    """More than one statement takes, inserted behind the walk: the second pass sees to them."""
+    db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 3000)")
+    job = start(db, "t", "n = n + 1", where="n = 0", batch=100, sleep_ms=60_000, options=QUIET)
+    wait_until(lambda: progress(db, job)["rows_updated"] > 0, 30, "a batch")
+    db.sql("INSERT INTO t SELECT generate_series(3001, 8000)")
+    db.sql(f"SELECT backfill.alter({job}, 300, 0)")
+    complete(db, job)
+    assert counts(db) == [(1, 8000)]
 
 
 MESSAGES = ["rows still match where_clause after they were updated", "another worker has taken over this slice"]

@@ -164,9 +164,10 @@ def test_the_percentage_neither_jumps_back_nor_passes_100(db: Database, estimate
     seen = watch(db, start(db, "t", "n = n + 1", batch=200, sleep_ms=10, where=where, options={"scan_limit": 250}))
     shown = [row["percent"] for row in seen if row["percent"] is not None]
     assert shown == sorted(shown) and shown[-1] == 100
-    # The view's rows are samples; these are all.
-    steps = [step for (step,) in db.sql("SELECT percent FROM steps WHERE percent IS NOT NULL ORDER BY slice_id, seq")]
-    assert steps == sorted(steps) and max(steps[:-1], default=0) < 100
+    # The view's rows are samples; these are all, of each slice: too high an estimate may make several.
+    slices = db.sql("SELECT array_agg(percent ORDER BY seq) FROM steps WHERE percent IS NOT NULL GROUP BY slice_id")
+    for (steps,) in slices:
+        assert steps == sorted(steps) and max(steps[:-1], default=0) < 100
     for row in seen:
         if row["state"] != "completed":
             assert row["percent"] is None or 0 <= row["percent"] < 100
@@ -282,7 +283,8 @@ def test_a_batch_goes_by_the_key_index_whatever_statistics_say(
     for plan in [*updates, *selects]:
         scans = re.findall(r"(?:Seq|Index|Index Only|Bitmap Index) Scan.* (?:using|on) (\w+)", plan)
         assert set(scans) <= {"t", "t_pkey"} and "t_pkey" in plan and "Seq Scan" not in plan, plan
-        assert all(int(rows) <= 10 * 7001 for rows in re.findall(r"actual rows=(\d+)", plan)), plan
+        most = 10 * 7001 if plan in updates else 200_000
+        assert all(int(rows) <= most for rows in re.findall(r"actual rows=(\d+)", plan)), plan
         # A plan that is kept would be compiled anew for each batch.
         assert "JIT:" not in plan, plan
 

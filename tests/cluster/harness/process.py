@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from pathlib import Path
 
 from harness.wait import wait_until
@@ -63,3 +64,8 @@ def _status(pid: int) -> dict[str, str]:
     except (FileNotFoundError, ProcessLookupError):
         return {}
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def exit_on_sigterm() -> None:
+    """Lets SIGTERM end the program in order, so that its servers do not outlive it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
