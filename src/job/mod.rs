@@ -1,5 +1,6 @@
 //! What a job is, apart from any server: its states, options and progress.
 
+pub mod names;
 pub mod options;
 pub mod progress;
 pub mod reader;

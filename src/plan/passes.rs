@@ -101,9 +101,50 @@ pub fn rows_per_commit(rows: usize, most: i32, only: bool) -> i32 {
     i32::try_from(rows.div_ceil(commits)).map_or(i32::MAX, |size| size.max(1))
 }
 
+/// Deals the rows of each page out to the waves, one after the other, and tells in which pass each
+/// comes, first those of the first. Rows are given page by page; `sizes` has the waves of each pass.
+pub fn deal<R: Copy>(rows: Vec<R>, page: impl Fn(&R) -> u32, sizes: &[i32]) -> Vec<(i32, R)> {
+    let numbered = (0..).zip(sizes);
+    let pass_of_wave: Vec<i32> = numbered
+        .flat_map(|(pass, size)| std::iter::repeat_n(pass, *size as usize))
+        .collect();
+    let waves = pass_of_wave.len();
+    let mut dealt = Vec::with_capacity(rows.len());
+    for of_page in rows.chunk_by(|a, b| page(a) == page(b)) {
+        // Of fewer rows than waves, those of the first pass would be too many.
+        let stretch = waves.max(of_page.len());
+        dealt.extend(of_page.iter().enumerate().map(|(number, row)| {
+            let wave = number * stretch / of_page.len() % waves.max(1);
+            (pass_of_wave.get(wave).copied().unwrap_or(0), *row)
+        }));
+    }
+    // Stable: within a pass, the order of the pages stays.
+    dealt.sort_by_key(|(pass, _)| *pass);
+    dealt
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_page_has_rows_of_all_passes() {
+        // Pages 0 and 1 have four rows each, page 2 has two.
+        let rows: Vec<u32> = vec![0, 1, 2, 3, 10, 11, 12, 13, 20, 21];
+        let dealt = deal(rows, |row| row / 10, &[1, 3]);
+        let of = |pass| -> Vec<u32> {
+            let rows = dealt.iter().filter(|(of, _)| *of == pass);
+            rows.map(|(_, row)| *row).collect()
+        };
+        assert_eq!(of(0), [0, 10, 20]);
+        assert_eq!(of(1), [1, 2, 3, 11, 12, 13, 21]);
+        // More rows than waves go round.
+        let dealt = deal(vec![0, 1, 2, 3, 4], |_| 0, &[1, 1]);
+        assert_eq!(dealt, [(0, 0), (0, 2), (0, 4), (1, 1), (1, 3)]);
+        // One pass leaves them as they are.
+        assert_eq!(deal(vec![7, 8], |_| 0, &[1]), [(0, 7), (0, 8)]);
+        assert!(deal(Vec::new(), |row: &u32| *row, &[1, 1]).is_empty());
+    }
 
     const NONE: Room = Room {
         rows: 0.0,

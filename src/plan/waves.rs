@@ -103,6 +103,21 @@ fn unevenness(keys: &[i64], spread: Spread, waves: i32, window: usize) -> f64 {
     f64::from(sum) / f64::from(pages.max(1))
 }
 
+/// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
+/// page, the sample may have a part only.
+pub fn density(places: &[u32]) -> f64 {
+    let ends = [places.first(), places.last()];
+    let within = |place: &&u32| !ends.contains(&Some(*place));
+    let mut pages: Vec<u32> = places.iter().filter(within).copied().collect();
+    if pages.is_empty() {
+        pages = places.to_vec();
+    }
+    let rows = pages.len();
+    pages.sort_unstable();
+    pages.dedup();
+    rows as f64 / pages.len().max(1) as f64
+}
+
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -193,3 +193,15 @@ fn regions_have_bounds() {
     }
     assert_eq!(region_rows(0, 0, f64::NAN, -1, 0), 1);
 }
+
+#[test]
+fn the_density_is_that_of_whole_pages() {
+    // The first and the last page are cut off.
+    assert_eq!(density(&[1, 2, 2, 2, 3, 3, 3, 4]), 3.0);
+    // Nothing but those.
+    assert_eq!(density(&[5, 5, 5]), 3.0);
+    assert_eq!(density(&[5, 5, 6, 6]), 2.0);
+    // Neighbours in the walk that are all over the table.
+    assert_eq!(density(&[9, 1, 7, 3, 8, 2]), 1.0);
+    assert_eq!(density(&[]), 0.0);
+}

@@ -213,7 +213,8 @@ impl Pages {
             let tactic = self.tactics.next_region(work.job)?;
             let mut open = Open {
                 end,
-                todo: by_passes(tids, &tactic.passes.sizes(tactic.waves)),
+                todo: passes::deal(tids, |tid| tid.block, &tactic.passes.sizes(tactic.waves))
+                    .into(),
                 rows: 0,
                 only: tactic.waves == 1,
                 others: scanned - found,
@@ -375,26 +376,4 @@ impl Open {
         let batch = passes::rows_per_commit(self.rows, batch_size, self.only);
         (self.rows, batch)
     }
-}
-
-/// Deals the rows of each page out to the waves, and tells in which pass each comes. `sizes` has the
-/// waves of each pass.
-fn by_passes(tids: Vec<Tid>, sizes: &[i32]) -> VecDeque<(i32, Tid)> {
-    let numbered = (0..).zip(sizes);
-    let pass_of_wave: Vec<i32> = numbered
-        .flat_map(|(pass, size)| std::iter::repeat_n(pass, *size as usize))
-        .collect();
-    let waves = pass_of_wave.len();
-    let mut dealt = Vec::with_capacity(tids.len());
-    for page in tids.chunk_by(|a, b| a.block == b.block) {
-        // Of fewer rows than waves, those of the first pass would be too many.
-        let stretch = waves.max(page.len());
-        dealt.extend(page.iter().enumerate().map(|(row, tid)| {
-            let wave = row * stretch / page.len() % waves.max(1);
-            (pass_of_wave.get(wave).copied().unwrap_or(0), *tid)
-        }));
-    }
-    // Stable: within a pass, the order of the pages stays.
-    dealt.sort_by_key(|(pass, _)| *pass);
-    dealt.into()
 }

@@ -10,6 +10,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::{self, BlockRange, Extent, KeyRange};
 use crate::catalog::{event, walk};
 use crate::error::{Error, Result, sqlstate};
+use crate::job::names;
 use crate::job::options::Walk as Order;
 use crate::job::progress::Progress;
 use crate::pg::planner::Access;
@@ -42,11 +43,20 @@ pub fn ensure(job: &Job) -> Result<()> {
         job.id,
         &tables.iter().map(|(oid, _)| *oid).collect::<Vec<_>>(),
     )?;
+    let mut by_pages = Vec::new();
     for (table, shown) in &tables {
         relation::lock_for_update(*table);
-        survey(job, *table, shown, tables.len())?;
+        if survey(job, *table, shown, tables.len())? {
+            by_pages.push(shown.as_str());
+        }
     }
-    Ok(())
+    if by_pages.is_empty() {
+        return Ok(());
+    }
+    let go = if by_pages.len() == 1 { "goes" } else { "go" };
+    let tables = names::listed(&by_pages);
+    let note = format!("{tables} {go} in physical order, not by a key");
+    walk::add_note(job.id, &note)
 }
 
 /// The tables that are to be surveyed; none if that is done.
@@ -71,16 +81,15 @@ fn tables(root: Oid) -> Result<Vec<(Oid, String)>> {
     Ok(leaves.map(|leaf| (leaf.oid, leaf.shown)).collect())
 }
 
-fn survey(job: &Job, table: Oid, shown: &str, tables: usize) -> Result<()> {
+/// Cuts a table into slices; true if it goes in physical order.
+fn survey(job: &Job, table: Oid, shown: &str, tables: usize) -> Result<bool> {
     let slices = cut::slices(relation::estimate_rows(table).unwrap_or(0) as f64, tables);
-    match order(job, table)? {
-        Some(index) => by_key(job, (table, shown), &index, slices, None),
-        None => {
-            let note = format!("{shown} goes in physical order, not by a key");
-            walk::add_note(job.id, &note)?;
-            by_pages(job, (table, shown), slices, None)
-        }
+    let order = order(job, table)?;
+    match &order {
+        Some(index) => by_key(job, (table, shown), index, slices, None)?,
+        None => by_pages(job, (table, shown), slices, None)?,
     }
+    Ok(order.is_none())
 }
 
 /// The index that orders the walk, or none: in physical order.

@@ -116,7 +116,7 @@ impl Tactics {
 
     /// Where a sample of rows to be updated is, next to each other in the walk.
     pub fn look(&mut self, places: &[u32]) {
-        self.rows_per_page = density(places);
+        self.rows_per_page = waves::density(places);
     }
 
     /// The same where the owner may not read places: by the correlation of key and place.
@@ -336,19 +336,4 @@ impl Tactics {
         };
         Ok(())
     }
-}
-
-/// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
-/// page, the sample may have a part only.
-fn density(places: &[u32]) -> f64 {
-    let ends = [places.first(), places.last()];
-    let within = |place: &&u32| !ends.contains(&Some(*place));
-    let mut pages: Vec<u32> = places.iter().filter(within).copied().collect();
-    if pages.is_empty() {
-        pages = places.to_vec();
-    }
-    let rows = pages.len();
-    pages.sort_unstable();
-    pages.dedup();
-    rows as f64 / pages.len().max(1) as f64
 }

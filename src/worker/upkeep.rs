@@ -5,13 +5,11 @@
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
+use crate::job::names;
 use crate::pg::maintenance::{self, WHO_MAY};
 use crate::pg::relation::{self, Relation};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{report, server};
-
-/// Names shown in a note that is about many tables.
-const SHOWN: usize = 3;
 
 /// What was not done to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,11 +153,7 @@ fn line(group: &Group, twin: Option<&Group>, root: Option<&str>) -> String {
         Some(_) => ("VACUUM and ANALYZE", "VACUUM (ANALYZE)", "were"),
         None => (group.verb, group.verb, "was"),
     };
-    let many = group.tables.len() > SHOWN;
-    let mut tables = group.tables[..group.tables.len().min(SHOWN)].join(", ");
-    if many {
-        tables = format!("{} tables ({tables}, ...)", group.tables.len());
-    }
+    let (many, tables) = (names::are_many(&group.tables), names::listed(&group.tables));
     let has_root = |group: &Group| {
         group
             .tables
