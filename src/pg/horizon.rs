@@ -38,7 +38,7 @@ pub fn precedes(a: u32, b: u32) -> bool {
 }
 
 /// Says who holds the horizon of this database's tables back furthest, other than this process
-/// and workers of this extension. For people; without any row data. Within `spi::connect`.
+/// and workers of the same job. For people; without any row data. Within `spi::connect`.
 pub fn oldest_holder() -> Result<Option<String>> {
     let row = as_extension(|| spi::first(HOLDERS, &[]))?;
     row.map(|row| describe(&row)).transpose()
@@ -60,7 +60,9 @@ FROM (
                               OR a.datname = pg_catalog.current_database()
                          THEN pg_catalog.age(a.backend_xmin) END) AS age
     FROM pg_catalog.pg_stat_activity a
-    WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type NOT IN ('backfill worker', 'parallel worker')
+    WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type <> 'parallel worker'
+      AND NOT (a.backend_type = 'backfill worker'
+               AND a.application_name = pg_catalog.current_setting('application_name'))
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
     UNION ALL
     SELECT 'prepared', gid, NULL, prepared, pg_catalog.age(transaction), pg_catalog.age(transaction)

@@ -30,7 +30,7 @@ pub fn wait_in_call(time: Duration) {
 
 fn wait_on_latch(time: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    let milliseconds = time.as_millis().min(86_400_000) as i64;
+    let milliseconds = time.as_micros().div_ceil(1000).min(86_400_000) as i64;
     unsafe {
         let latch = pg_sys::MyLatch;
         pg_sys::WaitLatch(

@@ -10,9 +10,10 @@ const MOST_SLICES: usize = 256;
 /// Slices of one job, over all its partitions.
 const MOST_OF_ALL: usize = 2048;
 
-/// Slices for a table of so many rows, one of `tables`.
-pub fn slices(rows: f64, tables: usize) -> usize {
-    let most = (MOST_OF_ALL / tables.max(1)).clamp(1, MOST_SLICES);
+/// Slices for a table of so many rows, of a job with so many in `all` its tables.
+pub fn slices(rows: f64, all: f64) -> usize {
+    let share = MOST_OF_ALL as f64 * rows / all.max(rows).max(1.0);
+    let most = (share as usize).clamp(1, MOST_SLICES);
     ((rows / ROWS_PER_SLICE).round() as usize).clamp(1, most)
 }
 
@@ -47,14 +48,17 @@ mod tests {
 
     #[test]
     fn small_tables_are_one_slice_and_no_job_has_too_many() {
-        assert_eq!(slices(0.0, 1), 1);
-        assert_eq!(slices(50_000.0, 1), 1);
-        assert_eq!(slices(1_000_000.0, 1), 15);
-        assert_eq!(slices(1e12, 1), 256);
-        assert_eq!(slices(1e12, 100_000), 1);
+        assert_eq!(slices(0.0, 0.0), 1);
+        assert_eq!(slices(50_000.0, 50_000.0), 1);
+        assert_eq!(slices(1_000_000.0, 1_000_000.0), 15);
+        assert_eq!(slices(1e12, 1e12), 256);
         for tables in 1..5000 {
-            assert!(slices(1e9, tables) * tables <= MOST_OF_ALL.max(tables));
+            let of_each = slices(1e9, 1e9 * tables as f64);
+            assert!(of_each * tables <= MOST_OF_ALL.max(tables));
         }
+        // A large one among many small ones.
+        assert_eq!(slices(1e9, 1e9 + 2000.0 * 1000.0), 256);
+        assert_eq!(slices(1000.0, 1e9 + 2000.0 * 1000.0), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod key;
 pub mod passes;
 mod places;
 pub mod position;
+pub mod rests;
 pub mod sql;
 pub mod trail;
 pub mod waves;

@@ -1,7 +1,7 @@
 //! One batch: one transaction that updates rows and moves the checkpoint past them.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::step::{Done, Work};
 use super::walk::{Course, Ground, Walk};
@@ -24,8 +24,8 @@ pub enum Step {
     Changed,
     /// Dead versions that are in the way can't be removed yet.
     TooEarly,
-    /// Done; there are more.
-    More,
+    /// Done; there are more, after so long a sleep.
+    More(Duration),
     /// Rows were only read, for the batches that follow.
     Read,
     /// Done; it was the last of the slice.
@@ -63,7 +63,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
                 Ground::Firm => {}
                 other => return Ok((Step::Lost(other), None)),
             }
-            let (done, gauges) = step(walk, job)?;
+            let (done, gauges, pause) = step(walk, job)?;
             tried = done.tried;
             let next = successor(&walk.checkpoint, &done);
             let rate = walk.measure(next.progress.rows_done);
@@ -73,7 +73,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
             }
             walk.writer
                 .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
-            Ok((outcome(&done), Some(next)))
+            Ok((outcome(&done, pause), Some(next)))
         },
     )?;
     if let Some(next) = next {
@@ -85,17 +85,17 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     Ok(step)
 }
 
-fn outcome(done: &Done) -> Step {
+fn outcome(done: &Done, pause: Duration) -> Step {
     if done.last {
         Step::Last
     } else if done.opened {
         Step::Read
     } else {
-        Step::More
+        Step::More(pause)
     }
 }
 
-fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
+fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
     let deadlocks = (walk.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned());
     let mut work = Work {
         job,
@@ -107,6 +107,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
         attempt: &mut walk.attempt,
         note: None,
         batch_rows: None,
+        pause: Duration::from_millis(u64::from(job.sleep_ms.unsigned_abs())),
     };
     let at = &walk.checkpoint.position;
     let done = match &mut walk.course {
@@ -118,7 +119,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges)> {
         batch_rows: work.batch_rows,
         note: work.note.or(deadlocks),
     };
-    Ok((done?, gauges))
+    Ok((done?, gauges, work.pause))
 }
 
 fn successor(last: &Checkpoint, done: &Done) -> Checkpoint {

@@ -7,13 +7,14 @@ use pgrx::pg_sys::Oid;
 use super::plans::{Plans, Read, range};
 use super::statement::Values;
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
-use super::tactics::{Rests, Tactic, Tactics};
+use super::tactics::{Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
 use crate::pg::report;
 use crate::plan::passes;
 use crate::plan::position::{Position, Region};
+use crate::plan::rests::Rests;
 use crate::plan::waves::{self, Spread};
 
 /// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
@@ -216,7 +217,7 @@ impl Keys {
         let missing = || Error::internal("a region without its keys");
         let open = self.open.as_mut().ok_or_else(missing)?;
         let most = open.per_commit(work.job.batch_size);
-        let size = work.size(most.into()) as usize;
+        let size = work.size_in_pass(most) as usize;
         let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
         let (mut updated, mut hot) = (0, 0);
         if let Some(end) = rows.last() {

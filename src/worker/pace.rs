@@ -23,12 +23,12 @@ pub fn wait_for_horizon(walk: &mut Walk) {
 }
 
 /// Sleeps between two batches; ends at once when something about the job has changed.
-pub fn sleep(job: &Job, walk: &Walk) {
-    if job.sleep_ms == 0 {
+pub fn sleep(pause: Duration, job: &Job, walk: &Walk) {
+    if pause.is_zero() {
         return;
     }
     report::idle();
-    let deadline = Instant::now() + Duration::from_millis(job.sleep_ms as u64);
+    let deadline = Instant::now() + pause;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         latch::wait(left.min(LONGEST_NAP));

@@ -10,7 +10,7 @@ use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
-use super::tactics::{Rests, Tactics};
+use super::tactics::Tactics;
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
 use crate::error::{Error, Result, Signal, sqlstate};
@@ -20,6 +20,7 @@ use crate::pg::planner::Access;
 use crate::pg::report;
 use crate::plan::passes;
 use crate::plan::position::Position;
+use crate::plan::rests::Rests;
 use crate::plan::sql::Target;
 
 /// Passes that a region has room for, in batches of the full size.
@@ -267,7 +268,7 @@ impl Pages {
             return Err(Error::internal("no region is open"));
         };
         let most = passes::rows_per_commit(open.rows, work.job.batch_size, open.only);
-        let size = work.size(most.into()) as usize;
+        let size = work.size_in_pass(most) as usize;
         let pass = open.todo.front().map_or(0, |(pass, _)| *pass);
         let mut tids = Vec::with_capacity(size.min(open.todo.len()));
         while let Some((_, tid)) = open

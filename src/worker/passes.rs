@@ -50,9 +50,10 @@ pub fn next(job: &Job) -> Result<Next> {
         return Ok(Next::End);
     }
     walk::begin_again(job.id, pass + 1)?;
+    let all = survey::rows(again.iter().map(|tally| tally.relation));
     for tally in &again {
         let table = (tally.relation, tally.relation_name.as_str());
-        survey::again(job, pass + 1, table, again.len())?;
+        survey::again(job, pass + 1, table, all)?;
     }
     Ok(if slice::left(job.id)? > 0 {
         Next::Slices

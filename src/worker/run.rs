@@ -195,9 +195,9 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             Ok(Step::Read) => {}
             Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
-            Ok(Step::More) => {
+            Ok(Step::More(pause)) => {
                 tries = 0;
-                pace::sleep(job, walk);
+                pace::sleep(pause, job, walk);
             }
             Ok(Step::Lost(ground)) => return replace(walk, job, ground),
             Err(error) => match recourse::of(&error, walk, &mut tries) {

@@ -1,6 +1,6 @@
 //! What a batch is given, and what it comes to.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
@@ -32,6 +32,8 @@ pub struct Work<'a> {
     pub note: Option<String>,
     /// The size in force.
     pub batch_rows: Option<i32>,
+    /// How long to sleep after the batch.
+    pub pause: Duration,
 }
 
 /// What a batch is about.
@@ -99,6 +101,18 @@ impl Work<'_> {
         let size = self.sizer.size(most, self.job.definition.options.target_ms);
         self.batch_rows = Some(size);
         i64::from(size)
+    }
+
+    /// The same for a commit of a pass, which has so many rows. Where that makes it smaller than
+    /// `batch_size`, the pause after it is as much shorter: or waves would make a job slower that
+    /// sleeps most of the time.
+    pub fn size_in_pass(&mut self, most: i32) -> i64 {
+        let size = self.size(most.into());
+        if size == i64::from(most) {
+            let whole = f64::from(self.job.batch_size.max(most).max(1));
+            self.pause = self.pause.mul_f64(f64::from(most) / whole);
+        }
+        size
     }
 
     /// Reads the rows of a region, of the number wanted. A first read is modest, since nothing is known

@@ -44,9 +44,10 @@ pub fn ensure(job: &Job) -> Result<()> {
         &tables.iter().map(|(oid, _)| *oid).collect::<Vec<_>>(),
     )?;
     let mut by_pages = Vec::new();
+    let all = rows(tables.iter().map(|(table, _)| *table));
     for (table, shown) in &tables {
         relation::lock_for_update(*table);
-        if survey(job, *table, shown, tables.len())? {
+        if survey(job, *table, shown, all)? {
             by_pages.push(shown.as_str());
         }
     }
@@ -81,9 +82,15 @@ fn tables(root: Oid) -> Result<Vec<(Oid, String)>> {
     Ok(leaves.map(|leaf| (leaf.oid, leaf.shown)).collect())
 }
 
+/// Rows of these tables, by the planner's estimate.
+pub fn rows(tables: impl IntoIterator<Item = Oid>) -> f64 {
+    let tables = tables.into_iter();
+    tables.filter_map(relation::estimate_rows).sum::<i64>() as f64
+}
+
 /// Cuts a table into slices; true if it goes in physical order.
-fn survey(job: &Job, table: Oid, shown: &str, tables: usize) -> Result<bool> {
-    let slices = cut::slices(relation::estimate_rows(table).unwrap_or(0) as f64, tables);
+fn survey(job: &Job, table: Oid, shown: &str, all: f64) -> Result<bool> {
+    let slices = cut::slices(rows([table]), all);
     let order = order(job, table)?;
     match &order {
         Some(index) => by_key(job, (table, shown), index, slices, None)?,
@@ -244,15 +251,14 @@ fn by_pages(job: &Job, table: (Oid, &str), slices: usize, weight: Option<f64>) -
 /// Cuts a table for another pass. A small one is one slice that is looked through by one statement:
 /// its snapshot shows each row once, however often it moves. A large one would keep that snapshot
 /// for too long.
-pub fn again(job: &Job, pass: i32, table: (Oid, &str), tables: usize) -> Result<()> {
+pub fn again(job: &Job, pass: i32, table: (Oid, &str), all: f64) -> Result<()> {
     let Some((pages, filenode)) = heap::pages(table.0)? else {
         return Ok(());
     };
     if pages <= ONE_SWEEP {
         return insert_pages(job, pass, table, BlockRange::all(filenode), None, None);
     }
-    let rows = relation::estimate_rows(table.0).unwrap_or(0) as f64;
-    for (first, end) in cut::pages(pages, cut::slices(rows, tables)) {
+    for (first, end) in cut::pages(pages, cut::slices(rows([table.0]), all)) {
         let range = BlockRange {
             first,
             end,
@@ -292,10 +298,10 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
         return Ok(());
     };
     if pass > 1 {
-        return again(job, pass, table, 1);
+        return again(job, pass, table, rows([table.0]));
     }
-    let rows = relation::estimate_rows(table.0).unwrap_or(0) as f64;
-    by_pages(job, table, cut::slices(rows, 1), Some(weight))
+    let rows = rows([table.0]);
+    by_pages(job, table, cut::slices(rows, rows), Some(weight))
 }
 
 /// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.
@@ -327,12 +333,12 @@ pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
     let Some(weight) = abandon(job, table)? else {
         return Ok(());
     };
-    let rows = relation::estimate_rows(table).unwrap_or(0) as f64;
+    let rows = rows([table]);
     by_key(
         job,
         (table, shown),
         &index,
-        cut::slices(rows, 1),
+        cut::slices(rows, rows),
         Some(weight),
     )?;
     let note = format!("{shown} goes by key: in physical order, {}", why.message);

@@ -10,6 +10,7 @@ use crate::job::options::{Options, Strategy};
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
 use crate::plan::passes::{Passes, Room};
+use crate::plan::rests::{Rest, Rests};
 use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
 
@@ -17,12 +18,6 @@ use crate::plan::waves::{self, Shape};
 const SINGLE: (i32, Passes) = (1, Passes::Even);
 /// A pass that follows another should be heap-only for the most part.
 const POOR_SHARE: f64 = 0.5;
-/// Passes in a row that have to go wrong before waves are given up: one may be unlucky.
-const PATIENCE: u32 = 2;
-/// Regions to rest for after waves achieved little, at first; doubled each time.
-const REST: u32 = 2;
-/// The longest such rest.
-const LONGEST_REST: u32 = 512;
 /// With such a correlation, neighbours by key are neighbours in the table.
 const NEAR: f64 = 0.95;
 /// Fewer rows than these on a page leave nothing for a second wave.
@@ -52,48 +47,9 @@ pub struct Tactics {
     trail: Trail,
     /// The passes over the open region.
     passes: Passes,
-    /// Passes in a row, after the first of a region, that were not heap-only for the most part.
-    poor: u32,
     /// Updates of the present pass, and those of them that were heap-only.
     pass: (i64, i64),
     note: Option<String>,
-}
-
-/// What a worker has learned about waves, and takes from one slice of a job to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rests {
-    now: Option<Rest>,
-    /// How long the next one is to be, where more is not known.
-    next: u32,
-    /// Whether waiting was not worth it in the last region that went in waves.
-    strained: bool,
-}
-
-impl Default for Rests {
-    fn default() -> Rests {
-        Rests {
-            now: None,
-            next: REST,
-            strained: false,
-        }
-    }
-}
-
-impl Rests {
-    fn longer(&mut self) -> Rest {
-        let rest = Rest::Regions(self.next);
-        self.next = (self.next * 2).min(LONGEST_REST);
-        rest
-    }
-}
-
-/// Why there are no waves for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// Until the horizon has passed this transaction id.
-    Horizon(u32),
-    /// For so many regions.
-    Regions(u32),
 }
 
 impl Tactics {
@@ -108,7 +64,6 @@ impl Tactics {
             rests,
             trail: Trail::default(),
             passes: Passes::Even,
-            poor: 0,
             pass: (0, 0),
             note: None,
         })
@@ -183,7 +138,8 @@ impl Tactics {
     /// A region of so many rows to be updated is open. `pass`: the rows of its first pass, and of
     /// each batch of it.
     pub fn opened(&mut self, waves: i32, rows: usize, pass: (usize, i32)) {
-        (self.poor, self.pass) = (0, (0, 0));
+        self.pass = (0, 0);
+        self.rests.opened();
         let left = waves::worth_waiting(self.wave_shape(), waves, self.passes, rows);
         self.trail = Trail::new(left, pass.0, pass.1 as usize);
     }
@@ -191,9 +147,7 @@ impl Tactics {
     /// The region is done.
     pub fn closed(&mut self) {
         self.trail = Trail::default();
-        if self.rests.now.is_none() {
-            self.rests.strained = false;
-        }
+        self.rests.closed();
     }
 
     /// The waves and their passes, and why there are none.
@@ -243,19 +197,9 @@ impl Tactics {
 
     /// Whether waves are left out for now, and why.
     fn resting(&mut self) -> Result<Option<String>> {
-        let rest = match self.rests.now {
-            None => return Ok(None),
-            Some(Rest::Horizon(xid)) if horizon::precedes(horizon::horizon(self.relation), xid) => {
-                Rest::Horizon(xid)
-            }
-            Some(Rest::Horizon(_) | Rest::Regions(0)) => {
-                self.rests.now = None;
-                return Ok(None);
-            }
-            Some(Rest::Regions(left)) => Rest::Regions(left - 1),
-        };
-        self.rests.now = Some(rest);
-        self.said(rest).map(Some)
+        let is_held = |xid| horizon::precedes(horizon::horizon(self.relation), xid);
+        let rest = self.rests.for_region(is_held);
+        rest.map(|rest| self.said(rest)).transpose()
     }
 
     fn said(&self, rest: Rest) -> Result<String> {
@@ -285,13 +229,13 @@ impl Tactics {
 
     /// The passes over the open region; `None` if the rest of it goes in one.
     pub fn passes(&self) -> Option<Passes> {
-        self.rests.now.is_none().then_some(self.passes)
+        self.rests.now().is_none().then_some(self.passes)
     }
 
     /// The transaction that the horizon has to pass before the next batch: it has left the versions
     /// in whose place that batch is to put its own.
     pub fn awaited(&self) -> Option<u32> {
-        match self.rests.now {
+        match self.rests.now() {
             None => self.trail.awaited(),
             Some(_) => None,
         }
@@ -300,37 +244,22 @@ impl Tactics {
     /// Counts the time that was spent waiting for it. When it is not worth waiting any longer, the
     /// rest of the region goes in one pass.
     pub fn waited(&mut self, time: Duration) {
-        if !self.trail.waited(time) {
-            return;
+        if self.trail.waited(time) {
+            self.rests.too_late(horizon::next_xid());
         }
-        // Where it comes too late again and again, though it moves, waves rest for longer.
-        self.rests.now = Some(if self.rests.strained {
-            self.rests.longer()
-        } else {
-            Rest::Horizon(horizon::next_xid())
-        });
-        self.rests.strained = true;
     }
 
     /// At the border between two passes: whether to do the rest of the region in one, since the
     /// versions that this one has left can't be removed yet, or did no good.
     pub fn give_up_at_border(&mut self, wave: i32) -> bool {
         let (updated, hot) = std::mem::take(&mut self.pass);
-        let poor = wave > 0 && hot::counted() && (hot as f64) < updated as f64 * POOR_SHARE;
-        self.poor = if poor { self.poor + 1 } else { 0 };
-        if self.rests.now.is_some() {
-            // The horizon is not worth waiting for.
-        } else if self.poor >= PATIENCE {
-            self.rests.now = Some(self.rests.longer());
-        } else if wave > 0 && !poor && !self.rests.strained {
-            self.rests.next = REST;
-        }
-        self.rests.now.is_some()
+        let good = !hot::counted() || hot as f64 >= updated as f64 * POOR_SHARE;
+        self.rests.at_border((wave > 0).then_some(good))
     }
 
     /// Says why the rest of the region goes in one pass.
     pub fn explain(&mut self) -> Result<()> {
-        self.note = match self.rests.now {
+        self.note = match self.rests.now() {
             Some(rest) => Some(self.said(rest)?),
             None => None,
         };

@@ -9,7 +9,7 @@ use super::pages::Pages;
 use super::plans::Plans;
 use super::statement;
 use super::step::Attempt;
-use super::tactics::{Rests, Tactics};
+use super::tactics::Tactics;
 use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Writer};
 use crate::catalog::job::Job;
@@ -22,6 +22,7 @@ use crate::job::sizer::Sizer;
 use crate::pg::lock::Lock;
 use crate::pg::{heap, relation};
 use crate::plan::position::Key;
+use crate::plan::rests::Rests;
 use crate::plan::sql::Target;
 
 /// A slice that this worker holds.

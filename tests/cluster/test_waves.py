@@ -143,6 +143,21 @@ def test_a_worker_that_takes_over_goes_on_in_waves(table: Database) -> None:
     assert counts(table) == [(1, ROWS)]
 
 
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_smaller_commits_have_shorter_pauses(table: Database, walk: str) -> None:
+    """Waves over small regions make many commits of few rows; the job sleeps no longer for that."""
+    options = QUIET | {"walk": walk, "scan_limit": 2000, "waves": 16}
+    begun = time.monotonic()
+    where = "n = 0 AND id <= 20000"
+    job = start(table, "t", "n = n + 1", where=where, batch=2000, sleep_ms=100, options=options)
+    complete(table, job)
+    seconds = time.monotonic() - begun
+    assert counts(table) == [(0, ROWS - 20_000), (1, 20_000)]
+    # A pause of the full length after each would be more than half of it.
+    commits = 20_000 / 2000 * 16 * 2
+    assert seconds < commits * 0.1 / 2
+
+
 def test_few_matching_rows_do_not_make_reads_longer(db: Database) -> None:
     """In physical order a statement reads `scan_limit` rows, however few of them match."""
     db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 60000)")
