@@ -142,6 +142,8 @@ impl Keys {
         let (updated, hot) = changed_by(self.relation, || {
             Ok(update.run(range(after, &end, &[]))?.processed)
         })?;
+        // Others may have been inserted since the bound was read.
+        let scanned = scanned.max(updated);
         self.since_look = self.since_look.map(|rows| rows + scanned);
         self.tactic = Some(Tactic {
             rows: tactic.rows - scanned,
