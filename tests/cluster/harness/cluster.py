@@ -131,19 +131,26 @@ class Cluster(Database):
         process.kill_and_wait(postmaster, *process.children(postmaster))
         self.close_connections()
 
-    def kill_backend(self, pid: int) -> None:
-        """SIGKILL to one backend or worker; the server throws all others out, and is open again when this returns."""
-        asked = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
-        before = self.sql(asked)
+    def kill_backend(self, pid: int) -> bool:
+        """SIGKILL to one backend or worker; the server throws all others out, and is open again when this returns.
+
+        False if the process had just come to its own end.
+        """
+        checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+        before = self.sql(checkpointer)
+        process.freeze(pid)
+        if not process.alive(pid):
+            return False
         process.kill_and_wait(pid)
 
         def is_new() -> bool:
             try:
-                return self.sql(asked) not in ([], before)
+                return self.sql(checkpointer) not in ([], before)
             except psycopg.OperationalError:
                 return False
 
         wait_until(is_new, 60, f"the server to recover from the kill of {pid}")
+        return True
 
     def destroy(self) -> None:
         """Stops what is left of the server, by its pid, and removes its folder. A second time does nothing."""

@@ -83,7 +83,7 @@ class Database:
     def crash_worker(self, job: int) -> int:
         """kill -9 on a worker of the job; returns, when the server is through its recovery, which pid that was."""
         pid = self.worker_pid(job)
-        self.cluster.kill_backend(pid)
+        assert self.cluster.kill_backend(pid), f"worker {pid} had ended"
         return pid
 
     def terminate_worker(self, job: int) -> int:

@@ -137,8 +137,12 @@ class Storm:
             if n == self.kills:
                 cluster.restart(self.restart_mode)
             else:
-                pids = wait_until(lambda: cluster.worker_pids(job), 30, "a worker")
-                cluster.kill_backend(rng.choice(pids))
+                wait_until(lambda: self._kill(cluster, job, rng), 30, "a worker to kill")
+
+    @staticmethod
+    def _kill(cluster: Cluster, job: int, rng: random.Random) -> bool:
+        pids = cluster.worker_pids(job)
+        return bool(pids) and cluster.kill_backend(rng.choice(pids))
 
     def _passed(self, cluster: Cluster, job: int, rows: int) -> bool:
         state, done = self._look(cluster, job)

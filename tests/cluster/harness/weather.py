@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from harness import process
 from harness.cases import Case
 from harness.database import Database
 from harness.jobs import switch
@@ -165,11 +164,8 @@ class Events:
 
     def _kill(self, rng: random.Random) -> None:
         if pid := self._worker(rng):
-            # It may be about to end: then the server would have nothing to recover from.
-            process.freeze(pid)
-            if process.alive(pid):
-                self.crashed += 1
-                self.db.cluster.kill_backend(pid)
+            self.crashed += 1
+            self.db.cluster.kill_backend(pid)
 
     def _terminate(self, rng: random.Random) -> None:
         if pid := self._worker(rng):
