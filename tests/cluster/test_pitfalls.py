@@ -132,6 +132,23 @@ def test_rows_that_move_are_all_found(db: Database) -> None:
     assert counts(db) == [(1, 8000)]
 
 
+def test_rows_that_move_are_all_found_in_a_table_too_large_for_one_look(db: Database) -> None:
+    """More than 512 MB of pages; range by range, until none is left."""
+    # One row on a page.
+    db.sql("CREATE TABLE t (id int, n int DEFAULT 0, pad text DEFAULT repeat('x', 700)) WITH (fillfactor = 10)")
+    db.sql("INSERT INTO t SELECT generate_series(1, 66000)")
+    db.sql("ANALYZE t")
+    job = start(db, "t", "n = n + 1", where="n = 0", batch=2000, sleep_ms=60_000, options=QUIET)
+    wait_until(lambda: progress(db, job)["rows_updated"] > 0, 30, "a batch")
+    db.sql("INSERT INTO t SELECT generate_series(66001, 80000)")
+    db.sql(f"SELECT backfill.alter({job}, 500, 0)")
+    row = complete(db, job)
+    assert counts(db) == [(1, 80_000)]
+    assert "match still" not in row["note"]
+    passes = "SELECT max(pass), bool_or(end_block < 1000000) FROM backfill.slice WHERE job_id = %s AND pass > 1"
+    assert db.sql(passes, [job]) == [(3, True)]
+
+
 MESSAGES = ["rows still match where_clause after they were updated", "another worker has taken over this slice"]
 
 
