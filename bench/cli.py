@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
+
+from harness import process
 
 from bench import plot, readme, report, results
 from bench.host import ROOT
@@ -69,8 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.list:
         print(listing(scenarios))
         return 0
-    # Being told to stop is an ordinary end: servers must not outlive this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    process.exit_on_sigterm()
     failed = 0
     if not args.render:
         output = args.output / "quick" if args.quick else args.output

@@ -54,9 +54,9 @@ pub fn alter(
     }
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &after)?;
     launch::wake(&job, false);
-    if job.state() == State::Running {
+    if change.get("workers").is_some() && job.state() == State::Running {
         let now = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
-        if change.get("workers").is_some() && now.missing_workers() > 0 {
+        if now.missing_workers() > 0 {
             launch::workers(&now)?;
         }
     }

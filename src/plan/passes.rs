@@ -88,17 +88,27 @@ impl Passes {
     }
 }
 
-/// Rows of each commit of a pass over so many: as even as can be, `most` at most, and so that there
-/// are two. A commit of the next pass then finds that the one on its pages was not the very last,
-/// beside which others were just at work. Where it is the only pass, `most`.
-pub fn rows_per_commit(rows: usize, most: i32, only: bool) -> i32 {
-    let most = most.max(1);
-    if only {
-        return most;
+/// The present pass over a region.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// Rows that it is over.
+    pub rows: usize,
+    /// Whether it is the only one.
+    pub only: bool,
+}
+
+impl Pass {
+    /// Rows of each of its commits: as even as can be, `most` at most, and so that there are two. A
+    /// commit of the next pass then finds that the one on its pages was not the very last, beside
+    /// which others were just at work. Where it is the only pass, `most`.
+    pub fn rows_per_commit(self, most: i32) -> i32 {
+        let most = most.max(1);
+        if self.only {
+            return most;
+        }
+        let commits = self.rows.div_ceil(most as usize).max(2);
+        i32::try_from(self.rows.div_ceil(commits)).map_or(i32::MAX, |size| size.max(1))
     }
-    let most = most as usize;
-    let commits = rows.div_ceil(most).max(2);
-    i32::try_from(rows.div_ceil(commits)).map_or(i32::MAX, |size| size.max(1))
 }
 
 /// Deals the rows of each page out to the waves, one after the other, and tells in which pass each
@@ -210,11 +220,8 @@ mod tests {
             (1_000_000, 10, 10),
             (100, 0, 1),
         ] {
-            assert_eq!(
-                rows_per_commit(rows, most, false),
-                expected,
-                "{rows} {most}"
-            );
+            let pass = Pass { rows, only: false };
+            assert_eq!(pass.rows_per_commit(most), expected, "{rows} {most}");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
 use crate::pg::report;
-use crate::plan::passes;
+use crate::plan::passes::Pass;
 use crate::plan::position::{Position, Region};
 use crate::plan::rests::Rests;
 use crate::plan::waves::{self, Spread};
@@ -46,10 +46,8 @@ struct Open {
     waves: Vec<i32>,
     /// The rows of the present pass that are still to be done.
     todo: VecDeque<u32>,
-    /// How many it had, in all.
-    rows: usize,
-    /// Whether it is the only one.
-    only: bool,
+    /// That pass.
+    pass: Pass,
     /// Read from the middle of a pass on: not all that the next one needs.
     partial: bool,
 }
@@ -81,9 +79,9 @@ impl Keys {
         }
         for rows in SAMPLES {
             if rows <= SAMPLES[0] || work.may_read() >= rows {
-                let last = &self.range.last;
-                let read = || Ok((rows, self.plans.places(at.key.as_ref(), last, rows)?));
-                let places = work.measured(|_| read())?;
+                let (after, last) = (at.key.as_ref(), &self.range.last);
+                let places =
+                    work.measured(|_| Ok((rows, self.plans.places(after, last, rows)?)))?;
                 self.tactics.look(&places);
             }
         }
@@ -187,8 +185,8 @@ impl Keys {
         let mut position = at.clone();
         position.region = Some(region.clone());
         let open = Open::new(read, &region, false)?;
-        let batch = open.per_commit(work.job.batch_size);
-        self.tactics.opened(region.waves, found, (open.rows, batch));
+        self.tactics
+            .opened(region.waves, found, open.pass, work.job.batch_size);
         self.open = Some(open);
         Ok(done(position))
     }
@@ -218,8 +216,7 @@ impl Keys {
         work.note = self.tactics.note().map(str::to_owned);
         let missing = || Error::internal("a region without its keys");
         let open = self.open.as_mut().ok_or_else(missing)?;
-        let most = open.per_commit(work.job.batch_size);
-        let size = work.size_in_pass(most) as usize;
+        let size = work.size_in_pass(open.pass);
         let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
         let (mut updated, mut hot) = (0, 0);
         if let Some(end) = rows.last() {
@@ -256,8 +253,8 @@ impl Keys {
     /// The position after the present pass, with the rows of the next one at hand.
     fn end_pass(&mut self, at: &Position, region: &Region, batch_size: i32) -> Result<Position> {
         let more = region.to + 1 < region.waves;
-        if more && self.tactics.give_up_at_border(region.wave) {
-            self.tactics.explain()?;
+        if more {
+            self.tactics.give_up_at_border(region.wave)?;
         }
         let mut next = at.after_pass(self.tactics.passes());
         // A worker that began in the middle of a pass does not have all that the next one needs.
@@ -265,7 +262,7 @@ impl Keys {
         while let (Some(region), Some(rows)) = (&next.region, &mut open) {
             rows.select(region);
             if !rows.todo.is_empty() {
-                self.tactics.turn(rows.rows, rows.per_commit(batch_size));
+                self.tactics.turn(rows.pass, batch_size);
                 break;
             }
             next = next.after_pass(self.tactics.passes());
@@ -285,8 +282,8 @@ impl Keys {
         let rows = read.hits.iter().filter(|hit| **hit).count();
         let open = Open::new(read, region, region.key.is_some())?;
         self.tactics.resume(job);
-        let batch = open.per_commit(job.batch_size);
-        self.tactics.opened(region.waves, rows, (open.rows, batch));
+        self.tactics
+            .opened(region.waves, rows, open.pass, job.batch_size);
         self.open = Some(open);
         Ok(())
     }
@@ -312,17 +309,14 @@ impl Open {
             read,
             waves,
             todo: VecDeque::new(),
-            rows: 0,
-            only: count == 1,
+            pass: Pass {
+                rows: 0,
+                only: count == 1,
+            },
             partial,
         };
         open.select(region);
         Ok(open)
-    }
-
-    /// Rows of each commit of the present pass.
-    fn per_commit(&self, batch_size: i32) -> i32 {
-        passes::rows_per_commit(self.rows, batch_size, self.only)
     }
 
     /// Picks the rows of the region's present pass.
@@ -332,7 +326,7 @@ impl Open {
             .filter(|(_, (wave, hit))| **hit && region.includes(**wave))
             .map(|(row, _)| row as u32)
             .collect();
-        self.rows = self.todo.len();
+        self.pass.rows = self.todo.len();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::pg::heap::{self, Tid};
 use crate::pg::hot;
 use crate::pg::planner::Access;
 use crate::pg::report;
-use crate::plan::passes;
+use crate::plan::passes::{self, Pass};
 use crate::plan::position::Position;
 use crate::plan::rests::Rests;
 use crate::plan::sql::Target;
@@ -64,11 +64,9 @@ struct Open {
     end: i64,
     /// Rows to be updated, pass by pass.
     todo: VecDeque<(i32, Tid)>,
-    /// Rows that the present pass had, in all.
-    rows: usize,
-    /// Whether it is the only one.
-    only: bool,
-    /// Rows of it that don't match: counted once it is done.
+    /// The present pass.
+    pass: Pass,
+    /// Rows of the region that don't match: counted once it is done.
     others: i64,
 }
 
@@ -216,12 +214,19 @@ impl Pages {
                 end,
                 todo: passes::deal(tids, |tid| tid.block, &tactic.passes.sizes(tactic.waves))
                     .into(),
-                rows: 0,
-                only: tactic.waves == 1,
+                pass: Pass {
+                    rows: 0,
+                    only: tactic.waves == 1,
+                },
                 others: scanned - found,
             };
-            let pass = open.begin_pass(work.job.batch_size);
-            self.tactics.opened(tactic.waves, open.todo.len(), pass);
+            open.begin_pass();
+            self.tactics.opened(
+                tactic.waves,
+                open.todo.len(),
+                open.pass,
+                work.job.batch_size,
+            );
             self.open = Some(open);
         }
         work.note = self.tactics.note().map(str::to_owned);
@@ -267,8 +272,7 @@ impl Pages {
         let Some(open) = &mut self.open else {
             return Err(Error::internal("no region is open"));
         };
-        let most = passes::rows_per_commit(open.rows, work.job.batch_size, open.only);
-        let size = work.size_in_pass(most) as usize;
+        let size = work.size_in_pass(open.pass);
         let pass = open.todo.front().map_or(0, |(pass, _)| *pass);
         let mut tids = Vec::with_capacity(size.min(open.todo.len()));
         while let Some((_, tid)) = open
@@ -295,13 +299,12 @@ impl Pages {
                 self.open = None;
                 self.tactics.closed();
             }
-            Some((next, _)) if *next != pass && !open.only => {
-                if self.tactics.give_up_at_border(pass) {
-                    self.tactics.explain()?;
+            Some((next, _)) if *next != pass && !open.pass.only => {
+                if self.tactics.give_up_at_border(pass)? {
                     open.rest_in_one_pass();
                 }
-                let (rows, batch) = open.begin_pass(work.job.batch_size);
-                self.tactics.turn(rows, batch);
+                open.begin_pass();
+                self.tactics.turn(open.pass, work.job.batch_size);
             }
             Some(_) => {}
         }
@@ -367,14 +370,12 @@ impl Open {
         self.todo.iter_mut().for_each(|(pass, _)| *pass = i32::MAX);
         let places = |(_, tid): &(i32, Tid)| (tid.block, tid.offset);
         self.todo.make_contiguous().sort_by_key(places);
-        self.only = true;
+        self.pass.only = true;
     }
 
-    /// Rows of the pass that begins, and of each of its commits.
-    fn begin_pass(&mut self, batch_size: i32) -> (usize, i32) {
+    /// The pass of the next row begins.
+    fn begin_pass(&mut self) {
         let present = self.todo.front().map_or(0, |(pass, _)| *pass);
-        self.rows = self.todo.partition_point(|(pass, _)| *pass <= present);
-        let batch = passes::rows_per_commit(self.rows, batch_size, self.only);
-        (self.rows, batch)
+        self.pass.rows = self.todo.partition_point(|(pass, _)| *pass <= present);
     }
 }

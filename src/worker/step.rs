@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::job::reader::{MUCH_LONGER, Reader};
 use crate::job::sizer::Sizer;
 use crate::pg::hot;
+use crate::plan::passes::Pass;
 use crate::plan::position::{Key, Position};
 
 /// What a batch is given, and what it leaves for the next.
@@ -103,16 +104,17 @@ impl Work<'_> {
         i64::from(size)
     }
 
-    /// The same for a commit of a pass, which has so many rows. Where that makes it smaller than
-    /// `batch_size`, the pause after it is as much shorter: or waves would make a job slower that
-    /// sleeps most of the time.
-    pub fn size_in_pass(&mut self, most: i32) -> i64 {
+    /// The same for a commit of a pass. Where that makes it smaller than `batch_size`, the pause after
+    /// it is as much shorter: or waves would make a job slower that sleeps most of the time.
+    pub fn size_in_pass(&mut self, pass: Pass) -> usize {
+        let whole = self.job.batch_size;
+        let most = pass.rows_per_commit(whole);
         let size = self.size(most.into());
         if size == i64::from(most) {
-            let whole = f64::from(self.job.batch_size.max(most).max(1));
-            self.pause = self.pause.mul_f64(f64::from(most) / whole);
+            let part = f64::from(most) / f64::from(whole.max(most));
+            self.pause = self.pause.mul_f64(part);
         }
-        size
+        size as usize
     }
 
     /// Reads the rows of a region, of the number wanted. A first read is modest, since nothing is known

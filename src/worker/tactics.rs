@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::job::options::{Options, Strategy};
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
-use crate::plan::passes::{Passes, Room};
+use crate::plan::passes::{Pass, Passes, Room};
 use crate::plan::rests::{Rest, Rests};
 use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
@@ -135,13 +135,12 @@ impl Tactics {
         }
     }
 
-    /// A region of so many rows to be updated is open. `pass`: the rows of its first pass, and of
-    /// each batch of it.
-    pub fn opened(&mut self, waves: i32, rows: usize, pass: (usize, i32)) {
+    /// A region of so many rows to be updated is open, and its first pass begins.
+    pub fn opened(&mut self, waves: i32, rows: usize, pass: Pass, batch_size: i32) {
         self.pass = (0, 0);
         self.rests.opened();
         let left = waves::worth_waiting(self.wave_shape(), waves, self.passes, rows);
-        self.trail = Trail::new(left, pass.0, pass.1 as usize);
+        self.trail = Trail::new(left, pass.rows, pass.rows_per_commit(batch_size) as usize);
     }
 
     /// The region is done.
@@ -222,9 +221,10 @@ impl Tactics {
         self.trail.add(rows, horizon::my_xid());
     }
 
-    /// The next pass over the open region begins, over so many rows, in batches of so many.
-    pub fn turn(&mut self, rows: usize, batch: i32) {
-        self.trail.turn(rows, batch as usize);
+    /// The next pass over the open region begins.
+    pub fn turn(&mut self, pass: Pass, batch_size: i32) {
+        let batch = pass.rows_per_commit(batch_size) as usize;
+        self.trail.turn(pass.rows, batch);
     }
 
     /// The passes over the open region; `None` if the rest of it goes in one.
@@ -250,19 +250,14 @@ impl Tactics {
     }
 
     /// At the border between two passes: whether to do the rest of the region in one, since the
-    /// versions that this one has left can't be removed yet, or did no good.
-    pub fn give_up_at_border(&mut self, wave: i32) -> bool {
+    /// versions that this one has left can't be removed yet, or did no good. The note says which.
+    pub fn give_up_at_border(&mut self, wave: i32) -> Result<bool> {
         let (updated, hot) = std::mem::take(&mut self.pass);
         let good = !hot::counted() || hot as f64 >= updated as f64 * POOR_SHARE;
-        self.rests.at_border((wave > 0).then_some(good))
-    }
-
-    /// Says why the rest of the region goes in one pass.
-    pub fn explain(&mut self) -> Result<()> {
-        self.note = match self.rests.now() {
-            Some(rest) => Some(self.said(rest)?),
-            None => None,
-        };
-        Ok(())
+        let rests = self.rests.at_border((wave > 0).then_some(good));
+        if let Some(rest) = self.rests.now() {
+            self.note = Some(self.said(rest)?);
+        }
+        Ok(rests)
     }
 }

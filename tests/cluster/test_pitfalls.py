@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 import pytest
 from harness import Database
 from harness.jobs import complete, fail, progress, start, wait_for
+from harness.tables import counts
 from harness.wait import wait_until
 
 QUIET = {"vacuum": False, "analyze": False}
-
-
-def counts(db: Database, table: str = "t") -> list[tuple[Any, ...]]:
-    """How many rows were updated how often."""
-    return db.sql(f"SELECT n, count(*) FROM {table} GROUP BY n ORDER BY n")
 
 
 def in_slices(db: Database, table: str = "t") -> None:
@@ -121,13 +115,18 @@ def test_a_key_that_comes_after_a_walk_by_pages_was_disproved(db: Database) -> N
     assert counts(db) == [(1, 5000)]
 
 
+def insert_behind(db: Database, job: int, first: int, last: int) -> None:
+    """Inserts rows once the walk has begun, which sleeps after its first batch; then it goes on without."""
+    wait_until(lambda: progress(db, job)["rows_updated"] > 0, 30, "a batch")
+    db.sql(f"INSERT INTO t SELECT generate_series({first}, {last})")
+    db.sql(f"SELECT backfill.alter({job}, 300, 0)")
+
+
 def test_rows_that_move_are_all_found(db: Database) -> None:
     """More than one statement takes, inserted behind the walk: the second pass sees to them."""
     db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 3000)")
     job = start(db, "t", "n = n + 1", where="n = 0", batch=100, sleep_ms=60_000, options=QUIET)
-    wait_until(lambda: progress(db, job)["rows_updated"] > 0, 30, "a batch")
-    db.sql("INSERT INTO t SELECT generate_series(3001, 8000)")
-    db.sql(f"SELECT backfill.alter({job}, 300, 0)")
+    insert_behind(db, job, 3001, 8000)
     complete(db, job)
     assert counts(db) == [(1, 8000)]
 
@@ -139,9 +138,7 @@ def test_rows_that_move_are_all_found_in_a_table_too_large_for_one_look(db: Data
     db.sql("INSERT INTO t SELECT generate_series(1, 66000)")
     db.sql("ANALYZE t")
     job = start(db, "t", "n = n + 1", where="n = 0", batch=2000, sleep_ms=60_000, options=QUIET)
-    wait_until(lambda: progress(db, job)["rows_updated"] > 0, 30, "a batch")
-    db.sql("INSERT INTO t SELECT generate_series(66001, 80000)")
-    db.sql(f"SELECT backfill.alter({job}, 500, 0)")
+    insert_behind(db, job, 66_001, 80_000)
     row = complete(db, job)
     assert counts(db) == [(1, 80_000)]
     assert "match still" not in row["note"]

@@ -241,7 +241,7 @@ def _options(rng: random.Random, physical: bool, keyless: bool, rows: int) -> di
     maybe("waves", 0.4, 2, 3, 7, 16, 64)
     maybe("workers", 0.7, 2, 3, 4, 4)
     maybe("target_ms", 0.2, 1, 5, 50)
-    maybe("scan_limit", 0.3, max(10, rows // 100), max(10, rows // 10), max(10, rows))
+    maybe("scan_limit", 0.3, max(1, rows // 100), max(1, rows // 10), max(1, rows))
     maybe("vacuum", 0.5, False)
     maybe("analyze", 0.5, False)
     if physical:
