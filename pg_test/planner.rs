@@ -85,9 +85,8 @@ mod tests {
         for (statement, parameters) in [
             (target.bound(true), "1, 40, 10, 1"),
             (target.bound(false), "40, 10, 1"),
-            (target.read(true), "1, 40, 10"),
-            (target.read(false), "40, 10"),
-            (target.places(true), "1, 40, 10"),
+            (target.read(true, false), "1, 40, 10"),
+            (target.read(false, true), "40, 10"),
             (target.last_key(), "1"),
         ] {
             let walk = plan(&statement, parameters, true);

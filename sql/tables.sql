@@ -160,7 +160,7 @@ COMMENT ON COLUMN backfill.checkpoint.key IS 'Everything up to this key is done;
 COMMENT ON COLUMN backfill.checkpoint.block IS 'In physical order: every page before this one is done';
 COMMENT ON COLUMN backfill.checkpoint.region_key IS 'Last key of the region that is passed over in waves; NULL: no region is open';
 COMMENT ON COLUMN backfill.checkpoint.waves IS 'Waves that the rows of the open region are dealt out to; a pass does one or several';
-COMMENT ON COLUMN backfill.checkpoint.spread IS 'The function that gives a key its wave in the open region';
+COMMENT ON COLUMN backfill.checkpoint.spread IS 'What gives a key its wave in the open region: mod 16 from 3, or dealt (see backfill.region)';
 COMMENT ON COLUMN backfill.checkpoint.wave IS 'The first wave of the present pass: all before it are done in the open region';
 COMMENT ON COLUMN backfill.checkpoint.wave_to IS 'The last wave of the present pass';
 COMMENT ON COLUMN backfill.checkpoint.wave_key IS 'The present pass is done up to this key; NULL: at its start';
@@ -175,6 +175,14 @@ COMMENT ON COLUMN backfill.checkpoint.rows_per_second IS 'Rows per second over t
 COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
 COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
 COMMENT ON COLUMN backfill.checkpoint.at IS 'When the batch committed, nearly';
+
+CREATE TABLE backfill.region (
+    slice_id integer PRIMARY KEY,
+    waves    bytea   NOT NULL
+);
+COMMENT ON TABLE backfill.region IS 'Which wave the rows of an open region belong to, where that is no function of a few numbers. Written once per region.';
+COMMENT ON COLUMN backfill.region.slice_id IS 'The slice';
+COMMENT ON COLUMN backfill.region.waves IS 'A key has the wave at the hash of it, modulo the length';
 
 CREATE TABLE backfill.outcome (
     job_id   bigint      PRIMARY KEY,
@@ -225,6 +233,7 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.walk', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');

@@ -71,6 +71,8 @@ pub enum Signal {
     Fenced,
     /// The table can't be walked in physical order after all.
     Disproved,
+    /// A row is not where it was read.
+    Misplaced,
 }
 
 impl Error {

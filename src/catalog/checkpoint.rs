@@ -6,13 +6,14 @@
 
 use pgrx::pg_sys;
 
+use super::region;
 use super::slice::array;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::progress::Progress;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Plan, Row};
 use crate::plan::position::{Position, Region};
-use crate::plan::waves::Spread;
+use crate::plan::spread::Spread;
 
 /// Where a slice stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +109,7 @@ pub fn load(slice: i32) -> Result<Checkpoint> {
         position: Position {
             key: row.get(2).map(array).transpose()?,
             block: row.parse(3)?,
-            region: region(&row)?,
+            region: open_region(slice, &row)?,
         },
         progress: Progress {
             rows_done: row.number(10)?,
@@ -122,7 +123,7 @@ pub fn load(slice: i32) -> Result<Checkpoint> {
     })
 }
 
-fn region(row: &Row) -> Result<Option<Region>> {
+fn open_region(slice: i32, row: &Row) -> Result<Option<Region>> {
     let Some(end) = row.get(4) else {
         return Ok(None);
     };
@@ -130,7 +131,7 @@ fn region(row: &Row) -> Result<Option<Region>> {
     Ok(Some(Region {
         end: array(end)?,
         waves: row.number(5)? as i32,
-        spread: Spread::parse(spread)
+        spread: Spread::parse(spread, region::load(slice)?)
             .ok_or_else(|| Error::internal(format!("spread \"{spread}\"")))?,
         wave: row.number(7)? as i32,
         to: row.number(8)? as i32,
@@ -202,6 +203,11 @@ impl Writer {
         let position = &next.position;
         let region = position.region.as_ref();
         let spread = region.map(|r| r.spread.to_text());
+        if let (None, Some(Spread::Dealt(waves))) =
+            (&last.position.region, region.map(|r| &r.spread))
+        {
+            region::store(last.slice, waves)?;
+        }
         let int4 = |value: Option<i32>| value.map_or(Arg::Null(pg_sys::INT4OID), Arg::Int4);
         let written = as_extension(|| {
             self.0.run(&[

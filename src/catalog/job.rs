@@ -356,6 +356,8 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
 /// Removes a job and everything recorded of it.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [
+        "DELETE FROM backfill.region
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
         "DELETE FROM backfill.checkpoint
          WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
         "DELETE FROM backfill.slice WHERE job_id = $1",

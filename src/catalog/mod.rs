@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod job;
 pub mod outcome;
+pub mod region;
 pub mod slice;
 pub mod version;
 pub mod walk;

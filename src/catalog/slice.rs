@@ -266,7 +266,8 @@ pub fn insert(
 pub fn finish(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.slice SET done = true WHERE id = $1",
+            "WITH closed AS (DELETE FROM backfill.region WHERE slice_id = $1)
+             UPDATE backfill.slice SET done = true WHERE id = $1",
             &[Arg::Int4(id)],
         )
     })?;

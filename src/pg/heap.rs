@@ -7,7 +7,7 @@ use super::spi::{self, Arg, RawRow};
 use crate::error::{Error, Result};
 
 /// The place of a row: its page and its line pointer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tid {
     /// The page.
     pub block: u32,
@@ -32,15 +32,17 @@ pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
         .map(|(pages, file)| (pages, Oid::from(file))))
 }
 
-/// Removes versions that nobody can see any more from these pages, as reading them by a scan
-/// would: what a fetch by TID doesn't do. The table must be locked. Pages that a VACUUM has cut off
-/// meanwhile are left out.
-pub fn prune(relation: Oid, blocks: impl Iterator<Item = u32>) {
+/// Removes versions that nobody can see any more from the pages of these rows, as reading them by a
+/// scan would: what a fetch by TID doesn't do. The table must be locked. Pages that a VACUUM has
+/// cut off meanwhile are left out.
+pub fn prune(relation: Oid, tids: &[Tid]) {
+    let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
+    blocks.dedup();
     unsafe {
         let heap = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
         let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
         let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, fork);
-        for block in blocks.filter(|block| *block < pages) {
+        for block in blocks.into_iter().filter(|block| *block < pages) {
             let buffer = pg_sys::ReadBuffer(heap, block);
             pg_sys::heap_page_prune_opt(heap, buffer);
             pg_sys::ReleaseBuffer(buffer);

@@ -96,6 +96,16 @@ impl KeyList {
         })
     }
 
+    /// Whether this is the key that a row begins with, to the last bit.
+    pub fn is(&self, key: usize, row: &RawRow) -> bool {
+        let mut columns = self.types.iter().enumerate();
+        columns.all(|(column, of)| {
+            let mine = self.values[key * self.types.len() + column];
+            row.get(column)
+                .is_some_and(|value| unsafe { same(mine, value, of) })
+        })
+    }
+
     /// The keys of these rows, as one array per column; lives as long as the current memory context.
     pub fn arrays(&self, rows: &[u32]) -> Vec<Arg<'static>> {
         (0..self.types.len())
@@ -185,6 +195,22 @@ unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
                 Datum::from(kept)
             }
         }
+    }
+}
+
+unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
+    if of.by_value {
+        return one == other;
+    }
+    unsafe {
+        let bytes = |value: Datum| match of.length {
+            -1 => {
+                let packed = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                pgrx::varlena_to_byte_slice(packed)
+            }
+            length => std::slice::from_raw_parts(value.cast_mut_ptr(), length.max(0) as usize),
+        };
+        bytes(one) == bytes(other)
     }
 }
 

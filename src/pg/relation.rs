@@ -188,6 +188,18 @@ pub fn may_read_places(oid: Oid) -> bool {
     }
 }
 
+/// Whether triggers run for each row before an UPDATE changes it, and may prevent that. The relation
+/// must be locked.
+pub fn has_trigger_before_updates(oid: Oid) -> bool {
+    unsafe {
+        let relation = pg_sys::relation_open(oid, pg_sys::NoLock as i32);
+        let triggers = (*relation).trigdesc;
+        let found = !triggers.is_null() && (*triggers).trig_update_before_row;
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        found
+    }
+}
+
 /// Whether a policy of row security would be applied to what the current user does.
 pub fn has_policies_for_me(oid: Oid) -> bool {
     let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;

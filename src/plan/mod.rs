@@ -7,6 +7,7 @@ pub mod passes;
 mod places;
 pub mod position;
 pub mod rests;
+pub mod spread;
 pub mod sql;
 pub mod trail;
 pub mod waves;

@@ -111,6 +111,13 @@ impl Pass {
     }
 }
 
+/// The wave of a row of a page, by its number there: one after the other, and evenly where the page
+/// has fewer rows than there are waves, or those of the first pass would be too many.
+pub fn turn(number: usize, rows_of_page: usize, waves: usize) -> usize {
+    let stretch = waves.max(rows_of_page);
+    number * stretch / rows_of_page.max(1) % waves.max(1)
+}
+
 /// Deals the rows of each page out to the waves, one after the other, and tells in which pass each
 /// comes, first those of the first. Rows are given page by page; `sizes` has the waves of each pass.
 pub fn deal<R: Copy>(rows: Vec<R>, page: impl Fn(&R) -> u32, sizes: &[i32]) -> Vec<(i32, R)> {
@@ -121,10 +128,8 @@ pub fn deal<R: Copy>(rows: Vec<R>, page: impl Fn(&R) -> u32, sizes: &[i32]) -> V
     let waves = pass_of_wave.len();
     let mut dealt = Vec::with_capacity(rows.len());
     for of_page in rows.chunk_by(|a, b| page(a) == page(b)) {
-        // Of fewer rows than waves, those of the first pass would be too many.
-        let stretch = waves.max(of_page.len());
         dealt.extend(of_page.iter().enumerate().map(|(number, row)| {
-            let wave = number * stretch / of_page.len() % waves.max(1);
+            let wave = turn(number, of_page.len(), waves);
             (pass_of_wave.get(wave).copied().unwrap_or(0), *row)
         }));
     }

@@ -38,6 +38,22 @@ impl Target {
         w.statement(text)
     }
 
+    /// The batch for a list of rows by the places where they were read: gives the keys of those that
+    /// it has changed.
+    pub fn update_places_of_keys(&self) -> Statement {
+        let mut w = self.writer();
+        let list = w.one(Param::Tids);
+        let text = format!(
+            "UPDATE ONLY {} SET {}\nWHERE {}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\nRETURNING {}",
+            self.item(),
+            self.set_clause,
+            self.name(),
+            self.and_where(),
+            w.columns()
+        );
+        w.statement(text)
+    }
+
     /// How many rows match, up to a limit.
     pub fn count_matches(&self) -> Statement {
         let mut w = self.writer();

@@ -1,7 +1,7 @@
 //! Where a slice stands: what a checkpoint holds.
 
 use super::passes::Passes;
-use super::waves::Spread;
+use super::spread::Spread;
 
 /// A key in text form.
 pub type Key = Vec<String>;
@@ -109,7 +109,12 @@ mod tests {
         Position {
             key: Some(key(5)),
             block: None,
-            region: Some(Region::new(key(99), waves, Spread::Hash, Passes::Even)),
+            region: Some(Region::new(
+                key(99),
+                waves,
+                Spread::in_turns(&[]),
+                Passes::Even,
+            )),
         }
     }
 
@@ -148,7 +153,7 @@ mod tests {
         };
         let passes = Passes::fitting(3, room);
         let mut position = open(9);
-        position.region = Some(Region::new(key(99), 9, Spread::Hash, passes));
+        position.region = Some(Region::new(key(99), 9, Spread::in_turns(&[]), passes));
         let mut done = Vec::new();
         while let Some(region) = &position.region {
             done.push((region.wave, region.to));

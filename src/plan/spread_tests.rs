@@ -7,8 +7,10 @@ pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(1);
-        mix(self.0)
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
     }
 
     /// One of 0 to `bound` - 1.
@@ -17,48 +19,65 @@ impl Random {
     }
 }
 
-fn sorted(mut keys: Vec<i64>) -> Vec<i64> {
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+const EXTREMES: [i64; 7] = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
+
+fn modulo(stride: i64, origin: i64) -> Spread {
+    Spread::Modulo { stride, origin }
 }
 
-/// The share of a page's rows that its largest wave has, in multiples of a fair share.
-fn excess(keys: &[i64], spread: Spread, waves: i32) -> f64 {
-    unevenness(keys, spread, waves, 41) * f64::from(waves) / 41.0
+/// Pages of so many rows each.
+fn pages(rows: usize, of_page: usize) -> Vec<u32> {
+    (0..rows).map(|row| (row / of_page) as u32).collect()
 }
 
-const WAVES: i32 = 16;
+fn in_turns(keys: &[i64], waves: i32) -> Vec<i32> {
+    let Spread::Modulo { stride, origin } = Spread::in_turns(keys) else {
+        panic!("not in turns")
+    };
+    let wave = |key: &i64| wave_in_turn(stride, origin, *key, waves);
+    keys.iter().map(wave).collect()
+}
 
-fn chosen(keys: &[i64]) -> Spread {
-    choose_spread(keys, WAVES, 41.0)
+/// The waves of rows that were dealt out.
+fn dealt(rows: &Rows, hashes: &[u64]) -> Vec<i32> {
+    let Spread::Dealt(list) = rows.deal(hashes) else {
+        panic!("not dealt")
+    };
+    hashes
+        .iter()
+        .map(|hash| wave_of_hash(&list, *hash))
+        .collect()
+}
+
+/// The share of rows whose page has a row of their wave already.
+fn crowded(pages: &[u32], waves: &[i32]) -> f64 {
+    let all = pages.len();
+    let mut taken: Vec<(u32, i32)> = pages.iter().copied().zip(waves.iter().copied()).collect();
+    taken.sort_unstable();
+    taken.dedup();
+    (all - taken.len()) as f64 / all as f64
 }
 
 #[test]
 fn a_spread_is_read_as_it_was_written() {
     for (spread, text) in [
-        (Spread::Hash, "hash"),
+        (modulo(16, 3), "mod 16 from 3"),
         (
-            Spread::Modulo {
-                stride: 16,
-                origin: 3,
-            },
-            "mod 16 from 3",
-        ),
-        (
-            Spread::Modulo {
-                stride: i64::MAX,
-                origin: i64::MIN,
-            },
+            modulo(i64::MAX, i64::MIN),
             "mod 9223372036854775807 from -9223372036854775808",
         ),
     ] {
         assert_eq!(spread.to_text(), text);
-        assert_eq!(Spread::parse(text), Some(spread));
+        assert_eq!(Spread::parse(text, None), Some(spread));
     }
+    let dealt = Spread::Dealt(vec![3, 1, 2].into());
+    assert_eq!(dealt.to_text(), "dealt");
+    assert_eq!(Spread::parse("dealt", Some(vec![3, 1, 2])), Some(dealt));
+    assert_eq!(Spread::parse("dealt", Some(Vec::new())), None);
     for text in [
         "",
-        "Hash",
+        "Mod 1 from 0",
+        "dealt",
         "mod",
         "mod 16",
         "mod 0 from 1",
@@ -67,16 +86,12 @@ fn a_spread_is_read_as_it_was_written() {
         "mod a from b",
         "mod 1 from 9223372036854775808",
     ] {
-        assert_eq!(Spread::parse(text), None, "{text}");
+        assert_eq!(Spread::parse(text, None), None, "{text}");
     }
 }
 
 #[test]
-fn the_wave_of_an_integer_counts_strides_from_the_origin() {
-    let spread = Spread::Modulo {
-        stride: 16,
-        origin: 3,
-    };
+fn a_turn_counts_strides_from_the_origin() {
     for (key, wave) in [
         (3, 0),
         (18, 0),
@@ -88,207 +103,160 @@ fn the_wave_of_an_integer_counts_strides_from_the_origin() {
         (-13, 3),
         (-14, 2),
     ] {
-        assert_eq!(spread.wave_of_integer(key, 4), wave, "{key}");
+        assert_eq!(wave_in_turn(16, 3, key, 4), wave, "{key}");
     }
-}
-
-#[test]
-fn the_wave_of_an_extreme_key_is_a_wave() {
-    let extremes = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
-    for key in extremes {
-        for origin in extremes {
-            for stride in [1, 2, 16, i64::MAX] {
-                for waves in [1, 2, 7, 64] {
-                    for spread in [Spread::Modulo { stride, origin }, Spread::Hash] {
-                        assert!((0..waves).contains(&spread.wave_of_integer(key, waves)));
-                    }
-                }
-            }
-        }
-        assert_eq!(Spread::Hash.wave_of_integer(key, 0), 0);
-    }
-    let far = Spread::Modulo {
-        stride: 1,
-        origin: i64::MIN,
-    };
-    assert_eq!(far.wave_of_integer(i64::MAX, 64), 63);
-}
-
-#[test]
-fn neighbours_take_turns() {
-    let spread = Spread::Modulo {
-        stride: 10,
-        origin: 7,
-    };
     for n in -100..100 {
-        let wave = |n: i64| spread.wave_of_integer(7 + 10 * n, 8);
+        let wave = |n: i64| wave_in_turn(10, 7, 7 + 10 * n, 8);
         assert_eq!(wave(n + 1), (wave(n) + 1) % 8);
     }
 }
 
 #[test]
-fn hashes_stay_what_they_are_and_use_all_waves() {
-    // Stored regions rely on these.
-    assert_eq!(Spread::Hash.wave_of_integer(4711, 64), 27);
-    let mut counts = [0; 16];
-    for n in 0..16_000 {
-        counts[Spread::Hash.wave_of_integer(n << 20, 16) as usize] += 1;
+fn the_wave_of_an_extreme_key_is_a_wave() {
+    for key in EXTREMES {
+        for origin in EXTREMES {
+            for stride in [0, 1, 2, 16, i64::MAX] {
+                for waves in [1, 2, 7, 64, 255] {
+                    assert!((0..waves).contains(&wave_in_turn(stride, origin, key, waves)));
+                }
+            }
+        }
+        assert_eq!(wave_in_turn(1, 0, key, 0), 0);
     }
-    assert!(counts.iter().all(|n| (850..1150).contains(n)), "{counts:?}");
+    assert_eq!(wave_in_turn(1, i64::MIN, i64::MAX, 64), 63);
+    for keys in [&[][..], &[5], &[5, 5], &EXTREMES, &[i64::MAX, i64::MIN]] {
+        let Spread::Modulo { stride, .. } = Spread::in_turns(keys) else {
+            panic!("not in turns")
+        };
+        assert!(stride >= 1);
+    }
 }
 
 #[test]
-fn dense_ids_take_turns() {
-    let keys: Vec<i64> = (1..=10_000).collect();
-    assert_eq!(
-        chosen(&keys),
-        Spread::Modulo {
-            stride: 1,
-            origin: 0
+fn ids_on_a_grid_take_turns() {
+    let dense: Vec<i64> = (1..=10_000).collect();
+    let descending: Vec<i64> = dense.iter().rev().copied().collect();
+    let apart: Vec<i64> = dense.iter().map(|n| 3 + 16 * n).collect();
+    let negative: Vec<i64> = (-10_000..10_000).map(|n| 7 * n - 3).collect();
+    for (keys, spread) in [
+        (dense, modulo(1, 0)),
+        (descending, modulo(1, 0)),
+        (apart, modulo(16, 3)),
+        (negative, modulo(7, 4)),
+    ] {
+        assert_eq!(Spread::in_turns(&keys), spread);
+        let pages = pages(keys.len(), 41);
+        for waves in [2, 16, 41, 64] {
+            let rows = Rows {
+                pages: &pages,
+                waves,
+            };
+            assert!(rows.even(&in_turns(&keys, waves)), "{spread:?} {waves}");
         }
-    );
-    // And descending.
-    let keys: Vec<i64> = keys.into_iter().rev().collect();
-    assert_eq!(
-        chosen(&keys),
-        Spread::Modulo {
-            stride: 1,
-            origin: 0
-        }
-    );
+    }
 }
 
-#[test]
-fn a_stride_is_found() {
-    let keys: Vec<i64> = (0..10_000).map(|n| 3 + 16 * n).collect();
-    let spread = Spread::Modulo {
-        stride: 16,
-        origin: 3,
-    };
-    assert_eq!(chosen(&keys), spread);
-    assert!(excess(&keys, spread, WAVES) < 1.2);
-    // What the plain remainder would do: everything in one wave.
-    assert!(
-        excess(
-            &keys,
-            Spread::Modulo {
-                stride: 1,
-                origin: 0
-            },
-            WAVES
-        ) > 15.0
-    );
-}
-
-#[test]
-fn a_stride_is_found_in_spite_of_gaps() {
-    let mut random = Random(1);
-    let keys: Vec<i64> = (0..20_000)
-        .filter(|_| random.below(3) > 0)
-        .map(|n| 5 + 16 * n)
-        .collect();
-    let spread = chosen(&keys);
-    assert_eq!(
-        spread,
-        Spread::Modulo {
-            stride: 16,
-            origin: 5
-        }
-    );
-    assert!(excess(&keys, spread, WAVES) < excess(&keys, Spread::Hash, WAVES));
-}
-
-#[test]
-fn ids_made_of_a_time_and_a_counter_are_hashed() {
+/// Keys for which no turns are even, each with what it stands for.
+fn uneven() -> Vec<(&'static str, Vec<i64>)> {
     let mut random = Random(2);
+    let gaps = (0..20_000).filter(|_| random.below(4) > 0).collect();
+    let mut sparse: Vec<i64> = (0..10_000)
+        .map(|_| random.below(1_000_000_000_000) as i64)
+        .collect();
+    sparse.sort_unstable();
     let mut now = 1_700_000_000_000;
     // Milliseconds, a machine, and a counter that starts anew each millisecond.
-    let keys = (0..10_000)
+    let clock = (0..10_000)
         .map(|_| {
             now += 1 + random.below(20) as i64;
             (now << 22) | (7 << 12) | i64::from(random.below(50) == 0)
         })
         .collect();
-    let keys = sorted(keys);
-    assert_eq!(chosen(&keys), Spread::Hash);
-    assert!(excess(&keys, Spread::Hash, WAVES) < 3.5);
+    let interleaved = (0..10_000).map(|n| 16 * (n / 2) + n % 2).collect();
+    vec![
+        ("gaps", gaps),
+        ("sparse", sparse),
+        ("clock", clock),
+        ("interleaved", interleaved),
+    ]
+}
+
+#[test]
+fn where_turns_are_uneven_rows_are_dealt_out() {
+    for (name, keys) in uneven() {
+        let pages = pages(keys.len(), 41);
+        let rows = Rows {
+            pages: &pages,
+            waves: 41,
+        };
+        let turns = in_turns(&keys, 41);
+        assert!(!rows.even(&turns), "{name}");
+        let mut random = Random(7);
+        let hashes: Vec<u64> = keys.iter().map(|_| random.next()).collect();
+        let waves = dealt(&rows, &hashes);
+        let share = crowded(&pages, &waves);
+        assert!(share < 0.03, "{name}: {share}");
+        // What hashes alone come to.
+        let hashed: Vec<i32> = hashes.iter().map(|hash| (hash % 41) as i32).collect();
+        assert!(crowded(&pages, &hashed) > 0.3, "{name}");
+    }
+}
+
+#[test]
+fn rows_of_all_pages_are_dealt_out_wherever_they_come_in_the_walk() {
+    // Neighbours in the walk are on pages far from each other.
+    let rows = 8_000;
+    let pages: Vec<u32> = (0..rows).map(|row| row * 7919 % 200).collect();
+    let mut random = Random(11);
+    let hashes: Vec<u64> = pages.iter().map(|_| random.next()).collect();
+    let all = Rows {
+        pages: &pages,
+        waves: 40,
+    };
+    let share = crowded(&pages, &dealt(&all, &hashes));
+    assert!(share < 0.03, "{share}");
+}
+
+#[test]
+fn a_page_of_few_rows_has_them_in_waves_far_from_each_other() {
+    let mut random = Random(13);
+    let pages = pages(30_000, 3);
+    let hashes: Vec<u64> = pages.iter().map(|_| random.next()).collect();
+    let rows = Rows {
+        pages: &pages,
+        waves: 30,
+    };
+    let mut counts = [0; 3];
+    for wave in dealt(&rows, &hashes) {
+        counts[(wave / 10) as usize] += 1;
+    }
     assert!(
-        excess(
-            &keys,
-            Spread::Modulo {
-                stride: 1,
-                origin: 0
-            },
-            WAVES
-        ) > 10.0
+        counts.iter().all(|n| (9_000..11_000).contains(n)),
+        "{counts:?}"
     );
 }
 
 #[test]
-fn two_interleaved_sequences_are_hashed() {
-    let keys: Vec<i64> = (0..10_000).map(|n| 16 * (n / 2) + n % 2).collect();
-    assert_eq!(chosen(&keys), Spread::Hash);
-}
-
-#[test]
-fn sparse_random_ids_are_spread_as_a_hash_would() {
-    for seed in 0..20 {
-        let mut random = Random(seed << 32);
-        let keys = sorted(
-            (0..10_000)
-                .map(|_| random.below(1_000_000_000_000) as i64)
-                .collect(),
-        );
-        let spread = chosen(&keys);
-        assert!(excess(&keys, spread, WAVES) <= excess(&keys, Spread::Hash, WAVES));
-    }
-}
-
-#[test]
-fn keys_that_are_all_equal_modulo_the_waves_are_spread() {
-    for waves in [2, 16, 64] {
-        let keys: Vec<i64> = (0..10_000).map(|n| 9 + i64::from(waves) * n).collect();
-        let spread = choose_spread(&keys, waves, 41.0);
-        let most = unevenness(&keys, spread, waves, 41);
-        assert!(
-            most <= (41.0 / f64::from(waves)).ceil(),
-            "{waves}: {spread:?} {most}"
-        );
-    }
-}
-
-#[test]
-fn negative_keys_are_keys() {
-    let keys: Vec<i64> = (-10_000..10_000).map(|n| 7 * n - 3).collect();
-    let spread = chosen(&keys);
-    assert_eq!(
-        spread,
-        Spread::Modulo {
-            stride: 7,
-            origin: 4
-        }
-    );
-    assert!(excess(&keys, spread, WAVES) < 1.2);
-}
-
-#[test]
-fn few_and_extreme_keys_have_a_spread() {
-    for keys in [
-        &[][..],
-        &[5],
-        &[5, 5],
-        &[i64::MIN, i64::MAX],
-        &[i64::MAX, i64::MIN],
-        &[i64::MIN, 0, i64::MAX],
+fn any_rows_can_be_dealt_out() {
+    let equal = vec![42; 1_000];
+    for (pages, hashes) in [
+        (vec![], vec![]),
+        (vec![u32::MAX], vec![u64::MAX]),
+        (vec![1, 0, 1], vec![5, 5, 6]),
+        (vec![0; 1_000], equal),
     ] {
-        for waves in [0, 1, 2, 64] {
-            for rows_per_page in [f64::NAN, -1.0, 0.0, 1.0, 41.0, f64::INFINITY] {
-                let spread = choose_spread(keys, waves, rows_per_page);
-                assert_eq!(Spread::parse(&spread.to_text()), Some(spread));
-                for key in keys {
-                    assert!((0..waves.max(1)).contains(&spread.wave_of_integer(*key, waves)));
-                }
-            }
+        for waves in [1, 2, 64, MOST_WAVES] {
+            let rows = Rows {
+                pages: &pages,
+                waves,
+            };
+            let Spread::Dealt(list) = rows.deal(&hashes) else {
+                panic!("not dealt")
+            };
+            assert!(list.iter().all(|wave| i32::from(*wave) < waves));
+            assert!(rows.even(&vec![0; pages.len()]) || waves > 1);
+            // Also a key that was not there.
+            assert!((0..waves).contains(&wave_of_hash(&list, 4711)));
         }
     }
 }

@@ -130,36 +130,25 @@ impl Target {
         w.statement(text)
     }
 
-    /// The keys of the next rows, and with a WHERE clause whether each matches it: parameters are
-    /// the cursor (if `after`), the last key, and how many rows.
-    pub fn read(&self, after: bool) -> Statement {
-        let w = self.writer();
-        let columns = w.columns();
-        self.next_rows(w, &columns, after)
-    }
-
-    /// The same with each row's place instead of its key.
-    pub fn places(&self, after: bool) -> Statement {
-        let place = format!("{}.ctid", self.name());
-        self.next_rows(self.writer(), &place, after)
-    }
-
-    fn next_rows(&self, mut w: Writer<'_>, columns: &str, after: bool) -> Statement {
+    /// The keys of the next rows, with a WHERE clause whether each matches it, and, if wanted, where
+    /// each is: parameters are the cursor (if `after`), the last key, and how many rows.
+    pub fn read(&self, after: bool, places: bool) -> Statement {
+        let mut w = self.writer();
+        let hit = self.where_clause.as_ref();
+        let hit = hit.map_or(String::new(), |clause| format!(", (\n{clause}\n)"));
+        let place = match places {
+            true => format!(", {}.ctid", self.name()),
+            false => String::new(),
+        };
         let text = format!(
-            "SELECT {columns}{} FROM ONLY {} WHERE {} ORDER BY {} LIMIT {}",
-            self.hit(),
+            "SELECT {}{hit}{place} FROM ONLY {} WHERE {} ORDER BY {} LIMIT {}",
+            w.columns(),
             self.item(),
             w.range(after),
             w.order(false),
             w.rows()
         );
         w.statement(text)
-    }
-
-    fn hit(&self) -> String {
-        self.where_clause
-            .as_ref()
-            .map_or(String::new(), |clause| format!(", (\n{clause}\n)"))
     }
 
     /// Keys of rows from all over the table, in order: parameters are the walk's last key and the
@@ -290,7 +279,7 @@ impl Writer<'_> {
         self.target.key.iter().map(column).collect()
     }
 
-    fn columns(&self) -> String {
+    pub(super) fn columns(&self) -> String {
         self.key().join(", ")
     }
 

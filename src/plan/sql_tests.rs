@@ -54,7 +54,7 @@ fn two_columns_with_a_predicate() {
             "UPDATE ONLY {name} SET n = n + 1\nWHERE ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".>) ROW($1, $2) AND ROW({name}.\"a\", {name}.\"b\") OPERATOR(\"pg_catalog\".<=) ROW($3, $4) AND (\nn IS NULL -- hm\n)"
         )
     );
-    let read = t.read(true);
+    let read = t.read(true, false);
     assert_eq!(read.params, [Param::After, Param::UpTo, Param::Rows]);
     assert!(
         read.text.contains(", (\nn IS NULL -- hm\n) FROM ONLY"),

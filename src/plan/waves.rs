@@ -1,107 +1,13 @@
-//! Waves: how many there are, which of them a row belongs to, and how large a region is.
+//! Waves: how many there are, and how large a region is.
 //!
 //! A region of the walk is passed over several times, and each pass updates a part of every page.
 //! The first moves rows away; the versions it leaves behind are dead by the next, which finds room
 //! on the page: heap-only tuples, without entries in the indexes.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::passes::{Passes, Room};
-
-/// How the keys of a region are dealt out to its waves. Chosen anew for each region, and stored
-/// with it: which wave a row belongs to must not change while its region is walked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
-    /// In turns, one wave each `stride` from `origin`.
-    Modulo {
-        /// At least 1.
-        stride: i64,
-        /// Any key of the grid.
-        origin: i64,
-    },
-    /// By a hash of the key.
-    Hash,
-}
-
-impl Spread {
-    /// As it is stored: "mod 16 from 3", or "hash".
-    pub fn to_text(self) -> String {
-        match self {
-            Spread::Modulo { stride, origin } => format!("mod {stride} from {origin}"),
-            Spread::Hash => "hash".to_owned(),
-        }
-    }
-
-    /// Reads what [`Spread::to_text`] wrote.
-    pub fn parse(text: &str) -> Option<Spread> {
-        if text == "hash" {
-            return Some(Spread::Hash);
-        }
-        let (stride, origin) = text.strip_prefix("mod ")?.split_once(" from ")?;
-        let (stride, origin) = (i64::from_str(stride).ok()?, i64::from_str(origin).ok()?);
-        (stride >= 1).then_some(Spread::Modulo { stride, origin })
-    }
-
-    /// The wave of a key that is one integer, from 0.
-    pub fn wave_of_integer(self, key: i64, waves: i32) -> i32 {
-        match self {
-            Spread::Modulo { stride, origin } => {
-                // The distance of two keys may be beyond their type.
-                let steps = (i128::from(key) - i128::from(origin)).div_euclid(i128::from(stride));
-                steps.rem_euclid(i128::from(waves.max(1))) as i32
-            }
-            Spread::Hash => wave_of_hash(mix(key as u64), waves),
-        }
-    }
-}
-
-/// The wave of a key by its hash, from 0.
-pub fn wave_of_hash(hash: u64, waves: i32) -> i32 {
-    (hash % waves.max(1) as u64) as i32
-}
-
-/// Spreads the bits of a number over all 64.
-fn mix(number: u64) -> u64 {
-    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
-/// How to deal out the keys of a region, given in their order. In turns is more even than a hash,
-/// unless the keys have a pattern of their own: ids whose lowest bits hardly ever change, say.
-pub fn choose_spread(keys: &[i64], waves: i32, rows_per_page: f64) -> Spread {
-    let stride = keys
-        .windows(2)
-        .fold(0, |stride, pair| gcd(stride, pair[0].abs_diff(pair[1])));
-    let stride = i64::try_from(stride).unwrap_or(i64::MAX).max(1);
-    let origin = keys.first().map_or(0, |first| first.rem_euclid(stride));
-    let modulo = Spread::Modulo { stride, origin };
-    // Neighbours by key are likely to be neighbours in the table.
-    let window = (rows_per_page.round() as usize).clamp(2, 1000);
-    let uneven = |spread| unevenness(keys, spread, waves, window);
-    if uneven(modulo) <= uneven(Spread::Hash) {
-        modulo
-    } else {
-        Spread::Hash
-    }
-}
-
-/// The rows of a page that its largest wave has, on average.
-fn unevenness(keys: &[i64], spread: Spread, waves: i32, window: usize) -> f64 {
-    let mut counts = vec![0; waves.max(1) as usize];
-    let (mut sum, mut pages) = (0, 0);
-    for page in keys.chunks_exact(window.min(keys.len().max(1))) {
-        counts.fill(0);
-        for key in page {
-            counts[spread.wave_of_integer(*key, waves) as usize] += 1;
-        }
-        sum += counts.iter().max().copied().unwrap_or(0);
-        pages += 1;
-    }
-    f64::from(sum) / f64::from(pages.max(1))
-}
+use super::spread::MOST_WAVES;
 
 /// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
 /// page, the sample may have a part only.
@@ -116,10 +22,6 @@ pub fn density(places: &[u32]) -> f64 {
     pages.sort_unstable();
     pages.dedup();
     rows as f64 / pages.len().max(1) as f64
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 // What an update costs, in microseconds of processor time. Measured with a million rows of about 170
@@ -150,8 +52,6 @@ const FOR_LESS_BLOAT: f64 = 0.03;
 pub const GROWN: f64 = 12.0;
 /// The end of a page that INSERTs have filled, on average, in rows.
 pub const SLACK: f64 = 0.5;
-/// Waves to deal the rows out to: as many as a page has rows, so that each page has one of each.
-const MOST_DEALT: f64 = 300.0;
 
 /// What the best passes depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -167,7 +67,7 @@ pub struct Shape {
 impl Shape {
     /// Waves to deal out the rows to: one for each row of a page.
     pub fn waves(&self) -> i32 {
-        self.rows_per_page.round().clamp(1.0, MOST_DEALT) as i32
+        (self.rows_per_page.round() as i32).clamp(1, MOST_WAVES)
     }
 
     /// Microseconds per page.
@@ -247,10 +147,6 @@ pub fn region_rows(
         .min(MOST_ROWS)
         .max(passes)
 }
-
-#[cfg(test)]
-#[path = "spread_tests.rs"]
-mod spread_tests;
 
 #[cfg(test)]
 #[path = "waves_tests.rs"]

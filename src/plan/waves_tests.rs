@@ -1,5 +1,6 @@
 //! Tests of the number of waves and of the size of regions.
 
+use super::super::spread;
 use super::*;
 
 /// Rows of about 8,168 bytes a page, filled but for half a row, and room for `fits` of them.
@@ -171,7 +172,7 @@ fn regions_are_as_large_as_those_that_were_measured_to_be_right() {
 
 #[test]
 fn regions_have_bounds() {
-    let mut random = spread_tests::Random(3);
+    let mut random = spread::tests::Random(3);
     for _ in 0..100_000 {
         let passes = 1 + random.below(64) as i32;
         let batch_size = 1 + random.below(1_000_000) as i32;

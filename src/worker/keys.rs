@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use pgrx::pg_sys::Oid;
 
 use super::plans::{Plans, Read, range};
-use super::statement::Values;
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
 use super::tactics::{Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
+use crate::pg::keylist::KeyList;
 use crate::pg::report;
 use crate::plan::passes::Pass;
 use crate::plan::position::{Position, Region};
 use crate::plan::rests::Rests;
-use crate::plan::waves::{self, Spread};
+use crate::plan::spread::{Rows, Spread, wave_in_turn, wave_of_hash};
 
 /// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
 /// a predicate may be dear.
@@ -80,9 +80,8 @@ impl Keys {
         for rows in SAMPLES {
             if rows <= SAMPLES[0] || work.may_read() >= rows {
                 let (after, last) = (at.key.as_ref(), &self.range.last);
-                let places =
-                    work.measured(|_| Ok((rows, self.plans.places(after, last, rows)?)))?;
-                self.tactics.look(&places);
+                let read = work.measured(|_| Ok((rows, self.plans.read(after, last, rows)?)))?;
+                self.tactics.look(&read.pages().unwrap_or_default());
             }
         }
         Ok(())
@@ -169,7 +168,7 @@ impl Keys {
             false => last.clone(),
         };
         *work.attempt = Some(Attempt::Keys(end.clone()));
-        let found = read.hits.iter().filter(|hit| **hit).count();
+        let found = read.matching().count();
         let done = |position: Position| Done {
             last: position.region.is_none() && end == *last,
             opened: position.region.is_some(),
@@ -180,7 +179,7 @@ impl Keys {
         if found == 0 {
             return Ok(done(at.behind(end.clone())));
         }
-        let spread = spread(&read, tactic.waves, self.tactics.rows_per_page());
+        let spread = spread(&read, tactic.waves, self.tactics.rows_per_page())?;
         let region = Region::new(end.clone(), tactic.waves, spread, tactic.passes);
         let mut position = at.clone();
         position.region = Some(region.clone());
@@ -222,17 +221,8 @@ impl Keys {
         if let Some(end) = rows.last() {
             let end = open.read.keys.text(*end as usize)?;
             *work.attempt = Some(Attempt::Wave(end));
-            let lists = open.read.keys.arrays(&rows);
             let list = self.plans.list().ok_or_else(missing)?;
-            report::activity(list.text());
-            (updated, hot) = changed_by(self.relation, || {
-                Ok(list
-                    .run(Values {
-                        lists: &lists,
-                        ..Default::default()
-                    })?
-                    .processed)
-            })?;
+            (updated, hot) = list.run(&open.read, &rows)?;
             self.tactics.count(rows.len(), updated, hot);
         }
         let position = match rows.last() {
@@ -279,7 +269,7 @@ impl Keys {
     fn reopen(&mut self, at: &Position, region: &Region, job: &Job) -> Result<()> {
         let after = region.key.as_ref().or(at.key.as_ref());
         let read = self.plans.read(after, &region.end, i64::MAX)?;
-        let rows = read.hits.iter().filter(|hit| **hit).count();
+        let rows = read.matching().count();
         let open = Open::new(read, region, region.key.is_some())?;
         self.tactics.resume(job);
         self.tactics
@@ -292,18 +282,9 @@ impl Keys {
 impl Open {
     fn new(read: Read, region: &Region, partial: bool) -> Result<Open> {
         let count = region.waves;
-        let waves = match (read.keys.integers(), count) {
-            (_, 1) => vec![0; read.keys.len()],
-            (Some(keys), _) if region.spread != Spread::Hash => keys
-                .iter()
-                .map(|key| region.spread.wave_of_integer(*key, count))
-                .collect(),
-            _ => read
-                .keys
-                .hashes()?
-                .iter()
-                .map(|hash| waves::wave_of_hash(*hash, count))
-                .collect(),
+        let waves = match count {
+            1 => vec![0; read.keys.len()],
+            _ => waves_of(&read.keys, &region.spread, count)?,
         };
         let mut open = Open {
             read,
@@ -330,14 +311,45 @@ impl Open {
     }
 }
 
-/// What gives a key its wave.
-fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Spread {
-    match read.keys.integers() {
-        Some(keys) if waves > 1 => {
-            let hits = keys.iter().zip(&read.hits).filter(|(_, hit)| **hit);
-            let keys: Vec<i64> = hits.map(|(key, _)| *key).collect();
-            waves::choose_spread(&keys, waves, rows_per_page)
-        }
-        _ => Spread::Hash,
+/// What is to give a key its wave.
+fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Result<Spread> {
+    if waves == 1 {
+        return Ok(Spread::in_turns(&[]));
     }
+    let rows: Vec<usize> = read.matching().collect();
+    // Neighbours by key are likely to be neighbours in the table.
+    let of_page = rows_per_page.max(1.0) as usize;
+    let guess = || (0..rows.len()).map(|n| (n / of_page) as u32).collect();
+    let pages = read.pages().unwrap_or_else(guess);
+    let dealer = Rows {
+        pages: &pages,
+        waves,
+    };
+    if let Some(keys) = read.keys.integers() {
+        let turns = Spread::in_turns(&rows.iter().map(|row| keys[*row]).collect::<Vec<_>>());
+        let waves = waves_of(&read.keys, &turns, waves)?;
+        if dealer.even(&rows.iter().map(|row| waves[*row]).collect::<Vec<_>>()) {
+            return Ok(turns);
+        }
+    }
+    let hashes = read.keys.hashes()?;
+    let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row]).collect();
+    Ok(dealer.deal(&hashes))
+}
+
+/// The wave of each key.
+fn waves_of(keys: &KeyList, spread: &Spread, waves: i32) -> Result<Vec<i32>> {
+    Ok(match spread {
+        Spread::Modulo { stride, origin } => {
+            let keys = keys.integers();
+            let keys =
+                keys.ok_or_else(|| Error::internal("turns for keys that are no integers"))?;
+            let wave = |key: &i64| wave_in_turn(*stride, *origin, *key, waves);
+            keys.iter().map(wave).collect()
+        }
+        Spread::Dealt(list) => {
+            let wave = |hash: &u64| wave_of_hash(list, *hash);
+            keys.hashes()?.iter().map(wave).collect()
+        }
+    })
 }

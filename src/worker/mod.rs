@@ -5,6 +5,7 @@ mod ending;
 mod entry;
 mod keys;
 mod launcher;
+mod listed;
 mod pace;
 mod pages;
 mod passes;

@@ -282,11 +282,7 @@ impl Pages {
             tids.push(tid);
         }
         *work.attempt = Some(Attempt::Pages(block, open.end));
-        if pass > 0 {
-            let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
-            blocks.dedup();
-            heap::prune(self.relation, blocks.into_iter());
-        }
+        heap::prune(self.relation, &tids);
         work.note = self.tactics.note().map(str::to_owned);
         let (updated, hot) = update(self.relation, &self.statements.update, &tids)?;
         self.tactics.count(tids.len(), updated, hot);
@@ -347,10 +343,7 @@ fn update(relation: Oid, statement: &Prepared, tids: &[Tid]) -> Result<(i64, i64
     report::activity(statement.text());
     let mut again = 0;
     let changed = changed_by(relation, || {
-        let output = statement.run(Values {
-            lists: &lists,
-            ..Values::default()
-        })?;
+        let output = statement.run(Values::lists(&lists))?;
         let row = output.rows.first();
         again = row.map_or(Ok(0), |row| row.number(1))?;
         row.map_or(Ok(0), |row| row.number(0))

@@ -2,12 +2,13 @@
 
 use pgrx::pg_sys::Oid;
 
+use super::listed::Listed;
 use super::statement::{self, Prepared, Values};
 use crate::error::Result;
-use crate::pg::keylist::{self, KeyList};
+use crate::pg::heap::Tid;
+use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
 use crate::pg::relation;
-use crate::pg::spi::RawRow;
 use crate::plan::position::Key;
 use crate::plan::sql::{Statement, Target};
 
@@ -23,10 +24,10 @@ pub struct Plans {
     count: Pair,
     update: Pair,
     read: Pair,
-    /// Absent where the owner may not read places: with rights on some columns only.
-    places: Option<Pair>,
+    /// Whether it reads places, too: with rights on some columns only, the owner may not.
+    places: bool,
     /// Absent for keys of types that there are no arrays or hash functions of.
-    list: Option<Prepared>,
+    list: Option<Listed>,
 }
 
 /// Rows in the order of the walk, as they were read.
@@ -36,6 +37,8 @@ pub struct Read {
     pub keys: KeyList,
     /// Which of them match the WHERE clause.
     pub hits: Vec<bool>,
+    /// Where they were.
+    pub places: Option<Vec<Tid>>,
 }
 
 impl Plans {
@@ -46,25 +49,19 @@ impl Plans {
             Ok([one(of(target, false))?, one(of(target, true))?])
         };
         let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
-        let access = if types.len() == 1 {
-            Access::Index
-        } else {
-            Access::Lookup
-        };
-        let list = keylist::supported(&types)
-            .then(|| Prepared::new(target.update_list(), &target.key, access))
-            .transpose()?;
+        let places = relation::may_read_places(relation);
         let plans = Plans {
+            list: Listed::prepare(target, relation, &types)?,
             types,
             predicate: target.where_clause.is_some(),
             bound: pair(Target::bound)?,
             count: pair(Target::count)?,
             update: pair(Target::update)?,
-            read: pair(Target::read)?,
-            places: relation::may_read_places(relation)
-                .then(|| pair(Target::places))
-                .transpose()?,
-            list,
+            read: [
+                one(target.read(false, places))?,
+                one(target.read(true, places))?,
+            ],
+            places,
         };
         statement::announce(relation, index.into(), plans.all());
         Ok(plans)
@@ -73,13 +70,13 @@ impl Plans {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
         let pairs = [&self.bound, &self.count, &self.update, &self.read];
-        let pairs = pairs.into_iter().chain(&self.places);
-        pairs.flatten().chain(&self.list)
+        let listed = self.list.iter().flat_map(Listed::all);
+        pairs.into_iter().flatten().chain(listed)
     }
 
     /// Whether the places of rows can be read.
     pub fn has_places(&self) -> bool {
-        self.places.is_some()
+        self.places
     }
 
     /// Whether rows can be updated by a list of their keys.
@@ -104,32 +101,22 @@ impl Plans {
     /// The next rows after the cursor, up to `limit`.
     pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
         let mut keys = KeyList::new(&self.types);
-        let mut hits = Vec::new();
+        let (mut hits, mut places) = (Vec::new(), Vec::new());
+        let hit = self.types.len();
+        let place = hit + usize::from(self.predicate);
         pick(&self.read, after).visit(range(after, end, &[limit]), |row| {
             keys.push(row)?;
-            hits.push(self.is_hit(row, self.types.len()));
-            Ok(())
-        })?;
-        Ok(Read { keys, hits })
-    }
-
-    /// The pages of those among the next `limit` rows that match the WHERE clause, in order.
-    pub fn places(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Vec<u32>> {
-        let mut pages = Vec::new();
-        let Some(places) = &self.places else {
-            return Ok(pages);
-        };
-        pick(places, after).visit(range(after, end, &[limit]), |row| {
-            if self.is_hit(row, 1) {
-                pages.extend(row.tid(0).map(|tid| tid.block));
+            hits.push(!self.predicate || row.get(hit).is_some_and(|hit| hit.value() != 0));
+            if self.places {
+                places.extend(row.tid(place));
             }
             Ok(())
         })?;
-        Ok(pages)
-    }
-
-    fn is_hit(&self, row: &RawRow, column: usize) -> bool {
-        !self.predicate || row.get(column).is_some_and(|hit| hit.value() != 0)
+        Ok(Read {
+            keys,
+            hits,
+            places: self.places.then_some(places),
+        })
     }
 
     /// The UPDATE of a range of keys.
@@ -138,8 +125,27 @@ impl Plans {
     }
 
     /// The UPDATE of a list of keys.
-    pub fn list(&self) -> Option<&Prepared> {
+    pub fn list(&self) -> Option<&Listed> {
         self.list.as_ref()
+    }
+
+    /// Finds rows by their keys alone from now on.
+    pub fn distrust_places(&mut self) {
+        self.list.iter_mut().for_each(Listed::distrust_places);
+    }
+}
+
+impl Read {
+    /// The rows that match.
+    pub fn matching(&self) -> impl Iterator<Item = usize> {
+        let rows = self.hits.iter().enumerate();
+        rows.filter(|(_, hit)| **hit).map(|(row, _)| row)
+    }
+
+    /// Their pages, if those are known.
+    pub fn pages(&self) -> Option<Vec<u32>> {
+        let places = self.places.as_ref()?;
+        Some(self.matching().map(|row| places[row].block).collect())
     }
 }
 

@@ -29,6 +29,10 @@ pub fn of(error: &Error, walk: &mut Walk, tries: &mut u32) -> Recourse {
     match error.signal {
         Some(Signal::Fenced) => return Recourse::NextSlice,
         Some(Signal::Disproved) if in_pages => return Recourse::ByKey,
+        Some(Signal::Misplaced) => {
+            walk.distrust_places();
+            return Recourse::Again;
+        }
         _ => {}
     }
     let collision = [sqlstate::DEADLOCK_DETECTED, sqlstate::SERIALIZATION_FAILURE];

@@ -39,6 +39,16 @@ pub struct Values<'a> {
     pub percent: f64,
 }
 
+impl<'a> Values<'a> {
+    /// Arrays only.
+    pub fn lists(lists: &'a [Arg<'a>]) -> Values<'a> {
+        Values {
+            lists,
+            ..Values::default()
+        }
+    }
+}
+
 impl Prepared {
     /// Analyses a statement, as the owner. Within `spi::connect`.
     pub fn new(statement: Statement, key: &[Column], access: Access) -> Result<Prepared> {

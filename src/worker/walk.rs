@@ -215,6 +215,13 @@ impl Walk {
         }
     }
 
+    /// Finds rows by their keys alone from now on.
+    pub fn distrust_places(&mut self) {
+        if let Course::Keys(keys) = &mut self.course {
+            keys.plans.distrust_places();
+        }
+    }
+
     /// Whether the batch that failed only read, and may read less: tells the next one to.
     pub fn read_less(&mut self) -> bool {
         let reading = matches!(

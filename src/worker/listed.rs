@@ -1,0 +1,108 @@
+//! Updates of rows by lists of their keys.
+//!
+//! To find a row by its key takes a descent into the index; by its place, none. So a list goes by the
+//! places first that were read with the keys. They are hints only: the UPDATE returns the keys of the
+//! rows that it has changed. Those that it did not find go by their keys, and a key that was not
+//! asked for rolls the batch back, to be done by keys alone.
+
+use pgrx::pg_sys::Oid;
+
+use super::plans::Read;
+use super::statement::{Prepared, Values};
+use super::step::changed_by;
+use crate::error::{Error, Result, Signal};
+use crate::pg::heap::{self, Tid};
+use crate::pg::keylist;
+use crate::pg::planner::Access;
+use crate::pg::{relation, report};
+use crate::plan::sql::Target;
+
+/// The statements.
+#[derive(Debug)]
+pub struct Listed {
+    relation: Oid,
+    by_key: Prepared,
+    by_place: Option<Prepared>,
+}
+
+impl Listed {
+    /// Analyses them; `None` for keys of types that there are no arrays or hash functions of.
+    pub fn prepare(target: &Target, relation: Oid, types: &[Oid]) -> Result<Option<Listed>> {
+        if !keylist::supported(types) {
+            return Ok(None);
+        }
+        let access = match types {
+            [_] => Access::Index,
+            _ => Access::Lookup,
+        };
+        // A trigger that suppresses updates would fire once more for what was not found.
+        let by_place =
+            relation::may_read_places(relation) && !relation::has_trigger_before_updates(relation);
+        let by_place = by_place
+            .then(|| Prepared::new(target.update_places_of_keys(), &target.key, Access::Tid));
+        Ok(Some(Listed {
+            relation,
+            by_key: Prepared::new(target.update_list(), &target.key, access)?,
+            by_place: by_place.transpose()?,
+        }))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Prepared> {
+        [&self.by_key].into_iter().chain(&self.by_place)
+    }
+
+    /// Goes by keys alone from now on.
+    pub fn distrust_places(&mut self) {
+        self.by_place = None;
+    }
+
+    /// Updates these rows of those that were read; gives how many it has changed, and the heap-only
+    /// ones among them.
+    pub fn run(&self, read: &Read, rows: &[u32]) -> Result<(i64, i64)> {
+        changed_by(self.relation, || {
+            let (mut updated, mut left) = (0, rows.to_vec());
+            if let (Some(statement), Some(places)) = (&self.by_place, &read.places) {
+                left = self.by_place(statement, read, places, left)?;
+                updated = (rows.len() - left.len()) as i64;
+            }
+            if !left.is_empty() {
+                report::activity(self.by_key.text());
+                let lists = read.keys.arrays(&left);
+                updated += self.by_key.run(Values::lists(&lists))?.processed;
+            }
+            Ok(updated)
+        })
+    }
+
+    /// Updates those that are where they were; gives the others, in the order of the walk.
+    fn by_place(
+        &self,
+        statement: &Prepared,
+        read: &Read,
+        places: &[Tid],
+        mut rows: Vec<u32>,
+    ) -> Result<Vec<u32>> {
+        rows.sort_unstable_by_key(|row| places[*row as usize]);
+        let tids: Vec<Tid> = rows.iter().map(|row| places[*row as usize]).collect();
+        heap::prune(self.relation, &tids);
+        report::activity(statement.text());
+        let lists = [heap::tid_array(&tids)];
+        let mut asked = rows.into_iter();
+        let mut left = Vec::new();
+        statement.visit(Values::lists(&lists), |row| {
+            // A scan by places goes in their order.
+            for wanted in asked.by_ref() {
+                if read.keys.is(wanted as usize, row) {
+                    return Ok(());
+                }
+                left.push(wanted);
+            }
+            let message = "another row is where one of the batch was";
+            Err(Error::internal(message).signal(Signal::Misplaced))
+        })?;
+        left.extend(asked);
+        left.sort_unstable();
+        Ok(left)
+    }
+}
