@@ -120,6 +120,16 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
     result
 }
 
+/// Takes a new snapshot in place of the transaction's, which holds the horizon: statements that follow
+/// see what has been committed since. Within [`run`] or [`run_after`], between statements.
+pub fn renew_snapshot() {
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::InvalidateCatalogSnapshot();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+}
+
 fn identity() -> (Oid, i32) {
     let (mut user, mut security) = (Oid::INVALID, 0);
     unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };

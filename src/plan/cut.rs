@@ -10,11 +10,16 @@ const MOST_SLICES: usize = 256;
 /// Slices of one job, over all its partitions.
 const MOST_OF_ALL: usize = 2048;
 
-/// Slices for a table of so many rows, of a job with so many in `all` its tables.
-pub fn slices(rows: f64, all: f64) -> usize {
+/// Slices for a table of so many rows, of a job with so many in `all` its tables. Where there are more
+/// than `workers`, each is to have as many as the others.
+pub fn slices(rows: f64, all: f64, workers: i32) -> usize {
     let share = MOST_OF_ALL as f64 * rows / all.max(rows).max(1.0);
     let most = (share as usize).clamp(1, MOST_SLICES);
-    ((rows / ROWS_PER_SLICE).round() as usize).clamp(1, most)
+    let slices = ((rows / ROWS_PER_SLICE).round() as usize).clamp(1, most);
+    match workers.max(1) as usize {
+        workers if slices > workers => slices.next_multiple_of(workers),
+        _ => slices,
+    }
 }
 
 /// The keys after which the second slice and each further one begin: quantiles of a sample that is
@@ -48,17 +53,24 @@ mod tests {
 
     #[test]
     fn small_tables_are_one_slice_and_no_job_has_too_many() {
-        assert_eq!(slices(0.0, 0.0), 1);
-        assert_eq!(slices(50_000.0, 50_000.0), 1);
-        assert_eq!(slices(1_000_000.0, 1_000_000.0), 15);
-        assert_eq!(slices(1e12, 1e12), 256);
+        assert_eq!(slices(0.0, 0.0, 1), 1);
+        assert_eq!(slices(50_000.0, 50_000.0, 8), 1);
+        assert_eq!(slices(1_000_000.0, 1_000_000.0, 1), 15);
+        assert_eq!(slices(1e12, 1e12, 1), 256);
         for tables in 1..5000 {
-            let of_each = slices(1e9, 1e9 * tables as f64);
+            let of_each = slices(1e9, 1e9 * tables as f64, 1);
             assert!(of_each * tables <= MOST_OF_ALL.max(tables));
         }
         // A large one among many small ones.
-        assert_eq!(slices(1e9, 1e9 + 2000.0 * 1000.0), 256);
-        assert_eq!(slices(1000.0, 1e9 + 2000.0 * 1000.0), 1);
+        assert_eq!(slices(1e9, 1e9 + 2000.0 * 1000.0, 1), 256);
+        assert_eq!(slices(1000.0, 1e9 + 2000.0 * 1000.0, 1), 1);
+    }
+
+    #[test]
+    fn each_worker_has_as_many_as_the_others() {
+        for (workers, expected) in [(0, 15), (1, 15), (2, 16), (4, 16), (7, 21), (64, 15)] {
+            assert_eq!(slices(1e6, 1e6, workers), expected, "{workers}");
+        }
     }
 
     #[test]

@@ -293,6 +293,7 @@ impl Open {
             pass: Pass {
                 rows: 0,
                 only: count == 1,
+                first: false,
             },
             partial,
         };
@@ -308,6 +309,7 @@ impl Open {
             .map(|(row, _)| row as u32)
             .collect();
         self.pass.rows = self.todo.len();
+        self.pass.first = region.wave == 0;
     }
 }
 

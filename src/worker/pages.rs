@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use pgrx::pg_sys::Oid;
 
+use super::plans::AT_A_TIME;
 use super::statement::{self, Prepared, Values};
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
 use super::tactics::Tactics;
@@ -15,9 +16,8 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::heap::{self, Tid};
-use crate::pg::hot;
 use crate::pg::planner::Access;
-use crate::pg::report;
+use crate::pg::{hot, report, txn};
 use crate::plan::passes::{self, Pass};
 use crate::plan::position::Position;
 use crate::plan::rests::Rests;
@@ -217,6 +217,7 @@ impl Pages {
                 pass: Pass {
                     rows: 0,
                     only: tactic.waves == 1,
+                    first: true,
                 },
                 others: scanned - found,
             };
@@ -246,19 +247,29 @@ impl Pages {
         pages.ceil().max(1.0) as i64
     }
 
-    /// The places of the rows that match, from a page to before another.
+    /// The places of the rows that match, from a page to before another. Reads some pages at a time,
+    /// each with a snapshot of its own, since one that is held keeps the waves of other workers waiting.
     fn read(&self, block: i64, end: i64) -> Result<Ahead<(i64, Vec<Tid>)>> {
         let (mut rows, mut tids) = (0, Vec::new());
-        let values = Values {
-            pages: (block, end),
-            rows: &[1],
-            ..Values::default()
-        };
-        self.statements.read.visit(values, |row| {
-            rows = row.get(0).map_or(0, |count| count.value() as i64);
-            tids = heap::tids(row, 1)?;
-            Ok(())
-        })?;
+        let at_a_time = self.pages(AT_A_TIME);
+        let mut first = block;
+        while first < end {
+            if first > block {
+                txn::renew_snapshot();
+            }
+            let next = (first + at_a_time).min(end);
+            let values = Values {
+                pages: (first, next),
+                rows: &[1],
+                ..Values::default()
+            };
+            self.statements.read.visit(values, |row| {
+                rows += row.get(0).map_or(0, |count| count.value() as i64);
+                tids.extend(heap::tids(row, 1)?);
+                Ok(())
+            })?;
+            first = next;
+        }
         self.density.set(rows as f64 / (end - block) as f64);
         Ok(Ahead {
             rows,
@@ -369,6 +380,7 @@ impl Open {
     /// The pass of the next row begins.
     fn begin_pass(&mut self) {
         let present = self.todo.front().map_or(0, |(pass, _)| *pass);
+        self.pass.first = present == 0;
         self.pass.rows = self.todo.partition_point(|(pass, _)| *pass <= present);
     }
 }

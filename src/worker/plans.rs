@@ -8,9 +8,12 @@ use crate::error::Result;
 use crate::pg::heap::Tid;
 use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
-use crate::pg::relation;
+use crate::pg::{relation, txn};
 use crate::plan::position::Key;
 use crate::plan::sql::{Statement, Target};
+
+/// Rows to read under one snapshot: some milliseconds, as a batch takes.
+pub const AT_A_TIME: i64 = 4_000;
 
 /// A statement without a lower bound, and with one.
 type Pair = [Prepared; 2];
@@ -98,24 +101,39 @@ impl Plans {
         output.rows.first().map_or(Ok(0), |row| row.number(0))
     }
 
-    /// The next rows after the cursor, up to `limit`.
+    /// The next rows after the cursor, up to `limit`. Reads some at a time, each with a snapshot of its
+    /// own, since one that is held keeps the waves of other workers waiting.
     pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
-        let mut keys = KeyList::new(&self.types);
-        let (mut hits, mut places) = (Vec::new(), Vec::new());
+        let mut read = Read {
+            keys: KeyList::new(&self.types),
+            hits: Vec::new(),
+            places: self.places.then(Vec::new),
+        };
+        let mut after = after.cloned();
+        loop {
+            let had = read.hits.len() as i64;
+            let some = (limit - had).min(AT_A_TIME);
+            self.read_some(&mut read, after.as_ref(), end, some)?;
+            let rows = read.hits.len() as i64;
+            if rows < had + some || rows >= limit {
+                return Ok(read);
+            }
+            after = Some(read.keys.text(read.hits.len() - 1)?);
+            txn::renew_snapshot();
+        }
+    }
+
+    fn read_some(&self, read: &mut Read, after: Option<&Key>, end: &Key, limit: i64) -> Result<()> {
         let hit = self.types.len();
         let place = hit + usize::from(self.predicate);
         pick(&self.read, after).visit(range(after, end, &[limit]), |row| {
-            keys.push(row)?;
-            hits.push(!self.predicate || row.get(hit).is_some_and(|hit| hit.value() != 0));
-            if self.places {
+            read.keys.push(row)?;
+            let hits = !self.predicate || row.get(hit).is_some_and(|hit| hit.value() != 0);
+            read.hits.push(hits);
+            if let Some(places) = &mut read.places {
                 places.extend(row.tid(place));
             }
             Ok(())
-        })?;
-        Ok(Read {
-            keys,
-            hits,
-            places: self.places.then_some(places),
         })
     }
 

@@ -88,9 +88,13 @@ pub fn rows(tables: impl IntoIterator<Item = Oid>) -> f64 {
     tables.filter_map(relation::estimate_rows).sum::<i64>() as f64
 }
 
+fn slices(job: &Job, rows: f64, all: f64) -> usize {
+    cut::slices(rows, all, job.definition.options.workers())
+}
+
 /// Cuts a table into slices; true if it goes in physical order.
 fn survey(job: &Job, table: Oid, shown: &str, all: f64) -> Result<bool> {
-    let slices = cut::slices(rows([table]), all);
+    let slices = slices(job, rows([table]), all);
     let order = order(job, table)?;
     match &order {
         Some(index) => by_key(job, (table, shown), index, slices, None)?,
@@ -258,7 +262,7 @@ pub fn again(job: &Job, pass: i32, table: (Oid, &str), all: f64) -> Result<()> {
     if pages <= ONE_SWEEP {
         return insert_pages(job, pass, table, BlockRange::all(filenode), None, None);
     }
-    for (first, end) in cut::pages(pages, cut::slices(rows([table.0]), all)) {
+    for (first, end) in cut::pages(pages, slices(job, rows([table.0]), all)) {
         let range = BlockRange {
             first,
             end,
@@ -301,7 +305,7 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
         return again(job, pass, table, rows([table.0]));
     }
     let rows = rows([table.0]);
-    by_pages(job, table, cut::slices(rows, rows), Some(weight))
+    by_pages(job, table, slices(job, rows, rows), Some(weight))
 }
 
 /// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.
@@ -338,7 +342,7 @@ pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
         job,
         (table, shown),
         &index,
-        cut::slices(rows, rows),
+        slices(job, rows, rows),
         Some(weight),
     )?;
     let note = format!("{shown} goes by key: in physical order, {}", why.message);
