@@ -61,9 +61,47 @@ impl Reader {
     }
 }
 
+/// Rows to read under one snapshot: one that is held keeps the waves of other workers waiting, so it
+/// should last as long as a batch does, some milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion(pub i64);
+
+/// As long as this is right for a portion, and so is half or twice of it.
+const MOMENT: Duration = Duration::from_millis(4);
+
+impl Portion {
+    /// The first one: nothing is known of what a row takes.
+    pub const FIRST: Portion = Portion(4_000);
+
+    /// The one after this, which took so long.
+    pub fn next(self, elapsed: Duration) -> Portion {
+        Portion(if elapsed < MOMENT / 2 {
+            self.0.saturating_mul(2)
+        } else if elapsed > MOMENT * 2 {
+            (self.0 / 2).max(1)
+        } else {
+            self.0
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn portions_take_some_milliseconds_each() {
+        for (us_per_row, expected) in [(0.05, 64_000), (0.6, 4_000), (2.0, 4_000), (100.0, 62)] {
+            let mut portion = Portion::FIRST;
+            for _ in 0..20 {
+                let seconds = portion.0 as f64 * us_per_row / 1e6;
+                portion = portion.next(Duration::from_secs_f64(seconds));
+            }
+            assert_eq!(portion.0, expected, "{us_per_row}");
+        }
+        assert_eq!(Portion(1).next(Duration::from_secs(9)), Portion(1));
+        assert_eq!(Portion(i64::MAX).next(Duration::ZERO), Portion(i64::MAX));
+    }
 
     #[test]
     fn begins_modestly() {

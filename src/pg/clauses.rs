@@ -163,6 +163,17 @@ pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     })
 }
 
+/// How many rows the planner expects to match. As the current user, within [`spi::connect`].
+pub fn estimate_matches(from: &str, where_clause: &str) -> Result<Option<f64>> {
+    let explain = format!("EXPLAIN (FORMAT JSON) SELECT FROM {from} WHERE (\n{where_clause}\n)");
+    let Some(row) = settings::with(&[STANDARD_STRINGS], || spi::first(&explain, &[]))? else {
+        return Ok(None);
+    };
+    let plan: serde_json::Value = serde_json::from_str(row.text(0)?)
+        .map_err(|e| Error::internal(format!("EXPLAIN gave no JSON: {e}")))?;
+    Ok(plan[0]["Plan"]["Plan Rows"].as_f64())
+}
+
 /// Which of the clauses, that stand in `text` in this order, the character is in, and where.
 fn locate<'a>(character: i32, text: &str, clauses: &[&'a str]) -> Option<(i32, &'a str)> {
     let mut from = 0;

@@ -175,15 +175,22 @@ fn with_relation<T>(oid: Oid, f: impl FnOnce(pg_sys::Relation) -> T) -> Result<T
 /// it last reported its statistics. The difference of two calls in a transaction is what came
 /// between them. Both stay 0 where `track_counts` is off.
 pub fn xact_counts(relation: Oid) -> (i64, i64) {
-    let ask = |function: u32| unsafe {
-        let argument = pg_sys::Datum::from(relation);
-        let count = pg_sys::OidFunctionCall1Coll(Oid::from(function), Oid::INVALID, argument);
-        count.value() as i64
-    };
     (
-        ask(pg_sys::F_PG_STAT_GET_XACT_TUPLES_UPDATED),
-        ask(pg_sys::F_PG_STAT_GET_XACT_TUPLES_HOT_UPDATED),
+        xact_count(relation, pg_sys::F_PG_STAT_GET_XACT_TUPLES_UPDATED),
+        xact_count(relation, pg_sys::F_PG_STAT_GET_XACT_TUPLES_HOT_UPDATED),
     )
+}
+
+/// The same for the rows that scans of the table have read, whether or not they matched.
+pub fn xact_read(relation: Oid) -> i64 {
+    xact_count(relation, pg_sys::F_PG_STAT_GET_XACT_TUPLES_RETURNED)
+}
+
+fn xact_count(relation: Oid, function: u32) -> i64 {
+    let argument = pg_sys::Datum::from(relation);
+    let count =
+        unsafe { pg_sys::OidFunctionCall1Coll(Oid::from(function), Oid::INVALID, argument) };
+    count.value() as i64
 }
 
 /// How much room a table and its rows take.

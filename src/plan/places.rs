@@ -3,18 +3,16 @@
 use super::sql::{Param, Statement, Target, Writer};
 
 impl Target {
-    /// How many rows there are in a range of pages, and the places of those that match the WHERE
-    /// clause: parameters are the range and 1.
+    /// The places of the rows in a range of pages that match the WHERE clause: parameters are the
+    /// range and 1.
     pub fn read_pages(&self) -> Statement {
         let mut w = self.writer();
-        let name = self.name();
-        let range = w.pages();
         let text = format!(
-            "SELECT pg_catalog.count(*), pg_catalog.array_agg({name}.ctid){} FROM ONLY {} WHERE {range} LIMIT {}",
-            self.where_clause
-                .as_ref()
-                .map_or(String::new(), |c| format!(" FILTER (WHERE (\n{c}\n))")),
+            "SELECT pg_catalog.array_agg({}.ctid) FROM ONLY {} WHERE {}{} LIMIT {}",
+            self.name(),
             self.item(),
+            w.pages(),
+            self.and_where(),
             w.rows()
         );
         w.statement(text)

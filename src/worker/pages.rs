@@ -5,16 +5,17 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
-use super::plans::AT_A_TIME;
 use super::statement::{self, Prepared, Values};
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
 use super::tactics::Tactics;
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
 use crate::error::{Error, Result, Signal, sqlstate};
+use crate::job::reader::Portion;
 use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
 use crate::pg::{hot, report, txn};
@@ -247,28 +248,34 @@ impl Pages {
         pages.ceil().max(1.0) as i64
     }
 
-    /// The places of the rows that match, from a page to before another. Reads some pages at a time,
-    /// each with a snapshot of its own, since one that is held keeps the waves of other workers waiting.
+    /// The places of the rows that match, from a page to before another: in portions, each with a
+    /// snapshot of its own.
     fn read(&self, block: i64, end: i64) -> Result<Ahead<(i64, Vec<Tid>)>> {
         let (mut rows, mut tids) = (0, Vec::new());
-        let at_a_time = self.pages(AT_A_TIME);
+        let mut portion = Portion::FIRST;
         let mut first = block;
         while first < end {
             if first > block {
                 txn::renew_snapshot();
             }
-            let next = (first + at_a_time).min(end);
+            let begun = Instant::now();
+            let next = (first + self.pages(portion.0)).min(end);
             let values = Values {
                 pages: (first, next),
                 rows: &[1],
                 ..Values::default()
             };
+            let before = hot::xact_read(self.relation);
             self.statements.read.visit(values, |row| {
-                rows += row.get(0).map_or(0, |count| count.value() as i64);
-                tids.extend(heap::tids(row, 1)?);
+                tids.extend(heap::tids(row, 0)?);
                 Ok(())
             })?;
-            first = next;
+            rows += hot::xact_read(self.relation) - before;
+            (first, portion) = (next, portion.next(begun.elapsed()));
+        }
+        if !hot::counted() {
+            let estimate = self.tactics.rows_on(end - block);
+            rows = estimate.max(tids.len() as i64);
         }
         self.density.set(rows as f64 / (end - block) as f64);
         Ok(Ahead {

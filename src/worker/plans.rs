@@ -1,19 +1,19 @@
 //! The statements of a walk in key order.
 
+use std::time::Instant;
+
 use pgrx::pg_sys::Oid;
 
 use super::listed::Listed;
 use super::statement::{self, Prepared, Values};
 use crate::error::Result;
+use crate::job::reader::Portion;
 use crate::pg::heap::Tid;
 use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
 use crate::pg::{relation, txn};
 use crate::plan::position::Key;
 use crate::plan::sql::{Statement, Target};
-
-/// Rows to read under one snapshot: some milliseconds, as a batch takes.
-pub const AT_A_TIME: i64 = 4_000;
 
 /// A statement without a lower bound, and with one.
 type Pair = [Prepared; 2];
@@ -101,8 +101,7 @@ impl Plans {
         output.rows.first().map_or(Ok(0), |row| row.number(0))
     }
 
-    /// The next rows after the cursor, up to `limit`. Reads some at a time, each with a snapshot of its
-    /// own, since one that is held keeps the waves of other workers waiting.
+    /// The next rows after the cursor, up to `limit`: in portions, each with a snapshot of its own.
     pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
         let mut read = Read {
             keys: KeyList::new(&self.types),
@@ -110,20 +109,29 @@ impl Plans {
             places: self.places.then(Vec::new),
         };
         let mut after = after.cloned();
+        let mut portion = Portion::FIRST;
         loop {
+            let begun = Instant::now();
             let had = read.hits.len() as i64;
-            let some = (limit - had).min(AT_A_TIME);
-            self.read_some(&mut read, after.as_ref(), end, some)?;
+            let most = (limit - had).min(portion.0);
+            self.read_portion(&mut read, after.as_ref(), end, most)?;
             let rows = read.hits.len() as i64;
-            if rows < had + some || rows >= limit {
+            if rows < had + most || rows >= limit {
                 return Ok(read);
             }
             after = Some(read.keys.text(read.hits.len() - 1)?);
             txn::renew_snapshot();
+            portion = portion.next(begun.elapsed());
         }
     }
 
-    fn read_some(&self, read: &mut Read, after: Option<&Key>, end: &Key, limit: i64) -> Result<()> {
+    fn read_portion(
+        &self,
+        read: &mut Read,
+        after: Option<&Key>,
+        end: &Key,
+        limit: i64,
+    ) -> Result<()> {
         let hit = self.types.len();
         let place = hit + usize::from(self.predicate);
         pick(&self.read, after).visit(range(after, end, &[limit]), |row| {

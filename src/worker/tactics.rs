@@ -98,6 +98,11 @@ impl Tactics {
         self.rows_per_page
     }
 
+    /// Rows on so many pages, by the planner's estimate.
+    pub fn rows_on(&self, pages: i64) -> i64 {
+        (pages as f64 * self.shape.rows_per_page()) as i64
+    }
+
     /// How to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
         let ((waves, passes), note) = self.waves(job)?;

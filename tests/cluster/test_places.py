@@ -39,6 +39,7 @@ def finish(db: Database, job: int) -> None:
 
 
 def test_rows_that_moved_are_found_by_their_keys(table: Database) -> None:
+    """An application has updated most of them since they were read."""
     job = begin(table)
     table.sql("UPDATE t SET pad = repeat('y', 80) WHERE id % 3 > 0")
     finish(table, job)
@@ -90,6 +91,7 @@ def test_a_trigger_that_suppresses_updates_fires_once_for_each_row(table: Databa
 
 
 def test_the_same_for_a_trigger_that_comes_while_the_job_runs(table: Database) -> None:
+    """The statements of a region that is open already are looked at again."""
     table.sql(SUPPRESS)
     job = begin(table)
     table.sql(TRIGGER)
