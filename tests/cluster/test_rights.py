@@ -43,7 +43,7 @@ def held(db: Database, user: str = "alice", session: str = "", table: str = "ali
 
 # What is closed
 
-TABLES = ["job", "slice", "checkpoint", "outcome", "event"]
+TABLES = ["job", "walk", "slice", "checkpoint", "region", "outcome", "event"]
 
 
 @pytest.mark.parametrize("user", ["bob", "alice", "watcher"])
