@@ -149,6 +149,8 @@ CREATE TABLE backfill.checkpoint (
     rows_per_second double precision,
     batch_rows      integer,
     note            text,
+    waits_for       text,
+    waits_until     timestamptz,
     at              timestamptz      NOT NULL,
     PRIMARY KEY (slice_id, seq)
 );
@@ -174,6 +176,8 @@ COMMENT ON COLUMN backfill.checkpoint.past_estimate IS 'Whether more rows were m
 COMMENT ON COLUMN backfill.checkpoint.rows_per_second IS 'Rows per second over the last minute of running';
 COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
 COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
+COMMENT ON COLUMN backfill.checkpoint.waits_for IS 'Why the next batch is tried again: what was in its way; no row data';
+COMMENT ON COLUMN backfill.checkpoint.waits_until IS 'When it is tried again';
 COMMENT ON COLUMN backfill.checkpoint.at IS 'When the batch committed, nearly';
 
 CREATE TABLE backfill.region (
@@ -208,6 +212,37 @@ COMMENT ON COLUMN backfill.outcome.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.outcome.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
 
+CREATE TABLE backfill.failed_row (
+    id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id          bigint      NOT NULL,
+    relation        regclass    NOT NULL,
+    relation_name   text        NOT NULL,
+    key_columns     text[]      NOT NULL,
+    key             text[]      NOT NULL,
+    sqlstate        text        NOT NULL,
+    message         text        NOT NULL,
+    detail          text,
+    hint            text,
+    context         text,
+    constraint_name text,
+    at              timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX failed_row_job_id ON backfill.failed_row (job_id);
+COMMENT ON TABLE backfill.failed_row IS 'Rows that were stepped over because of an error, each recorded in the transaction that did so';
+COMMENT ON COLUMN backfill.failed_row.id IS 'In the order in which they failed';
+COMMENT ON COLUMN backfill.failed_row.job_id IS 'The job';
+COMMENT ON COLUMN backfill.failed_row.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.failed_row.relation_name IS 'What that was called';
+COMMENT ON COLUMN backfill.failed_row.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.failed_row.key IS 'Its key';
+COMMENT ON COLUMN backfill.failed_row.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN backfill.failed_row.message IS 'Message of the error';
+COMMENT ON COLUMN backfill.failed_row.detail IS 'Detail of the error';
+COMMENT ON COLUMN backfill.failed_row.hint IS 'Hint of the error';
+COMMENT ON COLUMN backfill.failed_row.context IS 'Context of the error';
+COMMENT ON COLUMN backfill.failed_row.constraint_name IS 'The constraint that was violated, if it was one';
+COMMENT ON COLUMN backfill.failed_row.at IS 'When';
+
 CREATE TABLE backfill.event (
     id     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id bigint      NOT NULL,
@@ -235,5 +270,7 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');

@@ -25,7 +25,7 @@ SELECT j.id AS job_id,
        COALESCE(p.rows_done, 0) AS rows_done,
        CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, 0) ELSE p.rows_total END AS rows_total,
        COALESCE(p.rows_updated, 0) AS rows_updated,
-       0::bigint AS rows_failed,
+       f.rows AS rows_failed,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN p.past_estimate THEN interval '0'
@@ -35,9 +35,10 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
-                            extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
-                            j.system_identifier, j.database_oid) AS waiting_for,
+       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
+                                     j.system_identifier, j.database_oid),
+                CASE WHEN s.state = 'running' THEN p.waits END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -56,7 +57,8 @@ SELECT j.id AS job_id,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
        pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
-       NULLIF(pg_catalog.concat_ws('; ', p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
+       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, ' rows failed: see backfill.failed_rows') END,
+                                   p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id
@@ -74,6 +76,9 @@ LEFT JOIN LATERAL (
            pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
            pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
            pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(c.waits_for, ', next at ',
+                                                            pg_catalog.to_char(c.waits_until, 'HH24:MI:SS')), '; ')
+               FILTER (WHERE held.id IS NOT NULL AND c.waits_for IS NOT NULL) AS waits,
            pg_catalog.max(c.at) AS at
     FROM backfill.slice sl
     CROSS JOIN LATERAL (
@@ -85,6 +90,7 @@ LEFT JOIN LATERAL (
     WHERE sl.job_id = j.id
 ) p ON true
 LEFT JOIN backfill.walk w ON w.job_id = j.id
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
     SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
                              j.system_identifier, j.database_oid) AS state
@@ -100,7 +106,7 @@ COMMENT ON COLUMN backfill.progress.percent IS 'Share of rows passed; NULL while
 COMMENT ON COLUMN backfill.progress.rows_done IS 'Rows passed by the walk, whether or not they matched the WHERE clause';
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk, raised when it proves low; NULL: no estimate yet';
 COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed';
-COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error';
+COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
 COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running';
 COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet; zero: more rows than estimated were met, the end is due';
 COMMENT ON COLUMN backfill.progress.batch_size IS 'Rows per commit, at most';
@@ -120,6 +126,37 @@ COMMENT ON COLUMN backfill.progress.batch_rows IS 'Rows per commit in force now:
 COMMENT ON COLUMN backfill.progress.hot_percent IS 'Share of the updates that needed no new entry in any index (heap-only tuples)';
 COMMENT ON COLUMN backfill.progress.phase IS 'What is being done: walk, another pass of it, or the vacuum and analyze after the last batch';
 COMMENT ON COLUMN backfill.progress.note IS 'What the owner should know: why waves rest, what was left out';
+
+CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
+SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
+       CASE WHEN r.may_read THEN f.key END AS key,
+       f.sqlstate,
+       CASE WHEN r.may_read THEN f.message ELSE '(may hold row data: it takes SELECT on the relation)' END AS message,
+       CASE WHEN r.may_read THEN f.detail END AS detail,
+       CASE WHEN r.may_read THEN f.hint END AS hint,
+       CASE WHEN r.may_read THEN f.context END AS context,
+       f.constraint_name, f.at
+FROM backfill.failed_row f
+JOIN backfill.job j ON j.id = f.job_id
+CROSS JOIN LATERAL (
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+) r
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.failed_rows IS 'Rows that a job has stepped over because of an error, as max_failed_rows lets it; in full only with SELECT on the relation';
+COMMENT ON COLUMN backfill.failed_rows.failed_row_id IS 'In the order in which they failed';
+COMMENT ON COLUMN backfill.failed_rows.job_id IS 'The job';
+COMMENT ON COLUMN backfill.failed_rows.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.failed_rows.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.failed_rows.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.failed_rows.key IS 'Its key, as text';
+COMMENT ON COLUMN backfill.failed_rows.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN backfill.failed_rows.message IS 'Message of the error';
+COMMENT ON COLUMN backfill.failed_rows.detail IS 'Detail of the error';
+COMMENT ON COLUMN backfill.failed_rows.hint IS 'Hint of the error';
+COMMENT ON COLUMN backfill.failed_rows.context IS 'Where it came up: function, trigger';
+COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that was violated, if it was one';
+COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
 CREATE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new

@@ -57,6 +57,8 @@ pub struct Report {
     pub hint: Option<String>,
     /// PostgreSQL's context lines: function, statement, trigger.
     pub context: Option<String>,
+    /// The constraint that was violated.
+    pub constraint: Option<String>,
     /// The place of the fault in a clause.
     pub position: Option<Position>,
     /// What the worker does about it, if not just fail. Only its own errors have one: a text can
@@ -71,8 +73,6 @@ pub enum Signal {
     Fenced,
     /// The table can't be walked in physical order after all.
     Disproved,
-    /// A row is not where it was read.
-    Misplaced,
 }
 
 impl Error {
@@ -84,6 +84,7 @@ impl Error {
             detail: None,
             hint: None,
             context: None,
+            constraint: None,
             position: None,
             signal: None,
         }))

@@ -4,6 +4,8 @@
 //! that a snapshot held elsewhere can't make a chain of versions grow. The delete is also the
 //! fence: who doesn't find the predecessor he wrote has lost the slice to somebody else.
 
+use std::time::Duration;
+
 use pgrx::pg_sys;
 
 use super::region;
@@ -49,6 +51,8 @@ pub struct Gauges {
     pub batch_rows: Option<i32>,
     /// A remark for a person.
     pub note: Option<String>,
+    /// What the next batch waits for, and how long.
+    pub waits: Option<(String, Duration)>,
 }
 
 /// The statement that replaces a checkpoint by its successor.
@@ -59,12 +63,12 @@ WITH gone AS (
 )
 INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, region_key, waves, spread, wave, wave_to,
                                  wave_key, rows_done, rows_updated, rows_hot, rows_found, rows_total, percent,
-                                 past_estimate, rows_per_second, batch_rows, note, at)
+                                 past_estimate, rows_per_second, batch_rows, note, waits_for, waits_until, at)
 SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-       pg_catalog.clock_timestamp() FROM gone";
+       $24, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $25), pg_catalog.clock_timestamp() FROM gone";
 
 /// The types of its parameters.
-const REPLACE_TYPES: [pg_sys::Oid; 23] = [
+const REPLACE_TYPES: [pg_sys::Oid; 25] = [
     pg_sys::INT4OID,
     pg_sys::INT4OID,
     pg_sys::INT8OID,
@@ -88,6 +92,8 @@ const REPLACE_TYPES: [pg_sys::Oid; 23] = [
     pg_sys::FLOAT8OID,
     pg_sys::INT4OID,
     pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::FLOAT8OID,
 ];
 
 /// The last checkpoint of a slice.
@@ -234,6 +240,8 @@ impl Writer {
                 Arg::float8(gauges.rate),
                 int4(gauges.batch_rows),
                 Arg::text(gauges.note.as_deref()),
+                Arg::text(gauges.waits.as_ref().map(|(what, _)| what.as_str())),
+                Arg::float8(gauges.waits.as_ref().map(|(_, time)| time.as_secs_f64())),
             ])
         })?;
         Ok(written.processed == 1)

@@ -4,5 +4,6 @@ pub mod names;
 pub mod options;
 pub mod progress;
 pub mod reader;
+pub mod retry;
 pub mod sizer;
 pub mod state;

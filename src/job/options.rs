@@ -61,6 +61,15 @@ pub struct Options {
     /// what takes about `target_ms`, or a quarter of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan_limit: Option<i64>,
+    /// Rows that may fail, and are stepped over, before the job does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failed_rows: Option<i64>,
+    /// How long a batch waits for a lock, in milliseconds, before it gives way; 0: for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_timeout_ms: Option<i32>,
+    /// How long a batch may take, in milliseconds, before it is cancelled; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement_timeout_ms: Option<i32>,
     /// Settings (GUCs) of the owner that are in force in every batch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
@@ -142,6 +151,24 @@ const KEYS: &[Key] = &[
         100_000_000,
         "It bounds the rows that one statement reads.",
     ),
+    integer(
+        "max_failed_rows",
+        0,
+        1_000_000,
+        "It is how many rows may fail, and are stepped over, before the job does.",
+    ),
+    integer(
+        "lock_timeout_ms",
+        0,
+        86_400_000,
+        "It is how long a batch waits for a lock in milliseconds before it gives way; 0 is for ever.",
+    ),
+    integer(
+        "statement_timeout_ms",
+        0,
+        86_400_000,
+        "It is how long a batch may take in milliseconds before it is cancelled; 0 is no limit.",
+    ),
     key("settings", "an object of strings", When::Always),
     key("vacuum", "true or false", When::Always),
     key("analyze", "true or false", When::Always),
@@ -216,6 +243,22 @@ impl Options {
     /// Processes that work on the job at the same time, at most.
     pub fn workers(&self) -> i32 {
         self.workers.unwrap_or(1)
+    }
+
+    /// Rows that may fail before the job does.
+    pub fn max_failed_rows(&self) -> i64 {
+        self.max_failed_rows.unwrap_or(0)
+    }
+
+    /// How long a batch waits for a lock, in milliseconds; 0: for ever. By default less than
+    /// `deadlock_timeout`: who waits for the batch is not the one to be cancelled.
+    pub fn lock_timeout_ms(&self) -> i32 {
+        self.lock_timeout_ms.unwrap_or(500)
+    }
+
+    /// How long a batch may take, in milliseconds; 0: no limit.
+    pub fn statement_timeout_ms(&self) -> i32 {
+        self.statement_timeout_ms.unwrap_or(0)
     }
 
     /// Whether a VACUUM follows the last batch.

@@ -72,7 +72,8 @@ fn alters_the_pace_and_not_the_key() {
 fn reads_every_key_and_has_a_default_for_each() {
     let value = json!({
         "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
-        "scan_limit": 5, "settings": {"a.b": "c"}, "vacuum": false, "analyze": false
+        "scan_limit": 5, "max_failed_rows": 7, "lock_timeout_ms": 0, "statement_timeout_ms": 9000,
+        "settings": {"a.b": "c"}, "vacuum": false, "analyze": false
     });
     let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     let mut given: Vec<&String> = value.as_object().unwrap().keys().collect();
@@ -88,6 +89,16 @@ fn reads_every_key_and_has_a_default_for_each() {
     assert_eq!(options.walk(), Walk::Physical);
     assert_eq!(options.strategy(), Strategy::Waves);
     assert_eq!((options.waves, options.workers()), (Some(16), 4));
+    assert_eq!(options.max_failed_rows(), 7);
+    assert_eq!(
+        (options.lock_timeout_ms(), options.statement_timeout_ms()),
+        (0, 9000)
+    );
+    let defaults = Options::default();
+    assert_eq!(
+        (defaults.lock_timeout_ms(), defaults.statement_timeout_ms()),
+        (500, 0)
+    );
     assert_eq!(options.target_ms, Some(250));
     assert!(!options.vacuum() && !options.analyze());
     let none = Options::parse(&json!({})).unwrap();

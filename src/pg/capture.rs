@@ -107,6 +107,7 @@ unsafe fn read(data: &pg_sys::ErrorData) -> Error {
         error.detail = lossy(data.detail);
         error.hint = lossy(data.hint);
         error.context = lossy(data.context);
+        error.constraint = lossy(data.constraint_name);
         let (character, text) = if data.internalpos > 0 {
             (
                 data.internalpos,

@@ -33,9 +33,24 @@ pub fn supported(types: &[Oid]) -> bool {
         let (mut length, mut by_value, mut align) = (0, false, 0);
         pg_sys::get_typlenbyvalalign(*oid, &mut length, &mut by_value, &mut align);
         let hashed = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID].contains(oid)
-            || hash_function(*oid).is_some();
+            || (is_hash_lasting(*oid) && hash_function(*oid).is_some());
         pg_sys::get_array_type(*oid) != Oid::INVALID && length >= -1 && hashed
     })
+}
+
+/// Whether the hash of a value is the same in a copy of the database that was restored from a dump:
+/// that of an enum is made of OIDs.
+unsafe fn is_hash_lasting(oid: Oid) -> bool {
+    unsafe {
+        let base = pg_sys::getBaseType(oid);
+        let element = pg_sys::get_element_type(base);
+        let of = if element == Oid::INVALID {
+            base
+        } else {
+            element
+        };
+        pg_sys::get_typtype(of) as u8 == b'b'
+    }
 }
 
 /// The type of arrays of a type; invalid if there is none.

@@ -27,5 +27,6 @@ pub mod signal;
 pub mod slots;
 pub mod spi;
 pub mod text;
+pub mod timeout;
 pub mod txn;
 pub mod xact;

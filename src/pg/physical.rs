@@ -26,6 +26,9 @@ pub fn unsound(
     let Some(found) = relation::describe(relation)? else {
         return Ok(None);
     };
+    if !relation::is_heap(relation) {
+        return Ok(Some("its table access method is not heap".to_owned()));
+    }
     if clauses::depends_on_more(&found.alone(known_as), where_clause)? {
         return Ok(Some(
             "where_clause depends on more than the row (the time, a setting, other rows), so a row that is done may match again".to_owned(),

@@ -188,13 +188,31 @@ pub fn may_read_places(oid: Oid) -> bool {
     }
 }
 
-/// Whether triggers run for each row before an UPDATE changes it, and may prevent that. The relation
-/// must be locked.
-pub fn has_trigger_before_updates(oid: Oid) -> bool {
+/// Whether it has triggers that would see a difference if a batch were two statements: those that run
+/// for each statement, and those before each row, which may suppress its update. The relation must be
+/// locked.
+pub fn has_triggers_per_try(oid: Oid) -> bool {
+    opened(oid, |relation| unsafe {
+        (*relation).trigdesc.as_ref().is_some_and(|triggers| {
+            triggers.trig_update_before_row
+                || triggers.trig_update_before_statement
+                || triggers.trig_update_after_statement
+        })
+    })
+}
+
+/// Whether its pages are those of a heap, and not of another table access method. The relation must
+/// be locked.
+pub fn is_heap(oid: Oid) -> bool {
+    opened(oid, |relation| unsafe {
+        std::ptr::eq((*relation).rd_tableam, pg_sys::GetHeapamTableAmRoutine())
+    })
+}
+
+fn opened<T>(oid: Oid, look: impl FnOnce(pg_sys::Relation) -> T) -> T {
     unsafe {
         let relation = pg_sys::relation_open(oid, pg_sys::NoLock as i32);
-        let triggers = (*relation).trigdesc;
-        let found = !triggers.is_null() && (*triggers).trig_update_before_row;
+        let found = look(relation);
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         found
     }

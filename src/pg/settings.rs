@@ -50,6 +50,13 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
     );
 }
 
+/// The same with a value that is not known before.
+pub fn set_text_for_transaction(name: &CStr, value: &str) {
+    if let Ok(value) = CString::new(value) {
+        set_for_transaction(name, &value);
+    }
+}
+
 fn set(
     name: &CStr,
     value: &CStr,

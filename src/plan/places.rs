@@ -52,6 +52,20 @@ impl Target {
         w.statement(text)
     }
 
+    /// How many rows there are in a sample of the table's pages, and how many of them match: the
+    /// parameter is the percentage of pages.
+    pub fn sample_matches(&self) -> Statement {
+        let mut w = self.writer();
+        let percent = w.one(Param::Percent);
+        let clause = self.where_clause.as_deref().unwrap_or("true");
+        let text = format!(
+            "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE (\n{clause}\n)) \
+             FROM ONLY {} TABLESAMPLE SYSTEM ({percent})",
+            self.item()
+        );
+        w.statement(text)
+    }
+
     /// How many rows match, up to a limit.
     pub fn count_matches(&self) -> Statement {
         let mut w = self.writer();

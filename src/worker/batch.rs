@@ -10,12 +10,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice;
 use crate::error::Result;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{horizon, relation};
-
-/// Deadlocks that nobody has to know of.
-const FEW_DEADLOCKS: u32 = 3;
-const DEADLOCKS: &str =
-    "batches give way in deadlocks again and again: with fewer workers there would be fewer";
+use crate::pg::{horizon, relation, settings, timeout};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,42 +37,51 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let table = walk.slice.relation;
     let awaited = walk.awaited();
     let too_early = Cell::new(false);
-    let (step, next) = txn::run_after(
-        || {
-            relation::lock_for_update(table);
-            // What the batch takes, without what it waits for DDL.
-            begun.set(Instant::now());
-            // Before this transaction has a snapshot, since that would hold the horizon itself.
-            let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
-            too_early.set(!awaited.is_none_or(passed));
-        },
-        Durability::Deferred,
-        || {
-            if walk.versions.read(job.id)? != Some(job.version) {
-                return Ok((Step::Changed, None));
-            }
-            if too_early.get() {
-                return Ok((Step::TooEarly, None));
-            }
-            match walk.refresh(job)? {
-                Ground::Firm => {}
-                other => return Ok((Step::Lost(other), None)),
-            }
-            let (done, gauges, pause) = step(walk, job)?;
-            tried = done.tried;
-            let next = successor(&walk.checkpoint, &done);
-            let rate = walk.measure(next.progress.rows_done);
-            // First the slice, then its checkpoint: as all who touch both do.
-            if done.last {
-                slice::finish(walk.slice.id)?;
-            }
-            walk.writer
-                .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
-            Ok((outcome(&done, pause), Some(next)))
-        },
-    )?;
+    let options = &job.definition.options;
+    let lock_timeout = options.lock_timeout_ms().to_string();
+    let batch = || {
+        txn::run_after(
+            || {
+                settings::set_text_for_transaction(c"lock_timeout", &lock_timeout);
+                relation::lock_for_update(table);
+                // What the batch takes, without what it waits for DDL.
+                begun.set(Instant::now());
+                // Before this transaction has a snapshot, since that would hold the horizon itself.
+                let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
+                too_early.set(!awaited.is_none_or(passed));
+            },
+            Durability::Deferred,
+            || {
+                if walk.versions.read(job.id)? != Some(job.version) {
+                    return Ok((Step::Changed, None));
+                }
+                if too_early.get() {
+                    return Ok((Step::TooEarly, None));
+                }
+                match walk.refresh(job)? {
+                    Ground::Firm => {}
+                    other => return Ok((Step::Lost(other), None)),
+                }
+                let (done, gauges, pause) = step(walk, job)?;
+                tried = done.tried;
+                let next = successor(&walk.checkpoint, &done);
+                let rate = walk.measure(next.progress.rows_done);
+                // First the slice, then its checkpoint: as all who touch both do.
+                if done.last {
+                    slice::finish(walk.slice.id)?;
+                }
+                walk.writer
+                    .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
+                Ok((outcome(&done, pause), Some(next)))
+            },
+        )
+    };
+    let (step, next) = timeout::limited(options.statement_timeout_ms(), batch)?;
     if let Some(next) = next {
         walk.checkpoint = next;
+    }
+    if matches!(step, Step::More(_)) {
+        walk.setbacks.passed(job.batch_size);
     }
     if tried > 0 {
         walk.learned.sizer.measured(tried, begun.get().elapsed());
@@ -96,12 +100,12 @@ fn outcome(done: &Done, pause: Duration) -> Step {
 }
 
 fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
-    let deadlocks = (walk.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned());
+    let note = walk.setbacks.note();
     let mut work = Work {
         job,
         sizer: &walk.learned.sizer,
         reader: &mut walk.learned.reader,
-        careful: walk.careful,
+        setbacks: &mut walk.setbacks,
         found: walk.checkpoint.progress.rows_found,
         left: walk.checkpoint.progress.left(),
         attempt: &mut walk.attempt,
@@ -117,7 +121,8 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
     let gauges = Gauges {
         rate: None,
         batch_rows: work.batch_rows,
-        note: work.note.or(deadlocks),
+        note: work.note.or(note),
+        waits: None,
     };
     Ok((done?, gauges, work.pause))
 }

@@ -1,7 +1,7 @@
 //! Why a worker stops, and how that is recorded.
 
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, outcome};
+use crate::catalog::{event, failed_row, outcome};
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::state::{Outcome, State, Wish};
 use crate::pg::lock::Lock;
@@ -92,7 +92,12 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         Ending::Completed => {
             store(Outcome::Completed, None, None)?;
             note("completed", State::Completed)?;
-            format!("backfill {shown} completed")
+            match failed_row::count(job.id)? {
+                0 => format!("backfill {shown} completed"),
+                rows => format!(
+                    "backfill {shown} completed: {rows} rows failed, see backfill.failed_rows"
+                ),
+            }
         }
         Ending::Failed(error, _) if error.signal == Some(Signal::Fenced) => {
             format!("backfill {shown}: {error}")

@@ -28,8 +28,9 @@ const LOOK_AGAIN: i64 = 20_000;
 pub struct Keys {
     relation: Oid,
     range: KeyRange,
-    /// The statements.
-    pub plans: Plans,
+    plans: Plans,
+    /// Whether rows are found by their keys alone.
+    distrust: bool,
     /// Whether to go in waves.
     pub tactics: Tactics,
     tactic: Option<Tactic>,
@@ -66,6 +67,7 @@ impl Keys {
             tactics: Tactics::new(job, relation, rests)?,
             range,
             plans,
+            distrust: false,
             tactic: None,
             since_look: None,
             open: None,
@@ -87,6 +89,26 @@ impl Keys {
         Ok(())
     }
 
+    /// Goes on with other statements. What was read may be elsewhere now, or of another type.
+    pub fn prepare_again(&mut self, plans: Plans) {
+        self.plans = plans;
+        if self.distrust {
+            self.plans.distrust_places();
+        }
+        self.step_back();
+    }
+
+    /// Finds rows by their keys alone from now on, if the last update failed while it went by places:
+    /// its error may be that of another row. True if so.
+    pub fn distrust_places(&mut self) -> bool {
+        let guessing = self.plans.was_guessing();
+        if guessing {
+            self.distrust = true;
+            self.plans.distrust_places();
+        }
+        guessing
+    }
+
     /// Forgets what was read ahead.
     pub fn step_back(&mut self) {
         self.open = None;
@@ -104,7 +126,7 @@ impl Keys {
             Some(tactic) if tactic.rows > 0 => tactic,
             _ => {
                 // If a read has failed, this one would fail, too.
-                if !work.careful && self.since_look.is_none_or(|rows| rows >= LOOK_AGAIN) {
+                if !work.setbacks.careful && self.since_look.is_none_or(|rows| rows >= LOOK_AGAIN) {
                     self.since_look = Some(0);
                     *work.attempt = Some(Attempt::ReadKeys(self.range.last.clone()));
                     self.look(at, work)?;
@@ -193,7 +215,7 @@ impl Keys {
     /// Reads the next keys, so many.
     fn read(&self, at: &Position, work: &mut Work, limit: i64) -> Result<Ahead<Read>> {
         let (after, last) = (at.key.as_ref(), &self.range.last);
-        let bound = match work.careful {
+        let bound = match work.setbacks.careful {
             true => self.plans.bound(after, last, limit)?,
             false => None,
         };

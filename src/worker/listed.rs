@@ -2,15 +2,17 @@
 //!
 //! To find a row by its key takes a descent into the index; by its place, none. So a list goes by the
 //! places first that were read with the keys. They are hints only: the UPDATE returns the keys of the
-//! rows that it has changed. Those that it did not find go by their keys, and a key that was not
-//! asked for rolls the batch back, to be done by keys alone.
+//! rows that it has changed. Those that it did not find go by their keys. A key that was not asked
+//! for, or an error of whatever row, rolls the batch back, to be done by keys alone.
+
+use std::cell::Cell;
 
 use pgrx::pg_sys::Oid;
 
 use super::plans::Read;
 use super::statement::{Prepared, Values};
 use super::step::changed_by;
-use crate::error::{Error, Result, Signal};
+use crate::error::{Error, Result};
 use crate::pg::heap::{self, Tid};
 use crate::pg::keylist;
 use crate::pg::planner::Access;
@@ -23,6 +25,8 @@ pub struct Listed {
     relation: Oid,
     by_key: Prepared,
     by_place: Option<Prepared>,
+    /// Set while an UPDATE goes by places: what it changes, and what fails, may be another row.
+    guessing: Cell<bool>,
 }
 
 impl Listed {
@@ -35,15 +39,16 @@ impl Listed {
             [_] => Access::Index,
             _ => Access::Lookup,
         };
-        // A trigger that suppresses updates would fire once more for what was not found.
-        let by_place =
-            relation::may_read_places(relation) && !relation::has_trigger_before_updates(relation);
+        let by_place = relation::may_read_places(relation)
+            && relation::is_heap(relation)
+            && !relation::has_triggers_per_try(relation);
         let by_place = by_place
             .then(|| Prepared::new(target.update_places_of_keys(), &target.key, Access::Tid));
         Ok(Some(Listed {
             relation,
             by_key: Prepared::new(target.update_list(), &target.key, access)?,
             by_place: by_place.transpose()?,
+            guessing: Cell::new(false),
         }))
     }
 
@@ -57,9 +62,15 @@ impl Listed {
         self.by_place = None;
     }
 
+    /// Whether the last update failed before it was known which rows it was about.
+    pub fn was_guessing(&self) -> bool {
+        self.guessing.get()
+    }
+
     /// Updates these rows of those that were read; gives how many it has changed, and the heap-only
     /// ones among them.
     pub fn run(&self, read: &Read, rows: &[u32]) -> Result<(i64, i64)> {
+        self.guessing.set(false);
         changed_by(self.relation, || {
             let (mut updated, mut left) = (0, rows.to_vec());
             if let (Some(statement), Some(places)) = (&self.by_place, &read.places) {
@@ -88,6 +99,7 @@ impl Listed {
         heap::prune(self.relation, &tids);
         report::activity(statement.text());
         let lists = [heap::tid_array(&tids)];
+        self.guessing.set(true);
         let mut asked = rows.into_iter();
         let mut left = Vec::new();
         statement.visit(Values::lists(&lists), |row| {
@@ -98,9 +110,9 @@ impl Listed {
                 }
                 left.push(wanted);
             }
-            let message = "another row is where one of the batch was";
-            Err(Error::internal(message).signal(Signal::Misplaced))
+            Err(Error::internal("another row is where one of the batch was"))
         })?;
+        self.guessing.set(false);
         left.extend(asked);
         left.sort_unstable();
         Ok(left)

@@ -13,6 +13,7 @@ mod plans;
 mod recourse;
 mod run;
 mod session;
+mod setbacks;
 mod statement;
 mod step;
 mod survey;

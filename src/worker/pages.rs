@@ -132,6 +132,9 @@ impl Pages {
         *work.attempt = Some(Attempt::Pages(block, end));
         let tids = self.lock(block, end, size, work)?;
         let found = tids.len() as i64;
+        if let [tid] = tids.as_slice() {
+            *work.attempt = Some(Attempt::Place(*tid));
+        }
         let (updated, hot) = match found {
             0 => (0, 0),
             _ => update(self.relation, &self.statements.update, &tids)?,
@@ -300,6 +303,9 @@ impl Pages {
             tids.push(tid);
         }
         *work.attempt = Some(Attempt::Pages(block, open.end));
+        if let [tid] = tids.as_slice() {
+            *work.attempt = Some(Attempt::Place(*tid));
+        }
         heap::prune(self.relation, &tids);
         work.note = self.tactics.note().map(str::to_owned);
         let (updated, hot) = update(self.relation, &self.statements.update, &tids)?;

@@ -159,6 +159,11 @@ impl Plans {
     pub fn distrust_places(&mut self) {
         self.list.iter_mut().for_each(Listed::distrust_places);
     }
+
+    /// Whether the last update failed before it was known which rows it was about.
+    pub fn was_guessing(&self) -> bool {
+        self.list.as_ref().is_some_and(Listed::was_guessing)
+    }
 }
 
 impl Read {

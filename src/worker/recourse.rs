@@ -1,52 +1,53 @@
 //! What a worker does about a batch that failed, other than to let the job fail.
 
-use std::time::Duration;
-
+use super::setbacks::{Retry, Split};
 use super::walk::{Course, Walk};
-use crate::error::{Error, Signal, sqlstate};
-use crate::pg::{latch, server};
-
-/// How often in a row a batch is tried again after a deadlock.
-const MOST_TRIES: u32 = 20;
+use crate::error::{Error, Signal};
+use crate::job::retry;
 
 /// What to do about a batch that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Recourse {
-    /// Once more.
+    /// Once more, at once.
     Again,
+    /// Once more, after a pause.
+    Later(Retry),
     /// The slice is another worker's.
     NextSlice,
     /// The table can't be walked in physical order.
     ByKey,
+    /// In physical order, one of the rows fails: by key it can be found, and stepped over.
+    FindByKey,
+    /// Go on behind the row that the batch was about.
+    StepOver,
     /// Nothing.
     None,
 }
 
-/// Batches of several workers may well deadlock, with each other or with the application, when
-/// triggers write common rows: one gives way, and tries again a little later.
-pub fn of(error: &Error, walk: &mut Walk, tries: &mut u32) -> Recourse {
+/// What to do about this error.
+pub fn of(error: &Error, walk: &mut Walk) -> Recourse {
     let in_pages = matches!(walk.course, Course::Pages(_));
     match error.signal {
         Some(Signal::Fenced) => return Recourse::NextSlice,
         Some(Signal::Disproved) if in_pages => return Recourse::ByKey,
-        Some(Signal::Misplaced) => {
-            walk.distrust_places();
-            return Recourse::Again;
-        }
         _ => {}
     }
-    let collision = [sqlstate::DEADLOCK_DETECTED, sqlstate::SERIALIZATION_FAILURE];
-    if collision.contains(&error.sqlstate.as_str()) && *tries < MOST_TRIES {
-        *tries += 1;
-        walk.collisions += 1;
-        // Processes have different numbers, and each pause is another one: they won't meet for ever.
-        let number = u64::from(server::pid().unsigned_abs()) + u64::from(walk.collisions) * 104_729;
-        let spread = number * 7919 % 50;
-        latch::wait(Duration::from_millis((10 + spread) * u64::from(*tries)));
+    if let Some(retry) = walk.setbacks.failed(error) {
+        return Recourse::Later(retry);
+    }
+    if walk.distrust_places() {
         return Recourse::Again;
     }
     if walk.read_less() {
         return Recourse::Again;
     }
-    Recourse::None
+    if !retry::may_be_of_a_row(&error.sqlstate) {
+        return Recourse::None;
+    }
+    match walk.setbacks.split() {
+        Split::Halved => Recourse::Again,
+        _ if in_pages => Recourse::FindByKey,
+        Split::OneRow => Recourse::StepOver,
+        Split::Useless => Recourse::None,
+    }
 }

@@ -7,6 +7,7 @@ use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::passes::{self, Next};
 use super::recourse::{self, Recourse};
+use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{pace, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
@@ -93,9 +94,13 @@ fn hold(id: i64, start: Start) -> Result<Option<Job>> {
 
 /// One slice after the other, and what comes after the last.
 fn slices(job: &mut Job, start: Start) -> Ending {
-    let mut pins = match begin(job) {
-        Ok(pins) => pins,
-        Err(error) => return Ending::Failed(ending::explained(error, job), None),
+    let mut setbacks = Setbacks::default();
+    let mut pins = loop {
+        match begin(job) {
+            Ok(pins) => break pins,
+            Err(error) if pace::waited_to_retry(&error, &mut setbacks) => {}
+            Err(error) => return Ending::Failed(ending::explained(error, job), None),
+        }
     };
     let mut learned = Learned::default();
     loop {
@@ -124,8 +129,11 @@ fn slices(job: &mut Job, start: Start) -> Ending {
             Ok(Claim::None) => finish(job, start),
             Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
         };
-        if let Some(ending) = ending {
-            return ending;
+        match ending {
+            None => setbacks = Setbacks::default(),
+            // No batch: what slices there are, and who has them.
+            Some(Ending::Failed(error, None)) if pace::waited_to_retry(&error, &mut setbacks) => {}
+            Some(ending) => return ending,
         }
     }
 }
@@ -176,7 +184,6 @@ fn begin(job: &Job) -> Result<Pins> {
 /// The batches of a slice. Nothing: the next slice may be taken.
 fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Option<Ending> {
     let mut changed = false;
-    let mut tries = 0;
     loop {
         session::keep_identity(start);
         if !slots::is_held() && !take_slot() {
@@ -195,18 +202,35 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             Ok(Step::Read) => {}
             Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
-            Ok(Step::More(pause)) => {
-                tries = 0;
-                pace::sleep(pause, job, walk);
-            }
+            Ok(Step::More(pause)) => pace::sleep(pause, job, walk),
             Ok(Step::Lost(ground)) => return replace(walk, job, ground),
-            Err(error) => match recourse::of(&error, walk, &mut tries) {
+            Err(error) => match recourse::of(&error, walk) {
                 Recourse::Again => walk.step_back(),
+                Recourse::Later(retry) => {
+                    walk.step_back();
+                    session::keep_identity(start);
+                    pace::wait_to_retry(retry, &error, job, walk);
+                    // The batch may have been cancelled together with the job.
+                    changed = true;
+                }
                 Recourse::NextSlice => {
                     report::log(&format!("backfill {}: {error}", job.shown()));
                     return None;
                 }
                 Recourse::ByKey => return go_by_key(walk, job, error),
+                Recourse::FindByKey => return find_by_key(walk, job, error),
+                Recourse::StepOver => {
+                    let attempted = walk.attempted();
+                    walk.step_back();
+                    session::keep_identity(start);
+                    match walk.step_over(job, ending::explained(error, job)) {
+                        Ok(()) => report::log(&format!(
+                            "backfill {}: steps over {attempted}",
+                            job.shown()
+                        )),
+                        Err(error) => return Some(Ending::Failed(error, Some(attempted))),
+                    }
+                }
                 Recourse::None => {
                     let error = ending::explained(error, job);
                     return Some(Ending::Failed(error, Some(walk.attempted())));
@@ -242,6 +266,28 @@ fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
     changed
         .err()
         .map(|error| Ending::Failed(error, Some(walk.attempted())))
+}
+
+/// Goes on by key where a row of a batch in physical order fails, if such may be stepped over. The
+/// note does not have the error, which may hold row data.
+fn find_by_key(walk: &Walk, job: &Job, error: Error) -> Option<Ending> {
+    let failed = |error| {
+        Some(Ending::Failed(
+            ending::explained(error, job),
+            Some(walk.attempted()),
+        ))
+    };
+    if job.definition.options.max_failed_rows() == 0 {
+        return failed(error);
+    }
+    let why = Error::new(
+        &error.sqlstate,
+        "a row fails that can be stepped over by its key only",
+    );
+    match go_by_key(walk, job, why) {
+        None => None,
+        Some(_) => failed(error),
+    }
 }
 
 /// Decides for all workers of a job about one of its tables. The locks are taken in the order in

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
+use super::setbacks::Setbacks;
 use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::job::reader::{MUCH_LONGER, Reader};
 use crate::job::sizer::Sizer;
+use crate::pg::heap::Tid;
 use crate::pg::hot;
 use crate::plan::passes::Pass;
 use crate::plan::position::{Key, Position};
@@ -21,8 +23,8 @@ pub struct Work<'a> {
     pub sizer: &'a Sizer,
     /// Measures how long it takes to read rows.
     pub reader: &'a mut Reader,
-    /// Whether a read should be no longer than a batch.
-    pub careful: bool,
+    /// What went wrong before, which bounds what may be done at a time.
+    pub setbacks: &'a mut Setbacks,
     /// In physical order: rows that the slice has found to match so far.
     pub found: i64,
     /// Rows that the slice may still have, by its estimate.
@@ -48,6 +50,8 @@ pub enum Attempt {
     Wave(Key),
     /// Pages, from the first to before the second.
     Pages(i64, i64),
+    /// One row, by its place.
+    Place(Tid),
     /// The same, to be read only.
     ReadPages(i64, i64),
 }
@@ -100,8 +104,10 @@ impl Work<'_> {
     pub fn size(&mut self, most: i64) -> i64 {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let size = self.sizer.size(most, self.job.definition.options.target_ms);
-        self.batch_rows = Some(size);
-        i64::from(size)
+        let size = self.setbacks.bound.of(size.into());
+        self.setbacks.size = size;
+        self.batch_rows = Some(size as i32);
+        size
     }
 
     /// The same for a commit of a pass. Where that makes it smaller than `batch_size`, the pause after
@@ -126,6 +132,7 @@ impl Work<'_> {
     ) -> Result<Ahead<T>> {
         let mut limit = self.region_rows(wanted);
         loop {
+            self.setbacks.size = limit;
             let ahead = self.measured(|work| {
                 let ahead = read(work, limit)?;
                 Ok((ahead.rows, ahead))
@@ -164,8 +171,9 @@ impl Work<'_> {
             None => i64::MAX,
         };
         let most = all.min(limit).min(self.may_read());
-        if self.careful {
-            most.min(i64::from(self.job.batch_size))
+        if self.setbacks.careful {
+            let most = most.min(i64::from(self.job.batch_size));
+            self.setbacks.bound.of(most)
         } else {
             most
         }

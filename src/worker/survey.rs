@@ -29,6 +29,8 @@ const SCATTERED: f64 = 0.5;
 const SMALL: i64 = 1000;
 /// Fewer matching rows than this share are few.
 const FEW: f64 = 0.02;
+/// Rows to look at to see whether they are.
+const LOOKED_AT: f64 = 2_000.0;
 /// Pages (512 MB) that one statement may look through in search of rows that moved.
 const ONE_SWEEP: i64 = 65_536;
 
@@ -149,8 +151,9 @@ fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
     Ok(pages >= SMALL && correlation.is_some_and(|c| c.abs() < SCATTERED))
 }
 
-/// Whether few rows are to be done, as the planner sees it: then the walk mostly reads, and to read
-/// pages takes a fraction of the time that reading the same rows through an index does.
+/// Whether few rows are to be done: then the walk mostly reads, and to read pages takes a fraction of
+/// the time that reading the same rows through an index does. The planner's word is not enough, since
+/// it knows nothing of a new column.
 fn few_match(job: &Job, table: Oid) -> Result<bool> {
     let (pages, _) = heap::pages(table)?.unwrap_or_default();
     if pages < SMALL {
@@ -162,7 +165,20 @@ fn few_match(job: &Job, table: Oid) -> Result<bool> {
     let from = found.alone(target::known_as(job, table)?.as_deref());
     let clause = job.definition.where_clause.as_deref().unwrap_or("true");
     let matching = clauses::estimate_matches(&from, clause)?;
-    Ok(matching.is_some_and(|matching| matching < rows([table]) * FEW))
+    if !matching.is_some_and(|matching| matching < rows([table]) * FEW) {
+        return Ok(false);
+    }
+    let target = target::of(job, table, Vec::new())?;
+    let statement = Prepared::new(target.sample_matches(), &[], Access::Tid)?;
+    statement::announce(table, Oid::INVALID, [&statement].into_iter());
+    let values = Values {
+        percent: (LOOKED_AT * 100.0 / rows([table]).max(1.0)).clamp(0.0001, 100.0),
+        ..Values::default()
+    };
+    let found = statement.run(values)?.rows;
+    let count = |column| found.first().map_or(Ok(0), |row| row.number(column));
+    let (seen, matching) = (count(0)? as f64, count(1)? as f64);
+    Ok(seen >= LOOKED_AT / 4.0 && matching < seen * FEW)
 }
 
 /// The index to go by: on the columns that were checked when the job was defined; of a partition its

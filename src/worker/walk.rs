@@ -7,19 +7,22 @@ use pgrx::pg_sys::Oid;
 use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
+use super::setbacks::{Retry, Setbacks};
 use super::statement;
 use super::step::Attempt;
 use super::tactics::Tactics;
 use super::target;
-use crate::catalog::checkpoint::{self, Checkpoint, Writer};
+use crate::catalog::checkpoint::{self, Checkpoint, Gauges, Writer};
+use crate::catalog::failed_row;
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Extent, Slice};
 use crate::catalog::version::VersionReader;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::progress::Rate;
 use crate::job::reader::Reader;
 use crate::job::sizer::Sizer;
 use crate::pg::lock::Lock;
+use crate::pg::txn::{self, Durability};
 use crate::pg::{heap, relation};
 use crate::plan::position::Key;
 use crate::plan::rests::Rests;
@@ -44,11 +47,8 @@ pub struct Walk {
     pub versions: VersionReader,
     /// What was learned in doing so, and in earlier slices.
     pub learned: Learned,
-    /// Set once a read has failed: from then on no more rows are read than updated, so that the
-    /// error names few of them.
-    pub careful: bool,
-    /// Batches that had to give way in a deadlock.
-    pub collisions: u32,
+    /// What has gone wrong.
+    pub setbacks: Setbacks,
 }
 
 /// What a worker has learned, and takes from one slice of a job to the next.
@@ -152,8 +152,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         attempt: None,
         writer,
         versions: VersionReader::prepare()?,
-        careful: false,
-        collisions: 0,
+        setbacks: Setbacks::default(),
     };
     walk.measure(walk.checkpoint.progress.rows_done);
     Ok(Claim::Taken(Box::new(walk)))
@@ -215,10 +214,57 @@ impl Walk {
         }
     }
 
-    /// Finds rows by their keys alone from now on.
-    pub fn distrust_places(&mut self) {
-        if let Course::Keys(keys) = &mut self.course {
-            keys.plans.distrust_places();
+    /// Lets the view show why the next batch has to wait, and until when.
+    pub fn tell(&mut self, retry: Retry) -> Result<()> {
+        let next = self.checkpoint.successor();
+        let gauges = Gauges {
+            waits: retry.shown().map(|what| (what, retry.pause)),
+            ..Gauges::default()
+        };
+        txn::run(Durability::Deferred, || {
+            self.writer.replace(&self.checkpoint, &next, &gauges)
+        })?;
+        self.checkpoint = next;
+        Ok(())
+    }
+
+    /// Goes on behind the one row that the batch was about, and records its error. Gives the error back
+    /// if it can't, or no more rows may fail.
+    pub fn step_over(&mut self, job: &Job, error: Error) -> std::result::Result<(), Error> {
+        let at = &self.checkpoint.position;
+        let (key, position) = match self.attempt.clone() {
+            Some(Attempt::Keys(key) | Attempt::ReadKeys(key)) => (key.clone(), at.behind(key)),
+            Some(Attempt::Wave(key)) => (key.clone(), at.at(key)),
+            _ => return Err(error),
+        };
+        let columns: Vec<String> = self.target.key.iter().map(|c| c.name.clone()).collect();
+        let most = job.definition.options.max_failed_rows();
+        let stepped = txn::run_after(
+            || Lock::Council(job.id).for_transaction(),
+            Durability::Deferred,
+            || {
+                if failed_row::count(job.id)? >= most {
+                    return Ok(None);
+                }
+                failed_row::record(job, &self.slice, &columns, &key, &error)?;
+                let mut next = self.checkpoint.successor();
+                next.position = position;
+                next.progress.advance(1, 0);
+                let gauges = Gauges::default();
+                self.writer.replace(&self.checkpoint, &next, &gauges)?;
+                Ok(Some(next))
+            },
+        );
+        self.checkpoint = stepped?.ok_or(error)?;
+        Ok(())
+    }
+
+    /// Finds rows by their keys alone from now on, if the batch failed while it went by places. True if
+    /// so: its error may be that of another row.
+    pub fn distrust_places(&mut self) -> bool {
+        match &mut self.course {
+            Course::Keys(keys) => keys.distrust_places(),
+            Course::Pages(_) => false,
         }
     }
 
@@ -228,7 +274,7 @@ impl Walk {
             self.attempt,
             Some(Attempt::ReadKeys(_) | Attempt::ReadPages(..))
         );
-        reading && !std::mem::replace(&mut self.careful, true)
+        reading && !std::mem::replace(&mut self.setbacks.careful, true)
     }
 
     /// What the batch in progress is about, for a person.
@@ -242,6 +288,10 @@ impl Walk {
                     Extent::Physical(range) if range.whole() => format!("all pages of {name}"),
                     _ => format!("pages {first} to {} of {name}", end - 1),
                 }
+            }
+            Some(Attempt::Place(tid)) => {
+                let name = &self.slice.relation_name;
+                format!("ctid ({},{}) of {name}", tid.block, tid.offset)
             }
             Some(Attempt::Wave(last)) => {
                 let after = region
@@ -302,7 +352,7 @@ impl Walk {
         match (&mut self.course, &self.slice.extent) {
             (Course::Keys(keys), Extent::Key(range)) => {
                 let (target, index) = target::by_key(job, &self.slice, range)?;
-                keys.plans = Plans::prepare(&target, table, index.oid)?;
+                keys.prepare_again(Plans::prepare(&target, table, index.oid)?);
                 self.target = target;
             }
             (Course::Pages(pages), Extent::Physical(range)) => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import Database
-from harness.jobs import complete, start, wait_for_rows
+from harness.jobs import complete, start, wait_for, wait_for_rows
 from harness.tables import counts
 
 ROWS = 20_000
@@ -15,7 +15,7 @@ WAVES = {"strategy": "waves", "vacuum": False, "analyze": False}
 def table(db: Database) -> Database:
     """A table in which a job opens one region; nobody else works on it."""
     db.sql(f"""
-        CREATE TABLE t (id int, n int NOT NULL DEFAULT 0, pad text) WITH (autovacuum_enabled = off);
+        CREATE TABLE t (id int, n int NOT NULL DEFAULT 0 CHECK (n < 2), pad text) WITH (autovacuum_enabled = off);
         INSERT INTO t SELECT g, 0, repeat('x', 50) FROM generate_series(1, {ROWS}) g;
         ALTER TABLE t ADD PRIMARY KEY (id);
         CREATE INDEX ON t (pad);
@@ -36,6 +36,25 @@ def finish(db: Database, job: int) -> None:
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     done = complete(db, job)
     assert done["rows_done"] < ROWS * 1.1
+
+
+def test_an_error_of_another_row_is_not_that_of_the_batch(table: Database) -> None:
+    """The places of rows that are to be done now hold rows that were done; these must not be done again."""
+    job = begin(table)
+    table.sql("SELECT backfill.pause(%s)", [job])
+    wait_for(table, job, "paused")
+    table.sql("SELECT backfill.alter(%s, sleep_ms => 200)", [job])
+    table.sql("SELECT backfill.resume(%s)", [job])
+    wait_for_rows(table, job, 1000)
+    # Rows that are not done make room on their pages, and rows that are done come there.
+    table.sql("CREATE TABLE places AS SELECT ctid AS place FROM t WHERE n = 0")
+    table.sql("DELETE FROM t WHERE n = 0 AND id % 2 = 0")
+    table.sql("VACUUM (INDEX_CLEANUP on) t")
+    table.sql("UPDATE t SET pad = repeat('z', 100) WHERE n = 1")
+    there = table.value("SELECT count(*) FROM t JOIN places ON t.ctid = place WHERE n = 1")
+    assert there > 100, "the test needs done rows in places that are listed"
+    finish(table, job)
+    assert table.value("SELECT count(*) FROM t WHERE n <> 1") == 0
 
 
 def test_rows_that_moved_are_found_by_their_keys(table: Database) -> None:
@@ -100,3 +119,31 @@ def test_the_same_for_a_trigger_that_comes_while_the_job_runs(table: Database) -
     assert 0 < fired < ROWS
     assert table.value("SELECT count(*) FROM t JOIN fired USING (id) WHERE n <> id % 2") == 0
     assert table.value("SELECT count(*) FROM t LEFT JOIN fired f USING (id) WHERE f IS NULL AND n <> 1") == 0
+
+
+# Where the places themselves make the order.
+
+FEW = f"""
+    CREATE TABLE t (id int PRIMARY KEY, n int, status text);
+    INSERT INTO t SELECT g, 0, CASE g % 1000 WHEN 0 THEN 'stale' ELSE 'idle' END
+    FROM generate_series(1, {10 * ROWS}) g;
+    ANALYZE t
+"""
+
+
+def test_few_rows_to_do_are_looked_for_page_by_page(db: Database) -> None:
+    """It reads a fraction of what it would through the index."""
+    db.sql(FEW)
+    done = complete(db, start(db, "t", "status = 'fresh'", where="status = 'stale'"))
+    assert "public.t goes in physical order, not by a key" in done["note"]
+    assert done["rows_updated"] == ROWS / 100
+    assert db.value("SELECT count(*) FROM t WHERE status = 'fresh'") == ROWS / 100
+
+
+def test_a_new_column_is_not_taken_for_one_of_few_rows(db: Database) -> None:
+    """It has no statistics, and the planner guesses that hardly any row is NULL: they all are."""
+    db.sql(FEW)
+    db.sql("ALTER TABLE t ADD m int")
+    done = complete(db, start(db, "t", "m = n", where="m IS NULL"))
+    assert "physical" not in (done["note"] or "")
+    assert done["rows_updated"] == 10 * ROWS

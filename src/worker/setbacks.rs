@@ -1,0 +1,111 @@
+//! What has gone wrong with the batches of a slice, and what they are bound to by it.
+
+use std::time::Duration;
+
+use crate::error::{Error, sqlstate};
+use crate::job::retry::{self, Bound, Rule};
+use crate::pg::server;
+
+/// Failures that nobody has to know of.
+const FEW: u32 = 2;
+/// Deadlocks that nobody has to know of.
+const FEW_DEADLOCKS: u32 = 3;
+const DEADLOCKS: &str =
+    "batches give way in deadlocks again and again: with fewer workers there would be fewer";
+
+/// What has gone wrong.
+#[derive(Debug, Default)]
+pub struct Setbacks {
+    /// Tries of the present batch that have failed.
+    tries: u32,
+    /// Batches that had to give way in a deadlock.
+    collisions: u32,
+    /// Rows that the next batch may have.
+    pub bound: Bound,
+    /// Rows that the last one was to have.
+    pub size: i64,
+    /// Set once a read has failed: from then on no more rows are read than updated, so that the
+    /// error names few of them.
+    pub careful: bool,
+}
+
+/// What is left of a batch that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Half of it is next.
+    Halved,
+    /// It was about one row.
+    OneRow,
+    /// It does not get smaller: no row is at fault.
+    Useless,
+}
+
+/// A batch that is to be tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// What is in its way.
+    pub rule: &'static Rule,
+    /// Tries that have failed.
+    pub tries: u32,
+    /// How long to wait before the next.
+    pub pause: Duration,
+}
+
+impl Setbacks {
+    /// A batch has failed. Whether and when to try it again, if the error may pass by itself.
+    pub fn failed(&mut self, error: &Error) -> Option<Retry> {
+        let rule = retry::rule(&error.sqlstate)?;
+        self.tries += 1;
+        if rule.halve {
+            self.bound.halve(self.size);
+        }
+        let collision = [sqlstate::DEADLOCK_DETECTED, sqlstate::SERIALIZATION_FAILURE];
+        self.collisions += u32::from(collision.contains(&error.sqlstate.as_str()));
+        let pause = rule.pause(self.tries, jitter(self.tries))?;
+        Some(Retry {
+            rule,
+            tries: self.tries,
+            pause,
+        })
+    }
+
+    /// A batch has failed, maybe because of one of its rows.
+    pub fn split(&mut self) -> Split {
+        if self.size == 1 {
+            return Split::OneRow;
+        }
+        if self.bound.is_one() {
+            // It was not smaller for that.
+            return Split::Useless;
+        }
+        self.bound.halve(self.size);
+        Split::Halved
+    }
+
+    /// A batch has worked, where one of `most` rows would have been wanted.
+    pub fn passed(&mut self, most: i32) {
+        self.tries = 0;
+        self.bound.passed(i64::from(most));
+    }
+
+    /// What the owner should know.
+    pub fn note(&self) -> Option<String> {
+        (self.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned())
+    }
+}
+
+impl Retry {
+    /// What the view shows of it; nothing while it hardly matters. No row data.
+    pub fn shown(&self) -> Option<String> {
+        let Rule { what, sqlstate, .. } = self.rule;
+        (self.tries > FEW)
+            .then(|| format!("{what} (SQLSTATE {sqlstate}), {} tries so far", self.tries))
+    }
+}
+
+/// From 0 to 1. Processes have different numbers, and each pause is another one: they won't meet for
+/// ever.
+fn jitter(tries: u32) -> f64 {
+    let number = u64::from(server::pid().unsigned_abs()) + u64::from(tries) * 104_729;
+    (number * 7919 % 1000) as f64 / 1000.0
+}
