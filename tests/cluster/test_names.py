@@ -189,7 +189,7 @@ def test_what_a_trigger_sets_does_not_outlive_its_batch(db: Database, leak: str)
     options = {"settings": {"app.user": "me"}}
     complete(db, start(db, "public.t", "n = plus(n)", batch=100, session=session, options=options))
     assert db.sql("SELECT n, count(*) FROM t GROUP BY n") == [(1, 1500)]
-    wanted = "postgres postgres Europe/Berlin SQL, DMY read committed off off 0 0 off origin on hex me"
+    wanted = "postgres postgres Europe/Berlin SQL, DMY read committed off off 0 500ms off origin on hex me"
     assert db.sql("SELECT seen, count(*) FROM t GROUP BY seen") == [(wanted, 1500)]
 
 

@@ -154,14 +154,12 @@ def test_nobody_else_speaks_for_the_worker(db: Database, message: str) -> None:
     """The text of an error of a trigger's means nothing, whatever it is."""
     db.sql("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 3000)")
     db.sql(f"""
-        CREATE SEQUENCE calls;
-        CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF nextval('calls') = 1 THEN RAISE EXCEPTION '{message}'; END IF; RETURN new; END $$;
+        CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{message}'; END $$;
         CREATE TRIGGER boom BEFORE UPDATE ON t FOR EACH ROW WHEN (old.id = 2500) EXECUTE FUNCTION boom()
     """)
     job = start(db, "t", "n = n + 1", batch=500)
     assert f"{message} (SQLSTATE P0001)" in fail(db, job)
-    db.sql(f"SELECT backfill.resume({job})")
+    db.sql(f"DROP TRIGGER boom ON t; SELECT backfill.resume({job})")
     complete(db, job)
     assert counts(db) == [(1, 3000)]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import DURABLE, Cluster, Database, wait_until
+from harness import DURABLE, Cluster, wait_until
 from harness.jobs import (
     progress,
     start_count,
@@ -267,20 +267,6 @@ def test_a_terminated_worker_comes_back(new_cluster: New) -> None:
     assert gone != cluster.worker_pid(job)
     wait_for_state(cluster, job, "completed")
     assert counts(cluster) == [(1, 1000)]
-
-
-def test_a_cancelled_statement_fails_the_job_and_no_more(db: Database) -> None:
-    """pg_cancel_backend on a worker: the batch fails with 57014, and can be resumed."""
-    make_table(db, 1000)
-    sleep_at(db, 150, seconds=3)
-    job = start_count(db)
-    pid = wait_for_nap_in_batch(db, job)
-    db.sql("SELECT pg_cancel_backend(%s)", [pid])
-    wait_for_state(db, job, "failed")
-    assert "57014" in progress(db, job)["last_error"]
-    db.sql("SELECT backfill.resume(%s)", [job])
-    wait_for_state(db, job, "completed")
-    assert counts(db) == [(1, 1000)]
 
 
 @pytest.mark.parametrize("preload", [True, False])
