@@ -115,6 +115,9 @@ fn slices(job: &mut Job, start: Start) -> Ending {
             let lock = || table.into_iter().for_each(relation::lock_for_update);
             txn::run_after(lock, Durability::Deferred, || claim(job, &mut learned))
         });
+        if claim.is_err() {
+            learned.claim_failed();
+        }
         let ending = match claim {
             Ok(Claim::Taken(mut walk)) => {
                 let ending = batches(&mut walk, job, start, &mut pins);

@@ -64,6 +64,8 @@ pub struct Learned {
     pub sizer: Sizer,
     /// How many rows a statement should read.
     pub reader: Reader,
+    /// The slice that is being claimed: its lock outlives a transaction that fails.
+    claiming: Option<i32>,
 }
 
 /// How a slice is walked.
@@ -107,7 +109,11 @@ pub fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
     if !lock.is_held() && !lock.try_session() {
         return Ok(Claim::None);
     }
+    let id = slice.id;
+    learned.claiming = Some(id);
     let taken = take(job, slice, learned);
+    // What was learned is the walk's now, but the transaction may fail still.
+    learned.claiming = Some(id);
     if !matches!(taken, Ok(Claim::Taken(_))) {
         lock.release_session();
     }
@@ -170,12 +176,22 @@ pub fn lost(name: &str) -> String {
     format!("partition {name} was dropped: what was left of it is not done")
 }
 
+impl Learned {
+    /// Lets go of the slice that could not be claimed, because of an error.
+    pub fn claim_failed(&mut self) {
+        if let Some(slice) = self.claiming.take() {
+            Lock::Slice(slice).release_session();
+        }
+    }
+}
+
 impl Walk {
     /// What was learned.
     pub fn leave(self) -> Learned {
         Learned {
             rests: self.tactics().rests(),
             elsewhere: self.learned.elsewhere + self.checkpoint.progress.rows_done,
+            claiming: None,
             ..self.learned
         }
     }

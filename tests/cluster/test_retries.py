@@ -160,6 +160,25 @@ def test_what_passes_is_waited_for(db: Database, sqlstate: str, what: str) -> No
     assert counts(db) == [(1, ROWS)]
 
 
+def test_a_slice_whose_claim_failed_is_claimed_again(db: Database) -> None:
+    """Its lock is the session's, and outlives the transaction that failed."""
+    make_table(db, ROWS)
+    db.sql("""
+        CREATE SEQUENCE claims;
+        CREATE FUNCTION claim() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('public.claims') = 1 THEN RAISE EXCEPTION 'no luck' USING ERRCODE = '40001'; END IF;
+            RETURN new;
+        END $$;
+        CREATE TRIGGER claim BEFORE INSERT ON backfill.checkpoint
+        FOR EACH ROW WHEN (new.epoch = 2) EXECUTE FUNCTION claim()
+    """)
+    job = start(db, "t", "n = n + 1", batch=500)
+    complete(db, job)
+    assert db.value("SELECT last_value FROM claims") > 1
+    assert counts(db) == [(1, ROWS)]
+
+
 def test_a_wait_is_ended_by_a_cancel(db: Database) -> None:
     """The job does not sleep on until the next try."""
     make_table(db, ROWS)
