@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 
 use super::plans::{Plans, Read, range};
 use super::step::{Ahead, Attempt, Done, Work, changed_by};
-use super::tactics::{Tactic, Tactics};
+use super::tactics::{FEWEST_PER_PAGE, Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::plan::passes::Pass;
 use crate::plan::position::{Position, Region};
 use crate::plan::rests::Rests;
 use crate::plan::spread::{Rows, Spread, wave_in_turn, wave_of_hash};
+use crate::plan::waves;
 
 /// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
 /// a predicate may be dear.
@@ -31,6 +32,9 @@ pub struct Keys {
     plans: Plans,
     /// Whether rows are found by their keys alone.
     distrust: bool,
+    /// Whether neighbours in the walk are on different pages: to read rows first, and then to update
+    /// them, would be two visits of each page instead of one.
+    scattered: bool,
     /// Whether to go in waves.
     pub tactics: Tactics,
     tactic: Option<Tactic>,
@@ -68,6 +72,7 @@ impl Keys {
             range,
             plans,
             distrust: false,
+            scattered: false,
             tactic: None,
             since_look: None,
             open: None,
@@ -84,6 +89,9 @@ impl Keys {
                 let (after, last) = (at.key.as_ref(), &self.range.last);
                 let read = work.measured(|_| Ok((rows, self.plans.read(after, last, rows)?)))?;
                 self.tactics.look(&read.pages().unwrap_or_default());
+                let all = read.places.iter().flatten();
+                let density = waves::density(&all.map(|tid| tid.block).collect::<Vec<_>>());
+                self.scattered = density < FEWEST_PER_PAGE;
             }
         }
         Ok(())
@@ -135,7 +143,8 @@ impl Keys {
             }
         };
         work.note = self.tactics.note().map(str::to_owned);
-        let by_list = tactic.waves > 1 || work.job.definition.where_clause.is_some();
+        let sparse = work.job.definition.where_clause.is_some() && !self.scattered;
+        let by_list = tactic.waves > 1 || sparse;
         if by_list && self.plans.has_list() {
             self.tactic = None;
             self.open_region(at, tactic, work)

@@ -21,7 +21,7 @@ const POOR_SHARE: f64 = 0.5;
 /// With such a correlation, neighbours by key are neighbours in the table.
 const NEAR: f64 = 0.95;
 /// Fewer rows than these on a page leave nothing for a second wave.
-const FEWEST_PER_PAGE: f64 = 1.5;
+pub const FEWEST_PER_PAGE: f64 = 1.5;
 
 /// How the next region is to be walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
