@@ -1,4 +1,4 @@
-//! Names of tables in a sentence.
+//! Names in messages: lists of them, and which one was meant.
 
 /// As many as are named, at most.
 const SHOWN: usize = 3;
@@ -17,6 +17,22 @@ pub fn listed<S: AsRef<str>>(tables: &[S]) -> String {
 /// Whether not all of them are named.
 pub fn are_many<S>(tables: &[S]) -> bool {
     tables.len() > SHOWN
+}
+
+/// Levenshtein's edit distance, by the usual two-row dynamic programming.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut previous = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitution = previous + usize::from(ca != *cb);
+            previous = row[j + 1];
+            row[j + 1] = substitution.min(row[j] + 1).min(previous + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]

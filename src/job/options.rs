@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::names::distance;
 use crate::error::{Error, Result};
 
 /// Whether the rows of a region are dealt out to waves.
@@ -391,22 +392,6 @@ fn unknown_key(key: &str) -> Error {
         _ => format!("Known options: {}.", names.join(", ")),
     };
     Error::invalid(format!("unknown option \"{key}\"")).hint(hint)
-}
-
-/// Levenshtein's edit distance, by the usual two-row dynamic programming.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut previous = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitution = previous + usize::from(ca != *cb);
-            previous = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(previous + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

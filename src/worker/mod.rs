@@ -9,6 +9,7 @@ mod listed;
 mod pace;
 mod pages;
 mod passes;
+mod permission;
 mod plans;
 mod recourse;
 mod run;

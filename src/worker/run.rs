@@ -6,6 +6,7 @@ use pgrx::pg_sys::Oid;
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::passes::{self, Next};
+use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
@@ -19,7 +20,7 @@ use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{relation, report, server, signal, slots};
+use crate::pg::{relation, report, signal, slots};
 
 /// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
@@ -369,50 +370,4 @@ fn end(job: &mut Job, start: Start) -> Ending {
         Some(Ending::Gone) => Ending::Gone,
         _ => Ending::Completed,
     }
-}
-
-/// Looks, between two batches, whether the job may go on, and with which pace and settings.
-fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<Ending>> {
-    signal::reload_if_asked();
-    if !guc::ENABLED.get() {
-        return Ok(Some(Ending::Disabled));
-    }
-    if changed {
-        let Some(now) = txn::run(Durability::Deferred, || job::load(job.id))? else {
-            return Ok(Some(Ending::Gone));
-        };
-        if let Some(ending) = unwanted(&now) {
-            return Ok(Some(ending));
-        }
-        if now.version != job.version {
-            *pins = txn::run(Durability::Deferred, || session::pins(&now))?;
-        }
-        *job = now;
-    }
-    if !pins.hold() {
-        txn::run(Durability::Deferred, || {
-            pins.apply();
-            Ok(())
-        })?;
-    }
-    Ok(None)
-}
-
-/// The ending that the job's state asks for, if this worker is not to go on.
-fn unwanted(job: &Job) -> Option<Ending> {
-    match job.state() {
-        State::Running if is_surplus(job) => Some(Ending::Left),
-        State::Running => None,
-        State::Pausing => Some(Ending::Paused),
-        State::Cancelling => Some(Ending::Cancelled),
-        _ => Some(Ending::Gone),
-    }
-}
-
-/// Whether the job has more workers than it wants now, and this is one of those that go: all come
-/// to the same answer.
-fn is_surplus(job: &Job) -> bool {
-    let me = server::pid();
-    let rank = job.workers.iter().filter(|pid| **pid < me).count();
-    rank as i32 >= job.definition.options.workers()
 }
