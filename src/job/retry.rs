@@ -6,7 +6,7 @@ use std::time::Duration;
 /// An error that may pass by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The SQLSTATE, or the first two characters of a class of them.
+    /// The SQLSTATE, or what those of a class begin with.
     pub sqlstate: &'static str,
     /// What it is, for a person who sees the job wait.
     pub what: &'static str,

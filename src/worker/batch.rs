@@ -33,53 +33,8 @@ pub enum Step {
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
     let begun = Cell::new(Instant::now());
-    let mut tried = 0;
-    let table = walk.slice.relation;
-    let awaited = walk.awaited();
-    let too_early = Cell::new(false);
-    let options = &job.definition.options;
-    let lock_timeout = options.lock_timeout_ms().to_string();
-    let batch = || {
-        txn::run_after(
-            || {
-                settings::set_text_for_transaction(c"lock_timeout", &lock_timeout);
-                relation::lock_for_update(table);
-                // What the batch takes, without what it waits for DDL.
-                begun.set(Instant::now());
-                // Before this transaction has a snapshot, since that would hold the horizon itself.
-                let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
-                too_early.set(!awaited.is_none_or(passed));
-            },
-            Durability::Deferred,
-            || {
-                if walk.versions.read(job.id)? != Some(job.version) {
-                    return Ok((Step::Changed, None));
-                }
-                if too_early.get() {
-                    return Ok((Step::TooEarly, None));
-                }
-                match walk.refresh(job)? {
-                    Ground::Firm => {}
-                    other => return Ok((Step::Lost(other), None)),
-                }
-                let (done, gauges, pause) = step(walk, job)?;
-                tried = done.tried;
-                let next = successor(&walk.checkpoint, &done);
-                let rate = walk.measure(next.progress.rows_done);
-                // First the slice, then its checkpoint: as all who touch both do.
-                if done.last {
-                    slice::finish(walk.slice.id)?;
-                }
-                walk.writer
-                    .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
-                Ok((outcome(&done, pause), Some(next)))
-            },
-        )
-    };
-    let (step, next) = timeout::limited(options.statement_timeout_ms(), batch)?;
-    if let Some(next) = next {
-        walk.checkpoint = next;
-    }
+    let limit = job.definition.options.statement_timeout_ms();
+    let (step, tried) = timeout::limited(limit, || commit(walk, job, &begun))?;
     if matches!(step, Step::More(_)) {
         walk.setbacks.passed(job.batch_size);
     }
@@ -87,6 +42,54 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
         walk.learned.sizer.measured(tried, begun.get().elapsed());
     }
     Ok(step)
+}
+
+/// The transaction of a batch. Gives also the rows of its UPDATE, and tells when it has begun.
+fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i64)> {
+    let table = walk.slice.relation;
+    let awaited = walk.awaited();
+    let too_early = Cell::new(false);
+    let lock_timeout = job.definition.options.lock_timeout_ms().to_string();
+    let mut tried = 0;
+    let (step, next) = txn::run_after(
+        || {
+            settings::set_text_for_transaction(c"lock_timeout", &lock_timeout);
+            relation::lock_for_update(table);
+            // What the batch takes, without what it waits for DDL.
+            begun.set(Instant::now());
+            // Before this transaction has a snapshot, since that would hold the horizon itself.
+            let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
+            too_early.set(!awaited.is_none_or(passed));
+        },
+        Durability::Deferred,
+        || {
+            if walk.versions.read(job.id)? != Some(job.version) {
+                return Ok((Step::Changed, None));
+            }
+            if too_early.get() {
+                return Ok((Step::TooEarly, None));
+            }
+            match walk.refresh(job)? {
+                Ground::Firm => {}
+                other => return Ok((Step::Lost(other), None)),
+            }
+            let (done, gauges, pause) = step(walk, job)?;
+            tried = done.tried;
+            let next = successor(&walk.checkpoint, &done);
+            let rate = walk.measure(next.progress.rows_done);
+            // First the slice, then its checkpoint: as all who touch both do.
+            if done.last {
+                slice::finish(walk.slice.id)?;
+            }
+            walk.writer
+                .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
+            Ok((outcome(&done, pause), Some(next)))
+        },
+    )?;
+    if let Some(next) = next {
+        walk.checkpoint = next;
+    }
+    Ok((step, tried))
 }
 
 fn outcome(done: &Done, pause: Duration) -> Step {

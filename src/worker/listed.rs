@@ -30,8 +30,14 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Analyses them; `None` for keys of types that there are no arrays or hash functions of.
-    pub fn prepare(target: &Target, relation: Oid, types: &[Oid]) -> Result<Option<Listed>> {
+    /// Analyses them; `None` for keys of types that there are no arrays or hash functions of. `places`:
+    /// whether those are read with the keys.
+    pub fn prepare(
+        target: &Target,
+        relation: Oid,
+        types: &[Oid],
+        places: bool,
+    ) -> Result<Option<Listed>> {
         if !keylist::supported(types) {
             return Ok(None);
         }
@@ -39,9 +45,8 @@ impl Listed {
             [_] => Access::Index,
             _ => Access::Lookup,
         };
-        let by_place = relation::may_read_places(relation)
-            && relation::is_heap(relation)
-            && !relation::has_triggers_per_try(relation);
+        let by_place =
+            places && relation::is_heap(relation) && !relation::has_triggers_per_try(relation);
         let by_place = by_place
             .then(|| Prepared::new(target.update_places_of_keys(), &target.key, Access::Tid));
         Ok(Some(Listed {

@@ -132,12 +132,9 @@ impl Pages {
         *work.attempt = Some(Attempt::Pages(block, end));
         let tids = self.lock(block, end, size, work)?;
         let found = tids.len() as i64;
-        if let [tid] = tids.as_slice() {
-            *work.attempt = Some(Attempt::Place(*tid));
-        }
         let (updated, hot) = match found {
             0 => (0, 0),
-            _ => update(self.relation, &self.statements.update, &tids)?,
+            _ => update(self.relation, &self.statements.update, &tids, work)?,
         };
         // Those that can't be changed would be found for ever.
         let more = found == size && updated > 0;
@@ -303,12 +300,9 @@ impl Pages {
             tids.push(tid);
         }
         *work.attempt = Some(Attempt::Pages(block, open.end));
-        if let [tid] = tids.as_slice() {
-            *work.attempt = Some(Attempt::Place(*tid));
-        }
         heap::prune(self.relation, &tids);
         work.note = self.tactics.note().map(str::to_owned);
-        let (updated, hot) = update(self.relation, &self.statements.update, &tids)?;
+        let (updated, hot) = update(self.relation, &self.statements.update, &tids, work)?;
         self.tactics.count(tids.len(), updated, hot);
         let mut position = at.clone();
         let mut others = 0;
@@ -362,7 +356,15 @@ impl Statements {
 }
 
 /// Runs the UPDATE; an error if a row that it has changed matches still.
-fn update(relation: Oid, statement: &Prepared, tids: &[Tid]) -> Result<(i64, i64)> {
+fn update(
+    relation: Oid,
+    statement: &Prepared,
+    tids: &[Tid],
+    work: &mut Work,
+) -> Result<(i64, i64)> {
+    if let [tid] = tids {
+        *work.attempt = Some(Attempt::Place(*tid));
+    }
     let lists = [heap::tid_array(tids)];
     report::activity(statement.text());
     let mut again = 0;

@@ -54,7 +54,7 @@ impl Plans {
         let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
         let places = relation::may_read_places(relation);
         let plans = Plans {
-            list: Listed::prepare(target, relation, &types)?,
+            list: Listed::prepare(target, relation, &types, places)?,
             types,
             predicate: target.where_clause.is_some(),
             bound: pair(Target::bound)?,

@@ -50,10 +50,10 @@ pub enum Attempt {
     Wave(Key),
     /// Pages, from the first to before the second.
     Pages(i64, i64),
-    /// One row, by its place.
-    Place(Tid),
     /// The same, to be read only.
     ReadPages(i64, i64),
+    /// One row, by its place.
+    Place(Tid),
 }
 
 /// Rows that were read, before any is updated.

@@ -127,7 +127,9 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
         (_, Err(error), Some(_)) => Err(error),
         (_, Ok(key), Some(_)) => Ok(Some(key)),
         (_, Ok(key), None) => {
-            let pays = extinguishes(job) && (scattered(table, &key)? || few_match(job, table)?);
+            let (pages, _) = heap::pages(table)?.unwrap_or_default();
+            let may_pay = extinguishes(job) && pages >= SMALL;
+            let pays = may_pay && (scattered(table, &key)? || few_match(job, table)?);
             Ok((!pays).then_some(key))
         }
     }
@@ -145,34 +147,30 @@ fn extinguishes(job: &Job) -> bool {
 
 /// Whether going by the key would read pages in no order.
 fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
-    let (pages, _) = heap::pages(table)?.unwrap_or_default();
     let first = key.columns.first().map_or("", |c| c.name.as_str());
     let correlation = hot::correlation(table, first)?;
-    Ok(pages >= SMALL && correlation.is_some_and(|c| c.abs() < SCATTERED))
+    Ok(correlation.is_some_and(|c| c.abs() < SCATTERED))
 }
 
 /// Whether few rows are to be done: then the walk mostly reads, and to read pages takes a fraction of
 /// the time that reading the same rows through an index does. The planner's word is not enough, since
 /// it knows nothing of a new column.
 fn few_match(job: &Job, table: Oid) -> Result<bool> {
-    let (pages, _) = heap::pages(table)?.unwrap_or_default();
-    if pages < SMALL {
-        return Ok(false);
-    }
     let Some(found) = relation::describe(table)? else {
         return Ok(false);
     };
     let from = found.alone(target::known_as(job, table)?.as_deref());
     let clause = job.definition.where_clause.as_deref().unwrap_or("true");
+    let rows = rows([table]);
     let matching = clauses::estimate_matches(&from, clause)?;
-    if !matching.is_some_and(|matching| matching < rows([table]) * FEW) {
+    if !matching.is_some_and(|matching| matching < rows * FEW) {
         return Ok(false);
     }
     let target = target::of(job, table, Vec::new())?;
     let statement = Prepared::new(target.sample_matches(), &[], Access::Tid)?;
     statement::announce(table, Oid::INVALID, [&statement].into_iter());
     let values = Values {
-        percent: (LOOKED_AT * 100.0 / rows([table]).max(1.0)).clamp(0.0001, 100.0),
+        percent: (LOOKED_AT * 100.0 / rows.max(1.0)).clamp(0.0001, 100.0),
         ..Values::default()
     };
     let found = statement.run(values)?.rows;
