@@ -126,6 +126,11 @@ mod tests {
             (
                 r#"{"settings": {"lock_timeout": "5"}}"#,
                 "setting \"lock_timeout\" is pinned",
+                "\"lock_timeout_ms\"",
+            ),
+            (
+                r#"{"settings": {"row_security": "on"}}"#,
+                "setting \"row_security\" is pinned",
                 "Leave it out",
             ),
             (

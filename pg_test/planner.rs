@@ -30,6 +30,7 @@ mod tests {
             key: key.columns,
             set_clause: set_clause.to_owned(),
             where_clause: where_clause.map(str::to_owned),
+            writes_key: false,
         }
     }
 

@@ -51,6 +51,10 @@ CREATE FUNCTION backfill.alter(
 AS 'MODULE_PATHNAME', 'alter_wrapper';
 COMMENT ON FUNCTION backfill.alter IS 'Changes the pace of a job, in force with its next batch. What is NULL or absent stays.';
 
+CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
+COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
+
 CREATE FUNCTION backfill.forget(job_id bigint) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_wrapper';
 COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is recorded of it';

@@ -38,6 +38,7 @@ CREATE TABLE backfill.job (
     sleep_ms          integer     NOT NULL CHECK (sleep_ms BETWEEN 0 AND 86400000),
     wish              text        NOT NULL CHECK (wish IN ('define', 'run', 'pause', 'cancel')),
     attempt           integer     NOT NULL DEFAULT 0,
+    retry_attempt     integer     NOT NULL DEFAULT 0,
     version           bigint      NOT NULL DEFAULT 1,
     system_identifier bigint,
     database_oid      bigint,
@@ -63,6 +64,7 @@ COMMENT ON COLUMN backfill.job.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.job.sleep_ms IS 'Pause between two commits, in milliseconds';
 COMMENT ON COLUMN backfill.job.wish IS 'What the last call wants: define, run, pause or cancel';
 COMMENT ON COLUMN backfill.job.attempt IS 'How often the job was started or resumed';
+COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
 COMMENT ON COLUMN backfill.job.version IS 'Counts the changes of this row';
 COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was started in';
 COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in';
@@ -188,6 +190,19 @@ COMMENT ON TABLE backfill.region IS 'Which wave the rows of an open region belon
 COMMENT ON COLUMN backfill.region.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.region.waves IS 'A key has the wave at the hash of it, modulo the length';
 
+CREATE TABLE backfill.leftover (
+    id       bigint      GENERATED ALWAYS AS IDENTITY,
+    slice_id integer     NOT NULL,
+    key      text[]      NOT NULL,
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (slice_id, id)
+);
+COMMENT ON TABLE backfill.leftover IS 'Rows that a slice has passed and takes up at its end: others had them locked, or they failed and are tried again. Written with the batch that leaves or does them.';
+COMMENT ON COLUMN backfill.leftover.id IS 'In the order in which they were left';
+COMMENT ON COLUMN backfill.leftover.slice_id IS 'The slice';
+COMMENT ON COLUMN backfill.leftover.key IS 'The row''s key';
+COMMENT ON COLUMN backfill.leftover.at IS 'When it was left';
+
 CREATE TABLE backfill.outcome (
     job_id   bigint      PRIMARY KEY,
     outcome  text        NOT NULL CHECK (outcome IN ('completed', 'failed', 'cancelled')),
@@ -215,6 +230,7 @@ COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that faile
 CREATE TABLE backfill.failed_row (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id          bigint      NOT NULL,
+    attempt         integer     NOT NULL,
     relation        regclass    NOT NULL,
     relation_name   text        NOT NULL,
     key_columns     text[]      NOT NULL,
@@ -231,6 +247,7 @@ CREATE INDEX failed_row_job_id ON backfill.failed_row (job_id);
 COMMENT ON TABLE backfill.failed_row IS 'Rows that were stepped over because of an error, each recorded in the transaction that did so';
 COMMENT ON COLUMN backfill.failed_row.id IS 'In the order in which they failed';
 COMMENT ON COLUMN backfill.failed_row.job_id IS 'The job';
+COMMENT ON COLUMN backfill.failed_row.attempt IS 'The attempt in which it failed';
 COMMENT ON COLUMN backfill.failed_row.relation IS 'The table, or the partition, that the row is in';
 COMMENT ON COLUMN backfill.failed_row.relation_name IS 'What that was called';
 COMMENT ON COLUMN backfill.failed_row.key_columns IS 'The columns of its key';
@@ -269,6 +286,8 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.leftover', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.leftover_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');

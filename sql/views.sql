@@ -61,7 +61,7 @@ SELECT j.id AS job_id,
                                    p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
 FROM backfill.job j
 CROSS JOIN slots
-LEFT JOIN backfill.outcome o ON o.job_id = j.id
+LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN LATERAL (
     -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
@@ -157,6 +157,23 @@ COMMENT ON COLUMN backfill.failed_rows.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.failed_rows.context IS 'Where it came up: function, trigger';
 COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
+
+CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.relation, s.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       l.at
+FROM backfill.leftover l
+JOIN backfill.slice s ON s.id = l.slice_id
+JOIN backfill.job j ON j.id = s.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.skipped_rows IS 'Rows that a job has passed and will come back to: others had them locked (option locked_rows), or backfill.retry_failed tries them again';
+COMMENT ON COLUMN backfill.skipped_rows.job_id IS 'The job';
+COMMENT ON COLUMN backfill.skipped_rows.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.skipped_rows.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.skipped_rows.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.skipped_rows.key IS 'Its key, as text; only with SELECT on the relation';
+COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
 
 CREATE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new

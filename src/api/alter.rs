@@ -6,7 +6,7 @@ use super::caller::{locked_job, required};
 use super::launch;
 use super::session;
 use super::start::Pace;
-use crate::catalog::{event, job};
+use crate::catalog::{event, failed_row, job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::State;
@@ -21,7 +21,12 @@ pub fn alter(
 ) -> Result<()> {
     let job = locked_job(job_id, "backfill.alter()")?;
     let change = required(options, "options")?;
-    if matches!(job.state(), State::Completed | State::Cancelled) {
+    let over = match job.state() {
+        // Those that failed may be tried again.
+        State::Completed => failed_row::count(job.id)? == 0,
+        state => state == State::Cancelled,
+    };
+    if over {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
             format!(

@@ -1,9 +1,12 @@
 //! Checks of a definition against its table and the caller's rights.
 
+use std::collections::BTreeSet;
+
+use super::call::Call;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
-use crate::pg::report::warning;
-use crate::pg::{partition, server, spi};
+use crate::pg::report::{notice, warning};
+use crate::pg::{partition, server, spi, triggers};
 use crate::plan::sql::ident;
 
 /// Adds what to do to PostgreSQL's own errors about the clauses.
@@ -84,6 +87,42 @@ pub fn policies(relation: &Relation, tables: &[Relation]) -> Result<()> {
             format!("row security policies of table {table} apply to you"),
         )
         .hint("They could hide rows from the backfill. Define it as the table's owner or as a role with BYPASSRLS; with FORCE ROW LEVEL SECURITY only the latter."));
+    }
+    Ok(())
+}
+
+/// Where triggers are not to fire: whether the caller may do that and no constraint suffers, and what
+/// it means.
+pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Result<()> {
+    if !call.options.skips_triggers() {
+        return Ok(());
+    }
+    triggers::may_skip()?;
+    let (mut skipped, mut firing) = (BTreeSet::new(), BTreeSet::new());
+    for table in std::iter::once(&call.relation).chain(tables) {
+        triggers::refuse_unchecked(table.oid, set_columns)?;
+        let (not, all_the_same) = triggers::of_update(table.oid)?;
+        skipped.extend(not);
+        firing.extend(all_the_same);
+    }
+    let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+    let shown = &call.relation.shown;
+    if !firing.is_empty() {
+        notice(
+            &format!(
+                "triggers of {shown} that fire all the same: {}",
+                names(firing)
+            ),
+            Some("They are ENABLE REPLICA or ENABLE ALWAYS."),
+        );
+    }
+    if !skipped.is_empty() {
+        notice(
+            &format!("triggers of {shown} that do not fire: {}", names(skipped)),
+            Some(
+                "What they would have written, such as updated_at or an audit, the job has to do itself if it is wanted.",
+            ),
+        );
     }
     Ok(())
 }

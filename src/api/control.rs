@@ -129,7 +129,8 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     Ok(new.to_string())
 }
 
-fn refused(job: &Job, state: State, verb: &str) -> Error {
+/// The error for a call that the job's state does not allow.
+pub fn refused(job: &Job, state: State, verb: &str) -> Error {
     let id = job.id;
     let hint = match (state, verb) {
         (State::Pending, _) => format!("Start it first: {}", start_of(job)),
@@ -142,6 +143,9 @@ fn refused(job: &Job, state: State, verb: &str) -> Error {
         (State::Failed, _) => format!(
             "See last_error in backfill.progress; SELECT backfill.resume({id}) or backfill.cancel({id})."
         ),
+        (State::Paused | State::Pausing, _) => {
+            format!("It stands still: SELECT backfill.resume({id}) first.")
+        }
         (State::Running, "resume") => "A worker is running it.".to_owned(),
         _ => "It ends with the batch it is in; see backfill.progress.".to_owned(),
     };

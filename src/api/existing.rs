@@ -1,10 +1,11 @@
 //! Jobs that are there already: under the same name, or on the same column.
 
+use pgrx::pg_sys::Oid;
+
 use super::call::Call;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::lock::Lock;
-use crate::pg::relation::Relation;
 use crate::pg::{partition, server};
 
 /// The job that an earlier call with this name left, if it was for the same thing.
@@ -56,8 +57,8 @@ pub fn by_name(name: &str) -> Result<Option<Job>> {
 
 /// Lets one call at a time define or start a job on the relation, or on what it has rows in common
 /// with, until the transaction ends.
-pub fn lock(relation: &Relation) {
-    let topmost = partition::topmost(relation.oid);
+pub fn lock(relation: Oid) {
+    let topmost = partition::topmost(relation);
     Lock::Definition(topmost.to_u32()).for_transaction();
 }
 

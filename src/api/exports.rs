@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::call::Request;
-use super::{alter, control, define, forget, inspect, start, wait};
+use super::{alter, control, define, forget, inspect, retry_failed, start, wait};
 use crate::catalog::job;
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
@@ -111,6 +111,11 @@ fn alter(
     options: Option<Internal>,
 ) {
     call(move || alter::alter(job_id, batch_size, sleep_ms, json(options)?))
+}
+
+#[pg_extern(sql = false)]
+fn retry_failed(job_id: Option<i64>) -> i64 {
+    call(|| retry_failed::retry_failed(job_id))
 }
 
 #[pg_extern(sql = false)]

@@ -11,6 +11,7 @@ mod exports;
 mod forget;
 mod inspect;
 mod launch;
+mod retry_failed;
 mod session;
 mod start;
 mod tables;

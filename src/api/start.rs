@@ -50,7 +50,7 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         required(sleep_ms, "sleep_ms")?,
     )?;
     let call = call::check(request, "backfill.start()")?;
-    existing::lock(&call.relation);
+    existing::lock(call.relation.oid);
     let job = match &call.set_clause {
         Some(set_clause) => match existing::same_job(&call, set_clause)? {
             Some(known) => known,

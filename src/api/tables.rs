@@ -55,6 +55,7 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
     let tables = of(relation)?;
     checks::policies(relation, &tables)?;
     checks::warn_of_unlogged(&tables);
+    checks::triggers(call, &tables, set_columns)?;
     let mut columns = own_key(call)?;
     if tables.is_empty() {
         // There is nothing to be done, but a mistake in the clauses is one all the same.
@@ -112,7 +113,8 @@ fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Re
         checks::rights(table, &["ctid".to_owned()])?;
     }
     let clause = call.where_clause.as_deref();
-    match physical::unsound(table.oid, known_as(call, table), clause)? {
+    let skip = call.options.skips_triggers();
+    match physical::unsound(table.oid, known_as(call, table), clause, skip)? {
         None => Ok(None),
         Some(why) => Err(refuse(table, without_key, &why)),
     }

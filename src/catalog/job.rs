@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 
 use super::slice::{self, array};
+use super::version;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
@@ -116,13 +117,14 @@ fn select(condition: &str) -> String {
                 j.owner::pg_catalog.oid::bigint,
                 j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
                 pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
-                j.wish, j.attempt, j.version + COALESCE(o.attempt + 1, 0), j.system_identifier, j.database_oid,
+                j.wish, j.attempt, {}, j.system_identifier, j.database_oid,
                 o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
                 CASE WHEN o.outcome = 'failed' THEN
                      pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END
-         FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id {condition}",
+         FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
         lock::JOB,
-        server::database().to_u32()
+        server::database().to_u32(),
+        version::OF_JOB
     )
 }
 
@@ -335,6 +337,18 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
     Ok(())
 }
 
+/// Begins an attempt that tries rows again that failed in earlier ones.
+pub fn begin_retry(id: i64) -> Result<()> {
+    set_wish(id, Wish::Run)?;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job SET retry_attempt = attempt WHERE id = $1",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    Ok(())
+}
+
 /// Changes the pace.
 pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
     as_extension(|| {
@@ -356,6 +370,8 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
 /// Removes a job and everything recorded of it.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [
+        "DELETE FROM backfill.leftover
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
         "DELETE FROM backfill.region
          WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
         "DELETE FROM backfill.checkpoint

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod failed_row;
 pub mod job;
+pub mod leftover;
 pub mod outcome;
 pub mod region;
 pub mod slice;

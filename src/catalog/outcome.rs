@@ -23,7 +23,8 @@ pub fn record(
              SET (outcome, attempt, at, sqlstate, message, detail, hint, context, batch)
                  = (excluded.outcome, excluded.attempt, excluded.at, excluded.sqlstate,
                     excluded.message, excluded.detail, excluded.hint, excluded.context, excluded.batch)
-             WHERE o.outcome <> 'completed'",
+             WHERE o.outcome <> 'completed'
+                OR o.attempt < (SELECT j.retry_attempt FROM backfill.job j WHERE j.id = $1)",
             &[
                 Arg::Int8(job),
                 Arg::Text(outcome.name()),

@@ -147,6 +147,37 @@ pub fn free(alias: &str) -> String {
     )
 }
 
+/// Whether there is another slice that nobody holds, and if so, whether one of them has no rows left
+/// over from a first try.
+pub fn another(job: i64) -> Result<Option<bool>> {
+    let row = as_extension(|| {
+        spi::first(
+            &format!(
+                "SELECT pg_catalog.count(*), COALESCE(pg_catalog.bool_or(NOT EXISTS (
+                     SELECT FROM backfill.leftover l WHERE l.slice_id = s.id)), false)
+                 FROM backfill.slice s WHERE s.job_id = $1 AND NOT s.done AND {}",
+                free("s")
+            ),
+            &[Arg::Int8(job)],
+        )
+    })?;
+    let row = row.ok_or_else(|| Error::internal("count(*) returned no row"))?;
+    Ok((row.number(0)? > 0).then(|| row.bool(1)))
+}
+
+/// Lets all others come before this slice. Under `Lock::Council`.
+pub fn put_last(id: i32) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.slice s
+             SET no = (SELECT pg_catalog.max(o.no) + 1 FROM backfill.slice o WHERE o.job_id = s.job_id)
+             WHERE s.id = $1",
+            &[Arg::Int4(id)],
+        )
+    })?;
+    Ok(())
+}
+
 /// How many slices of the job are not done.
 pub fn left(job: i64) -> Result<i64> {
     let row = as_extension(|| {

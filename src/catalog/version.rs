@@ -6,22 +6,26 @@ use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{Arg, Plan};
 
+/// The version of the job `j`. Both parts only ever grow: the version with each call of a user's, the
+/// attempt of the outcome when another worker has ended the job.
+pub const OF_JOB: &str =
+    "j.version + COALESCE((SELECT o.attempt + 1 FROM backfill.outcome o WHERE o.job_id = j.id), 0)";
+
 /// Looks between two batches whether something about the job has changed, with a plan that is kept.
 #[derive(Debug)]
 pub struct VersionReader(Plan);
 
 impl VersionReader {
-    /// The statement. Both parts only ever grow: the version with each call of a user's, the attempt
-    /// of the outcome when another worker has ended the job.
-    pub const TEXT: &'static str = "
-SELECT j.version + COALESCE((SELECT o.attempt + 1 FROM backfill.outcome o WHERE o.job_id = j.id), 0)
-FROM backfill.job j WHERE j.id = $1";
+    /// The statement.
+    pub fn text() -> String {
+        format!("\nSELECT {OF_JOB}\nFROM backfill.job j WHERE j.id = $1")
+    }
 
     /// Analyses the statement once.
     pub fn prepare() -> Result<VersionReader> {
         as_extension(|| {
             Ok(VersionReader(Plan::prepare(
-                Self::TEXT,
+                &Self::text(),
                 &[pg_sys::INT8OID],
             )?))
         })

@@ -1,6 +1,7 @@
 //! What a job is, apart from any server: its states, options and progress.
 
 pub mod names;
+mod option;
 pub mod options;
 pub mod progress;
 pub mod reader;

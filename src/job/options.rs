@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::names::distance;
+use super::option::{self, KEYS, is_alterable};
 use crate::error::{Error, Result};
 
 /// Whether the rows of a region are dealt out to waves.
@@ -32,6 +32,28 @@ pub enum Walk {
     Key,
     /// The blocks of the table.
     Physical,
+}
+
+/// What a batch does about rows that others have locked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockedRows {
+    /// It waits for them, as long as `lock_timeout_ms` says, and is tried again.
+    #[default]
+    Wait,
+    /// It leaves them for the end of the slice.
+    Skip,
+}
+
+/// What becomes of the table's triggers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Triggers {
+    /// They fire as for any UPDATE.
+    #[default]
+    Fire,
+    /// Only those that are ENABLE REPLICA or ALWAYS do.
+    Skip,
 }
 
 /// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
@@ -65,6 +87,12 @@ pub struct Options {
     /// Rows that may fail, and are stepped over, before the job does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failed_rows: Option<i64>,
+    /// What a batch does about rows that others have locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked_rows: Option<LockedRows>,
+    /// What becomes of the table's triggers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triggers: Option<Triggers>,
     /// How long a batch waits for a lock, in milliseconds, before it gives way; 0: for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_timeout_ms: Option<i32>,
@@ -81,99 +109,6 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analyze: Option<bool>,
 }
-
-/// What `backfill.alter` may do to an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    /// It is part of what the job is.
-    Defined,
-    /// It can be changed while the job runs.
-    Always,
-}
-
-/// An option as a call gives it.
-struct Key {
-    name: &'static str,
-    /// What it must be, for people.
-    expected: &'static str,
-    /// For an integer: least, greatest, and what it is for.
-    bounds: Option<(i64, i64, &'static str)>,
-    when: When,
-}
-
-const fn key(name: &'static str, expected: &'static str, when: When) -> Key {
-    Key {
-        name,
-        expected,
-        bounds: None,
-        when,
-    }
-}
-
-const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'static str) -> Key {
-    Key {
-        name,
-        expected: "an integer",
-        bounds: Some((least, greatest, purpose)),
-        when: When::Always,
-    }
-}
-
-/// Every key of [`Options`].
-const KEYS: &[Key] = &[
-    key("key", "a string", When::Defined),
-    key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
-    key(
-        "strategy",
-        "\"auto\", \"waves\" or \"sequential\"",
-        When::Always,
-    ),
-    integer(
-        "waves",
-        2,
-        64,
-        "It is the number of passes over a region; left out, it is chosen.",
-    ),
-    integer(
-        "workers",
-        1,
-        64,
-        "It is the number of processes that work on the job at the same time.",
-    ),
-    integer(
-        "target_ms",
-        1,
-        3_600_000,
-        "It is the time that a batch is to take in milliseconds, an hour at most.",
-    ),
-    integer(
-        "scan_limit",
-        1,
-        100_000_000,
-        "It bounds the rows that one statement reads.",
-    ),
-    integer(
-        "max_failed_rows",
-        0,
-        1_000_000,
-        "It is how many rows may fail, and are stepped over, before the job does.",
-    ),
-    integer(
-        "lock_timeout_ms",
-        0,
-        86_400_000,
-        "It is how long a batch waits for a lock in milliseconds before it gives way; 0 is for ever.",
-    ),
-    integer(
-        "statement_timeout_ms",
-        0,
-        86_400_000,
-        "It is how long a batch may take in milliseconds before it is cancelled; 0 is no limit.",
-    ),
-    key("settings", "an object of strings", When::Always),
-    key("vacuum", "true or false", When::Always),
-    key("analyze", "true or false", When::Always),
-];
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
 const PINNED: &[&str] = &[
@@ -205,7 +140,7 @@ impl Options {
         };
         for name in map.keys() {
             if !KEYS.iter().any(|known| known.name == name) {
-                return Err(unknown_key(name));
+                return Err(option::unknown(name));
             }
         }
         for key in KEYS {
@@ -221,11 +156,19 @@ impl Options {
 
     fn refuse_pinned(&self) -> Result<()> {
         for name in self.settings.keys() {
-            if PINNED.contains(&name.to_ascii_lowercase().as_str()) {
+            let known = name.to_ascii_lowercase();
+            if PINNED.contains(&known.as_str()) {
                 return Err(Error::invalid(format!(
                     "setting \"{name}\" is pinned by the worker and cannot be set in options.settings"
                 ))
-                .hint("Leave it out; what the worker pins is listed in docs/operations.md."));
+                .hint(match known.as_str() {
+                    "lock_timeout" => "There is an option for it: \"lock_timeout_ms\".",
+                    "statement_timeout" => "There is an option for it: \"statement_timeout_ms\".",
+                    "session_replication_role" => {
+                        "To keep triggers from firing, there is an option: \"triggers\": \"skip\"."
+                    }
+                    _ => "Leave it out; what the worker pins is listed in docs/operations.md.",
+                }));
             }
         }
         Ok(())
@@ -249,6 +192,16 @@ impl Options {
     /// Rows that may fail before the job does.
     pub fn max_failed_rows(&self) -> i64 {
         self.max_failed_rows.unwrap_or(0)
+    }
+
+    /// Whether a batch leaves rows that others have locked for later.
+    pub fn skips_locked_rows(&self) -> bool {
+        self.locked_rows == Some(LockedRows::Skip)
+    }
+
+    /// Whether the table's triggers are not to fire.
+    pub fn skips_triggers(&self) -> bool {
+        self.triggers == Some(Triggers::Skip)
     }
 
     /// How long a batch waits for a lock, in milliseconds; 0: for ever. By default less than
@@ -340,34 +293,6 @@ impl Options {
     }
 }
 
-impl Key {
-    fn check(&self, found: &Value) -> Result<()> {
-        let Key { name, expected, .. } = self;
-        if let (Some((least, greatest, purpose)), Some(number)) = (self.bounds, found.as_i64())
-            && !(least..=greatest).contains(&number)
-        {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" must be between {least} and {greatest}, not {number}"
-            ))
-            .hint(purpose));
-        }
-        let alone = [((*name).to_owned(), found.clone())].into_iter().collect();
-        if found.is_null() || serde_json::from_value::<Options>(Value::Object(alone)).is_err() {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" must be {expected}, not {found}"
-            ))
-            .hint(format!("Give \"{name}\" as {expected}, or leave it out.")));
-        }
-        Ok(())
-    }
-}
-
-/// Whether `backfill.alter` may change the option while a job runs.
-fn is_alterable(name: &str) -> bool {
-    KEYS.iter()
-        .any(|key| key.name == name && key.when == When::Always)
-}
-
 /// An option's value for the events. Of settings the names only: the values may be secrets, and the
 /// events are shown to pg_monitor.
 fn shown(value: Option<&Value>) -> String {
@@ -377,21 +302,6 @@ fn shown(value: Option<&Value>) -> String {
         Some(Value::Object(map)) => map.keys().cloned().collect::<Vec<_>>().join(", "),
         Some(value) => value.to_string(),
     }
-}
-
-fn unknown_key(key: &str) -> Error {
-    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-    let nearest = names.iter().min_by_key(|name| distance(name, key));
-    let hint = match nearest {
-        Some(name) if distance(name, key) <= name.len().max(4) / 2 => {
-            format!(
-                "Did you mean \"{name}\"? Known options: {}.",
-                names.join(", ")
-            )
-        }
-        _ => format!("Known options: {}.", names.join(", ")),
-    };
-    Error::invalid(format!("unknown option \"{key}\"")).hint(hint)
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ fn alters_the_pace_and_not_the_key() {
 fn reads_every_key_and_has_a_default_for_each() {
     let value = json!({
         "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
-        "scan_limit": 5, "max_failed_rows": 7, "lock_timeout_ms": 0, "statement_timeout_ms": 9000,
+        "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
+        "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false
     });
     let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
@@ -90,11 +91,13 @@ fn reads_every_key_and_has_a_default_for_each() {
     assert_eq!(options.strategy(), Strategy::Waves);
     assert_eq!((options.waves, options.workers()), (Some(16), 4));
     assert_eq!(options.max_failed_rows(), 7);
+    assert!(options.skips_locked_rows() && options.skips_triggers());
+    let defaults = Options::default();
+    assert!(!defaults.skips_locked_rows() && !defaults.skips_triggers());
     assert_eq!(
         (options.lock_timeout_ms(), options.statement_timeout_ms()),
         (0, 9000)
     );
-    let defaults = Options::default();
     assert_eq!(
         (defaults.lock_timeout_ms(), defaults.statement_timeout_ms()),
         (500, 0)
@@ -178,13 +181,13 @@ fn flags_are_flags() {
 }
 
 #[test]
-fn all_but_key_and_walk_can_be_altered() {
+fn all_but_what_the_job_is_can_be_altered() {
     let fixed: Vec<&str> = KEYS
         .iter()
         .map(|key| key.name)
         .filter(|name| !is_alterable(name))
         .collect();
-    assert_eq!(fixed, ["key", "walk"]);
+    assert_eq!(fixed, ["key", "walk", "triggers"]);
     let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
     let altered = options
         .altered(&json!({"workers": 3, "strategy": "sequential"}))

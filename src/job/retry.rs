@@ -134,6 +134,12 @@ impl Rule {
     }
 }
 
+/// How long to wait before a look at rows that others have locked, after so many in vain.
+pub fn for_a_lock(tries: u32) -> Duration {
+    let doubled = FIRST.saturating_mul(2u32.saturating_pow(tries));
+    doubled.min(SHORT)
+}
+
 /// A bound on the rows of a batch, after one that failed: it is halved with each failure, and
 /// doubles with each batch that works.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

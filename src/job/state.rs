@@ -66,6 +66,8 @@ pub enum Event {
     Resume,
     /// `backfill.cancel`
     Cancel,
+    /// `backfill.retry_failed`
+    Retry,
     /// The worker is gone (its session lock is free).
     WorkerGone,
     /// The worker reached the end of the walk.
@@ -200,6 +202,24 @@ pub const TRANSITIONS: &[Transition] = &[
     ),
     edge(
         State::Failed,
+        Event::Retry,
+        State::Running,
+        "the rest is done, then the rows that failed are tried again",
+    ),
+    edge(
+        State::Running,
+        Event::Retry,
+        State::Running,
+        "the rows that have failed so far are tried again when all others are done",
+    ),
+    edge(
+        State::Completed,
+        Event::Retry,
+        State::Running,
+        "the rows that failed are tried again",
+    ),
+    edge(
+        State::Failed,
         Event::Cancel,
         State::Cancelled,
         "the cause will not be mended",
@@ -231,7 +251,8 @@ pub struct Facts {
 
 /// The state of a job.
 ///
-/// `completed` outranks any wish, since the walk can't become unfinished; a wish to cancel
+/// `completed` outranks any wish, since the walk can't become unfinished (the outcome of an attempt
+/// before the one that tries failed rows again does not count any more); a wish to cancel
 /// outranks a failure; a failure counts only for the attempt it happened in.
 pub fn derive(facts: Facts) -> State {
     match (facts.outcome, facts.wish) {

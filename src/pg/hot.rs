@@ -19,13 +19,8 @@ pub struct HotFacts {
 /// What an update of these columns meets. An index is in the way by its columns, included ones
 /// too, its expressions and its predicate. What triggers change besides can't be seen from here.
 pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
-    let written = set_columns
-        .iter()
-        .map(|name| column_number(relation, name))
-        .collect::<Result<Vec<i32>>>()?;
+    let mut columns = numbers(relation, set_columns)?;
     with_relation(relation, |table| unsafe {
-        let mut columns = Columns::default();
-        written.iter().for_each(|number| columns.add(*number));
         add_generated(table, &mut columns);
         let mut facts = HotFacts {
             indexes: 0,
@@ -44,6 +39,24 @@ pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
         });
         facts
     })
+}
+
+/// Whether an update of these columns locks a row as one that writes a key that foreign keys may refer
+/// to.
+pub fn writes_key(relation: Oid, set_columns: &[String]) -> Result<bool> {
+    let written = numbers(relation, set_columns)?;
+    with_relation(relation, |table| unsafe {
+        let key = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
+        pg_sys::bms_overlap(written.0, pg_sys::RelationGetIndexAttrBitmap(table, key))
+    })
+}
+
+fn numbers(relation: Oid, columns: &[String]) -> Result<Columns> {
+    let mut numbers = Columns::default();
+    for name in columns {
+        numbers.add(column_number(relation, name)?);
+    }
+    Ok(numbers)
 }
 
 fn column_number(relation: Oid, name: &str) -> Result<i32> {

@@ -28,5 +28,6 @@ pub mod slots;
 pub mod spi;
 pub mod text;
 pub mod timeout;
+pub mod triggers;
 pub mod txn;
 pub mod xact;

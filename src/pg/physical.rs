@@ -14,11 +14,14 @@ use crate::error::Result;
 /// nothing speaks against it. `known_as` is the name that the clause may call the relation by, if
 /// it is not its own: that of the partitioned table.
 ///
+/// `skips_triggers`: only those fire that fire in a replica, too.
+///
 /// As the current user, within `spi::connect`. A clause that does not even parse is an error.
 pub fn unsound(
     relation: Oid,
     known_as: Option<&str>,
     where_clause: Option<&str>,
+    skips_triggers: bool,
 ) -> Result<Option<String>> {
     let Some(where_clause) = where_clause else {
         return Ok(Some("no where_clause tells which rows are done".to_owned()));
@@ -34,12 +37,13 @@ pub fn unsound(
             "where_clause depends on more than the row (the time, a setting, other rows), so a row that is done may match again".to_owned(),
         ));
     }
-    if let Some(trigger) = first(AFTER_TRIGGER, relation)? {
+    let fire = if skips_triggers { "RA" } else { "OA" };
+    if let Some(trigger) = first(AFTER_TRIGGER, &[Arg::Oid(relation), Arg::Text(fire)])? {
         return Ok(Some(format!(
             "its trigger {trigger} runs after an UPDATE, and could change rows that are done"
         )));
     }
-    if let Some(constraint) = first(CASCADE, relation)? {
+    if let Some(constraint) = first(CASCADE, &[Arg::Oid(relation)])? {
         return Ok(Some(format!(
             "its foreign key {constraint} refers to the table itself, and could change rows that are done"
         )));
@@ -53,16 +57,17 @@ pub fn unsound(
     Ok(None)
 }
 
-fn first(query: &str, relation: Oid) -> Result<Option<String>> {
-    let row = as_extension(|| spi::first(query, &[Arg::Oid(relation)]))?;
+fn first(query: &str, args: &[Arg]) -> Result<Option<String>> {
+    let row = as_extension(|| spi::first(query, args))?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// A trigger that fires after an UPDATE, row by row or not, and is no part of a constraint. Bits of
+/// A trigger that fires after an UPDATE, row by row or not, and is no part of a constraint; `$2` has the
+/// states of `tgenabled` in which triggers fire. Bits of
 /// `tgtype`: 2 is BEFORE, 16 UPDATE, 64 INSTEAD OF.
 const AFTER_TRIGGER: &str = "
 SELECT pg_catalog.quote_ident(tgname) FROM pg_catalog.pg_trigger
-WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+WHERE tgrelid = $1 AND NOT tgisinternal AND pg_catalog.strpos($2, tgenabled::text) > 0
   AND (tgtype & 16) <> 0 AND (tgtype & (2 | 64)) = 0
 ORDER BY tgname LIMIT 1";
 

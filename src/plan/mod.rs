@@ -3,6 +3,7 @@
 pub mod clause;
 pub mod cut;
 pub mod key;
+pub mod lists;
 pub mod passes;
 mod places;
 pub mod position;

@@ -1,6 +1,6 @@
 //! The statements of a walk in physical order, where rows are known by their place.
 
-use super::sql::{Param, Statement, Target, Writer};
+use super::sql::{Param, Statement, Target, Writer, ident};
 
 impl Target {
     /// The places of the rows in a range of pages that match the WHERE clause: parameters are the
@@ -52,6 +52,40 @@ impl Target {
         w.statement(text)
     }
 
+    /// Those of a list of rows, by their place, that match and that nobody else has locked: locks them,
+    /// and gives the places of their newest versions. Parameters are the list and its length.
+    pub fn lock_listed_places(&self) -> Statement {
+        let mut w = self.writer();
+        let name = self.name();
+        let list = w.one(Param::Tids);
+        let text = format!(
+            "SELECT {name}.ctid FROM ONLY {} WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){} LIMIT {}{}",
+            self.item(),
+            self.and_where(),
+            w.rows(),
+            self.skipping(),
+        );
+        w.statement(text)
+    }
+
+    /// The values of these columns of the row at a place: parameters are the place, in a list, and 1.
+    pub fn columns_at(&self, columns: &[String]) -> Statement {
+        let mut w = self.writer();
+        let name = self.name();
+        let columns: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{name}.{}", ident(column)))
+            .collect();
+        let list = w.one(Param::Tids);
+        let text = format!(
+            "SELECT {} FROM ONLY {} WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}) LIMIT {}",
+            columns.join(", "),
+            self.item(),
+            w.rows(),
+        );
+        w.statement(text)
+    }
+
     /// How many rows there are in a sample of the table's pages, and how many of them match: the
     /// parameter is the percentage of pages.
     pub fn sample_matches(&self) -> Statement {
@@ -87,10 +121,11 @@ impl Target {
         let name = self.name();
         let range = if bounded { w.pages() } else { w.pages_from() };
         let text = format!(
-            "SELECT {name}.ctid FROM ONLY {} WHERE {range}{} LIMIT {} FOR NO KEY UPDATE",
+            "SELECT {name}.ctid FROM ONLY {} WHERE {range}{} LIMIT {}{}",
             self.item(),
             self.and_where(),
             w.rows(),
+            self.locking(),
         );
         w.statement(text)
     }

@@ -48,14 +48,9 @@ pub struct Target {
     pub set_clause: String,
     /// The WHERE clause, if any.
     pub where_clause: Option<String>,
+    /// Whether the SET list writes a column of a unique key: an UPDATE locks more then.
+    pub writes_key: bool,
 }
-
-/// What a list of keys, and its columns, are called in a statement that joins it; and in one whose
-/// table or clauses know the first of these names.
-const LIST: [(&str, &str); 2] = [
-    ("backfill keys", "backfill key"),
-    ("backfill list", "backfill column"),
-];
 
 /// Quotes an identifier, always.
 pub fn ident(name: &str) -> String {
@@ -192,63 +187,6 @@ impl Target {
         w.statement(text)
     }
 
-    /// The batch for a list of keys, which is its parameter. A list of single values is a condition
-    /// of the index; keys of several columns are joined to it.
-    pub fn update_list(&self) -> Statement {
-        let mut w = self.writer();
-        let keys = w.key();
-        let arrays = w.many(Param::Keys);
-        let (joined, column) = self.names_of_list();
-        let joined = ident(joined);
-        let text = match keys.as_slice() {
-            [key] => format!(
-                "UPDATE ONLY {} SET {}\nWHERE {key} {} ANY ({}){}",
-                self.item(),
-                self.set_clause,
-                w.operator("="),
-                arrays[0],
-                self.and_where()
-            ),
-            _ => {
-                let lists: Vec<String> = arrays
-                    .iter()
-                    .map(|array| format!("pg_catalog.unnest({array})"))
-                    .collect();
-                let names: Vec<String> = (1..=keys.len())
-                    .map(|n| ident(&format!("{column} {n}")))
-                    .collect();
-                let equal: Vec<String> = keys
-                    .iter()
-                    .zip(&names)
-                    .map(|(key, name)| format!("{key} {} {joined}.{name}", w.operator("=")))
-                    .collect();
-                format!(
-                    "UPDATE ONLY {} SET {}\nFROM ROWS FROM ({}) AS {joined} ({}) WHERE {}{}",
-                    self.item(),
-                    self.set_clause,
-                    lists.join(", "),
-                    names.join(", "),
-                    equal.join(" AND "),
-                    self.and_where()
-                )
-            }
-        };
-        w.statement(text)
-    }
-
-    /// Names for a list of keys that mean nothing else in the statement.
-    fn names_of_list(&self) -> (&'static str, &'static str) {
-        let known_as = self.alias.as_ref().unwrap_or(&self.relation);
-        let clauses = [
-            Some(&self.set_clause),
-            self.where_clause.as_ref(),
-            Some(known_as),
-        ];
-        let taken = |name: &str| clauses.iter().flatten().any(|text| text.contains(name));
-        let [first, second] = LIST;
-        if taken(first.1) { second } else { first }
-    }
-
     pub(super) fn and_where(&self) -> String {
         self.where_clause
             .as_ref()
@@ -265,7 +203,7 @@ impl Writer<'_> {
     }
 
     /// The key's columns, with the index' collation where it is not the column's.
-    fn key(&self) -> Vec<String> {
+    pub(super) fn key(&self) -> Vec<String> {
         let table = self.target.name();
         let column = |c: &Column| {
             let name = format!("{table}.{}", ident(&c.name));
@@ -315,7 +253,7 @@ impl Writer<'_> {
     }
 
     /// A parameter that is one value per key column.
-    fn many(&mut self, param: Param) -> Vec<String> {
+    pub(super) fn many(&mut self, param: Param) -> Vec<String> {
         self.params.push(param);
         let first = self.bound + 1;
         self.bound += self.target.key.len();
@@ -323,7 +261,7 @@ impl Writer<'_> {
     }
 
     /// An operator of the key's, which is in one schema for all its columns.
-    fn operator(&self, name: &str) -> String {
+    pub(super) fn operator(&self, name: &str) -> String {
         let schema = self.target.key[0].operator_schema.as_deref();
         format!("OPERATOR({}.{name})", ident(schema.unwrap_or("pg_catalog")))
     }
@@ -338,7 +276,7 @@ impl Writer<'_> {
     }
 
     /// A row comparison: one index condition, however many columns.
-    fn compare(&mut self, operator: &str, param: Param) -> String {
+    pub(super) fn compare(&mut self, operator: &str, param: Param) -> String {
         let values = self.many(param);
         let operator = self.operator(operator);
         match self.target.key.len() {

@@ -11,6 +11,7 @@ fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
         key: columns.iter().map(|c| test_column(c)).collect(),
         set_clause: "n = n + 1".into(),
         where_clause: where_clause.map(Into::into),
+        writes_key: false,
     }
 }
 
@@ -84,6 +85,53 @@ fn a_list_of_keys() {
              WHERE {name}.\"a\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 1\" \
              AND {name}.\"b\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 2\""
         )
+    );
+}
+
+#[test]
+fn rows_that_others_have_locked_are_passed_over() {
+    let two = target(&["a", "b"], Some("n IS NULL"));
+    let name = two.name();
+    let keys = format!(
+        "{name}.\"a\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 1\" \
+         AND {name}.\"b\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 2\""
+    );
+    let lock = two.lock_list();
+    assert_eq!(lock.params, [Param::Keys, Param::Rows]);
+    assert_eq!(
+        lock.text,
+        format!(
+            "SELECT \"backfill keys\".\"backfill key\" \
+             FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY \
+             AS \"backfill keys\" (\"backfill key 1\", \"backfill key 2\", \"backfill key\"), ONLY {name} \
+             WHERE {keys} AND (\nn IS NULL\n) LIMIT $3 FOR NO KEY UPDATE OF \"Odd \"\"t\"\"\" SKIP LOCKED"
+        )
+    );
+    assert!(two.find_row(true).text.contains(" FOR NO KEY UPDATE OF "));
+    let mut one = target(&["a"], None);
+    one.alias = Some("orders".into());
+    let item = "ONLY \"s\".\"Odd \"\"t\"\"\" AS \"orders\"";
+    let equal = "\"orders\".\"a\" OPERATOR(\"pg_catalog\".=) $1";
+    let lock = one.find_row(true);
+    assert_eq!(lock.params, [Param::UpTo, Param::Rows]);
+    assert_eq!(
+        lock.text,
+        format!(
+            "SELECT FROM {item} WHERE {equal} LIMIT $2 FOR NO KEY UPDATE OF \"orders\" SKIP LOCKED"
+        )
+    );
+    assert!(one.find_row(false).text.ends_with(" LIMIT $2"));
+    assert_eq!(
+        one.update_row().text,
+        format!("UPDATE {item} SET n = n + 1\nWHERE {equal}")
+    );
+    one.writes_key = true;
+    let places = one.lock_listed_places();
+    assert_eq!(places.params, [Param::Tids, Param::Rows]);
+    assert!(
+        places
+            .text
+            .ends_with(" LIMIT $2 FOR UPDATE OF \"orders\" SKIP LOCKED")
     );
 }
 

@@ -7,7 +7,7 @@ use super::step::{Done, Work};
 use super::walk::{Course, Ground, Walk};
 use crate::catalog::checkpoint::{Checkpoint, Gauges};
 use crate::catalog::job::Job;
-use crate::catalog::slice;
+use crate::catalog::{leftover, slice};
 use crate::error::Result;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{horizon, relation, settings, timeout};
@@ -25,6 +25,8 @@ pub enum Step {
     Read,
     /// Done; it was the last of the slice.
     Last,
+    /// Done; other slices come first now, after so long a sleep.
+    Left(Duration),
     /// Its pages, or its table, are not there any more.
     Lost(Ground),
 }
@@ -73,10 +75,13 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
                 Ground::Firm => {}
                 other => return Ok((Step::Lost(other), None)),
             }
-            let (done, gauges, pause) = step(walk, job)?;
+            let (mut done, gauges, pause) = step(walk, job)?;
             tried = done.tried;
+            leftover::add(walk.slice.id, &done.locked)?;
+            done.last = done.last && leftover::count(walk.slice.id)? == 0;
             let next = successor(&walk.checkpoint, &done);
             let rate = walk.measure(next.progress.rows_done);
+            walk.note.clone_from(&gauges.note);
             // First the slice, then its checkpoint: as all who touch both do.
             if done.last {
                 slice::finish(walk.slice.id)?;
@@ -95,6 +100,8 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
 fn outcome(done: &Done, pause: Duration) -> Step {
     if done.last {
         Step::Last
+    } else if done.left {
+        Step::Left(pause)
     } else if done.opened {
         Step::Read
     } else {
@@ -106,6 +113,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
     let note = walk.setbacks.note();
     let mut work = Work {
         job,
+        slice: walk.slice.id,
         sizer: &walk.learned.sizer,
         reader: &mut walk.learned.reader,
         setbacks: &mut walk.setbacks,
@@ -115,6 +123,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
         note: None,
         batch_rows: None,
         pause: Duration::from_millis(u64::from(job.sleep_ms.unsigned_abs())),
+        waits: None,
     };
     let at = &walk.checkpoint.position;
     let done = match &mut walk.course {
@@ -125,7 +134,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
         rate: None,
         batch_rows: work.batch_rows,
         note: work.note.or(note),
-        waits: None,
+        waits: work.waits.map(|what| (what, work.pause)),
     };
     Ok((done?, gauges, work.pause))
 }

@@ -4,23 +4,26 @@ use std::collections::VecDeque;
 
 use pgrx::pg_sys::Oid;
 
+use super::attempt::Attempt;
+use super::dealing::{spread, waves_of};
+use super::leftovers::Round;
 use super::plans::{Plans, Read, range};
-use super::step::{Ahead, Attempt, Done, Work, changed_by};
+use super::step::{Ahead, Done, Work, changed_by};
 use super::tactics::{FEWEST_PER_PAGE, Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
-use crate::pg::keylist::KeyList;
 use crate::pg::report;
 use crate::plan::passes::Pass;
 use crate::plan::position::{Position, Region};
 use crate::plan::rests::Rests;
-use crate::plan::spread::{Rows, Spread, wave_in_turn, wave_of_hash};
 use crate::plan::waves;
 
 /// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
 /// a predicate may be dear.
 const SAMPLES: [i64; 3] = [50, 220, 1000];
+const CANNOT_SKIP: &str =
+    "rows that others have locked are waited for: there are no arrays of keys of this type";
 /// Rows after which to look again.
 const LOOK_AGAIN: i64 = 20_000;
 
@@ -41,6 +44,10 @@ pub struct Keys {
     /// Rows passed since the last look ahead.
     since_look: Option<i64>,
     open: Option<Open>,
+    /// Rows that others had locked, so far.
+    locked: usize,
+    /// The rows that were left for the end.
+    round: Round,
 }
 
 /// The rows of the open region.
@@ -76,6 +83,8 @@ impl Keys {
             tactic: None,
             since_look: None,
             open: None,
+            locked: 0,
+            round: Round::default(),
         })
     }
 
@@ -121,6 +130,7 @@ impl Keys {
     pub fn step_back(&mut self) {
         self.open = None;
         self.tactic = None;
+        self.round.restart();
     }
 
     /// The next batch.
@@ -129,6 +139,9 @@ impl Keys {
             return self.pass(at, region, work);
         }
         self.open = None;
+        if at.key.as_ref() == Some(&self.range.last) {
+            return self.round.step(self.relation, &self.plans, at, work);
+        }
         let tactic = match self.tactic {
             // A region of a single pass without a WHERE clause is no more than some rows to go.
             Some(tactic) if tactic.rows > 0 => tactic,
@@ -142,15 +155,29 @@ impl Keys {
                 self.tactics.next_region(work.job)?
             }
         };
-        work.note = self.tactics.note().map(str::to_owned);
+        let skip = work.job.definition.options.skips_locked_rows();
+        work.note = self.note(skip);
         let sparse = work.job.definition.where_clause.is_some() && !self.scattered;
-        let by_list = tactic.waves > 1 || sparse;
+        let by_list = tactic.waves > 1 || sparse || skip;
         if by_list && self.plans.has_list() {
             self.tactic = None;
             self.open_region(at, tactic, work)
         } else {
             self.sequential(at, tactic, work)
         }
+    }
+
+    /// What the owner should know.
+    fn note(&self, skip: bool) -> Option<String> {
+        let locked = match (self.locked, skip && !self.plans.has_list()) {
+            (_, true) => Some(CANNOT_SKIP.to_owned()),
+            (0, _) => None,
+            (rows, _) => Some(format!("{rows} locked so far, left for later")),
+        };
+        let notes = self.tactics.note().map(str::to_owned).into_iter();
+        notes
+            .chain(locked)
+            .reduce(|notes, note| format!("{notes}; {note}"))
     }
 
     /// A range of keys in one pass.
@@ -243,18 +270,27 @@ impl Keys {
         if self.open.is_none() {
             self.reopen(at, region, work.job)?;
         }
-        work.note = self.tactics.note().map(str::to_owned);
+        let skip = work.job.definition.options.skips_locked_rows();
+        work.note = self.note(skip);
         let missing = || Error::internal("a region without its keys");
         let open = self.open.as_mut().ok_or_else(missing)?;
         let size = work.size_in_pass(open.pass);
         let rows: Vec<u32> = open.todo.drain(..size.min(open.todo.len())).collect();
-        let (mut updated, mut hot) = (0, 0);
+        let (mut updated, mut hot, mut locked) = (0, 0, Vec::new());
         if let Some(end) = rows.last() {
             let end = open.read.keys.text(*end as usize)?;
             *work.attempt = Some(Attempt::Wave(end));
             let list = self.plans.list().ok_or_else(missing)?;
-            (updated, hot) = list.run(&open.read, &rows)?;
-            self.tactics.count(rows.len(), updated, hot);
+            if skip {
+                let (free, others) = list.lock(&open.read, &rows)?;
+                let key = |row: &u32| open.read.keys.text(*row as usize);
+                locked = others.iter().map(key).collect::<Result<Vec<_>>>()?;
+                (updated, hot) = list.run(&open.read, &free)?;
+            } else {
+                (updated, hot) = list.run(&open.read, &rows)?;
+            }
+            self.tactics.count(rows.len() - locked.len(), updated, hot);
+            self.locked += locked.len();
         }
         let position = match rows.last() {
             Some(end) if !open.todo.is_empty() => at.at(open.read.keys.text(*end as usize)?),
@@ -267,6 +303,7 @@ impl Keys {
             updated,
             hot,
             tried: rows.len() as i64,
+            locked,
             ..Done::default()
         })
     }
@@ -342,47 +379,4 @@ impl Open {
         self.pass.rows = self.todo.len();
         self.pass.first = region.wave == 0;
     }
-}
-
-/// What is to give a key its wave.
-fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Result<Spread> {
-    if waves == 1 {
-        return Ok(Spread::in_turns(&[]));
-    }
-    let rows: Vec<usize> = read.matching().collect();
-    // Neighbours by key are likely to be neighbours in the table.
-    let of_page = rows_per_page.max(1.0) as usize;
-    let guess = || (0..rows.len()).map(|n| (n / of_page) as u32).collect();
-    let pages = read.pages().unwrap_or_else(guess);
-    let dealer = Rows {
-        pages: &pages,
-        waves,
-    };
-    if let Some(keys) = read.keys.integers() {
-        let turns = Spread::in_turns(&rows.iter().map(|row| keys[*row]).collect::<Vec<_>>());
-        let waves = waves_of(&read.keys, &turns, waves)?;
-        if dealer.even(&rows.iter().map(|row| waves[*row]).collect::<Vec<_>>()) {
-            return Ok(turns);
-        }
-    }
-    let hashes = read.keys.hashes()?;
-    let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row]).collect();
-    Ok(dealer.deal(&hashes))
-}
-
-/// The wave of each key.
-fn waves_of(keys: &KeyList, spread: &Spread, waves: i32) -> Result<Vec<i32>> {
-    Ok(match spread {
-        Spread::Modulo { stride, origin } => {
-            let keys = keys.integers();
-            let keys =
-                keys.ok_or_else(|| Error::internal("turns for keys that are no integers"))?;
-            let wave = |key: &i64| wave_in_turn(*stride, *origin, *key, waves);
-            keys.iter().map(wave).collect()
-        }
-        Spread::Dealt(list) => {
-            let wave = |hash: &u64| wave_of_hash(list, *hash);
-            keys.hashes()?.iter().map(wave).collect()
-        }
-    })
 }

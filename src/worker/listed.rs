@@ -25,6 +25,7 @@ pub struct Listed {
     relation: Oid,
     by_key: Prepared,
     by_place: Option<Prepared>,
+    lock: Prepared,
     /// Set while an UPDATE goes by places: what it changes, and what fails, may be another row.
     guessing: Cell<bool>,
 }
@@ -53,13 +54,14 @@ impl Listed {
             relation,
             by_key: Prepared::new(target.update_list(), &target.key, access)?,
             by_place: by_place.transpose()?,
+            lock: Prepared::new(target.lock_list(), &target.key, Access::Lookup)?,
             guessing: Cell::new(false),
         }))
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
-        [&self.by_key].into_iter().chain(&self.by_place)
+        [&self.by_key, &self.lock].into_iter().chain(&self.by_place)
     }
 
     /// Goes by keys alone from now on.
@@ -70,6 +72,32 @@ impl Listed {
     /// Whether the last update failed before it was known which rows it was about.
     pub fn was_guessing(&self) -> bool {
         self.guessing.get()
+    }
+
+    /// Locks those of these rows that nobody else has locked. Gives them, and the others.
+    pub fn lock(&self, read: &Read, rows: &[u32]) -> Result<(Vec<u32>, Vec<u32>)> {
+        report::activity(self.lock.text());
+        let mut free = vec![false; rows.len()];
+        let values = Values {
+            lists: &read.keys.arrays(rows),
+            rows: &[rows.len() as i64],
+            ..Values::default()
+        };
+        self.lock.visit(values, |row| {
+            // Counted from 1.
+            let number = row.get(0).map_or(0, |number| number.value());
+            if let Some(free) = free.get_mut(number.wrapping_sub(1)) {
+                *free = true;
+            }
+            Ok(())
+        })?;
+        let of = |wanted: bool| {
+            let rows = rows.iter().zip(&free);
+            rows.filter(|(_, free)| **free == wanted)
+                .map(|(row, _)| *row)
+                .collect()
+        };
+        Ok((of(true), of(false)))
     }
 
     /// Updates these rows of those that were read; gives how many it has changed, and the heap-only

@@ -1,15 +1,19 @@
 //! What runs in the background: the workers of running jobs, and the launcher that starts them again.
 
+mod attempt;
 mod batch;
+mod dealing;
 mod ending;
 mod entry;
 mod keys;
 mod launcher;
+mod leftovers;
 mod listed;
 mod pace;
 mod pages;
 mod passes;
 mod permission;
+mod places;
 mod plans;
 mod recourse;
 mod run;

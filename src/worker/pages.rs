@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
-use super::statement::{self, Prepared, Values};
-use super::step::{Ahead, Attempt, Done, Work, changed_by};
+use super::attempt::Attempt;
+use super::places::Places;
+use super::step::{Ahead, Done, Work};
 use super::tactics::Tactics;
 use crate::catalog::job::Job;
 use crate::catalog::slice::BlockRange;
-use crate::error::{Error, Result, Signal, sqlstate};
+use crate::error::{Error, Result};
 use crate::job::reader::Portion;
 use crate::pg::heap::{self, Tid};
-use crate::pg::planner::Access;
-use crate::pg::{hot, report, txn};
+use crate::pg::{hot, txn};
 use crate::plan::passes::{self, Pass};
 use crate::plan::position::Position;
 use crate::plan::rests::Rests;
@@ -39,7 +39,7 @@ pub struct Pages {
     range: BlockRange,
     /// Passes after the first look for rows that moved: they are few, and counted already.
     first_pass: bool,
-    statements: Statements,
+    places: Places,
     /// Whether to go in waves.
     pub tactics: Tactics,
     /// Rows on a page, whether or not they match: of the pages that were read last.
@@ -47,15 +47,6 @@ pub struct Pages {
     /// A page that a look for rows that moved began at, and what was found from there on.
     swept: Option<(i64, i64)>,
     open: Option<Open>,
-}
-
-/// The statements of a walk in physical order.
-#[derive(Debug)]
-pub struct Statements {
-    read: Prepared,
-    update: Prepared,
-    /// To the end of the table, and up to a page.
-    lock: [Prepared; 2],
 }
 
 /// The rows of the open region.
@@ -81,13 +72,13 @@ impl Pages {
         target: &Target,
         rests: Rests,
     ) -> Result<Pages> {
-        let statements = Statements::prepare(relation, target)?;
+        let places = Places::prepare(relation, target)?;
         let tactics = Tactics::new(job, relation, rests)?;
         Ok(Pages {
             relation,
             range,
             first_pass,
-            statements,
+            places,
             density: Cell::new(tactics.rows_per_page()),
             tactics,
             swept: None,
@@ -97,7 +88,7 @@ impl Pages {
 
     /// Analyses them again.
     pub fn prepare_again(&mut self, target: &Target) -> Result<()> {
-        self.statements = Statements::prepare(self.relation, target)?;
+        self.places = Places::prepare(self.relation, target)?;
         Ok(())
     }
 
@@ -134,7 +125,7 @@ impl Pages {
         let found = tids.len() as i64;
         let (updated, hot) = match found {
             0 => (0, 0),
-            _ => update(self.relation, &self.statements.update, &tids, work)?,
+            _ => self.places.update(&tids, work)?,
         };
         // Those that can't be changed would be found for ever.
         let more = found == size && updated > 0;
@@ -176,22 +167,13 @@ impl Pages {
     /// Locks rows that match, so many at most, and gives their places.
     fn lock(&self, block: i64, end: i64, size: i64, work: &mut Work) -> Result<Vec<Tid>> {
         let whole = self.range.whole();
-        let mut tids = Vec::new();
-        let values = Values {
-            pages: (block, end),
-            rows: &[size],
-            ..Values::default()
-        };
         work.measured(|_| {
-            self.statements.lock[usize::from(!whole)].visit(values, |row| {
-                tids.extend(row.tid(0));
-                Ok(())
-            })?;
+            let end_of_range = (!whole).then_some(end);
+            let tids = self.places.lock(block, end_of_range, size)?;
             let read = (end - block) as f64 * self.density.get();
             // Of the whole table at once, it stops at the first rows that it finds.
-            Ok((if whole { 0 } else { read as i64 }, ()))
-        })?;
-        Ok(tids)
+            Ok((if whole { 0 } else { read as i64 }, tids))
+        })
     }
 
     /// Reads the places of the next region's rows.
@@ -260,16 +242,8 @@ impl Pages {
             }
             let begun = Instant::now();
             let next = (first + self.pages(portion.0)).min(end);
-            let values = Values {
-                pages: (first, next),
-                rows: &[1],
-                ..Values::default()
-            };
             let before = hot::xact_read(self.relation);
-            self.statements.read.visit(values, |row| {
-                tids.extend(heap::tids(row, 0)?);
-                Ok(())
-            })?;
+            tids.extend(self.places.read(first, next)?);
             rows += hot::xact_read(self.relation) - before;
             (first, portion) = (next, portion.next(begun.elapsed()));
         }
@@ -302,7 +276,12 @@ impl Pages {
         *work.attempt = Some(Attempt::Pages(block, open.end));
         heap::prune(self.relation, &tids);
         work.note = self.tactics.note().map(str::to_owned);
-        let (updated, hot) = update(self.relation, &self.statements.update, &tids, work)?;
+        let passed = tids.len() as i64;
+        if work.job.definition.options.skips_locked_rows() {
+            // The others match still: the next pass finds them, and waits for them.
+            tids = self.places.skip_locked(&tids)?;
+        }
+        let (updated, hot) = self.places.update(&tids, work)?;
         self.tactics.count(tids.len(), updated, hot);
         let mut position = at.clone();
         let mut others = 0;
@@ -325,63 +304,13 @@ impl Pages {
         Ok(Done {
             last: position.block == Some(self.range.end),
             position,
-            scanned: tids.len() as i64 + others,
+            scanned: passed + others,
             updated,
             hot,
-            tried: tids.len() as i64,
+            tried: passed,
             ..Done::default()
         })
     }
-}
-
-impl Statements {
-    fn prepare(relation: Oid, target: &Target) -> Result<Statements> {
-        let one = |statement| Prepared::new(statement, &target.key, Access::Tid);
-        let statements = Statements {
-            read: one(target.read_pages())?,
-            update: one(target.update_places())?,
-            lock: [
-                one(target.lock_places(false))?,
-                one(target.lock_places(true))?,
-            ],
-        };
-        statement::announce(relation, Oid::INVALID, statements.all().into_iter());
-        Ok(statements)
-    }
-
-    fn all(&self) -> [&Prepared; 4] {
-        let [all, range] = &self.lock;
-        [&self.read, &self.update, all, range]
-    }
-}
-
-/// Runs the UPDATE; an error if a row that it has changed matches still.
-fn update(
-    relation: Oid,
-    statement: &Prepared,
-    tids: &[Tid],
-    work: &mut Work,
-) -> Result<(i64, i64)> {
-    if let [tid] = tids {
-        *work.attempt = Some(Attempt::Place(*tid));
-    }
-    let lists = [heap::tid_array(tids)];
-    report::activity(statement.text());
-    let mut again = 0;
-    let changed = changed_by(relation, || {
-        let output = statement.run(Values::lists(&lists))?;
-        let row = output.rows.first();
-        again = row.map_or(Ok(0), |row| row.number(1))?;
-        row.map_or(Ok(0), |row| row.number(0))
-    })?;
-    if again == 0 {
-        return Ok(changed);
-    }
-    let message = "rows still match where_clause after they were updated";
-    Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)
-        .signal(Signal::Disproved)
-        .detail(format!("{again} of {} rows of the batch do.", changed.0))
-        .hint("Without a key to walk by, where_clause has to tell rows that are done from rows that are not."))
 }
 
 impl Open {

@@ -6,7 +6,7 @@ use super::statement::{Prepared, Values};
 use super::{survey, target};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Tally};
-use crate::catalog::walk;
+use crate::catalog::{failed_row, walk};
 use crate::error::Result;
 use crate::pg::planner::Access;
 use crate::pg::{heap, partition, relation};
@@ -33,6 +33,10 @@ pub fn next(job: &Job) -> Result<Next> {
     if slice::left(job.id)? > 0 {
         let free = slice::lock_free(job.id)?.is_some();
         return Ok(if free { Next::Slices } else { Next::Others });
+    }
+    if failed_row::take_up(job.id)? {
+        walk::set_phase(job.id, "failed rows")?;
+        return Ok(Next::Slices);
     }
     let pass = walk::pass(job.id)?.unwrap_or(1);
     let before = slice::tallies(job.id, pass - 1)?;

@@ -31,6 +31,10 @@ pub struct Plans {
     places: bool,
     /// Absent for keys of types that there are no arrays or hash functions of.
     list: Option<Listed>,
+    /// One row by its key: a look, the same with a lock that nobody else may have, and the update.
+    look: Prepared,
+    lock: Prepared,
+    row: Prepared,
 }
 
 /// Rows in the order of the walk, as they were read.
@@ -65,6 +69,9 @@ impl Plans {
                 one(target.read(true, places))?,
             ],
             places,
+            look: one(target.find_row(false))?,
+            lock: one(target.find_row(true))?,
+            row: one(target.update_row())?,
         };
         statement::announce(relation, index.into(), plans.all());
         Ok(plans)
@@ -74,7 +81,8 @@ impl Plans {
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
         let pairs = [&self.bound, &self.count, &self.update, &self.read];
         let listed = self.list.iter().flat_map(Listed::all);
-        pairs.into_iter().flatten().chain(listed)
+        let single = [&self.look, &self.lock, &self.row];
+        pairs.into_iter().flatten().chain(listed).chain(single)
     }
 
     /// Whether the places of rows can be read.
@@ -148,6 +156,21 @@ impl Plans {
     /// The UPDATE of a range of keys.
     pub fn update(&self, after: Option<&Key>) -> &Prepared {
         pick(&self.update, after)
+    }
+
+    /// Whether the row of this key is there and matches.
+    pub fn find(&self, key: &Key) -> Result<bool> {
+        Ok(self.look.run(range(None, key, &[1]))?.processed > 0)
+    }
+
+    /// The same, unless somebody else has it locked: it is locked then.
+    pub fn lock(&self, key: &Key) -> Result<bool> {
+        Ok(self.lock.run(range(None, key, &[1]))?.processed > 0)
+    }
+
+    /// Updates the row of this key; gives how many that were: one or none.
+    pub fn update_row(&self, key: &Key) -> Result<i64> {
+        Ok(self.row.run(range(None, key, &[]))?.processed)
     }
 
     /// The UPDATE of a list of keys.

@@ -207,6 +207,10 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
             Ok(Step::More(pause)) => pace::sleep(pause, job, walk),
+            Ok(Step::Left(pause)) => {
+                pace::sleep(pause, job, walk);
+                return None;
+            }
             Ok(Step::Lost(ground)) => return replace(walk, job, ground),
             Err(error) => match recourse::of(&error, walk) {
                 Recourse::Again => walk.step_back(),

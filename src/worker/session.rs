@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{report, role, server, spi};
+use crate::pg::{report, role, server, spi, triggers};
 
 /// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
 const FIXED: &[(&str, &str)] = &[
@@ -23,8 +23,6 @@ const FIXED: &[(&str, &str)] = &[
     ("standard_conforming_strings", "on"),
     // Safe, since the checkpoint commits with its batch: a crash loses both or neither.
     ("synchronous_commit", "off"),
-    // Triggers fire as they do for anybody else.
-    ("session_replication_role", "origin"),
 ];
 
 /// Connects to the database; the transactions that follow act for the job's owner.
@@ -94,6 +92,12 @@ pub fn pins(job: &Job) -> Result<Pins> {
     }
     for (name, value) in FIXED {
         pins.pin_trusted(name, value)?;
+    }
+    if job.definition.options.skips_triggers() {
+        // With the owner's right to do so.
+        pins.pin(triggers::SETTING.0, triggers::SETTING.1)?;
+    } else {
+        pins.pin_trusted(triggers::SETTING.0, "origin")?;
     }
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     pins.pin_trusted("transaction_timeout", "0")?;

@@ -135,7 +135,7 @@ pub fn announce<'a>(relation: Oid, index: Oid, all: impl Iterator<Item = &'a Pre
 
 /// Makes the planner treat the extension's own statements as such.
 pub fn announce_bookkeeping() {
-    for text in [checkpoint::REPLACE, version::VersionReader::TEXT] {
+    for text in [checkpoint::REPLACE, &version::VersionReader::text()] {
         if let Ok(text) = CString::new(text) {
             planner::add_bookkeeping(text);
         }

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
+use super::attempt::Attempt;
 use super::setbacks::Setbacks;
 use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::job::reader::{MUCH_LONGER, Reader};
 use crate::job::sizer::Sizer;
-use crate::pg::heap::Tid;
 use crate::pg::hot;
 use crate::plan::passes::Pass;
 use crate::plan::position::{Key, Position};
@@ -19,6 +19,8 @@ use crate::plan::position::{Key, Position};
 pub struct Work<'a> {
     /// The job.
     pub job: &'a Job,
+    /// The slice.
+    pub slice: i32,
     /// Measures batches.
     pub sizer: &'a Sizer,
     /// Measures how long it takes to read rows.
@@ -37,23 +39,8 @@ pub struct Work<'a> {
     pub batch_rows: Option<i32>,
     /// How long to sleep after the batch.
     pub pause: Duration,
-}
-
-/// What a batch is about.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Attempt {
-    /// Keys after the position's, up to this one.
-    Keys(Key),
-    /// The same, to be read only.
-    ReadKeys(Key),
-    /// Keys of the present pass, up to this one.
-    Wave(Key),
-    /// Pages, from the first to before the second.
-    Pages(i64, i64),
-    /// The same, to be read only.
-    ReadPages(i64, i64),
-    /// One row, by its place.
-    Place(Tid),
+    /// What that sleep waits for, if it is not the pace.
+    pub waits: Option<String>,
 }
 
 /// Rows that were read, before any is updated.
@@ -84,6 +71,10 @@ pub struct Done {
     pub tried: i64,
     /// Whether a region was opened: the batches that follow update its rows.
     pub opened: bool,
+    /// Rows that others had locked: left for the end of the slice.
+    pub locked: Vec<Key>,
+    /// Whether other slices come first now.
+    pub left: bool,
     /// Whether that was the last of the slice.
     pub last: bool,
 }
@@ -100,6 +91,12 @@ impl Done {
 }
 
 impl Work<'_> {
+    /// Waits for so long after the batch, for what is in its way.
+    pub fn wait(&mut self, what: String, pause: Duration) {
+        self.pause = pause;
+        self.waits = Some(what);
+    }
+
     /// Rows of the next UPDATE: `most`, or fewer.
     pub fn size(&mut self, most: i64) -> i64 {
         let most = i32::try_from(most).unwrap_or(i32::MAX);

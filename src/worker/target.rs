@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 use crate::catalog::job::Job;
 use crate::catalog::slice::{KeyRange, Slice};
 use crate::error::{Error, Result, Signal, sqlstate};
-use crate::pg::{index, physical, relation};
+use crate::pg::{hot, index, physical, relation, triggers};
 use crate::plan::key::{self, Candidate, Column};
 use crate::plan::sql::Target;
 
@@ -23,6 +23,9 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     relation::lock_for_update(table);
     let relation = relation::describe(table)?.ok_or_else(gone)?;
     relation.refuse_rules()?;
+    if job.definition.options.skips_triggers() {
+        triggers::refuse_unchecked(table, &job.definition.set_columns)?;
+    }
     Ok(Target {
         schema: relation.schema,
         relation: relation.name,
@@ -30,6 +33,7 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
         key,
         set_clause: job.definition.set_clause.clone(),
         where_clause: job.definition.where_clause.clone(),
+        writes_key: hot::writes_key(table, &job.definition.set_columns)?,
     })
 }
 
@@ -45,7 +49,12 @@ pub fn known_as(job: &Job, table: Oid) -> Result<Option<String>> {
 pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
     let known_as = known_as(job, table)?;
     let clause = job.definition.where_clause.as_deref();
-    physical::unsound(table, known_as.as_deref(), clause)
+    physical::unsound(
+        table,
+        known_as.as_deref(),
+        clause,
+        job.definition.options.skips_triggers(),
+    )
 }
 
 /// An error if the table can't be walked in physical order any more.

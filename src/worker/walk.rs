@@ -4,19 +4,19 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
+use super::attempt::Attempt;
 use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
 use super::setbacks::{Retry, Setbacks};
 use super::statement;
-use super::step::Attempt;
 use super::tactics::Tactics;
 use super::target;
 use crate::catalog::checkpoint::{self, Checkpoint, Gauges, Writer};
-use crate::catalog::failed_row;
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Extent, Slice};
 use crate::catalog::version::VersionReader;
+use crate::catalog::{failed_row, leftover};
 use crate::error::{Error, Result};
 use crate::job::progress::Rate;
 use crate::job::reader::Reader;
@@ -24,7 +24,6 @@ use crate::job::sizer::Sizer;
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{heap, relation};
-use crate::plan::position::Key;
 use crate::plan::rests::Rests;
 use crate::plan::sql::Target;
 
@@ -41,6 +40,8 @@ pub struct Walk {
     pub checkpoint: Checkpoint,
     /// What the batch in progress is about, once that is known.
     pub attempt: Option<Attempt>,
+    /// What its last checkpoint tells a person.
+    pub note: Option<String>,
     /// Writes the checkpoint's successors.
     pub writer: Writer,
     /// Tells whether something about the job has changed.
@@ -156,6 +157,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         slice,
         checkpoint,
         attempt: None,
+        note: None,
         writer,
         versions: VersionReader::prepare()?,
         setbacks: Setbacks::default(),
@@ -234,6 +236,7 @@ impl Walk {
     pub fn tell(&mut self, retry: Retry) -> Result<()> {
         let next = self.checkpoint.successor();
         let gauges = Gauges {
+            note: self.note.clone(),
             waits: retry.shown().map(|what| (what, retry.pause)),
             ..Gauges::default()
         };
@@ -251,7 +254,12 @@ impl Walk {
         let (key, position) = match self.attempt.clone() {
             Some(Attempt::Keys(key) | Attempt::ReadKeys(key)) => (key.clone(), at.behind(key)),
             Some(Attempt::Wave(key)) => (key.clone(), at.at(key)),
+            Some(Attempt::Row(row)) => (row.key, at.clone()),
             _ => return Err(error),
+        };
+        let leftover = match &self.attempt {
+            Some(Attempt::Row(row)) => Some(row.id),
+            _ => None,
         };
         let columns: Vec<String> = self.target.key.iter().map(|c| c.name.clone()).collect();
         let most = job.definition.options.max_failed_rows();
@@ -265,7 +273,11 @@ impl Walk {
                 failed_row::record(job, &self.slice, &columns, &key, &error)?;
                 let mut next = self.checkpoint.successor();
                 next.position = position;
-                next.progress.advance(1, 0);
+                match leftover {
+                    // Passed before.
+                    Some(id) => leftover::remove(self.slice.id, id)?,
+                    None => next.progress.advance(1, 0),
+                }
                 let gauges = Gauges::default();
                 self.writer.replace(&self.checkpoint, &next, &gauges)?;
                 Ok(Some(next))
@@ -291,66 +303,6 @@ impl Walk {
             Some(Attempt::ReadKeys(_) | Attempt::ReadPages(..))
         );
         reading && !std::mem::replace(&mut self.setbacks.careful, true)
-    }
-
-    /// What the batch in progress is about, for a person.
-    pub fn attempted(&self) -> String {
-        let position = &self.checkpoint.position;
-        let region = position.region.as_ref();
-        match &self.attempt {
-            Some(Attempt::Pages(first, end) | Attempt::ReadPages(first, end)) => {
-                let name = &self.slice.relation_name;
-                match &self.slice.extent {
-                    Extent::Physical(range) if range.whole() => format!("all pages of {name}"),
-                    _ => format!("pages {first} to {} of {name}", end - 1),
-                }
-            }
-            Some(Attempt::Place(tid)) => {
-                let name = &self.slice.relation_name;
-                format!("ctid ({},{}) of {name}", tid.block, tid.offset)
-            }
-            Some(Attempt::Wave(last)) => {
-                let after = region
-                    .and_then(|r| r.key.as_ref())
-                    .or(position.key.as_ref());
-                let wave = region.map_or(String::new(), |r| match (r.wave, r.to, r.waves) {
-                    (_, _, 1) => String::new(),
-                    (from, to, n) if from == to => format!(", wave {} of {n}", to + 1),
-                    (from, to, n) => format!(", waves {} to {} of {n}", from + 1, to + 1),
-                });
-                format!("{}{wave}", self.keys(after, Some(last)))
-            }
-            Some(Attempt::Keys(last) | Attempt::ReadKeys(last)) => {
-                self.keys(position.key.as_ref(), Some(last))
-            }
-            None if self.target.key.is_empty() => format!(
-                "pages from {} of {}",
-                position.block.unwrap_or_default(),
-                self.slice.relation_name
-            ),
-            None => self.keys(position.key.as_ref(), None),
-        }
-    }
-
-    fn keys(&self, after: Option<&Key>, last: Option<&Key>) -> String {
-        let columns: Vec<&str> = self.target.key.iter().map(|c| c.name.as_str()).collect();
-        let columns = match &self.target.alias {
-            // A range of a partition's keys: there may be the same in another one.
-            Some(_) => format!("{} ({})", self.slice.relation_name, columns.join(", ")),
-            None => format!("({})", columns.join(", ")),
-        };
-        let side = |operator: &str, key: Option<&Key>| {
-            key.map(|key| format!("{columns} {operator} ({})", key.join(", ")))
-        };
-        let sides: Vec<String> = [side(">", after), side("<=", last)]
-            .into_iter()
-            .flatten()
-            .collect();
-        if sides.is_empty() {
-            format!("{columns} from the start")
-        } else {
-            sides.join(" AND ")
-        }
     }
 
     /// Analyses the statements again if the relation's definition may have changed since. The

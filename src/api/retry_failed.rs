@@ -1,0 +1,42 @@
+//! `backfill.retry_failed`: tries rows again that were stepped over because of an error.
+
+use super::caller::locked_job;
+use super::control::refused;
+use super::{existing, launch};
+use crate::catalog::{event, failed_row, job};
+use crate::error::Result;
+use crate::job::state::{Event, next};
+use crate::pg::report::notice;
+use crate::pg::server;
+
+/// Lets the job try them when all others are done; gives how many there are.
+pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
+    let found = locked_job(job_id, "backfill.retry_failed()")?;
+    let old = found.state();
+    let Some(new) = next(old, Event::Retry) else {
+        return Err(refused(&found, old, "retry the failed rows of"));
+    };
+    let rows = failed_row::count(found.id)?;
+    if rows == 0 {
+        notice(
+            &format!("backfill {} has no failed rows", found.shown()),
+            None,
+        );
+        return Ok(0);
+    }
+    existing::lock(found.relation);
+    existing::refuse_overlap(found.id)?;
+    job::begin_retry(found.id)?;
+    let changed = job::load(found.id)?.ok_or_else(|| job::unknown(found.id))?;
+    launch::workers(&changed)?;
+    launch::wake(&changed, false);
+    let me = server::current_user();
+    event::record(
+        found.id,
+        me,
+        "retry failed rows",
+        Some(old.name()),
+        Some(new.name()),
+    )?;
+    Ok(rows)
+}

@@ -1,0 +1,89 @@
+//! What a session meets in which triggers don't fire (`session_replication_role = replica`): the checks
+//! of constraints that are triggers are left out, too, and some triggers fire all the same.
+
+use pgrx::pg_sys::Oid;
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg};
+use super::{server, settings};
+use crate::error::{Error, Result, sqlstate};
+
+/// The setting that does it, and its value.
+pub const SETTING: (&str, &str) = ("session_replication_role", "replica");
+
+/// The columns that an UPDATE of `$2` of `$1` writes, with the generated ones that are computed of
+/// them; and of the constraints that are checked by triggers the first that has one of these: foreign
+/// keys of either side, and what is deferrable. The columns in expressions and predicates are known to
+/// the index of the constraint.
+const UNCHECKED: &str = "
+WITH written AS (
+    SELECT a.attnum, a.attname FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = $1 AND NOT a.attisdropped
+      AND (a.attname = ANY ($2)
+           OR a.attgenerated <> '' AND EXISTS (
+               SELECT FROM pg_catalog.pg_attrdef f
+               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+               JOIN pg_catalog.pg_attribute s ON s.attrelid = d.refobjid AND s.attnum = d.refobjsubid
+               WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum AND d.refobjid = $1
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.attname = ANY ($2)))
+)
+SELECT pg_catalog.quote_ident(c.conname),
+       (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname)
+        FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace WHERE r.oid = c.conrelid),
+       CASE c.contype WHEN 'f' THEN 'foreign key' WHEN 'x' THEN 'deferrable exclusion constraint'
+                      WHEN 'p' THEN 'deferrable primary key' ELSE 'deferrable unique constraint' END,
+       w.attname
+FROM pg_catalog.pg_constraint c
+JOIN written w ON c.conrelid = $1 AND w.attnum = ANY (c.conkey)
+               OR c.confrelid = $1 AND w.attnum = ANY (c.confkey)
+               OR c.conrelid = $1 AND EXISTS (
+                   SELECT FROM pg_catalog.pg_depend d
+                   WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.conindid
+                     AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = $1
+                     AND d.refobjsubid = w.attnum)
+WHERE c.contype = 'f' OR c.contype IN ('p', 'u', 'x') AND c.condeferrable
+ORDER BY c.conname, c.oid, w.attnum LIMIT 1";
+
+/// Refuses to write columns of a constraint that would not be checked.
+pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {
+    let args = [Arg::Oid(relation), Arg::Texts(set_columns)];
+    let Some(row) = as_extension(|| spi::first(UNCHECKED, &args))? else {
+        return Ok(());
+    };
+    let (name, table, kind, column) = (row.text(0)?, row.text(1)?, row.text(2)?, row.text(3)?);
+    let message = format!(
+        "triggers cannot be skipped: {kind} {name} of table {table} on column \"{column}\" is checked by one"
+    );
+    Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(
+        "Rows that violate it would stay unnoticed. Leave the option \"triggers\" out, or let the job set other columns.",
+    ))
+}
+
+/// The triggers of an UPDATE, quoted where need be: those that would not fire, and those that would all
+/// the same. Bits of `tgtype`: 16 is UPDATE.
+pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT pg_catalog.quote_ident(tgname), tgenabled <> 'O' FROM pg_catalog.pg_trigger
+             WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & 16) <> 0 ORDER BY tgname",
+            &[Arg::Oid(relation)],
+        )
+    })?
+    .rows;
+    let of = |fires: bool| -> Result<Vec<String>> {
+        let rows = rows.iter().filter(|row| row.bool(1) == fires);
+        rows.map(|row| row.text(0).map(str::to_owned)).collect()
+    };
+    Ok((of(false)?, of(true)?))
+}
+
+/// An error if the current user may not keep triggers from firing.
+pub fn may_skip() -> Result<()> {
+    settings::try_value(SETTING.0, SETTING.1).map_err(|error| {
+        let me = server::role_name(server::current_user());
+        error.hint(format!(
+            "The option \"triggers\": \"skip\" takes that right: as a superuser, GRANT SET ON PARAMETER {} TO {me};",
+            SETTING.0
+        ))
+    })
+}
