@@ -1,5 +1,21 @@
 -- The functions that users call, and three that the views use.
 
+-- A server with an older library preloaded would run the new SQL with it. Each upgrade script
+-- begins like this, too.
+CREATE FUNCTION backfill.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that this session has loaded';
+DO $$
+DECLARE
+    wanted text := (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'backfill');
+BEGIN
+    IF backfill.library_version() <> wanted THEN
+        RAISE EXCEPTION 'extension "backfill" is to be of version %, but the loaded library is of version %', wanted, backfill.library_version()
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Restart the server if the library is preloaded, else connect again.';
+    END IF;
+END $$;
+
 CREATE FUNCTION backfill.define(
     relation     regclass,
     set_clause   text,

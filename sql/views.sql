@@ -82,7 +82,9 @@ LEFT JOIN LATERAL (
            pg_catalog.max(c.at) AS at
     FROM backfill.slice sl
     CROSS JOIN LATERAL (
-        SELECT * FROM backfill.checkpoint k
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
+               k.batch_rows, k.note, k.waits_for, k.waits_until, k.at
+        FROM backfill.checkpoint k
         WHERE k.slice_id = sl.id
         ORDER BY k.seq DESC LIMIT 1
     ) c
@@ -187,6 +189,6 @@ COMMENT ON COLUMN backfill.events.job_id IS 'The job';
 COMMENT ON COLUMN backfill.events.name IS 'The job''s name';
 COMMENT ON COLUMN backfill.events.at IS 'When';
 COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner for what the worker did';
-COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';

@@ -7,17 +7,20 @@ use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{alter, control, define, forget, inspect, retry_failed, start, wait};
-use crate::catalog::job;
+use crate::catalog::{extension, job};
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::from_bytes;
 
-/// Runs a function with SQL at hand. Errors of PostgreSQL's own are raised again by us, since pgrx
-/// would drop their context and add a backtrace.
+/// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
+/// PostgreSQL's own are raised again by us, since pgrx would drop their context and add a backtrace.
 fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
-    unwrap(capture(|| connect(f)))
+    unwrap(capture(|| {
+        extension::check_version()?;
+        connect(f)
+    }))
 }
 
 /// A text argument. Taken as bytes, since pgrx takes only UTF-8 for text.
@@ -127,7 +130,15 @@ fn forget(job_id: Option<i64>) {
 fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: it is the one that this function was called with.
     let atomic = unsafe { wait::is_atomic(fcinfo) };
-    unwrap(capture(|| wait::wait(job_id, timeout_ms, atomic)))
+    unwrap(capture(|| {
+        extension::check_version()?;
+        wait::wait(job_id, timeout_ms, atomic)
+    }))
+}
+
+#[pg_extern(sql = false)]
+fn library_version() -> &'static str {
+    extension::LIBRARY
 }
 
 #[pg_extern(sql = false)]

@@ -3,6 +3,7 @@
 use pgrx::pg_sys::Oid;
 
 use super::caller::{denied, required};
+use crate::catalog::extension;
 use crate::catalog::job::{self, is_here};
 use crate::error::Result;
 use crate::guc;
@@ -59,6 +60,13 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         ..
     } = job;
     let limit = guc::MAX_WORKERS.get();
+    if job.workers == 0
+        && matches!(job.state.as_str(), "pending" | "running" | "paused")
+        && let Err(error) = extension::check_version()
+    {
+        let hint = error.hint.as_deref().unwrap_or_default();
+        return Some(format!("{}: {hint}", error.message));
+    }
     match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
         "paused" if !job.here => Some(format!(

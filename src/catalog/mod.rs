@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod event;
+pub mod extension;
 pub mod failed_row;
 pub mod job;
 pub mod leftover;

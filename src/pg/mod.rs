@@ -7,6 +7,7 @@ pub mod capture;
 pub mod clauses;
 pub mod databases;
 pub mod elevate;
+pub mod extension;
 pub mod heap;
 pub mod horizon;
 pub mod hot;

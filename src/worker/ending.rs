@@ -1,7 +1,7 @@
 //! Why a worker stops, and how that is recorded.
 
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, failed_row, outcome};
+use crate::catalog::{event, extension, failed_row, outcome};
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::state::{Outcome, State, Wish};
 use crate::pg::lock::Lock;
@@ -46,6 +46,12 @@ fn try_to_conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
         || {
             if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
                 return Ok(None);
+            }
+            // Not a fault of the job's: a worker with the right library is to go on with it.
+            if let Err(error) = extension::check_version() {
+                return Ok(Some(format!(
+                    "backfill job {id}: its worker stops: {error}"
+                )));
             }
             // Of several workers, the last one to go speaks for all.
             Lock::Job(id).release_session();

@@ -2,6 +2,7 @@
 
 use super::ending::Ending;
 use super::session;
+use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::error::Result;
 use crate::guc;
@@ -17,7 +18,12 @@ pub fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Optio
         return Ok(Some(Ending::Disabled));
     }
     if changed {
-        let Some(now) = txn::run(Durability::Deferred, || job::load(job.id))? else {
+        let now = txn::run(Durability::Deferred, || {
+            // ALTER EXTENSION ... UPDATE changes all jobs, so that their workers come here.
+            extension::check_version()?;
+            job::load(job.id)
+        });
+        let Some(now) = now? else {
             return Ok(Some(Ending::Gone));
         };
         if let Some(ending) = unwanted(&now) {

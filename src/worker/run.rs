@@ -12,7 +12,7 @@ use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{pace, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, slice, walk as walks};
+use crate::catalog::{event, extension, slice, walk as walks};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::job::state::State;
@@ -79,6 +79,7 @@ fn hold(id: i64, start: Start) -> Result<Option<Job>> {
         || Lock::Council(id).for_transaction(),
         Durability::Deferred,
         || {
+            extension::check_version()?;
             let job = job::load(id)?.filter(|job| job.owner == start.owner);
             let crowded = |job: &Job| job.missing_workers() == 0;
             if job.is_none_or(|job| crowded(&job)) || !lock.try_session() {

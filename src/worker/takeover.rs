@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::guc;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, latch, report, role, slots};
+use crate::pg::{elevate, latch, report, role, server, slots};
 
 /// How often, and how long apart, a worker that ends tries to register one for another role's job
 /// when the server has no process left: its own is only freed once it is gone.
@@ -31,6 +32,7 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
         if !elevate::extension_exists() {
             return Ok(Vec::new());
         }
+        extension::check_version()?;
         let jobs = job::understaffed()?.into_iter();
         Ok(jobs
             .filter(|job| !except.contains(&job.id))
@@ -74,6 +76,15 @@ pub fn next(me: Start, except: &[i64]) -> Option<i64> {
 /// The same once it has given its slot back: a job that it can't run gets another process, which
 /// finds the slot free. If there is no process, this one goes on with what it can run.
 pub fn hand_over(me: Option<Start>, except: &[i64]) -> Option<i64> {
+    if txn::run(Durability::Deferred, || {
+        Ok(extension::check_version().is_err())
+    }) == Ok(true)
+    {
+        // The extension was updated meanwhile. A new process loads the library anew, if it was not
+        // preloaded, and finds the jobs that this one has left.
+        bgworker::register_now(bgworker::sweeper(server::database(), 0));
+        return None;
+    }
     let waiting = waiting(except);
     let first = *waiting.first()?;
     if Some(first.start) != me && registered(first.id, first.start) {

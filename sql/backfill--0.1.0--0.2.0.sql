@@ -1,0 +1,353 @@
+-- From 0.1.0 to 0.2.0: waves, several workers, partitions, physical order, rows that fail or are locked.
+--
+-- Columns come last here that come earlier in a new database: their order means nothing. Views get
+-- new columns at their end only, so that they can be replaced, whatever of the user's refers to them.
+
+-- Not with the library of before: it would run the new SQL.
+DO $$
+BEGIN
+    CREATE FUNCTION backfill.library_version() RETURNS text
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+    IF backfill.library_version() <> '0.2.0' THEN
+        RAISE EXCEPTION undefined_function;
+    END IF;
+EXCEPTION WHEN undefined_function THEN
+    RAISE EXCEPTION 'extension "backfill" cannot be updated to version 0.2.0: the loaded library is of another version'
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'Install the library of version 0.2.0. Where it is installed, restart the server if the library is preloaded, else connect again.';
+END $$;
+COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that this session has loaded';
+
+-- Batches in progress end first, and others wait. So does whoever looks at the views.
+LOCK TABLE backfill.job, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
+
+ALTER TABLE backfill.job ADD COLUMN retry_attempt integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
+
+CREATE TABLE backfill.walk (
+    job_id bigint      PRIMARY KEY,
+    pass   integer     NOT NULL,
+    phase  text        NOT NULL,
+    tables regclass[]  NOT NULL,
+    notes  text[]      NOT NULL DEFAULT '{}',
+    at     timestamptz NOT NULL
+);
+COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
+COMMENT ON COLUMN backfill.walk.job_id IS 'The job';
+COMMENT ON COLUMN backfill.walk.pass IS 'The pass over the table: a walk in physical order looks again for rows that moved';
+COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the last batch vacuum or analyze, with the table''s name';
+COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
+COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
+COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+
+-- All that was walked was one slice of one table, by key.
+INSERT INTO backfill.walk (job_id, pass, phase, tables, at)
+SELECT j.id, 1, 'walk', ARRAY[j.relation], COALESCE(j.started_at, j.defined_at)
+FROM backfill.job j WHERE EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id);
+
+ALTER TABLE backfill.slice
+    ADD COLUMN pass          integer,
+    ADD COLUMN relation      regclass,
+    ADD COLUMN relation_name text,
+    ADD COLUMN walk          text CHECK (walk IN ('key', 'physical')),
+    ADD COLUMN weight        double precision,
+    ADD COLUMN after_key     text[],
+    ADD COLUMN first_block   bigint,
+    ADD COLUMN end_block     bigint,
+    ADD COLUMN filenode      oid,
+    ADD COLUMN done          boolean NOT NULL DEFAULT false;
+UPDATE backfill.slice s
+SET pass = 1, relation = j.relation, relation_name = j.relation_name, walk = 'key',
+    weight = GREATEST((SELECT pg_catalog.max(c.rows_total) FROM backfill.checkpoint c WHERE c.slice_id = s.id), 1),
+    done = EXISTS (SELECT FROM backfill.outcome o WHERE o.job_id = s.job_id AND o.outcome = 'completed')
+FROM backfill.job j WHERE j.id = s.job_id;
+ALTER TABLE backfill.slice
+    ALTER COLUMN pass          SET NOT NULL,
+    ALTER COLUMN relation      SET NOT NULL,
+    ALTER COLUMN relation_name SET NOT NULL,
+    ALTER COLUMN walk          SET NOT NULL,
+    ALTER COLUMN weight        SET NOT NULL,
+    ALTER COLUMN last_key      DROP NOT NULL,
+    ALTER COLUMN key_columns   DROP NOT NULL,
+    ALTER COLUMN key_order     DROP NOT NULL,
+    ADD CHECK (CASE walk WHEN 'key' THEN last_key IS NOT NULL AND key_columns IS NOT NULL AND key_order IS NOT NULL
+                         ELSE first_block IS NOT NULL AND end_block IS NOT NULL AND filenode IS NOT NULL END);
+COMMENT ON TABLE backfill.slice IS 'The parts of a walk; one worker at a time holds a slice. Written when a pass begins, and marked when done.';
+COMMENT ON COLUMN backfill.slice.pass IS 'The pass that it belongs to';
+COMMENT ON COLUMN backfill.slice.relation IS 'The table, or the partition, that it is a part of';
+COMMENT ON COLUMN backfill.slice.relation_name IS 'What that was called when the pass began';
+COMMENT ON COLUMN backfill.slice.walk IS 'In which order its rows are passed: key or physical';
+COMMENT ON COLUMN backfill.slice.weight IS 'Its share of the job''s progress: the rows it was expected to have';
+COMMENT ON COLUMN backfill.slice.after_key IS 'It begins after this key; NULL: at the first row';
+COMMENT ON COLUMN backfill.slice.last_key IS 'It ends with this key. The last slice''s is the last key that the first transaction saw; rows beyond it are not chased.';
+COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that its keys consist of';
+COMMENT ON COLUMN backfill.slice.first_block IS 'In physical order: its first page';
+COMMENT ON COLUMN backfill.slice.end_block IS 'In physical order: the page after its last';
+COMMENT ON COLUMN backfill.slice.filenode IS 'In physical order: the file that the pages are in; another one means that the table was rewritten';
+COMMENT ON COLUMN backfill.slice.done IS 'Whether all of it has been passed';
+
+ALTER TABLE backfill.checkpoint
+    ADD COLUMN block bigint,
+    ADD COLUMN region_key text[],
+    ADD COLUMN waves smallint,
+    ADD COLUMN spread text,
+    ADD COLUMN wave smallint,
+    ADD COLUMN wave_to smallint,
+    ADD COLUMN wave_key text[],
+    ADD COLUMN rows_hot bigint NOT NULL DEFAULT 0,
+    ADD COLUMN rows_found bigint NOT NULL DEFAULT 0,
+    ADD COLUMN batch_rows integer,
+    ADD COLUMN note text,
+    ADD COLUMN waits_for text,
+    ADD COLUMN waits_until timestamptz;
+ALTER TABLE backfill.checkpoint
+    ALTER COLUMN rows_hot DROP DEFAULT,
+    ALTER COLUMN rows_found DROP DEFAULT;
+COMMENT ON COLUMN backfill.checkpoint.block IS 'In physical order: every page before this one is done';
+COMMENT ON COLUMN backfill.checkpoint.region_key IS 'Last key of the region that is passed over in waves; NULL: no region is open';
+COMMENT ON COLUMN backfill.checkpoint.waves IS 'Waves that the rows of the open region are dealt out to; a pass does one or several';
+COMMENT ON COLUMN backfill.checkpoint.spread IS 'What gives a key its wave in the open region: mod 16 from 3, or dealt (see backfill.region)';
+COMMENT ON COLUMN backfill.checkpoint.wave IS 'The first wave of the present pass: all before it are done in the open region';
+COMMENT ON COLUMN backfill.checkpoint.wave_to IS 'The last wave of the present pass';
+COMMENT ON COLUMN backfill.checkpoint.wave_key IS 'The present pass is done up to this key; NULL: at its start';
+COMMENT ON COLUMN backfill.checkpoint.rows_hot IS 'Rows changed without a new entry in any index (heap-only tuples)';
+COMMENT ON COLUMN backfill.checkpoint.rows_found IS 'In physical order: rows that were found to match the WHERE clause';
+COMMENT ON COLUMN backfill.checkpoint.rows_total IS 'Estimate of the rows of the slice';
+COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage of the slice so far';
+COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
+COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
+COMMENT ON COLUMN backfill.checkpoint.waits_for IS 'Why the next batch is tried again: what was in its way; no row data';
+COMMENT ON COLUMN backfill.checkpoint.waits_until IS 'When it is tried again';
+
+CREATE TABLE backfill.region (
+    slice_id integer PRIMARY KEY,
+    waves    bytea   NOT NULL
+);
+COMMENT ON TABLE backfill.region IS 'Which wave the rows of an open region belong to, where that is no function of a few numbers. Written once per region.';
+COMMENT ON COLUMN backfill.region.slice_id IS 'The slice';
+COMMENT ON COLUMN backfill.region.waves IS 'A key has the wave at the hash of it, modulo the length';
+
+CREATE TABLE backfill.leftover (
+    id       bigint      GENERATED ALWAYS AS IDENTITY,
+    slice_id integer     NOT NULL,
+    key      text[]      NOT NULL,
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (slice_id, id)
+);
+COMMENT ON TABLE backfill.leftover IS 'Rows that a slice has passed and takes up at its end: others had them locked, or they failed and are tried again. Written with the batch that leaves or does them.';
+COMMENT ON COLUMN backfill.leftover.id IS 'In the order in which they were left';
+COMMENT ON COLUMN backfill.leftover.slice_id IS 'The slice';
+COMMENT ON COLUMN backfill.leftover.key IS 'The row''s key';
+COMMENT ON COLUMN backfill.leftover.at IS 'When it was left';
+
+COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
+
+CREATE TABLE backfill.failed_row (
+    id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id          bigint      NOT NULL,
+    attempt         integer     NOT NULL,
+    relation        regclass    NOT NULL,
+    relation_name   text        NOT NULL,
+    key_columns     text[]      NOT NULL,
+    key             text[]      NOT NULL,
+    sqlstate        text        NOT NULL,
+    message         text        NOT NULL,
+    detail          text,
+    hint            text,
+    context         text,
+    constraint_name text,
+    at              timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX failed_row_job_id ON backfill.failed_row (job_id);
+COMMENT ON TABLE backfill.failed_row IS 'Rows that were stepped over because of an error, each recorded in the transaction that did so';
+COMMENT ON COLUMN backfill.failed_row.id IS 'In the order in which they failed';
+COMMENT ON COLUMN backfill.failed_row.job_id IS 'The job';
+COMMENT ON COLUMN backfill.failed_row.attempt IS 'The attempt in which it failed';
+COMMENT ON COLUMN backfill.failed_row.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.failed_row.relation_name IS 'What that was called';
+COMMENT ON COLUMN backfill.failed_row.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.failed_row.key IS 'Its key';
+COMMENT ON COLUMN backfill.failed_row.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN backfill.failed_row.message IS 'Message of the error';
+COMMENT ON COLUMN backfill.failed_row.detail IS 'Detail of the error';
+COMMENT ON COLUMN backfill.failed_row.hint IS 'Hint of the error';
+COMMENT ON COLUMN backfill.failed_row.context IS 'Context of the error';
+COMMENT ON COLUMN backfill.failed_row.constraint_name IS 'The constraint that was violated, if it was one';
+COMMENT ON COLUMN backfill.failed_row.at IS 'When';
+
+CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
+COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
+
+CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
+WITH locks AS MATERIALIZED (
+    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice (src/pg/lock.rs)
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid
+    FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704) AND l.granted
+), here AS (
+    SELECT l.id, l.objsubid
+    FROM locks l
+    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+), live AS (
+    SELECT h.id AS job_id, pg_catalog.count(*)::integer AS workers FROM here h WHERE h.objsubid = 7701 GROUP BY h.id
+), slots AS (
+    SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
+)
+SELECT j.id AS job_id,
+       j.name,
+       j.relation,
+       s.state,
+       CASE WHEN s.state = 'completed' THEN 100.0
+            WHEN p.percent > 99.9 THEN 99.9 ELSE pg_catalog.round(p.percent::numeric, 1) END AS percent,
+       COALESCE(p.rows_done, 0) AS rows_done,
+       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, 0) ELSE p.rows_total END AS rows_total,
+       COALESCE(p.rows_updated, 0) AS rows_updated,
+       f.rows AS rows_failed,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN p.past_estimate THEN interval '0'
+                 WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
+                     secs => pg_catalog.ceil(p.rows_left / p.rows_per_second)) END
+       END AS eta,
+       j.batch_size,
+       j.sleep_ms,
+       COALESCE(l.workers, 0) AS workers,
+       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
+                                     j.system_identifier, j.database_oid),
+                CASE WHEN s.state = 'running' THEN p.waits END) AS waiting_for,
+       CASE WHEN o.outcome = 'failed' THEN
+            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
+                 THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
+                                        E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
+                 ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
+       END AS last_error,
+       j.started_at,
+       GREATEST(p.at, w.at, o.at, j.wished_at) AS updated_at,
+       CASE WHEN s.state IN ('completed', 'failed') THEN o.at
+            WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
+       j.owner,
+       j.set_clause,
+       j.where_clause,
+       j.key_columns,
+       COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
+       pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
+       CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
+       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, ' rows failed: see backfill.failed_rows') END,
+                                   p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
+FROM backfill.job j
+CROSS JOIN slots
+LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+LEFT JOIN live l ON l.job_id = j.id
+LEFT JOIN LATERAL (
+    -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
+    SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
+               / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
+           pg_catalog.sum(c.rows_done)::bigint AS rows_done,
+           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
+           pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
+           pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
+           pg_catalog.sum(c.rows_hot)::bigint AS rows_hot,
+           pg_catalog.sum(c.rows_per_second) FILTER (WHERE held.id IS NOT NULL) AS rows_per_second,
+           pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
+           pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
+           pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(c.waits_for, ', next at ',
+                                                            pg_catalog.to_char(c.waits_until, 'HH24:MI:SS')), '; ')
+               FILTER (WHERE held.id IS NOT NULL AND c.waits_for IS NOT NULL) AS waits,
+           pg_catalog.max(c.at) AS at
+    FROM backfill.slice sl
+    CROSS JOIN LATERAL (
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
+               k.batch_rows, k.note, k.waits_for, k.waits_until, k.at
+        FROM backfill.checkpoint k
+        WHERE k.slice_id = sl.id
+        ORDER BY k.seq DESC LIMIT 1
+    ) c
+    LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
+    WHERE sl.job_id = j.id
+) p ON true
+LEFT JOIN backfill.walk w ON w.job_id = j.id
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (
+    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
+                             j.system_identifier, j.database_oid) AS state
+) s
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
+COMMENT ON COLUMN backfill.progress.last_error IS 'The last failure: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
+COMMENT ON COLUMN backfill.progress.key_columns IS 'The columns that order the walk, unless it goes in physical order, which note says';
+COMMENT ON COLUMN backfill.progress.workers_wanted IS 'Workers asked for with the option workers';
+COMMENT ON COLUMN backfill.progress.batch_rows IS 'Rows per commit in force now: batch_size, or less with target_ms or waves';
+COMMENT ON COLUMN backfill.progress.hot_percent IS 'Share of the updates that needed no new entry in any index (heap-only tuples)';
+COMMENT ON COLUMN backfill.progress.phase IS 'What is being done: walk, another pass of it, or the vacuum and analyze after the last batch';
+COMMENT ON COLUMN backfill.progress.note IS 'What the owner should know: why waves rest, what was left out';
+
+CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
+SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
+       CASE WHEN r.may_read THEN f.key END AS key,
+       f.sqlstate,
+       CASE WHEN r.may_read THEN f.message ELSE '(may hold row data: it takes SELECT on the relation)' END AS message,
+       CASE WHEN r.may_read THEN f.detail END AS detail,
+       CASE WHEN r.may_read THEN f.hint END AS hint,
+       CASE WHEN r.may_read THEN f.context END AS context,
+       f.constraint_name, f.at
+FROM backfill.failed_row f
+JOIN backfill.job j ON j.id = f.job_id
+CROSS JOIN LATERAL (
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+) r
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.failed_rows IS 'Rows that a job has stepped over because of an error, as max_failed_rows lets it; in full only with SELECT on the relation';
+COMMENT ON COLUMN backfill.failed_rows.failed_row_id IS 'In the order in which they failed';
+COMMENT ON COLUMN backfill.failed_rows.job_id IS 'The job';
+COMMENT ON COLUMN backfill.failed_rows.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.failed_rows.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.failed_rows.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.failed_rows.key IS 'Its key, as text';
+COMMENT ON COLUMN backfill.failed_rows.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN backfill.failed_rows.message IS 'Message of the error';
+COMMENT ON COLUMN backfill.failed_rows.detail IS 'Detail of the error';
+COMMENT ON COLUMN backfill.failed_rows.hint IS 'Hint of the error';
+COMMENT ON COLUMN backfill.failed_rows.context IS 'Where it came up: function, trigger';
+COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that was violated, if it was one';
+COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
+
+CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.relation, s.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       l.at
+FROM backfill.leftover l
+JOIN backfill.slice s ON s.id = l.slice_id
+JOIN backfill.job j ON j.id = s.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.skipped_rows IS 'Rows that a job has passed and will come back to: others had them locked (option locked_rows), or backfill.retry_failed tries them again';
+COMMENT ON COLUMN backfill.skipped_rows.job_id IS 'The job';
+COMMENT ON COLUMN backfill.skipped_rows.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.skipped_rows.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.skipped_rows.key_columns IS 'The columns of its key';
+COMMENT ON COLUMN backfill.skipped_rows.key IS 'Its key, as text; only with SELECT on the relation';
+COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
+
+COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+
+-- New tables and views only: what the DBA has granted on the others is his.
+REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.failed_row FROM PUBLIC;
+REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq FROM PUBLIC;
+GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows TO PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('backfill.walk', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.leftover', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.leftover_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+
+-- Last, in each such script: workers that run look between two batches whether their job's row has
+-- changed, and see then that the extension is not that of their library any more.
+UPDATE backfill.job SET version = version + 1;
