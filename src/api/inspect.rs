@@ -65,7 +65,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         && let Err(error) = extension::check_version()
     {
         let hint = error.hint.as_deref().unwrap_or_default();
-        return Some(format!("{}: {hint}", error.message));
+        return Some(format!("an update: {}: {hint}", error.message));
     }
     match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
