@@ -203,6 +203,20 @@ COMMENT ON COLUMN backfill.leftover.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.leftover.key IS 'The row''s key';
 COMMENT ON COLUMN backfill.leftover.at IS 'When it was left';
 
+-- Of the moment only: not dumped.
+CREATE TABLE backfill.setback (
+    job_id      bigint      NOT NULL,
+    pid         integer     NOT NULL,
+    waits_for   text        NOT NULL,
+    waits_until timestamptz NOT NULL,
+    PRIMARY KEY (job_id, pid)
+);
+COMMENT ON TABLE backfill.setback IS 'What workers wait for that hold no slice: a table that somebody has locked, for one. Gone when they get on.';
+COMMENT ON COLUMN backfill.setback.job_id IS 'The job';
+COMMENT ON COLUMN backfill.setback.pid IS 'The worker';
+COMMENT ON COLUMN backfill.setback.waits_for IS 'What was in its way; no row data';
+COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again';
+
 CREATE TABLE backfill.outcome (
     job_id   bigint      PRIMARY KEY,
     outcome  text        NOT NULL CHECK (outcome IN ('completed', 'failed', 'cancelled')),

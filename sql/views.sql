@@ -4,11 +4,11 @@
 CREATE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
     -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice (src/pg/lock.rs)
-    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
     FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704) AND l.granted
 ), here AS (
-    SELECT l.id, l.objsubid
+    SELECT l.id, l.objsubid, l.pid
     FROM locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
 ), live AS (
@@ -38,7 +38,7 @@ SELECT j.id AS job_id,
        COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      j.system_identifier, j.database_oid),
-                CASE WHEN s.state = 'running' THEN p.waits END) AS waiting_for,
+                CASE WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -91,6 +91,13 @@ LEFT JOIN LATERAL (
     LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
     WHERE sl.job_id = j.id
 ) p ON true
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ', pg_catalog.to_char(t.waits_until, 'HH24:MI:SS')),
+                                 '; ') AS waits
+    FROM backfill.setback t
+    JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
+    WHERE t.job_id = j.id
+) b ON true
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (

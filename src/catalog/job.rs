@@ -380,6 +380,7 @@ pub fn delete(id: i64) -> Result<()> {
         "DELETE FROM backfill.walk WHERE job_id = $1",
         "DELETE FROM backfill.outcome WHERE job_id = $1",
         "DELETE FROM backfill.failed_row WHERE job_id = $1",
+        "DELETE FROM backfill.setback WHERE job_id = $1",
         "DELETE FROM backfill.event WHERE job_id = $1",
         "DELETE FROM backfill.job WHERE id = $1",
     ] {

@@ -11,6 +11,7 @@ pub mod job;
 pub mod leftover;
 pub mod outcome;
 pub mod region;
+pub mod setback;
 pub mod slice;
 pub mod version;
 pub mod walk;

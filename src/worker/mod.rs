@@ -9,6 +9,7 @@ mod keys;
 mod launcher;
 mod leftovers;
 mod listed;
+mod locking;
 mod pace;
 mod pages;
 mod passes;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::setbacks::{Retry, Setbacks};
 use super::walk::Walk;
-use crate::catalog::job::Job;
+use crate::catalog::job::{self, Job};
+use crate::catalog::setback;
 use crate::error::Error;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{latch, report, signal};
@@ -30,28 +31,66 @@ pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
         if let Err(untold) = walk.tell(retry) {
             report::log(&format!("backfill {}: {untold}", job.shown()));
         }
+    }
+    log_retry(retry, "of a batch", error, job);
+    sleep(retry.pause, job, walk);
+}
+
+fn log_retry(retry: Retry, what: &str, error: &Error, job: &Job) {
+    if retry.logged() {
         let seconds = retry.pause.as_secs_f64();
         report::log(&format!(
-            "backfill {}: try {} of a batch failed, next in {seconds:.1} s: {error}",
+            "backfill {}: try {} {what} failed, next in {seconds:.1} s: {error}",
             job.shown(),
             retry.tries,
         ));
     }
-    sleep(retry.pause, job, walk);
 }
 
 /// The same where no slice is held: true if it may be tried again, after a sleep.
-pub fn waited_to_retry(error: &Error, setbacks: &mut Setbacks) -> bool {
-    let retry = setbacks.failed(error);
-    if let Some(retry) = retry {
-        report::idle();
-        latch::wait(retry.pause);
+pub fn waited_to_retry(job: &Job, error: &Error, setbacks: &mut Setbacks) -> bool {
+    let Some(retry) = setbacks.failed(error) else {
+        return false;
+    };
+    if let Some(what) = retry.shown() {
+        let told = txn::run(Durability::Deferred, || {
+            setback::tell(job.id, &what, retry.pause)
+        });
+        match told {
+            Ok(()) => setbacks.told = true,
+            Err(untold) => report::log(&format!("backfill {}: {untold}", job.shown())),
+        }
     }
-    retry.is_some()
+    log_retry(retry, "to take the next rows", error, job);
+    nap(retry.pause, || {
+        let now = txn::run(Durability::Deferred, || job::load(job.id));
+        now.is_ok_and(|now| now.is_some_and(|now| now.version == job.version))
+    });
+    true
+}
+
+/// What was in the way is over: nobody has to read of it any more.
+pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
+    if setbacks.told {
+        let cleared = txn::run(Durability::Deferred, || {
+            setback::clear(job.id, &job.workers)
+        });
+        if let Err(error) = cleared {
+            report::log(&format!("backfill {}: {error}", job.shown()));
+        }
+    }
+    *setbacks = Setbacks::default();
 }
 
 /// Sleeps between two batches; ends at once when something about the job has changed.
 pub fn sleep(pause: Duration, job: &Job, walk: &Walk) {
+    nap(pause, || {
+        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
+        version == Ok(Some(job.version))
+    });
+}
+
+fn nap(pause: Duration, unchanged: impl Fn() -> bool) {
     if pause.is_zero() {
         return;
     }
@@ -63,8 +102,7 @@ pub fn sleep(pause: Duration, job: &Job, walk: &Walk) {
         if Instant::now() >= deadline || signal::reload_if_asked() {
             return;
         }
-        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
-        if version != Ok(Some(job.version)) {
+        if !unchanged() {
             return;
         }
     }

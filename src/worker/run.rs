@@ -1,10 +1,9 @@
 //! The life of a worker: take a slice, lock it, loop { wait for permission, one batch, pace }, take
 //! the next one, finish.
 
-use pgrx::pg_sys::Oid;
-
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
+use super::locking::{decide, lock_tables};
 use super::passes::{self, Next};
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
@@ -12,15 +11,16 @@ use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{pace, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, extension, slice, walk as walks};
+use crate::catalog::{event, extension, setback, slice, walk as walks};
 use crate::error::{Error, Result};
 use crate::guc;
+use crate::job::retry;
 use crate::job::state::State;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{relation, report, signal, slots};
+use crate::pg::{report, signal, slots};
 
 /// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
@@ -97,49 +97,64 @@ fn hold(id: i64, start: Start) -> Result<Option<Job>> {
 /// One slice after the other, and what comes after the last.
 fn slices(job: &mut Job, start: Start) -> Ending {
     let mut setbacks = Setbacks::default();
-    let mut pins = loop {
-        match begin(job) {
-            Ok(pins) => break pins,
-            Err(error) if pace::waited_to_retry(&error, &mut setbacks) => {}
-            Err(error) => return Ending::Failed(ending::explained(error, job), None),
-        }
-    };
     let mut learned = Learned::default();
+    let mut pins = Pins::default();
+    let mut begun = false;
     loop {
         session::keep_identity(start);
-        match permission(job, &mut pins, true) {
-            Ok(None) => {}
-            Ok(Some(ending)) => return ending,
-            Err(error) => return Ending::Failed(error, None),
-        }
-        let table = txn::run(Durability::Deferred, || slice::next_table(job.id));
-        let claim = table.and_then(|table| {
-            let lock = || table.into_iter().for_each(relation::lock_for_update);
-            txn::run_after(lock, Durability::Deferred, || claim(job, &mut learned))
-        });
-        if claim.is_err() {
-            learned.claim_failed();
-        }
-        let ending = match claim {
-            Ok(Claim::Taken(mut walk)) => {
-                let ending = batches(&mut walk, job, start, &mut pins);
-                Lock::Slice(walk.slice.id).release_session();
-                learned = walk.leave();
-                ending
-            }
-            Ok(Claim::Lost(note)) => {
-                report::log(&format!("backfill {}: {note}", job.shown()));
-                None
-            }
-            Ok(Claim::None) => finish(job, start),
-            Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
+        let ending = match permission(job, &mut pins, true) {
+            Ok(None) if begun => turn(job, start, &mut pins, &mut learned, &mut setbacks),
+            Ok(None) => match begin(job, &mut pins) {
+                Ok(()) => {
+                    begun = true;
+                    pace::got_on(job, &mut setbacks);
+                    None
+                }
+                Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
+            },
+            Ok(ending) => ending,
+            Err(error) => Some(Ending::Failed(error, None)),
         };
         match ending {
-            None => setbacks = Setbacks::default(),
+            None => {}
             // No batch: what slices there are, and who has them.
-            Some(Ending::Failed(error, None)) if pace::waited_to_retry(&error, &mut setbacks) => {}
+            Some(Ending::Failed(error, None))
+                if pace::waited_to_retry(job, &error, &mut setbacks) => {}
             Some(ending) => return ending,
         }
+    }
+}
+
+/// The next slice, or what comes after the last. Nothing: there may be another.
+fn turn(
+    job: &mut Job,
+    start: Start,
+    pins: &mut Pins,
+    learned: &mut Learned,
+    setbacks: &mut Setbacks,
+) -> Option<Ending> {
+    let table = txn::run(Durability::Deferred, || slice::next_table(job.id));
+    let claim = table.and_then(|table| {
+        let lock = || lock_tables(job, table.as_slice());
+        txn::run_after(lock, Durability::Deferred, || claim(job, learned))
+    });
+    if claim.is_err() {
+        learned.claim_failed();
+    }
+    match claim {
+        Ok(Claim::Taken(mut walk)) => {
+            pace::got_on(job, setbacks);
+            let ending = batches(&mut walk, job, start, pins);
+            Lock::Slice(walk.slice.id).release_session();
+            *learned = walk.leave();
+            ending
+        }
+        Ok(Claim::Lost(note)) => {
+            report::log(&format!("backfill {}: {note}", job.shown()));
+            None
+        }
+        Ok(Claim::None) => finish(job, start, setbacks),
+        Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
     }
 }
 
@@ -152,18 +167,17 @@ fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
 }
 
 /// Pins the session, and cuts the slices if nobody has done so.
-fn begin(job: &Job) -> Result<Pins> {
-    let pins = txn::run(Durability::Deferred, || {
+fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
+    *pins = txn::run(Durability::Deferred, || {
         let mut pins = session::pins(job)?;
         pins.apply();
+        setback::clear(job.id, &job.workers)?;
         Ok(pins)
     })?;
     let tables = txn::run(Durability::Deferred, || survey::unsurveyed(job))?;
     txn::run_after(
         || {
-            tables
-                .iter()
-                .for_each(|table| relation::lock_for_update(*table));
+            lock_tables(job, &tables);
             Lock::Council(job.id).for_transaction();
         },
         Durability::Deferred,
@@ -183,7 +197,7 @@ fn begin(job: &Job) -> Result<Pins> {
         job.shown(),
         job.relation_name
     ));
-    Ok(pins)
+    Ok(())
 }
 
 /// The batches of a slice. Nothing: the next slice may be taken.
@@ -260,7 +274,7 @@ fn keep_locks(job: i64, slice: i32) -> bool {
 /// Goes on where a slice's pages, or its partition, are gone.
 fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
     let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
-    let replaced = decide(table, job.id, || match ground {
+    let replaced = decide(table, job, || match ground {
         // The slice is marked as done when it is claimed again.
         Ground::Gone => walks::add_note(job.id, &walk::lost(name)),
         _ => survey::restart(job, walk.slice.pass, (table, name)),
@@ -271,10 +285,14 @@ fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
 /// Goes on where a table turns out not to allow a walk in physical order.
 fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
     let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
-    let changed = decide(table, job.id, || survey::go_by_key(job, table, name, why));
-    changed
-        .err()
-        .map(|error| Ending::Failed(error, Some(walk.attempted())))
+    let changed = decide(table, job, || survey::go_by_key(job, table, name, why));
+    changed.err().map(|error| {
+        // It may pass by itself: then the slice is claimed again, and the batch comes to this again.
+        let attempted = retry::rule(&error.sqlstate)
+            .is_none()
+            .then(|| walk.attempted());
+        Ending::Failed(error, attempted)
+    })
 }
 
 /// Goes on by key where a row of a batch in physical order fails, if such may be stepped over. The
@@ -294,31 +312,24 @@ fn find_by_key(walk: &Walk, job: &Job, error: Error) -> Option<Ending> {
         "a row fails that can be stepped over by its key only",
     );
     match go_by_key(walk, job, why) {
-        None => None,
-        Some(_) => failed(error),
+        Some(Ending::Failed(_, Some(_))) => failed(error),
+        other => other,
     }
 }
 
-/// Decides for all workers of a job about one of its tables. The locks are taken in the order in
-/// which all take them.
-fn decide(table: Oid, job: i64, decision: impl FnOnce() -> Result<()>) -> Result<()> {
-    let lock = || {
-        relation::lock_for_update(table);
-        Lock::Council(job).for_transaction();
-    };
-    txn::run_after(lock, Durability::Deferred, decision)
-}
-
 /// When no slice is free: the next pass, or the end, or nothing to do for this worker.
-fn finish(job: &mut Job, start: Start) -> Option<Ending> {
+fn finish(job: &mut Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
     let tables = txn::run(Durability::Deferred, || walks::tables(job.id));
     let next = tables.and_then(|tables| {
         let lock = || {
-            tables.into_iter().for_each(relation::lock_for_update);
+            lock_tables(job, &tables);
             Lock::Council(job.id).for_transaction();
         };
         txn::run_after(lock, Durability::Deferred, || passes::next(job))
     });
+    if next.is_ok() {
+        pace::got_on(job, setbacks);
+    }
     match next {
         Ok(Next::Slices) => {
             if job.definition.options.workers() > 1 {

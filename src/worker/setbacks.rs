@@ -10,6 +10,8 @@ use crate::pg::server;
 const FEW: u32 = 2;
 /// Deadlocks that nobody has to know of.
 const FEW_DEADLOCKS: u32 = 3;
+/// Pauses of which each has its line in the server log.
+const LONG: Duration = Duration::from_secs(10);
 const DEADLOCKS: &str =
     "batches give way in deadlocks again and again: with fewer workers there would be fewer";
 
@@ -27,6 +29,8 @@ pub struct Setbacks {
     /// Set once a read has failed: from then on no more rows are read than updated, so that the
     /// error names few of them.
     pub careful: bool,
+    /// Set while the view shows what a worker without a slice waits for.
+    pub told: bool,
 }
 
 /// What is left of a batch that failed.
@@ -95,6 +99,11 @@ impl Setbacks {
 }
 
 impl Retry {
+    /// Whether it is worth a line in the server log: not each of hundreds, a few seconds apart.
+    pub fn logged(&self) -> bool {
+        self.tries > FEW && (self.tries.is_power_of_two() || self.pause >= LONG)
+    }
+
     /// What the view shows of it; nothing while it hardly matters. No row data.
     pub fn shown(&self) -> Option<String> {
         let Rule { what, sqlstate, .. } = self.rule;

@@ -1,0 +1,43 @@
+//! What workers wait for while they hold no slice: a table that somebody has locked, before the first
+//! batch or between two slices. While they hold one, its checkpoint tells.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::pg::elevate::as_extension;
+use crate::pg::server;
+use crate::pg::spi::{self, Arg};
+
+/// Lets the view show what this worker waits for, and until when.
+pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "INSERT INTO backfill.setback AS s (job_id, pid, waits_for, waits_until)
+             VALUES ($1, $2, $3, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $4))
+             ON CONFLICT (job_id, pid) DO UPDATE SET waits_for = excluded.waits_for, waits_until = excluded.waits_until",
+            &[
+                Arg::Int8(job),
+                Arg::Int4(server::pid()),
+                Arg::Text(what),
+                Arg::float8(Some(pause.as_secs_f64())),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// It waits no more; nor do those that are gone, of which `workers` are what is left.
+pub fn clear(job: i64, workers: &[i32]) -> Result<()> {
+    let others: Vec<String> = workers
+        .iter()
+        .filter(|pid| **pid != server::pid())
+        .map(i32::to_string)
+        .collect();
+    as_extension(|| {
+        spi::query(
+            "DELETE FROM backfill.setback WHERE job_id = $1 AND NOT pid = ANY ($2::pg_catalog.int4[])",
+            &[Arg::Int8(job), Arg::Texts(&others)],
+        )
+    })?;
+    Ok(())
+}
