@@ -203,7 +203,6 @@ COMMENT ON COLUMN backfill.leftover.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.leftover.key IS 'The row''s key';
 COMMENT ON COLUMN backfill.leftover.at IS 'When it was left';
 
--- Of the moment only: not dumped.
 CREATE TABLE backfill.setback (
     job_id      bigint      NOT NULL,
     pid         integer     NOT NULL,
@@ -302,6 +301,7 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.leftover', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.leftover_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.setback', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');

@@ -80,7 +80,8 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if slots_in_use >= limit => Some(format!(
             "a worker to end: {slots_in_use} of {limit} (backfill.max_workers) are busy"
         )),
-        "running" if job.wished_seconds_ago < STARTING => {
+        // Not where the clock was set back since.
+        "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
         }
         "running" => Some(format!(

@@ -67,7 +67,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         sqlstate: "53200",
-        what: "out of memory",
+        what: "out of memory, or of room for locks (max_locks_per_transaction)",
         why: "others give theirs back, and fewer rows take less",
         halve: true,
         tries: Some(60),
