@@ -1,0 +1,144 @@
+"""The server has run out of something: room for locks, connections, memory. The job waits, says so, and goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from harness import Cluster, Database, wait_until
+from harness.jobs import complete, progress, start, wait_for, wait_for_rows
+from harness.tables import counts, make_table
+
+New = Callable[..., Cluster]
+ROWS = 2000
+MINUTE = 60_000
+MEGABYTE = 1024 * 1024
+
+
+def told(db: Database, job: int) -> str:
+    """What the view says of a job that must not end."""
+    row = progress(db, job)
+    assert row["state"] == "running", row
+    return row["waiting_for"] or ""
+
+
+def test_no_room_for_locks(new_cluster: New) -> None:
+    """More partitions than there is room for: the call fails, a worker waits and names the setting, and others get theirs."""
+    cluster = new_cluster(conf={"max_connections": 10, "max_worker_processes": 4, "max_locks_per_transaction": 1000})
+    partitions = 600
+    cluster.sql(f"""
+        CREATE EXTENSION backfill;
+        CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0) PARTITION BY RANGE (id);
+        DO $$ BEGIN FOR i IN 1..{partitions} LOOP
+            EXECUTE format('CREATE TABLE t_%s PARTITION OF t FOR VALUES FROM (%s) TO (%s)', i, i, i + 1);
+        END LOOP; END $$;
+        INSERT INTO t SELECT generate_series(1, {partitions})
+    """)
+    job = cluster.value(
+        """SELECT backfill.define('t', 'n = n + 1', options => '{"vacuum": false, "analyze": false}')"""
+    )
+    cluster.set(max_locks_per_transaction=10)
+    cluster.restart()
+    with pytest.raises(psycopg.errors.OutOfMemory, match="max_locks_per_transaction"):
+        start(cluster, "t", "n = n + 2")
+    cluster.sql("SELECT backfill.start('t')")
+    wait_until(lambda: "max_locks_per_transaction" in told(cluster, job), 60, "the view to tell")
+    # Others get locks meanwhile.
+    assert cluster.sql("SELECT count(*) FROM t_7, t_8, t_9") == [(1,)]
+    assert counts(cluster, "t_7") == [(0, 1)]
+    log = cluster.log.read_text(errors="replace")
+    assert f"backfill job {job}: try 4" in log and "out of shared memory" in log
+    cluster.set(max_locks_per_transaction=1000)
+    cluster.restart()
+    complete(cluster, job)
+    found = cluster.sql("SELECT sum(n), min(n), max(n), count(*) FROM t")
+    assert found == [(partitions, 1, 1, partitions)]
+
+
+def test_no_connection_is_left(new_cluster: New) -> None:
+    """A worker is no client: neither the one that runs nor the one that comes after it needs a place."""
+    cluster = new_cluster(conf={"max_connections": 10, "backfill.launcher_interval": "1s"})
+    cluster.sql("CREATE EXTENSION backfill")
+    make_table(cluster, ROWS)
+    mine = cluster.connect()
+    job = start(cluster, "t", "n = n + 1", batch=20, sleep_ms=20)
+    wait_for_rows(cluster, job, 40)
+    with pytest.raises(psycopg.OperationalError, match="too many clients"):
+        for _ in range(20):
+            cluster.connect()
+    pid = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'backfill worker'"
+    [(before,)] = mine.execute(pid).fetchall()
+    mine.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+    wait_until(lambda: mine.execute(pid).fetchall() not in ([], [(before,)]), 30, "another worker")
+    state = "SELECT state, waiting_for FROM backfill.progress WHERE job_id = %s"
+    wait_until(lambda: mine.execute(state, [job]).fetchall() == [("completed", None)], 60, "the job to complete")
+    assert mine.execute("SELECT n, count(*) FROM t GROUP BY n").fetchall() == [(1, ROWS)]
+
+
+def test_a_trigger_that_finds_no_connection(new_cluster: New) -> None:
+    """One that opens one needs a place for it: the batch is tried again until there is one."""
+    cluster = new_cluster(conf={"max_connections": 10, "superuser_reserved_connections": 2})
+    if not cluster.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'dblink'"):
+        pytest.skip("this server comes without dblink")
+    make_table(cluster, ROWS)
+    cluster.sql(f"""
+        CREATE EXTENSION backfill;
+        CREATE EXTENSION dblink;
+        CREATE FUNCTION elsewhere() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM * FROM dblink('{cluster.dsn()}', 'SELECT 1') AS r (one int);
+            RETURN new;
+        END $$;
+        CREATE TRIGGER elsewhere BEFORE UPDATE ON t FOR EACH ROW WHEN (old.id = 1000) EXECUTE FUNCTION elsewhere()
+    """)
+    mine = cluster.connect()
+    job = start(cluster, "t", "n = n + 1", batch=100, sleep_ms=20)
+    taken = []
+    with pytest.raises(psycopg.OperationalError, match="too many clients"):
+        for _ in range(20):
+            taken.append(cluster.connect())
+    row = "SELECT state, waiting_for FROM backfill.progress WHERE job_id = %s"
+
+    def waits() -> bool:
+        state, waiting_for = mine.execute(row, [job]).fetchone()
+        assert state == "running"
+        return "a connection that broke" in (waiting_for or "")
+
+    wait_until(waits, 60, "the view to tell")
+    for connection in taken:
+        connection.close()
+    complete(cluster, job)
+    assert counts(cluster) == [(1, ROWS)]
+
+
+def limit_memory(db: Database, pid: int, size: str) -> None:
+    """Of a process, as its own user: root may lack the right in a container."""
+    user = db.cluster.os_user
+    subprocess.run(["prlimit", f"--pid={pid}", f"--as={size}:"], check=True, user=user, group=user)
+
+
+def test_no_memory(db: Database) -> None:
+    """A trigger wants more than the process may have: tried again, until it may."""
+    make_table(db, ROWS)
+    db.sql("""
+        CREATE FUNCTION greedy() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM length(repeat(''x'', 500000000)); RETURN new; END';
+        CREATE TRIGGER greedy BEFORE UPDATE ON t FOR EACH ROW WHEN (old.id = 1234) EXECUTE FUNCTION greedy()
+    """)
+    job = start(db, "t", "n = n + 1", batch=100, sleep_ms=MINUTE, options={"strategy": "sequential"})
+    wait_for(db, job, "running")
+    wait_for_rows(db, job, 100)
+    pid = db.worker_pid(job)
+    used = int(Path(f"/proc/{pid}/status").read_text().split("VmSize:")[1].split()[0]) * 1024
+    limit_memory(db, pid, str(used + 128 * MEGABYTE))
+    db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
+    wait_until(lambda: "out of memory" in told(db, job), 60, "the view to tell")
+    # The rows before it are done, by ever smaller batches.
+    wait_until(lambda: progress(db, job)["rows_done"] == 1233, 60, "the rows before it")
+    limit_memory(db, pid, "unlimited")
+    complete(db, job)
+    assert db.worker_pids(job) == []
+    assert counts(db) == [(1, ROWS)]
