@@ -140,6 +140,19 @@ COMMENT ON COLUMN backfill.leftover.slice_id IS 'The slice';
 COMMENT ON COLUMN backfill.leftover.key IS 'The row''s key';
 COMMENT ON COLUMN backfill.leftover.at IS 'When it was left';
 
+CREATE TABLE backfill.setback (
+    job_id      bigint      NOT NULL,
+    pid         integer     NOT NULL,
+    waits_for   text        NOT NULL,
+    waits_until timestamptz NOT NULL,
+    PRIMARY KEY (job_id, pid)
+);
+COMMENT ON TABLE backfill.setback IS 'What workers wait for that hold no slice: a table that somebody has locked, for one. Gone when they get on.';
+COMMENT ON COLUMN backfill.setback.job_id IS 'The job';
+COMMENT ON COLUMN backfill.setback.pid IS 'The worker';
+COMMENT ON COLUMN backfill.setback.waits_for IS 'What was in its way; no row data';
+COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again';
+
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
 
 CREATE TABLE backfill.failed_row (
@@ -182,11 +195,11 @@ COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or faile
 CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
     -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice (src/pg/lock.rs)
-    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
     FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704) AND l.granted
 ), here AS (
-    SELECT l.id, l.objsubid
+    SELECT l.id, l.objsubid, l.pid
     FROM locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
 ), live AS (
@@ -216,7 +229,7 @@ SELECT j.id AS job_id,
        COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      j.system_identifier, j.database_oid),
-                CASE WHEN s.state = 'running' THEN p.waits END) AS waiting_for,
+                CASE WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -269,6 +282,13 @@ LEFT JOIN LATERAL (
     LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
     WHERE sl.job_id = j.id
 ) p ON true
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ', pg_catalog.to_char(t.waits_until, 'HH24:MI:SS')),
+                                 '; ') AS waits
+    FROM backfill.setback t
+    JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
+    WHERE t.job_id = j.id
+) b ON true
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
@@ -337,16 +357,26 @@ COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
 COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 
 -- New tables and views only: what the DBA has granted on the others is his.
-REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.failed_row FROM PUBLIC;
+REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row FROM PUBLIC;
 REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq FROM PUBLIC;
 GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows TO PUBLIC;
 
+-- A table or role that was dropped would be but a number in a dump.
+SELECT pg_catalog.pg_extension_config_dump('backfill.job',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)
+       AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.walk', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.slice',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.leftover', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.leftover_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.setback', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.event',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');
 
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.

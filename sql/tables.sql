@@ -292,10 +292,15 @@ COMMENT ON COLUMN backfill.event.event IS 'What was done';
 COMMENT ON COLUMN backfill.event.old IS 'What was before';
 COMMENT ON COLUMN backfill.event.new IS 'What is now';
 
-SELECT pg_catalog.pg_extension_config_dump('backfill.job', '');
+-- What dumps take along. A table or role that was dropped would be but a number in there, and could
+-- be another one's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('backfill.job',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)
+       AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.walk', '');
-SELECT pg_catalog.pg_extension_config_dump('backfill.slice', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.slice',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.slice_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.region', '');
@@ -303,7 +308,9 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.leftover', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.leftover_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.setback', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
-SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('backfill.event', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.event',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');
