@@ -93,6 +93,10 @@ CREATE FUNCTION backfill.waiting_for(
 AS 'MODULE_PATHNAME', 'waiting_for_wrapper';
 COMMENT ON FUNCTION backfill.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';
 
+CREATE FUNCTION backfill.guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'guard_wrapper';
+COMMENT ON FUNCTION backfill.guard IS 'Internal: lets only the extension''s functions, and superusers, write to its tables';
+
 CREATE FUNCTION backfill.visible_job(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_job_wrapper';
 COMMENT ON FUNCTION backfill.visible_job IS 'Internal: the id given, if it is a job that the caller may see; else an error';

@@ -1,7 +1,7 @@
 -- Needs both the view (its row type) and the functions.
 
 CREATE FUNCTION backfill.status(job_id bigint) RETURNS backfill.progress
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT backfill.visible_job($1);
     SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1

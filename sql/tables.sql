@@ -3,6 +3,10 @@
 -- What users write (job) and what workers write (walk, slice, checkpoint, outcome) is kept apart, so
 -- that a control call in an open transaction never holds up a batch. Events are only inserted.
 
+-- In an extension's script the extension's schema comes first on the search_path. Whoever may create
+-- things in it (see below) could have an operator of his found there, and run by whoever installs.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- The schema may be there already (a dump brings it), but nobody else may own it or have put
 -- something into it: he could change what the names in it mean.
 DO $$

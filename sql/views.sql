@@ -40,7 +40,7 @@ SELECT j.id AS job_id,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
-            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
+            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
                                         E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
                  ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
@@ -148,7 +148,7 @@ SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
 FROM backfill.failed_row f
 JOIN backfill.job j ON j.id = f.job_id
 CROSS JOIN LATERAL (
-    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
 ) r
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
@@ -169,7 +169,7 @@ COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
 CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
-       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
        l.at
 FROM backfill.leftover l
 JOIN backfill.slice s ON s.id = l.slice_id

@@ -25,9 +25,14 @@ extension_sql_file!(
     name = "functions",
     requires = ["tables"]
 );
+extension_sql_file!("../sql/guard.sql", name = "guard", requires = ["functions"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["views"]);
-extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"]);
+extension_sql_file!(
+    "../sql/grants.sql",
+    name = "grants",
+    requires = ["status", "guard"]
+);
 
 /// Runs when the library is loaded.
 #[pg_guard]

@@ -83,6 +83,17 @@ fn check_name(name: String) -> Result<String> {
         return Err(Error::new(sqlstate::INVALID_NAME, "name is empty")
             .hint("Leave it NULL, or give a name that makes the call repeatable."));
     }
+    // It is shown by psql and in the log as it is.
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        return Err(Error::new(
+            sqlstate::INVALID_NAME,
+            format!(
+                "name has a control character ({})",
+                control.escape_unicode()
+            ),
+        )
+        .hint("A name is a label for people, on one line."));
+    }
     if name.len() > 63 {
         return Err(Error::new(
             sqlstate::INVALID_NAME,

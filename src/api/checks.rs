@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::call::Call;
+use pgrx::pg_sys::Oid;
+
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
@@ -72,19 +74,28 @@ pub fn partition_key(relation: &Relation, set: &[String]) -> Result<()> {
     .hint("A batch updates one partition alone, and cannot move a row to another. Use an UPDATE of the partitioned table for that."))
 }
 
-/// Refuses policies of row security that could hide rows: of the relation, of its partitions, and
-/// of the partitioned tables between them.
-pub fn policies(relation: &Relation, tables: &[Relation]) -> Result<()> {
+/// Refuses policies of row security that could hide rows from the job's owner: of the relation, of
+/// its partitions, and of the partitioned tables between them.
+pub fn policies(relation: &Relation, owner: Oid) -> Result<()> {
     let between = partition::branches(relation.oid)?;
-    let leaves = tables.iter().map(|table| table.oid);
+    let leaves = partition::leaves(relation.oid)?;
+    let leaves = leaves.iter().map(|leaf| leaf.oid);
     for oid in std::iter::once(relation.oid).chain(between).chain(leaves) {
-        if !relation::has_policies_for_me(oid) {
+        if !relation::has_policies_for(oid, owner) {
             continue;
         }
         let table = relation::describe(oid)?.map_or(relation.shown.clone(), |found| found.shown);
+        let whom = if owner == server::current_user() {
+            "you".to_owned()
+        } else {
+            format!(
+                "role {}, which defined the backfill",
+                server::role_name(owner)
+            )
+        };
         return Err(Error::new(
             sqlstate::INSUFFICIENT_PRIVILEGE,
-            format!("row security policies of table {table} apply to you"),
+            format!("row security policies of table {table} apply to {whom}"),
         )
         .hint("They could hide rows from the backfill. Define it as the table's owner or as a role with BYPASSRLS; with FORCE ROW LEVEL SECURITY only the latter."));
     }
@@ -205,7 +216,9 @@ pub fn with_grants(
     let grant = if lacking.len() <= LISTED {
         format!("{what} {} TO {role};", lacking.join(", "))
     } else {
-        let (what, role) = (what.replace('\'', "''"), role.replace('\'', "''"));
+        // Names within a literal that is a format of format().
+        let in_format = |text: String| text.replace('%', "%%").replace('\'', "''");
+        let (what, role) = (in_format(what), in_format(role));
         format!(
             "in psql, SELECT format('{what} %s TO {role}', relid::regclass) FROM pg_partition_tree('{}') WHERE isleaf \\gexec",
             root.shown.replace('\'', "''")

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::warning;
 use crate::pg::server;
+use crate::plan::sql::literal;
 
 /// Holds the job after its batch.
 pub fn pause(job_id: Option<i64>) -> Result<String> {
@@ -162,15 +163,9 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
 
 /// The call that starts a pending job.
 pub fn start_of(job: &Job) -> String {
+    let table = literal(&job.relation_name);
     match &job.name {
-        Some(name) => format!(
-            "SELECT backfill.start('{}', name => '{}').",
-            job.relation_name.replace('\'', "''"),
-            name.replace('\'', "''")
-        ),
-        None => format!(
-            "SELECT backfill.start('{}').",
-            job.relation_name.replace('\'', "''")
-        ),
+        Some(name) => format!("SELECT backfill.start({table}, name => {}).", literal(name)),
+        None => format!("SELECT backfill.start({table})."),
     }
 }

@@ -18,7 +18,7 @@ const DEFAULT_BATCH_SIZE: i32 = 1000;
 pub fn define(request: Request) -> Result<i64> {
     let call = call::check(request, "backfill.define()")?;
     let set_clause = required(call.set_clause.clone(), "set_clause")?;
-    existing::lock(call.relation.oid);
+    existing::lock(call.relation.oid)?;
     if let Some(known) = same_job(&call, &set_clause)? {
         notice(
             &format!("backfill {} is already {}", known.shown(), known.state()),

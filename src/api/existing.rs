@@ -57,9 +57,15 @@ pub fn by_name(name: &str) -> Result<Option<Job>> {
 
 /// Lets one call at a time define or start a job on the relation, or on what it has rows in common
 /// with, until the transaction ends.
-pub fn lock(relation: Oid) {
-    let topmost = partition::topmost(relation);
-    Lock::Definition(topmost.to_u32()).for_transaction();
+///
+/// Only for those who may write there: code of theirs is run while the clauses are planned, and
+/// must not hold up calls on somebody else's table. Others are refused by the checks that follow.
+pub fn lock(relation: Oid) -> Result<()> {
+    if partition::may_update_any(relation, server::current_user())? {
+        let topmost = partition::topmost(relation);
+        Lock::Definition(topmost.to_u32()).for_transaction();
+    }
+    Ok(())
 }
 
 /// Refuses another job that writes the same column of the same rows at the same time: of the same

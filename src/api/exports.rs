@@ -10,6 +10,7 @@ use super::{alter, control, define, forget, inspect, retry_failed, start, wait};
 use crate::catalog::{extension, job};
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
+use crate::pg::elevate;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::from_bytes;
@@ -180,6 +181,11 @@ fn waiting_for(
         wished_seconds_ago: wished_seconds_ago?,
         here: job::is_here(system_identifier, database_oid),
     })
+}
+
+#[pg_extern(sql = false)]
+fn guard() {
+    call(elevate::refuse_others);
 }
 
 #[pg_extern(sql = false)]

@@ -24,7 +24,7 @@ pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
         );
         return Ok(0);
     }
-    existing::lock(found.relation);
+    existing::lock(found.relation)?;
     existing::refuse_overlap(found.id)?;
     job::begin_retry(found.id)?;
     let changed = job::load(found.id)?.ok_or_else(|| job::unknown(found.id))?;

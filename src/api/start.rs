@@ -3,7 +3,7 @@
 use super::call::{self, Call, Request};
 use super::caller::required;
 use super::launch;
-use super::{define, existing};
+use super::{checks, define, existing};
 use crate::catalog::event;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
@@ -11,6 +11,7 @@ use crate::job::options::Options;
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::notice;
 use crate::pg::server;
+use crate::plan::sql::literal;
 
 /// The pace, within its bounds.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +51,7 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         required(sleep_ms, "sleep_ms")?,
     )?;
     let call = call::check(request, "backfill.start()")?;
-    existing::lock(call.relation.oid);
+    existing::lock(call.relation.oid)?;
     let job = match &call.set_clause {
         Some(set_clause) => match existing::same_job(&call, set_clause)? {
             Some(known) => known,
@@ -64,6 +65,10 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
     if job.state() != State::Pending {
         notice_of(&job);
         return Ok(job.id);
+    }
+    if call.set_clause.is_none() {
+        // What was true for its owner when it was defined may not be so any more.
+        checks::policies(&call.relation, job.owner)?;
     }
     release(&job, &call.options, pace)?;
     Ok(job.id)
@@ -109,7 +114,7 @@ fn definition(call: &Call) -> Result<Job> {
                 format!("{several} backfills are defined for table {table}"),
             )
             .detail(format!("Pending: {}.", names.join(", ")))
-            .hint(format!("Say which: SELECT backfill.start('{table}', name => '...'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(...).")))
+            .hint(format!("Say which: SELECT backfill.start({}, name => '...'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(...).", literal(table))))
         }
     }
 }

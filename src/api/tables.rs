@@ -6,7 +6,7 @@ use super::checks;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
-use crate::pg::{clauses, index, partition, physical};
+use crate::pg::{clauses, index, partition, physical, server};
 use crate::plan::key::{self, Candidate};
 
 /// How a table will be walked.
@@ -53,7 +53,7 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
     let relation = &call.relation;
     checks::partition_key(relation, set_columns)?;
     let tables = of(relation)?;
-    checks::policies(relation, &tables)?;
+    checks::policies(relation, server::current_user())?;
     checks::warn_of_unlogged(&tables);
     checks::triggers(call, &tables, set_columns)?;
     let mut columns = own_key(call)?;

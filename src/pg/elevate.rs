@@ -1,10 +1,11 @@
 //! Acts with the rights of the extension's owner, for trusted statements of our own.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::settings;
+use super::{server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Puts the user and the settings back, also when a panic passes through.
@@ -59,6 +60,42 @@ pub fn extension_exists() -> bool {
     unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID }
 }
 
+thread_local! {
+    /// The table that was last found to be the extension's.
+    static OURS: Cell<Oid> = const { Cell::new(Oid::INVALID) };
+}
+
+/// Whether the table is the extension's, and not somebody else's under its name: where the
+/// extension's schema was renamed, whoever may create schemas could make one.
+fn is_ours(table: Oid) -> bool {
+    if OURS.get() != table {
+        let found = unsafe {
+            let extension = pg_sys::get_extension_oid(EXTENSION.as_ptr(), true);
+            extension != Oid::INVALID
+                && pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, table) == extension
+        };
+        if !found {
+            return false;
+        }
+        OURS.set(table);
+    }
+    true
+}
+
+/// Refuses to let the extension's tables be written by anybody but its own functions and
+/// superusers: the predefined role pg_write_all_data may write every table there is, and what a
+/// worker does with somebody's rights stands in these.
+pub fn refuse_others() -> Result<()> {
+    if unsafe { pg_sys::superuser() } || server::current_user() == extension_owner()? {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        "permission denied: the tables of the extension \"backfill\" are written by its functions only",
+    )
+    .hint("Use backfill.define, start, alter, pause, resume, cancel and forget."))
+}
+
 /// The owner of the extension's tables, from the system caches: not by SQL under somebody's
 /// search_path, and cheap enough for every batch.
 fn extension_owner() -> Result<Oid> {
@@ -73,6 +110,14 @@ fn extension_owner() -> Result<Oid> {
                 "extension \"backfill\" does not exist in this database",
             )
             .hint("CREATE EXTENSION backfill;"));
+        }
+        if !is_ours(table) {
+            pg_sys::ReleaseSysCache(tuple);
+            return Err(Error::new(
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                "table backfill.job does not belong to the extension \"backfill\"",
+            )
+            .hint("The extension's schema has to be called backfill: rename this one, then ALTER SCHEMA ... RENAME TO backfill."));
         }
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let owner = (*form).relowner;

@@ -61,6 +61,21 @@ pub fn leaves(root: Oid) -> Result<Vec<Leaf>> {
         .collect()
 }
 
+/// Whether the role may UPDATE any column of the relation, or of any of its partitions. Within
+/// `spi::connect`.
+pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            &format!(
+                "{TREE}
+                 SELECT pg_catalog.bool_or(pg_catalog.has_any_column_privilege($2, tree.oid, 'UPDATE')) FROM tree"
+            ),
+            &[Arg::Oid(relation), Arg::Oid(role)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     below(root, "c.relkind = 'p'")

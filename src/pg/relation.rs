@@ -218,10 +218,10 @@ fn opened<T>(oid: Oid, look: impl FnOnce(pg_sys::Relation) -> T) -> T {
     }
 }
 
-/// Whether a policy of row security would be applied to what the current user does.
-pub fn has_policies_for_me(oid: Oid) -> bool {
+/// Whether a policy of row security would be applied to what the role does.
+pub fn has_policies_for(oid: Oid, role: Oid) -> bool {
     let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
-    unsafe { pg_sys::check_enable_rls(oid, Oid::INVALID, true) == enabled }
+    unsafe { pg_sys::check_enable_rls(oid, role, true) == enabled }
 }
 
 thread_local! {
