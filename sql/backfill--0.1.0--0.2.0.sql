@@ -3,6 +3,9 @@
 -- Columns come last here that come earlier in a new database: their order means nothing. Views get
 -- new columns at their end only, so that they can be replaced, whatever of the user's refers to them.
 
+-- Nobody's operators, as in sql/tables.sql.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- Not with the library of before: it would run the new SQL.
 DO $$
 BEGIN
@@ -188,6 +191,21 @@ COMMENT ON COLUMN backfill.failed_row.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.failed_row.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_row.at IS 'When';
 
+CREATE FUNCTION backfill.guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'guard_wrapper';
+COMMENT ON FUNCTION backfill.guard IS 'Internal: lets only the extension''s functions, and superusers, write to its tables';
+
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.job
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.walk
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.slice
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.outcome
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.failed_row
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+
 CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
 COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
@@ -231,7 +249,7 @@ SELECT j.id AS job_id,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
-            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE'))
+            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
                                         E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
                  ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
@@ -318,7 +336,7 @@ SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
 FROM backfill.failed_row f
 JOIN backfill.job j ON j.id = f.job_id
 CROSS JOIN LATERAL (
-    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
 ) r
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
@@ -339,7 +357,7 @@ COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
 CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
-       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT'), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
        l.at
 FROM backfill.leftover l
 JOIN backfill.slice s ON s.id = l.slice_id
@@ -353,6 +371,13 @@ COMMENT ON COLUMN backfill.skipped_rows.relation IS 'The table, or the partition
 COMMENT ON COLUMN backfill.skipped_rows.key_columns IS 'The columns of its key';
 COMMENT ON COLUMN backfill.skipped_rows.key IS 'Its key, as text; only with SELECT on the relation';
 COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
+
+CREATE OR REPLACE FUNCTION backfill.status(job_id bigint) RETURNS backfill.progress
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT backfill.visible_job($1);
+    SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1
+$$;
 
 COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 
