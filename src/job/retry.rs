@@ -16,10 +16,14 @@ pub struct Rule {
     pub halve: bool,
     /// How often in a row a batch is tried again; `None`: until it works.
     pub tries: Option<u32>,
+    /// The first pause; each of the next is twice as long.
+    pub first: Duration,
     /// The longest pause between two tries.
     pub longest: Duration,
 }
 
+/// Who tries to take what there is not enough of takes what is left from others, for a moment.
+const SLOW: Duration = Duration::from_millis(250);
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
@@ -31,6 +35,7 @@ pub const RULES: &[Rule] = &[
         why: "the other transaction goes on, and ends",
         halve: false,
         tries: Some(20),
+        first: FIRST,
         longest: SHORT,
     },
     Rule {
@@ -39,6 +44,7 @@ pub const RULES: &[Rule] = &[
         why: "the transaction that it conflicts with has committed",
         halve: false,
         tries: Some(20),
+        first: FIRST,
         longest: SHORT,
     },
     Rule {
@@ -47,6 +53,7 @@ pub const RULES: &[Rule] = &[
         why: "a batch gives way: the application's transaction ends some time",
         halve: true,
         tries: None,
+        first: FIRST,
         longest: SHORT,
     },
     Rule {
@@ -55,6 +62,7 @@ pub const RULES: &[Rule] = &[
         why: "fewer rows take less time",
         halve: true,
         tries: Some(20),
+        first: FIRST,
         longest: SHORT,
     },
     Rule {
@@ -63,6 +71,7 @@ pub const RULES: &[Rule] = &[
         why: "somebody makes room",
         halve: false,
         tries: Some(240),
+        first: FIRST,
         longest: LONG,
     },
     Rule {
@@ -71,6 +80,7 @@ pub const RULES: &[Rule] = &[
         why: "others give theirs back, and fewer rows take less",
         halve: true,
         tries: Some(60),
+        first: SLOW,
         longest: LONG,
     },
     Rule {
@@ -79,6 +89,7 @@ pub const RULES: &[Rule] = &[
         why: "a trigger that opens one finds a free one later",
         halve: false,
         tries: Some(60),
+        first: FIRST,
         longest: LONG,
     },
     Rule {
@@ -87,6 +98,7 @@ pub const RULES: &[Rule] = &[
         why: "one that a trigger connects to comes back; this one's own end ends the worker",
         halve: false,
         tries: Some(60),
+        first: FIRST,
         longest: LONG,
     },
     Rule {
@@ -95,6 +107,7 @@ pub const RULES: &[Rule] = &[
         why: "one that a trigger opens can be opened again",
         halve: false,
         tries: Some(60),
+        first: FIRST,
         longest: LONG,
     },
 ];
@@ -117,7 +130,7 @@ pub fn may_be_of_a_row(sqlstate: &str) -> bool {
     !OF_ALL_ROWS.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// The first pause.
+/// The first pause, as a rule.
 const FIRST: Duration = Duration::from_millis(20);
 
 impl Rule {
@@ -128,7 +141,9 @@ impl Rule {
         if self.tries.is_some_and(|most| tries > most) {
             return None;
         }
-        let doubled = FIRST.saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)));
+        let doubled = self
+            .first
+            .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)));
         let whole = doubled.min(self.longest);
         Some(whole.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0))
     }

@@ -99,9 +99,11 @@ impl Setbacks {
 }
 
 impl Retry {
-    /// Whether it is worth a line in the server log: not each of hundreds, a few seconds apart.
+    /// Whether it is worth a line in the server log: as soon as the view shows it, but not each of hundreds
+    /// that are a few seconds apart.
     pub fn logged(&self) -> bool {
-        self.tries > FEW && (self.tries.is_power_of_two() || self.pause >= LONG)
+        let rarer = self.tries == FEW + 1 || self.tries.is_power_of_two();
+        self.tries > FEW && (rarer || self.pause >= LONG)
     }
 
     /// What the view shows of it; nothing while it hardly matters. No row data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from harness import Database, wait_until
@@ -111,3 +112,61 @@ def test_what_a_worker_waited_for_is_forgotten(parted: Database) -> None:
     complete(parted, job)
     assert parted.sql("SELECT * FROM backfill.setback") == []
     assert counts(parted) == [(1, ROWS)]
+
+
+# For as long as it takes
+
+
+@pytest.mark.timeout(HELD + 120)
+@pytest.mark.parametrize("what", ["row", "table"])
+def test_a_lock_held_for_long(db: Database, what: str) -> None:
+    """The view says so all the while, nobody queues behind the batch, and the log is not filled with it."""
+    make_table(db, ROWS)
+    log = db.cluster.log
+    before = log.stat().st_size
+    job = start(db, "t", "n = n + 1", batch=100, sleep_ms=10)
+    wait_for_rows(db, job, 100)
+    with db.connect(autocommit=False) as other, db.connect() as reader:
+        locked = "UPDATE t SET n = n WHERE id = 1234" if what == "row" else "LOCK TABLE t IN SHARE MODE"
+        other.execute(locked)
+        if what == "row":
+            # By ever smaller batches, each of which works.
+            wait_until(lambda: progress(db, job)["rows_done"] == 1233, 30, "the rows before it")
+        wait_until(lambda: waits_for_lock(db, job), 30, "the view to tell of the lock")
+        # Else the reader would queue behind DDL that queues behind the batch.
+        reader.execute("SET statement_timeout = '5s'")
+        since = time.monotonic()
+        while time.monotonic() - since < HELD:
+            assert waits_for_lock(db, job)
+            reader.execute("SELECT sum(n) FROM t")
+            time.sleep(0.1)
+        rows = progress(db, job)["rows_done"]
+        assert rows == 1233 if what == "row" else 100 <= rows < ROWS
+        other.rollback()
+    released = time.monotonic()
+    complete(db, job)
+    took = time.monotonic() - released
+    tries = [
+        line for line in log.read_bytes()[before:].decode(errors="replace").splitlines() if "of a batch failed" in line
+    ]
+    print(f"held {HELD:.0f} s: {len(tries)} lines in the log, completed {took:.1f} s after its end")
+    assert took < 30 and 1 <= len(tries) < 15, tries
+    assert counts(db) == [(1, ROWS)]
+
+
+@pytest.mark.parametrize("walk", ["key", "physical"])
+def test_a_transaction_open_for_the_whole_run(db: Database, walk: str) -> None:
+    """It sees what it saw, and the job does not wait for it: the note names it where waves would have to."""
+    make_table(db, 20_000)
+    db.sql("CREATE INDEX ON t ((id % 7)); CREATE INDEX ON t ((id % 5)); CREATE INDEX ON t ((id % 3))")
+    db.sql("VACUUM ANALYZE t")
+    with db.connect(autocommit=False) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("CREATE TABLE written (a int); SELECT count(*) FROM t")
+        options = {"walk": walk, "strategy": "waves"}
+        job = start(db, "t", "n = n + 1", where="n = 0", batch=1000, options=options)
+        row = complete(db, job, timeout=90)
+        assert row["rows_updated"] == 20_000
+        assert other.execute("SELECT DISTINCT n FROM t").fetchall() == [(0,)]
+        other.commit()
+    assert counts(db) == [(1, 20_000)]
