@@ -170,12 +170,18 @@ fn without_statement(mut error: Error) -> Error {
     error
 }
 
-/// Explains the error that a policy of row security causes in a worker.
+/// Explains the error that a policy of row security causes in a worker. PostgreSQL's own hint, if
+/// there is one, only says how a policy is no longer forced on the table's owner.
 fn with_policy_hint(error: Error) -> Error {
+    const HINT: &str = "Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy, unless it is forced on him.";
     let policy = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
         && error.message.contains("row-level security");
-    if !policy || error.hint.is_some() {
+    if !policy {
         return error;
     }
-    error.hint("Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy.")
+    let hint = match &error.hint {
+        Some(given) => format!("{HINT} {given}"),
+        None => HINT.to_owned(),
+    };
+    error.hint(hint)
 }

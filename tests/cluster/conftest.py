@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from harness import Cluster, Database, Server
 from harness.cluster import LIVE
+from harness.hostile import CLEAN, HOSTILE, OWNERS, Scene
 
 
 def _destroy_all() -> None:
@@ -65,6 +66,20 @@ def new_cluster(server: Server) -> Iterator[Callable[..., Cluster]]:
     yield make
     for cluster in reversed(made):
         cluster.destroy()
+
+
+@pytest.fixture(params=OWNERS)
+def scene(request: pytest.FixtureRequest, db: Database) -> Iterator[Scene]:
+    """A database with everything that the owner has made."""
+    if not db.value("SELECT to_regrole('mallory') IS NOT NULL"):
+        db.sql("CREATE ROLE mallory LOGIN; CREATE ROLE cuckoo")
+    owner, user, session = OWNERS[request.param]
+    db.sql(HOSTILE.format(owner=owner))
+    made = Scene(db, owner, user, session)
+    made.arm()
+    yield made
+    db.sql("SELECT backfill.cancel(job_id, true) FROM backfill.progress WHERE state IN ('running', 'pausing')")
+    db.sql(CLEAN)
 
 
 @pytest.hookimpl(wrapper=True)
