@@ -58,6 +58,7 @@ ALTER TABLE backfill.slice
     ADD COLUMN first_block   bigint,
     ADD COLUMN end_block     bigint,
     ADD COLUMN filenode      oid,
+    ADD COLUMN attributes    jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN done          boolean NOT NULL DEFAULT false;
 UPDATE backfill.slice s
 SET pass = 1, relation = j.relation, relation_name = j.relation_name, walk = 'key',
@@ -87,6 +88,7 @@ COMMENT ON COLUMN backfill.slice.key_columns IS 'The columns that its keys consi
 COMMENT ON COLUMN backfill.slice.first_block IS 'In physical order: its first page';
 COMMENT ON COLUMN backfill.slice.end_block IS 'In physical order: the page after its last';
 COMMENT ON COLUMN backfill.slice.filenode IS 'In physical order: the file that the pages are in; another one means that the table was rewritten';
+COMMENT ON COLUMN backfill.slice.attributes IS 'The numbers of the columns that the clauses use, and of the key''s: a renamed column is told from another one by them';
 COMMENT ON COLUMN backfill.slice.done IS 'Whether all of it has been passed';
 
 ALTER TABLE backfill.checkpoint

@@ -108,6 +108,7 @@ CREATE TABLE backfill.slice (
     first_block   bigint,
     end_block     bigint,
     filenode      oid,
+    attributes    jsonb            NOT NULL DEFAULT '{}',
     done          boolean          NOT NULL DEFAULT false,
     UNIQUE (job_id, no),
     CHECK (CASE walk WHEN 'key' THEN last_key IS NOT NULL AND key_columns IS NOT NULL AND key_order IS NOT NULL
@@ -129,6 +130,7 @@ COMMENT ON COLUMN backfill.slice.key_order IS 'What makes the order of each key 
 COMMENT ON COLUMN backfill.slice.first_block IS 'In physical order: its first page';
 COMMENT ON COLUMN backfill.slice.end_block IS 'In physical order: the page after its last';
 COMMENT ON COLUMN backfill.slice.filenode IS 'In physical order: the file that the pages are in; another one means that the table was rewritten';
+COMMENT ON COLUMN backfill.slice.attributes IS 'The numbers of the columns that the clauses use, and of the key''s: a renamed column is told from another one by them';
 COMMENT ON COLUMN backfill.slice.done IS 'Whether all of it has been passed';
 
 -- A short key: under an old snapshot its index keeps an entry for every batch there was, and
@@ -318,3 +320,13 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');
+
+-- Workers of an extension that was dropped may be asleep, and hold the locks of its jobs and slices: the
+-- ids of this one go on behind theirs, so that nobody takes a job for one that has workers.
+SELECT pg_catalog.setval(h.ids, h.held)
+FROM (SELECT CASE l.objsubid WHEN 7701 THEN 'backfill.job_id_seq' ELSE 'backfill.slice_id_seq' END::pg_catalog.regclass AS ids,
+             pg_catalog.max((l.classid::bigint << 32) | l.objid::bigint) AS held
+      FROM pg_catalog.pg_locks l
+      WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7704)
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      GROUP BY 1) AS h;

@@ -27,10 +27,10 @@ pub fn take_up(job: i64) -> Result<bool> {
         // Each was met in a slice by key, whose key and order theirs have.
         spi::query(
             "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
-                                         key_columns, key_order)
+                                         key_columns, key_order, attributes)
              SELECT s.job_id, (SELECT pg_catalog.max(o.no) FROM backfill.slice o WHERE o.job_id = s.job_id)
                               + pg_catalog.row_number() OVER (),
-                    s.pass, s.relation, s.relation_name, s.walk, 0, s.last_key, s.last_key, s.key_columns, s.key_order
+                    s.pass, s.relation, s.relation_name, s.walk, 0, s.last_key, s.last_key, s.key_columns, s.key_order, s.attributes
              FROM (SELECT DISTINCT f.relation, f.key_columns FROM backfill.failed_row f JOIN backfill.job j ON j.id = f.job_id
                    WHERE f.job_id = $1 AND f.attempt < j.retry_attempt) AS f
              CROSS JOIN LATERAL (SELECT * FROM backfill.slice o
@@ -64,14 +64,8 @@ pub fn take_up(job: i64) -> Result<bool> {
     Ok(!slices.is_empty())
 }
 
-/// Records one, by its key.
-pub fn record(
-    job: &Job,
-    slice: &Slice,
-    columns: &[String],
-    key: &[String],
-    error: &Error,
-) -> Result<()> {
+/// Records one, by its key: the columns are called as when the walk began.
+pub fn record(job: &Job, slice: &Slice, key: &[String], error: &Error) -> Result<()> {
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.failed_row (job_id, attempt, relation, relation_name, key_columns, key, sqlstate, message,
@@ -82,7 +76,7 @@ pub fn record(
                 Arg::Int4(job.attempt),
                 Arg::Oid(slice.relation),
                 Arg::Text(&slice.relation_name),
-                Arg::texts(Some(columns)),
+                Arg::texts(Some(slice.extent.columns())),
                 Arg::texts(Some(key)),
                 Arg::Text(&error.sqlstate),
                 Arg::Text(&error.message),

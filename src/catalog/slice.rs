@@ -7,6 +7,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::lock;
 use crate::pg::server;
 use crate::pg::spi::{self, Arg, Row};
+use crate::plan::attributes::Attributes;
 use crate::plan::position::Key;
 
 /// A part of a walk.
@@ -22,6 +23,8 @@ pub struct Slice {
     pub relation_name: String,
     /// What it covers.
     pub extent: Extent,
+    /// Which columns the walk of the table was begun with.
+    pub attributes: Attributes,
 }
 
 /// What a slice covers, and in which order it is walked.
@@ -31,6 +34,16 @@ pub enum Extent {
     Key(KeyRange),
     /// Pages, in the order in which they are stored.
     Physical(BlockRange),
+}
+
+impl Extent {
+    /// The columns that order it, as they were called when it was cut; none where pages do.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Extent::Key(range) => &range.columns,
+            Extent::Physical(_) => &[],
+        }
+    }
 }
 
 /// A range of keys.
@@ -78,7 +91,7 @@ impl BlockRange {
 
 const COLUMNS: &str = "s.id, s.pass, s.relation::pg_catalog.oid::bigint, s.relation_name,
     pg_catalog.to_json(s.after_key), pg_catalog.to_json(s.last_key), pg_catalog.to_json(s.key_columns),
-    pg_catalog.to_json(s.key_order), s.first_block, s.end_block, s.filenode::bigint";
+    pg_catalog.to_json(s.key_order), s.first_block, s.end_block, s.filenode::bigint, s.attributes";
 
 fn read(row: &Row) -> Result<Slice> {
     let extent = match row.parse(8)? {
@@ -100,7 +113,25 @@ fn read(row: &Row) -> Result<Slice> {
         relation: Oid::from(row.number(2)? as u32),
         relation_name: row.text(3)?.to_owned(),
         extent,
+        attributes: attributes(row.text(11)?)?,
     })
+}
+
+fn attributes(json: &str) -> Result<Attributes> {
+    let unreadable = |e| Error::internal(format!("attributes of a slice cannot be read: {e}"));
+    serde_json::from_str(json).map_err(unreadable)
+}
+
+/// Which columns the walk of the table was begun with, if it was.
+pub fn begun_with(job: i64, relation: Oid) -> Result<Option<Attributes>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT s.attributes FROM backfill.slice s
+             WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 ORDER BY s.no LIMIT 1",
+            &[Arg::Int8(job), Arg::Oid(relation)],
+        )
+    })?;
+    row.map(|row| attributes(row.text(0)?)).transpose()
 }
 
 /// The first slice of the job that is neither done nor held by anybody, its row locked until the
@@ -259,7 +290,10 @@ pub fn insert(
     relation: (Oid, &str),
     weight: f64,
     extent: &Extent,
+    attributes: &Attributes,
 ) -> Result<i32> {
+    let attributes = serde_json::to_string(attributes)
+        .map_err(|e| Error::internal(format!("attributes of a slice: {e}")))?;
     let (keys, blocks) = match extent {
         Extent::Key(range) => (Some(range), None),
         Extent::Physical(range) => (None, Some(range)),
@@ -267,9 +301,9 @@ pub fn insert(
     let row = as_extension(|| {
         spi::first(
             "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key,
-                 last_key, key_columns, key_order, first_block, end_block, filenode)
+                 last_key, key_columns, key_order, first_block, end_block, filenode, attributes)
              SELECT $1, COALESCE(pg_catalog.max(s.no) + 1, 0), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                    $13::pg_catalog.oid
+                    $13::pg_catalog.oid, $14::pg_catalog.jsonb
              FROM backfill.slice s WHERE s.job_id = $1
              RETURNING id",
             &[
@@ -286,6 +320,7 @@ pub fn insert(
                 Arg::int8(blocks.map(|b| b.first)),
                 Arg::int8(blocks.map(|b| b.end)),
                 Arg::int8(blocks.map(|b| i64::from(b.filenode.to_u32()))),
+                Arg::Text(&attributes),
             ],
         )
     })?;

@@ -163,6 +163,58 @@ pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     })
 }
 
+/// The numbers of the columns of its target that an UPDATE sets or reads. As the current user, within
+/// [`spi::connect`]; nothing is run or planned.
+pub fn columns_used(update: &str) -> Result<Vec<i16>> {
+    let text = to_server(update)?;
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
+        if plan.is_null() {
+            return Err(Error::internal("cannot analyse the clauses"));
+        }
+        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
+            pg_sys::SPI_plan_get_plan_sources(plan),
+        );
+        let mut used = Vec::new();
+        for source in sources.iter_ptr() {
+            let queries = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
+            queries
+                .iter_ptr()
+                .filter(|query| (**query).resultRelation > 0)
+                .for_each(|query| used.extend(columns_of_target(query)));
+            std::mem::forget(queries);
+        }
+        std::mem::forget(sources);
+        pg_sys::SPI_freeplan(plan);
+        Ok(used)
+    })
+}
+
+/// What the query's target has to be readable and writable for.
+unsafe fn columns_of_target(query: *mut pg_sys::Query) -> Vec<i16> {
+    unsafe {
+        let target = pg_sys::list_nth((*query).rtable, (*query).resultRelation - 1);
+        let target = target.cast::<pg_sys::RangeTblEntry>();
+        #[cfg(feature = "pg15")]
+        let (read, written) = ((*target).selectedCols, (*target).updatedCols);
+        #[cfg(not(feature = "pg15"))]
+        let (read, written) = {
+            let rights = pg_sys::getRTEPermissionInfo((*query).rteperminfos, target);
+            ((*rights).selectedCols, (*rights).updatedCols)
+        };
+        let mut columns = Vec::new();
+        for set in [read, written] {
+            let mut member = pg_sys::bms_next_member(set, -1);
+            while member >= 0 {
+                // Members are counted from the first system column.
+                columns.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+                member = pg_sys::bms_next_member(set, member);
+            }
+        }
+        columns
+    }
+}
+
 /// How many rows the planner expects to match. As the current user, within [`spi::connect`].
 pub fn estimate_matches(from: &str, where_clause: &str) -> Result<Option<f64>> {
     let explain = format!("EXPLAIN (FORMAT JSON) SELECT FROM {from} WHERE (\n{where_clause}\n)");

@@ -57,7 +57,37 @@ pub const EXTENSION: &CStr = c"backfill";
 
 /// Whether the extension exists in this database (and was not dropped meanwhile).
 pub fn extension_exists() -> bool {
-    unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID }
+    let exists = unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID };
+    exists && is_mine(job_table())
+}
+
+thread_local! {
+    /// The table of the jobs that this process has to do with: none, whichever there is, or this one.
+    static MINE: Cell<Option<Oid>> = const { Cell::new(None) };
+}
+
+/// From now on this process has to do with the extension that it meets first. One that is created
+/// after that was dropped has other jobs, by the same ids.
+pub fn stay_with_one_extension() {
+    MINE.set(Some(Oid::INVALID));
+}
+
+fn is_mine(table: Oid) -> bool {
+    match MINE.get() {
+        Some(Oid::INVALID) => {
+            MINE.set(Some(table));
+            true
+        }
+        Some(mine) => mine == table,
+        None => true,
+    }
+}
+
+fn job_table() -> Oid {
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
+        pg_sys::get_relname_relid(c"job".as_ptr(), schema)
+    }
 }
 
 thread_local! {
@@ -99,9 +129,15 @@ pub fn refuse_others() -> Result<()> {
 /// The owner of the extension's tables, from the system caches: not by SQL under somebody's
 /// search_path, and cheap enough for every batch.
 fn extension_owner() -> Result<Oid> {
+    let table = job_table();
+    if table != Oid::INVALID && !is_mine(table) {
+        return Err(Error::new(
+            sqlstate::UNDEFINED_OBJECT,
+            "extension \"backfill\" was dropped, and created again",
+        )
+        .hint("Its jobs went with it: start them again."));
+    }
     unsafe {
-        let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"job".as_ptr(), schema);
         let tuple =
             pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, table.into());
         if tuple.is_null() {

@@ -43,6 +43,7 @@ fn column(row: &Row) -> Result<Column> {
     let collation = row.get(16).zip(row.get(17));
     Ok(Column {
         name: row.text(9)?.to_owned(),
+        number: row.number(20)? as i16,
         type_oid: unsafe { pg_sys::getBaseType(declared) }.to_u32(),
         not_null: row.bool(11),
         descending: row.bool(12),
@@ -85,7 +86,7 @@ SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
                 THEN pg_catalog.pg_database_collation_actual_version(
                          (SELECT d.oid FROM pg_catalog.pg_database d
                           WHERE d.datname = pg_catalog.current_database()))
-                ELSE pg_catalog.pg_collation_actual_version(co.oid) END)
+                ELSE pg_catalog.pg_collation_actual_version(co.oid) END), a.attnum
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
 CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k(n)

@@ -37,6 +37,8 @@ pub struct Relation {
 pub struct Attribute {
     /// Its name.
     pub name: String,
+    /// Its number, which stays when it is renamed.
+    pub number: i16,
     /// Whether it is GENERATED … STORED or VIRTUAL.
     pub generated: bool,
     /// Whether it is GENERATED ALWAYS AS IDENTITY.
@@ -93,13 +95,14 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
         )?;
         let Some(row) = found else { return Ok(None) };
         let columns = spi::query(
-            "SELECT attname, attgenerated <> '', attidentity = 'a' FROM pg_catalog.pg_attribute
+            "SELECT attname, attgenerated <> '', attidentity = 'a', attnum FROM pg_catalog.pg_attribute
              WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             &[Arg::Oid(oid)],
         )?;
         let attribute = |row: &spi::Row| {
             Ok(Attribute {
                 name: row.text(0)?.to_owned(),
+                number: row.number(3)? as i16,
                 generated: row.bool(1),
                 identity_always: row.bool(2),
             })
@@ -244,6 +247,32 @@ pub fn take_changed() -> bool {
 /// Lets the next [`take_changed`] say so.
 pub fn mark_changed() {
     CHANGED.set(true);
+}
+
+/// Marks the watched relation as changed if it is dropped before it was said that all is done that a
+/// change asks for: an error, of whatever kind, leaves the change to the next one who looks.
+#[derive(Debug)]
+pub struct ChangedUnlessDone(bool);
+
+impl ChangedUnlessDone {
+    /// Begins to do it.
+    pub fn begin() -> ChangedUnlessDone {
+        ChangedUnlessDone(false)
+    }
+
+    /// All is done: changes that came up meanwhile, too.
+    pub fn done(mut self) {
+        self.0 = true;
+        take_changed();
+    }
+}
+
+impl Drop for ChangedUnlessDone {
+    fn drop(&mut self) {
+        if !self.0 {
+            mark_changed();
+        }
+    }
 }
 
 #[pgrx::pg_guard]

@@ -7,6 +7,8 @@ use crate::error::{Error, Result, sqlstate};
 pub struct Column {
     /// Name of the table's column.
     pub name: String,
+    /// Its number in the table, which stays when it is renamed.
+    pub number: i16,
     /// OID of the column's type; of the type below it, where it is a domain.
     pub type_oid: u32,
     /// Whether the column is NOT NULL.
@@ -115,6 +117,11 @@ impl Candidate {
         self.columns.iter().map(|c| c.order.clone()).collect()
     }
 
+    /// The numbers of its columns.
+    pub fn numbers(&self) -> Vec<i16> {
+        self.columns.iter().map(|c| c.number).collect()
+    }
+
     /// The names of its columns.
     pub fn column_names(&self) -> Vec<String> {
         self.columns.iter().map(|c| c.name.clone()).collect()
@@ -179,6 +186,7 @@ const WANTED: &str = "A walk needs a primary key, or a unique btree index that i
 pub fn test_column(name: &str) -> Column {
     Column {
         name: name.into(),
+        number: 1,
         type_oid: 20,
         not_null: true,
         descending: false,

@@ -1,5 +1,6 @@
 //! How a job walks its table: clauses, keys, waves and the SQL of a batch. Nothing here needs a server.
 
+pub mod attributes;
 pub mod clause;
 pub mod cut;
 pub mod key;

@@ -1,6 +1,7 @@
 //! What runs in the background: the workers of running jobs, and the launcher that starts them again.
 
 mod attempt;
+mod attributes;
 mod batch;
 mod dealing;
 mod ending;

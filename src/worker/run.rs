@@ -20,7 +20,7 @@ use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{report, signal, slots};
+use crate::pg::{elevate, report, signal, slots};
 
 /// Runs the job with this id, and then others of the same owner's that want a worker.
 ///
@@ -30,6 +30,7 @@ pub fn main(id: i64) {
     signal::install();
     let start = bgworker::my_start();
     session::connect(start);
+    elevate::stay_with_one_extension();
     let mut job = Some(id);
     let mut unsettled = Vec::new();
     let mut me = Some(start);

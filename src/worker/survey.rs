@@ -4,7 +4,7 @@
 use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
-use super::target;
+use super::{attributes, target};
 use crate::catalog::checkpoint::{self, Writer};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, BlockRange, Extent, KeyRange};
@@ -184,7 +184,7 @@ fn few_match(job: &Job, table: Oid) -> Result<bool> {
 fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let checked = &job.definition.key_columns;
     if table == job.relation && !checked.is_empty() {
-        return target::index(job, table, checked, None);
+        return target::index(job, table, target::Wanted::Names(checked), None);
     }
     let named = match &job.definition.options.key {
         Some(name) => partition::index_named(table, job.relation, name)?,
@@ -228,6 +228,7 @@ fn by_key(
     ends.push(last);
     let rows = relation::estimate_rows(table.0).filter(|rows| *rows > 0);
     let share = |all: f64| all / ends.len() as f64;
+    let attributes = attributes::of(job, table.0, &index.columns)?;
     let mut after: Option<Key> = None;
     for end in &ends {
         let range = KeyRange {
@@ -241,7 +242,7 @@ fn by_key(
             ..Position::default()
         };
         let weight = share(weight.unwrap_or(rows.unwrap_or(0) as f64));
-        let id = slice::insert(job.id, 1, table, weight, &Extent::Key(range))?;
+        let id = slice::insert(job.id, 1, table, weight, &Extent::Key(range), &attributes)?;
         let estimate = rows.map(|rows| share(rows as f64).ceil() as i64);
         checkpoint::insert(id, &position, &Progress::new(estimate))?;
     }
@@ -319,6 +320,7 @@ fn insert_pages(
         table,
         weight.or(rows).unwrap_or(0.0),
         &Extent::Physical(range),
+        &attributes::of(job, table.0, &[])?,
     )?;
     let position = Position {
         block: Some(range.first),

@@ -3,9 +3,11 @@
 
 use pgrx::pg_sys::Oid;
 
+use super::attributes;
 use crate::catalog::job::Job;
 use crate::catalog::slice::{KeyRange, Slice};
 use crate::error::{Error, Result, Signal, sqlstate};
+use crate::pg::relation::Relation;
 use crate::pg::{hot, index, physical, relation, triggers};
 use crate::plan::key::{self, Candidate, Column};
 use crate::plan::sql::Target;
@@ -15,13 +17,8 @@ use crate::plan::sql::Target;
 /// The table is found by its OID, and stays locked until the transaction ends, so that the names
 /// that go into the statements are right.
 pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
-    let gone = || {
-        let message = format!("table {} no longer exists", job.relation_name);
-        Error::new(sqlstate::UNDEFINED_TABLE, message)
-            .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
-    };
     relation::lock_for_update(table);
-    let relation = relation::describe(table)?.ok_or_else(gone)?;
+    let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
     relation.refuse_rules()?;
     if job.definition.options.skips_triggers() {
         triggers::refuse_unchecked(table, &job.definition.set_columns)?;
@@ -35,6 +32,12 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
         where_clause: job.definition.where_clause.clone(),
         writes_key: hot::writes_key(table, &job.definition.set_columns)?,
     })
+}
+
+fn gone(job: &Job) -> Error {
+    let message = format!("table {} no longer exists", job.relation_name);
+    Error::new(sqlstate::UNDEFINED_TABLE, message)
+        .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
 }
 
 /// What the clauses call the table, if it is not its own name: that of the partitioned table.
@@ -70,38 +73,98 @@ pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
 /// The target of a slice in key order, and the index to go by: in the order that was begun.
 pub fn by_key(job: &Job, slice: &Slice, begun: &KeyRange) -> Result<(Target, Candidate)> {
     let mut target = of(job, slice.relation, Vec::new())?;
-    let index = index(job, slice.relation, &begun.columns, Some(begun))?;
+    let index = match attributes::hold(slice) {
+        // Renamed columns are the same ones.
+        true => index(
+            job,
+            slice.relation,
+            Wanted::Numbers(&slice.attributes.key),
+            Some(begun),
+        )?,
+        false => index(
+            job,
+            slice.relation,
+            Wanted::Names(&begun.columns),
+            Some(begun),
+        )?,
+    };
     target.key.clone_from(&index.columns);
     Ok((target, index))
 }
 
+/// What an index is to be on.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Columns with these names.
+    Names(&'a [String]),
+    /// Columns with these numbers.
+    Numbers(&'a [i16]),
+}
+
+impl Wanted<'_> {
+    fn fits(self, index: &Candidate) -> bool {
+        match self {
+            Wanted::Names(names) => index.column_names() == names,
+            Wanted::Numbers(numbers) => index.numbers() == numbers,
+        }
+    }
+
+    /// For a person.
+    fn shown(self, relation: &Relation) -> String {
+        let name = |number: &i16| relation.columns.iter().find(|c| c.number == *number);
+        match self {
+            Wanted::Names(names) => names.join(", "),
+            Wanted::Numbers(numbers) => {
+                let names = numbers.iter().filter_map(name).map(|c| c.name.as_str());
+                names.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
 /// The index to go by: of those on the key's columns, in the order that was begun, the one that
 /// was asked for, else the best.
-pub fn index(
-    job: &Job,
-    table: Oid,
-    wanted: &[String],
-    begun: Option<&KeyRange>,
-) -> Result<Candidate> {
-    let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
+pub fn index(job: &Job, table: Oid, wanted: Wanted, begun: Option<&KeyRange>) -> Result<Candidate> {
     let mut candidates = index::candidates(table)?;
-    candidates.retain(|c| c.column_names() == *wanted && c.unusable().is_none());
+    candidates.retain(|c| wanted.fits(c));
+    if candidates.iter().all(|c| c.unusable().is_some()) {
+        return Err(keyless(job, table, wanted, &candidates)?);
+    }
+    candidates.retain(|c| c.unusable().is_none());
     let same_order = |c: &Candidate| begun.is_none_or(|range| c.order() == range.order);
     if candidates.iter().any(same_order) {
         candidates.retain(same_order);
     }
     let named = job.definition.options.key.as_deref();
     let named = named.filter(|name| candidates.iter().any(|c| c.name == *name));
-    let found = key::choose(candidates, named, &shown).map_err(|mut error| {
-        error.message = format!(
-            "table {shown} has no usable unique index on ({}) any more",
-            wanted.join(", ")
-        );
-        error.detail = None;
-        error
-    })?;
+    let found = key::choose(candidates, named, &job.relation_name)?;
     begun.map_or(Ok(()), |range| check_order(range, &found))?;
     Ok(found)
+}
+
+/// That there is no index to go by any more, and why those on the same columns don't serve.
+fn keyless(job: &Job, table: Oid, wanted: Wanted, on_them: &[Candidate]) -> Result<Error> {
+    let Some(relation) = relation::describe(table)? else {
+        return Ok(gone(job));
+    };
+    let (columns, shown) = (wanted.shown(&relation), &relation.shown);
+    let error = Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!("table {shown} has no usable unique index on ({columns}) any more"),
+    )
+    .hint(format!(
+        "CREATE UNIQUE INDEX CONCURRENTLY ON {shown} ({columns}); SELECT backfill.resume({}); where the job stands is known by these columns.",
+        job.id
+    ));
+    let reasons = on_them.iter().filter_map(|c| {
+        c.unusable()
+            .map(|why| format!("Index \"{}\" {why}.", c.name))
+    });
+    let reasons: Vec<String> = reasons.collect();
+    Ok(match reasons.is_empty() {
+        true => error,
+        false => error.detail(reasons.join(" ")),
+    })
 }
 
 /// Refuses to go on in another order than the one that was begun: rows would be skipped.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::Oid;
 
 use super::attempt::Attempt;
+use super::attributes;
 use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
@@ -133,6 +134,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
     relation::take_changed();
     let writer = Writer::prepare()?;
     let checkpoint = checkpoint::seize(&writer, slice.id)?;
+    attributes::check(&slice, slice.extent.columns())?;
     let (target, course) = match &slice.extent {
         Extent::Key(range) => {
             let (target, index) = target::by_key(job, &slice, range)?;
@@ -261,7 +263,6 @@ impl Walk {
             Some(Attempt::Row(row)) => Some(row.id),
             _ => None,
         };
-        let columns: Vec<String> = self.target.key.iter().map(|c| c.name.clone()).collect();
         let most = job.definition.options.max_failed_rows();
         let stepped = txn::run_after(
             || Lock::Council(job.id).for_transaction(),
@@ -270,7 +271,7 @@ impl Walk {
                 if failed_row::count(job.id)? >= most {
                     return Ok(None);
                 }
-                failed_row::record(job, &self.slice, &columns, &key, &error)?;
+                failed_row::record(job, &self.slice, &key, &error)?;
                 let mut next = self.checkpoint.successor();
                 next.position = position;
                 match leftover {
@@ -314,9 +315,12 @@ impl Walk {
         if same_name && !relation::take_changed() {
             return Ok(Ground::Firm);
         }
+        // What fails here is to be looked at again by the next try.
+        let again = relation::ChangedUnlessDone::begin();
         if is_lost(job, table)? {
             return Ok(Ground::Gone);
         }
+        attributes::check(&self.slice, self.slice.extent.columns())?;
         match (&mut self.course, &self.slice.extent) {
             (Course::Keys(keys), Extent::Key(range)) => {
                 let (target, index) = target::by_key(job, &self.slice, range)?;
@@ -334,7 +338,7 @@ impl Walk {
             }
             _ => {}
         }
-        relation::take_changed();
+        again.done();
         Ok(Ground::Firm)
     }
 }

@@ -1,0 +1,75 @@
+//! Which columns a walk goes by, and what its clauses use: the same ones to its end.
+
+use pgrx::pg_sys::Oid;
+
+use super::target;
+use crate::catalog::job::Job;
+use crate::catalog::slice::{self, Slice};
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::{clauses, relation, server};
+use crate::plan::attributes::Attributes;
+use crate::plan::key::Column;
+
+/// What is to be recorded of a table that is being cut into slices: what the clauses used when it
+/// was begun, and the key that these slices go by.
+pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
+    let key = key.iter().map(|column| column.number).collect();
+    let of = whose(table);
+    if let Some(begun) = slice::begun_with(job.id, table)?.filter(|begun| begun.of == of) {
+        return Ok(Attributes { key, ..begun });
+    }
+    let Some(found) = relation::describe(table)? else {
+        return Ok(Attributes::default());
+    };
+    let from = found.alone(target::known_as(job, table)?.as_deref());
+    let condition = job.definition.where_clause.as_deref().unwrap_or("true");
+    let set = &job.definition.set_clause;
+    let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
+    let columns = found.columns.into_iter();
+    let used = columns.filter(|column| used.contains(&column.number));
+    Ok(Attributes {
+        of,
+        clauses: used.map(|column| (column.name, column.number)).collect(),
+        key,
+    })
+}
+
+/// An error if the clauses would mean other columns than when the walk of the slice's table was
+/// begun, or a column of its key is gone. The table must be locked.
+pub fn check(slice: &Slice, key: &[String]) -> Result<()> {
+    let begun = &slice.attributes;
+    let Some(found) = relation::describe(slice.relation)? else {
+        return Ok(());
+    };
+    if !hold(slice) {
+        return Ok(());
+    }
+    let numbered = found.columns.iter().map(|c| (c.number, c.name.as_str()));
+    let now: Vec<_> = numbered.collect();
+    if let Some(error) = begun.changed(&found.shown, &now) {
+        return Err(error);
+    }
+    match begun.dropped_key(key, &now) {
+        None => Ok(()),
+        Some(column) => Err(Error::new(
+            sqlstate::UNDEFINED_COLUMN,
+            format!("key column \"{column}\" of table {} was dropped", found.shown),
+        )
+        .hint("Nothing tells any more where the walk stands. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done.")),
+    }
+}
+
+/// Whether the numbers are those of this table: not in a copy of the database, where columns are
+/// known by their names alone.
+pub fn hold(slice: &Slice) -> bool {
+    slice.attributes.of == whose(slice.relation)
+}
+
+fn whose(table: Oid) -> String {
+    format!(
+        "{}/{}/{}",
+        server::system_identifier(),
+        server::database().to_u32(),
+        table.to_u32()
+    )
+}
