@@ -27,10 +27,10 @@ pub fn wait_for_horizon(walk: &mut Walk) {
 
 /// Sleeps before a batch is tried again. What the view shows of it is no reason to fail.
 pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
-    if retry.shown().is_some() {
-        if let Err(untold) = walk.tell(retry) {
-            report::log(&format!("backfill {}: {untold}", job.shown()));
-        }
+    if retry.shown().is_some()
+        && let Err(untold) = walk.tell(retry)
+    {
+        report::log(&format!("backfill {}: {untold}", job.shown()));
     }
     log_retry(retry, "of a batch", error, job);
     sleep(retry.pause, job, walk);

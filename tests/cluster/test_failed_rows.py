@@ -84,6 +84,15 @@ def test_one_more_than_may_fail_fails_the_job(db: Database, most: int) -> None:
     assert counts(db) == expected
 
 
+def test_in_physical_order_the_key_is_named_too(db: Database) -> None:
+    """A place in the table means nothing to a person."""
+    make_table(db, ROWS)
+    spoil(db, [700])
+    job = start(db, "t", "n = n + 1", batch=500, where="n = 0", options={"walk": "physical"})
+    error = fail(db, job)
+    assert "in batch ctid (" in error and "of public.t, (id) = (700)" in error and "not_these" in error
+
+
 def test_a_row_is_found_in_few_transactions(db: Database) -> None:
     """Halves: some tries per power of two, not one per row."""
     make_table(db, 100_000)

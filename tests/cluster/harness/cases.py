@@ -74,6 +74,8 @@ class Case:
     writers: tuple[str, ...]
     events: tuple[tuple[float, str, int], ...] = field(default=())
     """When (a share of the time that the run is made to last), what, and a number to draw from."""
+    failing: bool = False
+    """Whether some rows fail, until the job has done all others and their cause is mended."""
 
     @property
     def calm(self) -> bool:
@@ -138,6 +140,8 @@ class Case:
                 else f"CREATE UNIQUE INDEX t_key ON t ({names})"
             )
         made += [f"CREATE INDEX t_{i} ON t {index}" for i, index in enumerate(self.indexes)]
+        if self.failing:
+            made.append("ALTER TABLE t ADD CONSTRAINT failing CHECK (rid % 37 <> 5 OR n = 0)")
         made.append(
             f"INSERT INTO t SELECT {self.values} FROM (SELECT nextval('rids') g FROM generate_series(1, {self.rows})) s"
         )
@@ -210,7 +214,21 @@ def make(seed: int, number: int, *, blows: bool = True, keyless: bool = True, pa
         writers=tuple(rng.sample(WRITERS, rng.choice([0, 1, 1, 2, 3]))),
         events=_events(rng, blows),
     )
-    return _trap(case) if random.Random(f"{seed}/{number}/trap").random() < 0.08 else case
+    case = _trap(case) if random.Random(f"{seed}/{number}/trap").random() < 0.08 else case
+    return _hinder(case, random.Random(f"{seed}/{number}/hinder"))
+
+
+def _hinder(case: Case, rng: random.Random) -> Case:
+    """Lets batches pass over rows: those that others have locked, and those that fail."""
+    options = dict(case.options)
+    if rng.random() < 0.3:
+        options["locked_rows"] = "skip"
+    # Where a row fails, the walk goes on by key; of a partition that is detached, the constraint stays.
+    unsuited = case.physical or {"detach", "drop partition", "cancel"} & {kind for _, kind, _ in case.events}
+    failing = rng.random() < 0.25 and not unsuited
+    if failing:
+        options["max_failed_rows"] = 1_000_000
+    return dataclasses.replace(case, options=options, failing=failing)
 
 
 def _trap(case: Case) -> Case:

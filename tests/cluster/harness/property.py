@@ -148,6 +148,8 @@ def run(cluster: Cluster, case: Case, sabotage: str = "") -> dict[str, Any]:
         for writer in writers:
             writer.stop()
         watcher.stop()
+        if case.failing:
+            _retry(events)
         if sabotage:
             cluster.sql(sabotage)
         return _check(events, log_from) | {"events": events.happened, "polls": watcher.polls}
@@ -203,6 +205,22 @@ def _wait_for_end(events: Events) -> None:
         raise Violation(f"the job does not end: {_shown(_row(db, job))}; workers {db.sql(WORKERS)}") from None
 
 
+def _retry(events: Events) -> None:
+    """Mends what makes rows fail, and has them done."""
+    db, job = events.db, events.job
+    failed = _row(db, job)["rows_failed"]
+    undone = db.value("SELECT count(*) FROM t JOIN before b USING (rid) WHERE rid % 37 = 5 AND n = 0 AND b.wanted")
+    if failed < undone:
+        raise Violation(f"{undone} rows failed, but the view says {failed}")
+    db.sql("ALTER TABLE t DROP CONSTRAINT failing")
+    if db.value("SELECT backfill.retry_failed(%s)", [job]) != failed:
+        raise Violation(f"not all of {failed} failed rows are tried again")
+    _wait_for_end(events)
+    if left := _row(db, job)["rows_failed"]:
+        raise Violation(f"{left} rows failed again, of nothing")
+    events.retries += bool(failed)
+
+
 def _check(events: Events, log_from: int) -> dict[str, Any]:
     cluster, case, job = events.db.cluster, events.case, events.job
     others = [_complete(cluster, other) for other in events.others]
@@ -228,7 +246,7 @@ def _check(events: Events, log_from: int) -> dict[str, Any]:
     most = case.rows + (0 if row["key_columns"] else row["rows_updated"])
     if case.calm and not case.rows <= row["rows_done"] <= most:
         raise Violation(f"nobody else was there, but of {case.rows} rows were passed: {_shown(row)}")
-    _check_events(cluster, job, row["state"])
+    _check_events(cluster, job, row["state"], 1 + events.retries)
     _check_log(cluster, log_from)
     return row | {"others": len(others)}
 
@@ -241,13 +259,13 @@ def _complete(db: Database, job: int) -> None:
         raise Violation(f"another job has done its rows like this: {counts}")
 
 
-def _check_events(db: Database, job: int, end: str) -> None:
+def _check_events(db: Database, job: int, end: str, ends: int) -> None:
     events = db.sql(
         "SELECT at::time::text, event, old, new FROM backfill.events WHERE job_id = %s ORDER BY event_id", [job]
     )
     names = [event for _, event, _, _ in events]
-    if names.count("completed") + names.count("cancelled") != 1 or end not in names:
-        raise Violation(f"it did not end once: {events}")
+    if names.count("completed") + names.count("cancelled") != ends or end not in names:
+        raise Violation(f"it did not end as often as it should, {ends}: {events}")
     if names.count("worker started") > MOST_STARTS:
         raise Violation(f"workers were started too often: {events[:50]}")
 

@@ -86,7 +86,7 @@ class Events:
 
     def __init__(self, db: Database, case: Case, job: int) -> None:
         self.db, self.case, self.job = db, case, job
-        self.crashed = self.cancelled = 0
+        self.crashed = self.cancelled = self.retries = 0
         self.others: list[int] = []
         self.happened: list[str] = []
         self._threads: list[threading.Thread] = []
