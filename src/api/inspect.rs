@@ -67,6 +67,11 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         let hint = error.hint.as_deref().unwrap_or_default();
         return Some(format!("an update: {}: {hint}", error.message));
     }
+    let unattended = job.state == "running" && job.workers == 0;
+    let (processes, most) = match unattended {
+        true => server::background_workers(),
+        false => (0, 1),
+    };
     match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
         "paused" if !job.here => Some(format!(
@@ -84,6 +89,9 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
         }
+        "running" if processes >= most => Some(format!(
+            "a process for its worker: all {most} (max_worker_processes) are taken"
+        )),
         "running" => Some(format!(
             "a worker: none is running this job; backfill.resume({job_id}) starts one"
         )),

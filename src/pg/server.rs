@@ -75,3 +75,20 @@ pub fn preloading() -> bool {
 pub fn reserve_settings() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"backfill".as_ptr()) };
 }
+
+/// Background workers of the whole server that run now, whoever they are of, and how many there may be.
+pub fn background_workers() -> (i32, i32) {
+    let is_one = |number: &i32| unsafe {
+        #[cfg(feature = "pg15")]
+        let entry = pg_sys::pgstat_fetch_stat_local_beentry(*number);
+        #[cfg(not(feature = "pg15"))]
+        let entry = pg_sys::pgstat_get_local_beentry_by_index(*number);
+        let kind = entry.as_ref().map(|e| e.backendStatus.st_backendType);
+        kind == Some(pg_sys::BackendType::B_BG_WORKER)
+    };
+    unsafe {
+        let all = 1..=pg_sys::pgstat_fetch_stat_numbackends();
+        let workers = all.filter(is_one).count() as i32;
+        (workers, pg_sys::max_worker_processes)
+    }
+}

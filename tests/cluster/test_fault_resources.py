@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness import Cluster, Database, wait_until
+from harness import Cluster, Database, Server, wait_until
 from harness.jobs import complete, progress, start, wait_for, wait_for_rows
 from harness.tables import counts, make_table
 
@@ -26,10 +26,13 @@ def told(db: Database, job: int) -> str:
     return row["waiting_for"] or ""
 
 
-def test_no_room_for_locks(new_cluster: New) -> None:
+def test_no_room_for_locks(new_cluster: New, server: Server) -> None:
     """More partitions than there is room for: the call fails, a worker waits, and the view names the setting."""
-    cluster = new_cluster(conf={"max_connections": 10, "max_worker_processes": 4, "max_locks_per_transaction": 1000})
-    partitions = 350
+    few = {"max_connections": 6, "superuser_reserved_connections": 0, "max_worker_processes": 4, "max_wal_senders": 0}
+    if server.major >= 18:
+        few["autovacuum_worker_slots"] = 3
+    cluster = new_cluster(conf=few | {"max_locks_per_transaction": 1000})
+    partitions = 500
     cluster.sql(f"""
         CREATE EXTENSION backfill;
         CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0) PARTITION BY RANGE (id);
@@ -61,6 +64,25 @@ def test_no_room_for_locks(new_cluster: New) -> None:
     complete(cluster, job)
     found = cluster.sql("SELECT sum(n), min(n), max(n), count(*) FROM t")
     assert found == [(partitions, 1, 1, partitions)]
+
+
+def test_no_process_is_left(new_cluster: New) -> None:
+    """max_worker_processes is used up by others: the view says so, and the launcher looks again."""
+    # The launcher, that of logical replication, and the worker of another job.
+    conf = {"max_worker_processes": 3, "max_parallel_workers": 0, "backfill.launcher_interval": "1s"}
+    cluster = new_cluster(conf=conf)
+    cluster.sql("CREATE EXTENSION backfill")
+    make_table(cluster, ROWS)
+    make_table(cluster, ROWS, "other")
+    other = start(cluster, "other", "n = n + 1", batch=100, sleep_ms=MINUTE)
+    wait_for_rows(cluster, other, 100)
+    job = start(cluster, "t", "n = n + 1")
+    wait_until(lambda: "all 3 (max_worker_processes) are taken" in told(cluster, job), 30, "the view to tell")
+    assert f"no background worker slot is free for backfill job {job}" in cluster.log.read_text(errors="replace")
+    cluster.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [other])
+    for each in (other, job):
+        complete(cluster, each)
+    assert (counts(cluster), counts(cluster, "other")) == ([(1, ROWS)], [(1, ROWS)])
 
 
 def test_no_connection_is_left(new_cluster: New) -> None:
