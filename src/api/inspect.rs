@@ -75,7 +75,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
     match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
         "paused" if !job.here => Some(format!(
-            "this database is a copy of the one the job was started in: backfill.resume({job_id}) runs it here"
+            "this database is a copy of the one the job was started in, or that one after pg_upgrade: backfill.resume({job_id}) runs it here"
         )),
         "running" if server::in_recovery() => {
             Some("nothing here: this server is a standby, the primary runs the job".to_owned())

@@ -71,6 +71,11 @@ pub fn preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
+/// Whether the server was started by `pg_upgrade`, which nothing may change it under.
+pub fn in_binary_upgrade() -> bool {
+    unsafe { pg_sys::IsBinaryUpgrade }
+}
+
 /// Makes a mistyped setting of ours an error instead of a placeholder that nobody reads.
 pub fn reserve_settings() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"backfill".as_ptr()) };
