@@ -40,7 +40,7 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
     pg::server::reserve_settings();
-    if pg::server::preloading() {
+    if pg::server::preloading() && !pg::server::in_binary_upgrade() {
         pg::bgworker::register_launcher();
     }
 }
