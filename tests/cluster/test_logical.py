@@ -66,7 +66,7 @@ def test_a_subscriber_of_all_tables(new_cluster: New, publisher: Cluster) -> Non
     subscriber = subscribe(new_cluster, publisher)
     job = start_count(publisher, "t", 100, 1, options={"strategy": "waves", "workers": 2})
     wait_for_rows(publisher, job, 500)
-    wait_until(lambda: subscriber.sql("SELECT FROM backfill.progress WHERE rows_done > 500"), 60, "the job to arrive")
+    wait_until(lambda: subscriber.sql("SELECT 1 FROM backfill.progress WHERE rows_done > 500"), 60, "the job to arrive")
     for each in (before, job):
         row = progress(subscriber, each)
         assert row["state"] == "paused" and row["workers"] == 0, row
