@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::state::{Outcome, State, Wish};
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report};
+use crate::pg::{elevate, report, server};
 
 /// How often a worker tries to record its end.
 const TRIES: u32 = 2;
@@ -140,7 +140,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
 
 /// The error of a batch, as a person wants to see it.
 pub fn explained(error: Error, job: &Job) -> Error {
-    let mut error = with_policy_hint(without_statement(error));
+    let mut error = with_rights_hint(with_policy_hint(without_statement(error)), job);
     let several = job.definition.options.workers() > 1;
     if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
         error.hint = Some(format!(
@@ -168,6 +168,20 @@ fn without_statement(mut error: Error) -> Error {
     };
     error.context = (!rest.is_empty()).then(|| rest.to_owned());
     error
+}
+
+/// Says whose rights are missing.
+fn with_rights_hint(error: Error, job: &Job) -> Error {
+    let denied = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+        && error.message.starts_with("permission denied");
+    if !denied || error.hint.is_some() {
+        return error;
+    }
+    error.hint(format!(
+        "The batches run with the rights of role {}, which defined the job: GRANT it what is missing, then SELECT backfill.resume({}).",
+        server::role_name(job.owner),
+        job.id
+    ))
 }
 
 /// Explains the error that a policy of row security causes in a worker. PostgreSQL's own hint, if

@@ -23,11 +23,12 @@ TABLE = """
         u int NOT NULL DEFAULT 1,
         w int NOT NULL DEFAULT 7,
         spare int DEFAULT 5
-    );
+    ) WITH (autovacuum_enabled = off, fillfactor = 10);
     INSERT INTO {name} (id, code) SELECT g, {rows} + 1 - g FROM generate_series(1, {rows}) g;
     ANALYZE {name};
 """
-# So that a small table has as many slices as there are workers: the worker asks the planner.
+# So that a small table has as many slices as workers: these ask the planner. A sample of its pages gives the bounds,
+# so there are many; and autovacuum would know better, so there is none.
 SLICES = "UPDATE pg_class SET reltuples = 65000 * 3 WHERE oid = '{name}'::regclass"
 
 
@@ -74,13 +75,19 @@ def begin(
         db.sql(SLICES.format(name=name))
     where = " AND ".join(filter(None, [how.where, where])) or None
     job = start(db, name, set_clause, where=where, batch=batch, sleep_ms=NAP, options=how.options, user=user)
-    naps = "state = 'idle' AND wait_event = 'Extension' AND datname = current_database()"
-    query = f"SELECT count(*) FROM pg_stat_activity WHERE {naps} AND application_name LIKE %s"
+    at = (
+        "SELECT state, wait_event FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
+    )
+    seen: list[tuple[str, str]] = []
 
     def asleep() -> bool:
-        return db.value(query, [f"backfill job {job}:%"]) == how.workers and done(db, job) > 0
+        seen[:] = db.sql(at, [f"backfill job {job}:%"])
+        return seen == [("idle", "Extension")] * how.workers and done(db, job) > 0
 
-    wait_until(asleep, 30, f"{how.workers} workers of job {job} to sleep")
+    try:
+        wait_until(asleep, 30, f"{how.workers} workers of job {job} to sleep")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {seen}, {progress(db, job)}") from None
     return job
 
 
