@@ -328,11 +328,12 @@ pub fn insert(
     Ok(row.number(0)? as i32)
 }
 
-/// Marks a slice as done, in the transaction of its last batch.
+/// Marks a slice as done, in the transaction of its last batch, or because its table is gone.
 pub fn finish(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "WITH closed AS (DELETE FROM backfill.region WHERE slice_id = $1)
+            "WITH closed AS (DELETE FROM backfill.region WHERE slice_id = $1),
+                  lost AS (DELETE FROM backfill.leftover WHERE slice_id = $1)
              UPDATE backfill.slice SET done = true WHERE id = $1",
             &[Arg::Int4(id)],
         )
