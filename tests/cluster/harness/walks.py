@@ -91,11 +91,11 @@ def begin(
     return job
 
 
-def begin_all(db: Database, ways: Iterable[str] = WAYS, **how: Any) -> dict[str, int]:
+def begin_all(db: Database, ways: Iterable[str] = WAYS, user: str = "postgres", **how: Any) -> dict[str, int]:
     """Makes a table `t` in a schema for each way, and has a job in the middle of each."""
     for way in ways:
-        make(db, f"{way}.t")
-    return {way: begin(db, way, f"{way}.t", **how) for way in ways}
+        make(db, f"{way}.t", user=user)
+    return {way: begin(db, way, f"{way}.t", user=user, **how) for way in ways}
 
 
 def done(db: Database, job: int) -> int:

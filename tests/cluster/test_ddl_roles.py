@@ -1,0 +1,186 @@
+"""Rights, roles and what the clauses call change under a running job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from harness import Cluster, Database, Server
+from harness.jobs import complete, fail, progress, wait_for
+from harness.walks import WAYS, assert_once, assert_partly, begin, begin_all, go, make, step
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(server: Server) -> Iterator[Cluster]:
+    """A server with room for a job in each way at a time."""
+    with Cluster(server=server, conf={"backfill.max_workers": 8}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def people(db: Database) -> Iterator[Database]:
+    """Alice owns the tables, and defines the jobs; bob is somebody else."""
+    db.sql(f"""
+        CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN;
+        GRANT CREATE ON DATABASE {db.name} TO alice, bob;
+        CREATE SCHEMA lib;
+        GRANT USAGE ON SCHEMA lib TO PUBLIC;
+        CREATE FUNCTION lib.step(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+        CREATE TYPE lib.size AS ENUM ('small', 'large')
+    """)
+    yield db
+    db.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename IN ('alice', 'alicia', 'bob')")
+    for role in ("alice", "alicia", "bob"):
+        db.sql(f"DO $$ BEGIN DROP OWNED BY {role}; DROP ROLE {role}; EXCEPTION WHEN undefined_object THEN NULL; END $$")
+
+
+@dataclass
+class End:
+    """A change that ends the job; what it says, with which SQLSTATE, and a part of its hint; how to undo it."""
+
+    ddl: str
+    says: str
+    sqlstate: str
+    hint: str
+    undo: str
+
+
+WHOSE = "The batches run with the rights of role alice, which defined the job"
+ENDS = {
+    "table given to another": End(
+        "ALTER TABLE {t} OWNER TO bob",
+        "permission denied for table t",
+        "42501",
+        WHOSE,
+        "ALTER TABLE {t} OWNER TO alice",
+    ),
+    "update revoked": End(
+        "REVOKE UPDATE ON {t} FROM alice", "permission denied for table t", "42501", WHOSE, "GRANT ALL ON {t} TO alice"
+    ),
+    "select revoked": End(
+        "REVOKE SELECT ON {t} FROM alice", "permission denied for table t", "42501", WHOSE, "GRANT ALL ON {t} TO alice"
+    ),
+    "schema closed": End(
+        "ALTER SCHEMA {s} OWNER TO bob",
+        "permission denied for schema {s}",
+        "42501",
+        WHOSE,
+        "GRANT USAGE ON SCHEMA {s} TO alice",
+    ),
+    "row security forced": End(
+        "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        'query would be affected by row-level security policy for table "t"',
+        "42501",
+        "row_security = off",
+        "ALTER TABLE {t} DISABLE ROW LEVEL SECURITY",
+    ),
+    "function closed": End(
+        "REVOKE EXECUTE ON FUNCTION lib.step(int) FROM PUBLIC",
+        "permission denied for function step",
+        "42501",
+        WHOSE,
+        "GRANT EXECUTE ON FUNCTION lib.step(int) TO PUBLIC",
+    ),
+    "function renamed": End(
+        "ALTER FUNCTION lib.step(int) RENAME TO stride",
+        "function lib.step(integer) does not exist",
+        "42883",
+        "No function matches",
+        "ALTER FUNCTION lib.stride(int) RENAME TO step",
+    ),
+    "type renamed": End(
+        "ALTER TYPE lib.size RENAME TO extent",
+        'type "lib.size" does not exist',
+        "42704",
+        "",
+        "ALTER TYPE lib.extent RENAME TO size",
+    ),
+}
+# A function and a type of somebody's, neither of which is evaluated when the statement is planned.
+CLAUSE = "n = n + CASE WHEN u::text = 'small'::lib.size::text THEN 0 ELSE lib.step(u) END"
+
+
+@pytest.mark.parametrize("change", ENDS)
+def test_a_change_of_rights_or_of_what_is_called(people: Database, change: str) -> None:
+    """The job ends, and says whose rights or what is missing; with it back, the job goes on."""
+    db, end = people, ENDS[change]
+    ways = ("ranges", "waves", "pages")
+    jobs = {}
+    for way in ways:
+        make(db, f"{way}.t", user="alice")
+        jobs[way] = begin(db, way, f"{way}.t", set_clause=CLAUSE, user="alice")
+    everywhere = ways if "{" in end.ddl else ways[:1]
+    for way in everywhere:
+        db.sql(end.ddl.format(t=f"{way}.t", s=way))
+    for job in jobs.values():
+        go(db, job)
+    for way, job in jobs.items():
+        error = fail(db, job)
+        assert end.says.format(s=way) in error and f"SQLSTATE {end.sqlstate}" in error and end.hint in error, error
+        assert_partly(db, job, f"{way}.t")
+    for way in everywhere:
+        db.sql(end.undo.format(t=f"{way}.t", s=way))
+    for way, job in jobs.items():
+        db.sql("SELECT backfill.resume(%s)", [job])
+        complete(db, job)
+        assert_once(db, job, f"{way}.t")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_role_that_changes(people: Database, way: str) -> None:
+    """A job that runs goes on, whatever its owner is called, and whether or not he could log in now."""
+    db = people
+    make(db, f"{way}.t", user="alice")
+    job = begin(db, way, f"{way}.t", user="alice")
+    for ddl in (
+        "ALTER ROLE alice RENAME TO alicia",
+        "ALTER ROLE alicia NOLOGIN",
+        f"REVOKE CONNECT ON DATABASE {db.name} FROM PUBLIC",
+        "ALTER ROLE alicia CONNECTION LIMIT 0 VALID UNTIL '2000-01-01'",
+        "ALTER ROLE alicia SET statement_timeout = '1ms'",
+        "ALTER ROLE alicia SET role = 'bob'",
+        "CREATE OR REPLACE FUNCTION lib.step(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+    ):
+        db.sql(ddl)
+        step(db, job)
+    assert progress(db, job)["state"] == "running"
+    go(db, job)
+    complete(db, job)
+    assert_once(db, job, f"{way}.t")
+
+
+def test_a_role_that_could_not_be_let_in_again(people: Database) -> None:
+    """Its job is paused: `resume` says what is missing, changes nothing, and goes on once it is there."""
+    db = people
+    make(db, "s.t", user="alice")
+    job = begin(db, "waves", "s.t", user="alice")
+    db.sql(f"REVOKE CONNECT ON DATABASE {db.name} FROM PUBLIC; SELECT backfill.pause({job})")
+    wait_for(db, job, "paused")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
+        db.sql("SELECT backfill.resume(%s)", [job])
+    assert "GRANT CONNECT" in str(error.value.diag.message_hint)
+    assert progress(db, job)["state"] == "paused"
+    db.sql(f"GRANT CONNECT ON DATABASE {db.name} TO alice; SELECT backfill.resume({job})")
+    go(db, job)
+    complete(db, job)
+    assert_once(db, job, "s.t")
+
+
+def test_all_that_a_role_owns_is_given_away(people: Database) -> None:
+    """REASSIGN OWNED moves the tables, not the jobs; DROP ROLE leaves jobs that say so and can be ended."""
+    db = people
+    jobs = begin_all(db, ("ranges", "waves", "pages"), user="alice")
+    db.sql("REASSIGN OWNED BY alice TO bob; DROP OWNED BY alice")
+    for job in jobs.values():
+        go(db, job)
+    for way, job in jobs.items():
+        assert "permission denied for" in fail(db, job)
+        assert_partly(db, job, f"{way}.t")
+    db.sql("DROP ROLE alice")
+    for job in jobs.values():
+        with pytest.raises(psycopg.errors.UndefinedObject, match="role"):
+            db.sql("SELECT backfill.resume(%s)", [job])
+        assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelled"
+        db.sql("SELECT backfill.forget(%s)", [job])
