@@ -233,6 +233,13 @@ def test_notifications_go_out_with_the_commit(db: Database) -> None:
     assert sorted(payloads) == [*range(1, 31)]
 
 
+def test_listening_is_for_clients(db: Database) -> None:
+    """A worker has nobody to pass notifications on to, and would keep the server from forgetting them."""
+    table = simple(db, "EXECUTE 'LISTEN rows';")
+    error = fail(db, start(db, table, "n = n + 1", user="mallory"))
+    assert "cannot execute LISTEN within a background process" in error
+
+
 def test_a_loop_back_through_dblink_takes_a_password(db: Database) -> None:
     """A connection that the server itself opens would be let in as anybody: dblink wants a password of him."""
     if not db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'dblink'"):

@@ -29,6 +29,7 @@ ALLOWED = [
     "DO $do$ BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN EXECUTE 'RESET SESSION AUTHORIZATION'; END $do$",
     "ALTER ROLE SESSION_USER PASSWORD 'mine'",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'checkpointer'",
+    "LISTEN hostile",
 ]
 # These have to be errors, wherever they are tried.
 REFUSED = [
@@ -77,7 +78,6 @@ REFUSED = [
     "COMMIT PREPARED 'mine'",
     "CALL hostile.by_procedure()",
     "DO $do$ BEGIN COMMIT; END $do$",
-    "LISTEN hostile",
     "VACUUM hostile.t",
     "GRANT postgres TO CURRENT_USER",
     "GRANT pg_write_all_data TO CURRENT_USER",
