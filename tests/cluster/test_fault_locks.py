@@ -170,3 +170,21 @@ def test_a_transaction_open_for_the_whole_run(db: Database, walk: str) -> None:
         assert other.execute("SELECT DISTINCT n FROM t").fetchall() == [(0,)]
         other.commit()
     assert counts(db) == [(1, 20_000)]
+
+
+def test_a_table_locked_when_vacuum_is_due(db: Database) -> None:
+    """By another VACUUM, say: the phase tells, and neither readers nor writers queue behind it."""
+    make_table(db, ROWS)
+    with db.connect(autocommit=False) as other, db.connect() as third:
+        other.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        job = start(db, "t", "n = n + 1", batch=500)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s AND wait_event_type = 'Lock'"
+        wait_until(lambda: db.value(waits, [f"backfill job {job}:%"]), 30, "VACUUM to wait")
+        row = progress(db, job)
+        assert (row["state"], row["phase"], row["rows_updated"]) == ("running", "vacuum public.t", ROWS)
+        third.execute("SET lock_timeout = '5s'")
+        assert third.execute("SELECT sum(n) FROM t").fetchone() == (ROWS,)
+        third.execute("UPDATE t SET n = n WHERE id = 1")
+        other.rollback()
+    complete(db, job)
+    assert counts(db) == [(1, ROWS)]
