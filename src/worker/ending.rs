@@ -177,11 +177,17 @@ fn with_rights_hint(error: Error, job: &Job) -> Error {
     if !denied || error.hint.is_some() {
         return error;
     }
-    error.hint(format!(
-        "The batches run with the rights of role {}, which defined the job: GRANT it what is missing, then SELECT backfill.resume({}).",
-        server::role_name(job.owner),
-        job.id
-    ))
+    // The batch's transaction has ended, and names are read within one.
+    let owner = txn::run(Durability::Deferred, || Ok(server::role_name(job.owner)));
+    let owner = owner.unwrap_or_else(|_| format!("with OID {}", job.owner));
+    error.hint(whose_rights(&owner, job.id))
+}
+
+/// What to do where rights are missing.
+pub fn whose_rights(owner: &str, job: i64) -> String {
+    format!(
+        "The batches run with the rights of role {owner}, which defined the job: GRANT it what is missing, then SELECT backfill.resume({job})."
+    )
 }
 
 /// Explains the error that a policy of row security causes in a worker. PostgreSQL's own hint, if

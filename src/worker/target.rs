@@ -3,12 +3,12 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::attributes;
+use super::{attributes, ending};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{KeyRange, Slice};
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::relation::Relation;
-use crate::pg::{hot, index, physical, relation, triggers};
+use crate::pg::{hot, index, physical, relation, server, triggers};
 use crate::plan::key::{self, Candidate, Column};
 use crate::plan::sql::Target;
 
@@ -64,6 +64,16 @@ pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
 pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
     match unsound(job, table)? {
         None => Ok(()),
+        // Whatever else there may be: nobody is to read a lack of rights as a fault of the table.
+        Some(_) if !relation::may_read_places(table) => {
+            let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
+            let what = format!(
+                "permission denied for table {shown}: a walk in physical order reads its column ctid"
+            );
+            Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, what)
+                .hint(ending::whose_rights(&server::role_name(job.owner), job.id))
+                .signal(Signal::Disproved))
+        }
         Some(why) => Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, why)
             .hint("Undo that, or give the table a key to walk by, and resume the job.")
             .signal(Signal::Disproved)),

@@ -33,7 +33,7 @@ def people(db: Database) -> Iterator[Database]:
     yield db
     db.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename IN ('alice', 'alicia', 'bob')")
     for role in ("alice", "alicia", "bob"):
-        db.sql(f"DO $$ BEGIN DROP OWNED BY {role}; DROP ROLE {role}; EXCEPTION WHEN undefined_object THEN NULL; END $$")
+        db.sql(f"DO $$ BEGIN DROP OWNED BY {role} CASCADE; DROP ROLE {role}; EXCEPTION WHEN undefined_object THEN NULL; END $$")
 
 
 @dataclass
@@ -51,7 +51,7 @@ WHOSE = "The batches run with the rights of role alice, which defined the job"
 ENDS = {
     "table given to another": End(
         "ALTER TABLE {t} OWNER TO bob",
-        "permission denied for table t",
+        "permission denied for table",
         "42501",
         WHOSE,
         "ALTER TABLE {t} OWNER TO alice",
@@ -60,7 +60,7 @@ ENDS = {
         "REVOKE UPDATE ON {t} FROM alice", "permission denied for table t", "42501", WHOSE, "GRANT ALL ON {t} TO alice"
     ),
     "select revoked": End(
-        "REVOKE SELECT ON {t} FROM alice", "permission denied for table t", "42501", WHOSE, "GRANT ALL ON {t} TO alice"
+        "REVOKE SELECT ON {t} FROM alice", "permission denied for table", "42501", WHOSE, "GRANT ALL ON {t} TO alice"
     ),
     "schema closed": End(
         "ALTER SCHEMA {s} OWNER TO bob",
@@ -73,7 +73,7 @@ ENDS = {
         "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
         'query would be affected by row-level security policy for table "t"',
         "42501",
-        "row_security = off",
+        "NO FORCE ROW LEVEL SECURITY",
         "ALTER TABLE {t} DISABLE ROW LEVEL SECURITY",
     ),
     "function closed": End(
