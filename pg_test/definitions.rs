@@ -150,7 +150,7 @@ mod tests {
                 "t",
             ),
             (
-                "database_oid = (SELECT oid::bigint FROM pg_database WHERE datname = current_database())",
+                "database_oid = ('backfill.job'::regclass::oid::bigint << 32) | (SELECT oid::bigint FROM pg_database WHERE datname = current_database())",
                 "t",
             ),
         ];

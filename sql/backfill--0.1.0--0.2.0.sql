@@ -25,6 +25,7 @@ COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that
 LOCK TABLE backfill.job, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE backfill.job ADD COLUMN retry_attempt integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
 
 CREATE TABLE backfill.walk (
@@ -407,4 +408,6 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.event',
 
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.
-UPDATE backfill.job SET version = version + 1;
+UPDATE backfill.job
+SET version = version + 1,
+    database_oid = ('backfill.job'::pg_catalog.regclass::pg_catalog.oid::bigint << 32) | database_oid;

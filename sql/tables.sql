@@ -71,7 +71,7 @@ COMMENT ON COLUMN backfill.job.attempt IS 'How often the job was started or resu
 COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
 COMMENT ON COLUMN backfill.job.version IS 'Counts the changes of this row';
 COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was started in';
-COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in';
+COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 COMMENT ON COLUMN backfill.job.defined_at IS 'When the job was defined';
 COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';

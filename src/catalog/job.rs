@@ -9,7 +9,7 @@ use super::version;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
-use crate::pg::elevate::as_extension;
+use crate::pg::elevate::{self, as_extension};
 use crate::pg::lock;
 use crate::pg::relation::Relation;
 use crate::pg::report;
@@ -41,10 +41,8 @@ pub struct Job {
     pub attempt: i32,
     /// Grows with each change of the job's row, and with its outcome: see `catalog::version`.
     pub version: i64,
-    /// The cluster that it was started in.
-    pub system_identifier: Option<i64>,
-    /// The database that it was started in.
-    pub database: Option<i64>,
+    /// Whether it was started in this cluster, database and extension.
+    pub here: bool,
     /// How its last worker ended it.
     pub outcome: Option<Outcome>,
     /// The processes that work on it.
@@ -79,7 +77,7 @@ impl Job {
             attempt: self.attempt,
             outcome: self.outcome,
             live: !self.workers.is_empty(),
-            here: is_here(self.system_identifier, self.database),
+            here: self.here,
         })
     }
 
@@ -97,10 +95,19 @@ impl Job {
     }
 }
 
-/// Whether this is the cluster and database that a job says it was started in.
+/// Whether this is the cluster and database that a job says it was started in, and the extension.
+/// Within a transaction.
 pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
+    // Before its update, a database of 0.1.0 has the database only.
+    let here = [here(), i64::from(server::database().to_u32())];
     system_identifier == Some(server::system_identifier())
-        && database == Some(i64::from(server::database().to_u32()))
+        && database.is_some_and(|started_in| here.contains(&started_in))
+}
+
+/// The database, and above its 32 bits the table of jobs: another one after DROP EXTENSION, which is
+/// how a restored dump begins. Its jobs must not run before all rows are there.
+fn here() -> i64 {
+    (i64::from(elevate::job_table().to_u32()) << 32) | i64::from(server::database().to_u32())
 }
 
 /// A job is selected with all that its state needs; the locks are looked at once for all.
@@ -155,8 +162,7 @@ fn read(row: &Row) -> Result<Job> {
         wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
         attempt: row.number(14)? as i32,
         version: row.number(15)?,
-        system_identifier: row.parse(16)?,
-        database: row.parse(17)?,
+        here: is_here(row.parse(16)?, row.parse(17)?),
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
         workers: row.get(20).map_or(Ok(Vec::new()), pids)?,
         last_error: row.get(21).map(str::to_owned),
@@ -330,7 +336,7 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
                 Arg::Text(wish.name()),
                 Arg::Bool(begins),
                 Arg::Int8(server::system_identifier()),
-                Arg::Int8(i64::from(server::database().to_u32())),
+                Arg::Int8(here()),
             ],
         )
     })?;

@@ -83,7 +83,8 @@ fn is_mine(table: Oid) -> bool {
     }
 }
 
-fn job_table() -> Oid {
+/// The table of jobs, if there is one: another one in an extension that was created anew.
+pub fn job_table() -> Oid {
     unsafe {
         let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
         pg_sys::get_relname_relid(c"job".as_ptr(), schema)
