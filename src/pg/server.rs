@@ -19,12 +19,17 @@ pub fn session_user() -> Oid {
     unsafe { pg_sys::GetSessionUserId() }
 }
 
-/// The role's name, quoted where need be. Within a transaction.
+/// The role's name, quoted where need be; its OID outside of a transaction.
 pub fn role_name(role: Oid) -> String {
+    let unknown = || format!("with OID {role}");
     unsafe {
+        // Outside of a transaction the system caches would take the server down.
+        if !pg_sys::IsTransactionState() {
+            return unknown();
+        }
         let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
-            return format!("with OID {role}");
+            return unknown();
         }
         super::text::lossy(pg_sys::quote_identifier(name)).unwrap_or_default()
     }

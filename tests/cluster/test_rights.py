@@ -305,7 +305,8 @@ def test_a_definer_that_loses_his_rights(people: Database) -> None:
     # In two transactions: a commit wakes the worker a moment before it tells other processes about the rights.
     people.sql("REVOKE UPDATE ON alice.t FROM bob")
     people.sql(f"SELECT backfill.alter({job}, 777, 0)")
-    assert "permission denied for table t (SQLSTATE 42501)" in fail(people, job)
+    error = fail(people, job)
+    assert "permission denied for table t (SQLSTATE 42501)" in error and "the rights of role bob" in error, error
     people.sql(f"GRANT UPDATE ON alice.t TO bob; SELECT backfill.resume({job})")
     complete(people, job)
     assert people.sql("SELECT n, count(*) FROM alice.t GROUP BY n") == [(1, 2000)]
