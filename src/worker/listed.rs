@@ -64,9 +64,11 @@ impl Listed {
         [&self.by_key, &self.lock].into_iter().chain(&self.by_place)
     }
 
-    /// Goes by keys alone from now on.
+    /// Goes by keys alone from now on. The update that went by places is done with: what fails before
+    /// there is another one has nothing to do with it.
     pub fn distrust_places(&mut self) {
         self.by_place = None;
+        self.guessing.set(false);
     }
 
     /// Whether the last update failed before it was known which rows it was about.
