@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from harness import Cluster, Database, Server
 from harness.jobs import complete, fail, progress, wait_for
-from harness.walks import WAYS, assert_once, assert_partly, begin, begin_all, go, make, step
+from harness.walks import ROWS, WAYS, assert_once, assert_partly, begin, begin_all, go, make, step
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def people(db: Database) -> Iterator[Database]:
     yield db
     db.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename IN ('alice', 'alicia', 'bob')")
     for role in ("alice", "alicia", "bob"):
-        db.sql(f"DO $$ BEGIN DROP OWNED BY {role} CASCADE; DROP ROLE {role}; EXCEPTION WHEN undefined_object THEN NULL; END $$")
+        drop = f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}"
+        db.sql(f"DO $$ BEGIN {drop}; EXCEPTION WHEN undefined_object THEN NULL; END $$")
 
 
 @dataclass
@@ -184,3 +185,21 @@ def test_all_that_a_role_owns_is_given_away(people: Database) -> None:
             db.sql("SELECT backfill.resume(%s)", [job])
         assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelled"
         db.sql("SELECT backfill.forget(%s)", [job])
+
+
+def test_a_function_that_is_replaced(people: Database) -> None:
+    """The new one is called from the next batch on; each row is done once, by the one or the other."""
+    db = people
+    function = (
+        "CREATE OR REPLACE FUNCTION lib.step(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN {}; END'"
+    )
+    db.sql(function.format(1))
+    jobs = begin_all(db, ("ranges", "waves", "pages"), set_clause="n = n + lib.step(u)")
+    before = {way: progress(db, job)["rows_updated"] for way, job in jobs.items()}
+    db.sql(function.format(10))
+    for job in jobs.values():
+        go(db, job)
+    for way, job in jobs.items():
+        complete(db, job)
+        counts = db.sql(f"SELECT n, count(*) FROM {way}.t GROUP BY n ORDER BY n")
+        assert counts == [(1, before[way]), (10, ROWS - before[way])]
