@@ -1,20 +1,24 @@
 -- The functions that users call, and three that the views use.
 
 -- A server with an older library preloaded would run the new SQL with it. Each upgrade script
--- begins like this, too.
-CREATE FUNCTION backfill.library_version() RETURNS text
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version_wrapper';
-COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that this session has loaded';
+-- begins like this, too. The first version had no such function.
 DO $$
 DECLARE
     wanted text := (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'backfill');
+    found  text := 'an older one';
 BEGIN
+    CREATE FUNCTION backfill.library_version() RETURNS text
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+    found := 'of version ' || backfill.library_version();
     IF backfill.library_version() <> wanted THEN
-        RAISE EXCEPTION 'extension "backfill" is to be of version %, but the loaded library is of version %', wanted, backfill.library_version()
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Restart the server if the library is preloaded, else connect again.';
+        RAISE EXCEPTION undefined_function;
     END IF;
+EXCEPTION WHEN undefined_function THEN
+    RAISE EXCEPTION 'extension "backfill" is to be of version %, but the loaded library is %', wanted, found
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'Restart the server if the library is preloaded, else connect again.';
 END $$;
+COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that this session has loaded';
 
 CREATE FUNCTION backfill.define(
     relation     regclass,
