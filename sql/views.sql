@@ -3,16 +3,19 @@
 
 CREATE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
-    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice (src/pg/lock.rs)
+    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice; 7705: by one that decides for
+    -- the whole job, or records its end (src/pg/lock.rs)
     SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
     FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704) AND l.granted
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705) AND l.granted
 ), here AS (
     SELECT l.id, l.objsubid, l.pid
     FROM locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
 ), live AS (
-    SELECT h.id AS job_id, pg_catalog.count(*)::integer AS workers FROM here h WHERE h.objsubid = 7701 GROUP BY h.id
+    SELECT h.id AS job_id, (pg_catalog.count(*) FILTER (WHERE h.objsubid = 7701))::integer AS workers,
+           pg_catalog.count(*)::integer AS attending
+    FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
 ), slots AS (
     SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
 )
@@ -35,10 +38,11 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.workers, 0), slots.used,
-                                     extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
+       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
-                CASE WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
+                CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
+                     WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,

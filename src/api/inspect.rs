@@ -33,7 +33,8 @@ pub fn state_of(
     Some(derive(facts).to_string())
 }
 
-/// Seconds after `start` or `resume` in which a missing worker is nothing to worry about.
+/// Seconds after `start`, `resume` or a batch in which a missing worker is nothing to worry about: it is
+/// starting, or has just ended.
 const STARTING: f64 = 2.0;
 
 /// What [`waiting_for`] looks at.
@@ -42,11 +43,11 @@ pub struct Waiting {
     pub state: String,
     /// The job.
     pub job_id: i64,
-    /// Workers that hold the job.
+    /// Workers that hold the job, or record its end.
     pub workers: i32,
     /// Worker slots of the server that are taken.
     pub slots_in_use: i32,
-    /// Time since the last start, pause, resume or cancel.
+    /// Time since the last sign of life: a call, or a batch.
     pub wished_seconds_ago: f64,
     /// Whether this is the database that the job was started in, not a copy.
     pub here: bool,

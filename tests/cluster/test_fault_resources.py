@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -173,3 +174,25 @@ def test_no_memory(db: Database) -> None:
     complete(db, job)
     assert db.worker_pids(job) == []
     assert counts(db) == [(1, ROWS)]
+
+
+def test_no_synchronous_standby_answers(new_cluster: New) -> None:
+    """Batches do not wait for one, the record of the end does: the view does not call the worker missing meanwhile."""
+    cluster = new_cluster(conf={"backfill.launcher_interval": "1s"})
+    cluster.sql("CREATE EXTENSION backfill")
+    make_table(cluster, ROWS)
+    job = start(cluster, "t", "n = n + 1", batch=100, sleep_ms=20)
+    wait_for_rows(cluster, job, 100)
+    cluster.set(synchronous_standby_names="absent")
+    cluster.reload()
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'backfill worker' AND wait_event = 'SyncRep'"
+    wait_until(lambda: cluster.value(waits), 60, "the last commit to wait")
+    assert counts(cluster) == [(1, ROWS)]
+    # Longer than a worker may take to start, and than the launcher sleeps.
+    for _ in range(30):
+        assert told(cluster, job) == "its worker, which is ending"
+        time.sleep(0.1)
+    cluster.set(synchronous_standby_names="")
+    cluster.reload()
+    complete(cluster, job)
+    assert counts(cluster) == [(1, ROWS)]
