@@ -7,7 +7,7 @@ from contextlib import suppress
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.jobs import complete, progress, start
+from harness.jobs import complete, progress
 from harness.tables import counts
 from harness.walks import assert_once, begin, go, make, step
 
@@ -18,8 +18,8 @@ def test_an_old_worker_never_meets_a_new_job(db: Database) -> None:
     make(db, "new", 300)
     before = begin(db, "ranges", "old")
     worker = db.worker_pid(before)
-    db.sql("DROP EXTENSION backfill")
-    db.sql("CREATE EXTENSION backfill")
+    # In one transaction: the worker, if it wakes, never sees it gone.
+    db.sql("DROP EXTENSION backfill; CREATE EXTENSION backfill")
     job = begin(db, "ranges", "new", set_clause="n = n + 10 * u")
     assert worker not in db.worker_pids(job)
     assert progress(db, job)["workers"] == 1
@@ -41,11 +41,11 @@ def test_an_old_worker_of_the_same_id(db: Database, way: str) -> None:
     make(db, "new", 300)
     before = begin(db, way, "old")
     worker, stands = db.worker_pid(before), counts(db, "old")
-    db.sql("DROP EXTENSION backfill")
-    db.sql("CREATE EXTENSION backfill")
-    db.sql("SELECT setval('backfill.job_id_seq', 1, false), setval('backfill.slice_id_seq', 1, false)")
-    # It looks as if it had a worker: nothing runs it until that one is gone.
-    job = start(db, "new", "n = n + 10", batch=40, sleep_ms=0)
+    with db.connect() as connection, connection.transaction():
+        connection.execute("DROP EXTENSION backfill; CREATE EXTENSION backfill")
+        connection.execute("SELECT setval('backfill.job_id_seq', 1, false), setval('backfill.slice_id_seq', 1, false)")
+        # It looks as if it had a worker: nothing runs it until that one is gone.
+        job = connection.execute("SELECT backfill.start('new', 40, 0, 'n = n + 10')").fetchone()[0]
     assert job == before
     gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s"
     wait_until(lambda: db.value(gone, [worker]), 40, "the old worker to end")
