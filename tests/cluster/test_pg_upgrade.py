@@ -73,6 +73,7 @@ def upgrade(old: Cluster, new: Cluster) -> None:
     new.start()
 
 
+@pytest.mark.timeout(300)
 def test_jobs_go_on_after_pg_upgrade(pair: tuple[Cluster, Cluster]) -> None:
     """Nothing runs during the upgrade or after it, until resume: then each goes on where it was, also within waves."""
     old, new = pair
