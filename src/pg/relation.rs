@@ -221,6 +221,13 @@ fn opened<T>(oid: Oid, look: impl FnOnce(pg_sys::Relation) -> T) -> T {
     }
 }
 
+/// Raises PostgreSQL's error if a policy of row security is to be applied to what the current user does
+/// and `row_security` is off. PostgreSQL itself looks when it plans: a plan that is kept outlives
+/// BYPASSRLS, and the membership in the table's owner, that let it through.
+pub fn refuse_policies(oid: Oid) {
+    unsafe { pg_sys::check_enable_rls(oid, Oid::INVALID, false) };
+}
+
 /// Whether a policy of row security would be applied to what the role does.
 pub fn has_policies_for(oid: Oid, role: Oid) -> bool {
     let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;

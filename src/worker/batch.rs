@@ -75,6 +75,7 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
                 Ground::Firm => {}
                 other => return Ok((Step::Lost(other), None)),
             }
+            relation::refuse_policies(table);
             let (mut done, gauges, pause) = step(walk, job)?;
             tried = done.tried;
             leftover::add(walk.slice.id, &done.locked)?;
