@@ -232,7 +232,8 @@ unsafe extern "C-unwind" fn choose_walk_paths(
     };
     let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
     unsafe {
-        if (*rte).relid == relation && is_walked(root, rti) {
+        if (*rte).relid == relation && is_walked(root, rti, relation) {
+            let found = (*rel).pathlist;
             match access {
                 Access::Index => only_by_index(root, rel, index),
                 Access::Lookup => {
@@ -244,18 +245,24 @@ unsafe extern "C-unwind" fn choose_walk_paths(
                     kind == pg_sys::NodeTag::T_TidScan || kind == pg_sys::NodeTag::T_TidRangeScan
                 }),
             }
+            leave_in_reserve(rel, found);
         }
     }
 }
 
 /// Whether it is the walked relation itself and not the same relation in a user's subquery: the
-/// target of the UPDATE, or a query level of ours, which has a parameter for its LIMIT.
-unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index) -> bool {
+/// target of the UPDATE, or in a query level of ours, which has a parameter for its LIMIT, the first
+/// one of the relation. What the planner has pulled up from subqueries comes after it.
+unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation: Oid) -> bool {
     unsafe {
         let query = (*root).parse;
         let limit = (*query).limitCount;
         let limited = !limit.is_null() && (*limit).type_ == pg_sys::NodeTag::T_Param;
-        (*query).resultRelation == rti as i32 || limited
+        let is_first = || {
+            (1..rti as usize)
+                .all(|before| (**(*root).simple_rte_array.add(before)).relid != relation)
+        };
+        (*query).resultRelation == rti as i32 || limited && is_first()
     }
 }
 
@@ -295,5 +302,37 @@ unsafe fn retain(rel: *mut pg_sys::RelOptInfo, wanted: impl Fn(*mut pg_sys::Path
             (*rel).partial_pathlist = null_mut();
         }
         std::mem::forget(all);
+    }
+}
+
+/// Where all paths that are left need a row of another relation, gives back those of `found` that do
+/// not, at a price that keeps them out of the plan. Without any, the planner gives up as soon as it
+/// looks at the join of this relation and one of a user's subquery.
+unsafe fn leave_in_reserve(rel: *mut pg_sys::RelOptInfo, found: *mut pg_sys::List) {
+    unsafe {
+        let mut left = pgrx::PgList::<pg_sys::Path>::from_pg((*rel).pathlist);
+        if left.iter_ptr().all(|path| !(*path).param_info.is_null()) {
+            let found = pgrx::PgList::<pg_sys::Path>::from_pg(found);
+            for path in found.iter_ptr().filter(|p| (**p).param_info.is_null()) {
+                make_dear(path);
+                left.push(path);
+            }
+            std::mem::forget(found);
+        }
+        (*rel).pathlist = left.into_pg();
+    }
+}
+
+/// What `enable_seqscan = off` does to a path.
+unsafe fn make_dear(path: *mut pg_sys::Path) {
+    #[cfg(feature = "pg18")]
+    unsafe {
+        (*path).disabled_nodes += 1;
+    }
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        const DISABLE_COST: f64 = 1.0e10;
+        (*path).startup_cost += DISABLE_COST;
+        (*path).total_cost += DISABLE_COST;
     }
 }

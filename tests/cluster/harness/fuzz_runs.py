@@ -17,10 +17,11 @@ from harness.fuzz import Violation, Watch, judge, short, source
 from harness.fuzz_clauses import COLUMNS, NAMES, WORLD, Clauses, make
 
 # A table of each kind, and one in the schema `one` that the single UPDATE goes to.
-VARIANTS = ("plain", "plain", "plain", "parts", "fired", "bare")
+VARIANTS = ("plain", "plain", "pair", "parts", "fired", "bare")
 TABLES = f"""
 CREATE TABLE rows_plain (id int PRIMARY KEY, {COLUMNS});
 CREATE TABLE rows_fired (id int PRIMARY KEY, {COLUMNS});
+CREATE TABLE rows_pair (id int, {COLUMNS}, PRIMARY KEY (nn, id));
 CREATE TABLE rows_bare (id int, {COLUMNS});
 CREATE TABLE rows_parts (id int PRIMARY KEY, {COLUMNS}) PARTITION BY HASH (id);
 CREATE TABLE rows_parts_0 PARTITION OF rows_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
@@ -30,6 +31,7 @@ CREATE TRIGGER pass BEFORE UPDATE ON rows_fired FOR EACH ROW EXECUTE FUNCTION pa
 CREATE SCHEMA one;
 CREATE TABLE one.rows_plain (LIKE rows_plain INCLUDING ALL);
 CREATE TABLE one.rows_fired (LIKE rows_fired INCLUDING ALL);
+CREATE TABLE one.rows_pair (LIKE rows_pair INCLUDING ALL);
 CREATE TABLE one.rows_bare (LIKE rows_bare INCLUDING ALL);
 CREATE TABLE one.rows_parts (LIKE rows_parts INCLUDING ALL);
 """
@@ -82,20 +84,21 @@ class ClauseRuns:
         variant = draw.choice(VARIANTS)
         table = f"rows_{variant}"
         clauses = make(draw, table)
+        batch, options = draw.choice((1, 3, 7, 50)), _options(draw)
         try:
-            self._run(draw, table, clauses)
+            self._run(table, clauses, batch, options)
             self.watch.look()
-        except Violation as violation:
-            shown = f"table {table}\nset_clause: {short(clauses.set_clause)}\nwhere_clause: {clauses.where_clause}"
-            raise Violation(f"{violation}\n{shown}") from None
+        except (Violation, psycopg.Error) as violation:
+            shown = f"table {table}, batch_size {batch}, options {json.dumps(options)}"
+            clause = f"set_clause: {short(clauses.set_clause)}\nwhere_clause: {clauses.where_clause}"
+            raise Violation(f"{violation}\n{shown}\n{clause}") from None
 
-    def _run(self, draw: Random, table: str, clauses: Clauses) -> None:
+    def _run(self, table: str, clauses: Clauses, batch: int, options: dict[str, Any]) -> None:
         for schema in ("public", "one"):
             self.one.execute(f"TRUNCATE {schema}.{table}")
             self.one.execute(f"INSERT INTO {schema}.{table} ({NAMES}) SELECT {NAMES} FROM template")
-        options = _options(draw)
         call = "SELECT backfill.start(%s, %s, 0, %s, %s, NULL, %s)"
-        values = [table, draw.choice((1, 3, 7, 50)), clauses.set_clause, clauses.where_clause, json.dumps(options)]
+        values = [table, batch, clauses.set_clause, clauses.where_clause, json.dumps(options)]
         try:
             row = self.owner.execute(call, values).fetchone()
         except psycopg.Error as error:
