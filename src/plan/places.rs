@@ -27,7 +27,7 @@ impl Target {
         let again = self.where_clause.as_deref().unwrap_or("true");
         let text = format!(
             "WITH done AS (UPDATE ONLY {} SET {}\nWHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\n\
-             RETURNING (\n{again}\n) AS again)\n\
+             RETURNING (\n{again}\n) IS TRUE AS again)\n\
              SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again) FROM done",
             self.item(),
             self.set_clause,

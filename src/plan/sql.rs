@@ -131,11 +131,12 @@ impl Target {
     }
 
     /// The keys of the next rows, with a WHERE clause whether each matches it, and, if wanted, where
-    /// each is: parameters are the cursor (if `after`), the last key, and how many rows.
+    /// each is: parameters are the cursor (if `after`), the last key, and how many rows. IS TRUE, since a
+    /// literal such as 'yes' or NULL is a boolean after WHERE, but a text in a list of columns.
     pub fn read(&self, after: bool, places: bool) -> Statement {
         let mut w = self.writer();
         let hit = self.where_clause.as_ref();
-        let hit = hit.map_or(String::new(), |clause| format!(", (\n{clause}\n)"));
+        let hit = hit.map_or(String::new(), |clause| format!(", (\n{clause}\n) IS TRUE"));
         let place = match places {
             true => format!(", {}.ctid", self.name()),
             false => String::new(),

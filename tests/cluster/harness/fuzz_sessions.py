@@ -31,8 +31,6 @@ SELECT session_user, current_user, current_setting('search_path'), current_setti
     (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype IN ('advisory', 'tuple')),
     (SELECT count(*) FROM pg_prepared_xacts)
 """
-HOLD_ON = ("22021", "22P05")
-
 
 class Sessions:
     """A server's database `calls`; functions and views are those that its catalog has."""
@@ -140,8 +138,9 @@ class Session:
         ended = [self._try(statement) for statement in script.after]
         if self.connection.info.transaction_status != TransactionStatus.IDLE:
             self._try("ROLLBACK")
-        if session and not script.after and self._session() != session:
-            raise Violation(f"the session is not as it was: {session}, {self._session()}")
+        now = self._session() if session and not script.after else None
+        if now and now != session:
+            raise Violation(f"the session is not as it was: {session}, {now}")
         return done and script.stays and all(ended)
 
     def _session(self) -> object:
