@@ -114,8 +114,15 @@ fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Re
     }
     let clause = call.where_clause.as_deref();
     let skip = call.options.skips_triggers();
-    match physical::unsound(table.oid, known_as(call, table), clause, skip)? {
-        None => Ok(None),
+    let known_as = known_as(call, table);
+    match physical::unsound(table.oid, known_as, clause, skip)? {
+        None => match clause {
+            Some(clause) if !physical::can_fall_out(table, known_as, clause, set_columns)? => {
+                let why = "set_clause sets no column that where_clause reads, so a row that is done would match again";
+                Err(refuse(table, without_key, why))
+            }
+            _ => Ok(None),
+        },
         Some(why) => Err(refuse(table, without_key, &why)),
     }
 }

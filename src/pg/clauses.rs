@@ -163,10 +163,10 @@ pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     })
 }
 
-/// The numbers of the columns of its target that an UPDATE sets or reads. As the current user, within
-/// [`spi::connect`]; nothing is run or planned.
-pub fn columns_used(update: &str) -> Result<Vec<i16>> {
-    let text = to_server(update)?;
+/// The numbers of the columns that an UPDATE sets or reads of its target, or a SELECT of the first
+/// relation after its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
+pub fn columns_used(statement: &str) -> Result<Vec<i16>> {
+    let text = to_server(statement)?;
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
         if plan.is_null() {
@@ -180,7 +180,6 @@ pub fn columns_used(update: &str) -> Result<Vec<i16>> {
             let queries = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
             queries
                 .iter_ptr()
-                .filter(|query| (**query).resultRelation > 0)
                 .for_each(|query| used.extend(columns_of_target(query)));
             std::mem::forget(queries);
         }
@@ -193,7 +192,7 @@ pub fn columns_used(update: &str) -> Result<Vec<i16>> {
 /// What the query's target has to be readable and writable for.
 unsafe fn columns_of_target(query: *mut pg_sys::Query) -> Vec<i16> {
     unsafe {
-        let target = pg_sys::list_nth((*query).rtable, (*query).resultRelation - 1);
+        let target = pg_sys::list_nth((*query).rtable, (*query).resultRelation.max(1) - 1);
         let target = target.cast::<pg_sys::RangeTblEntry>();
         #[cfg(feature = "pg15")]
         let (read, written) = ((*target).selectedCols, (*target).updatedCols);

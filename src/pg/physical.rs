@@ -4,10 +4,11 @@
 
 use pgrx::pg_sys::Oid;
 
+use super::clauses;
 use super::elevate::as_extension;
+use super::relation::{self, Relation};
 use super::server;
 use super::spi::{self, Arg};
-use super::{clauses, relation};
 use crate::error::Result;
 
 /// Why a walk of the relation in physical order would be unsound, as a phrase; `None` where
@@ -57,6 +58,26 @@ pub fn unsound(
     Ok(None)
 }
 
+/// Whether a row can fall out of the WHERE clause by an update of these columns: the clause reads one of
+/// them, or more than columns that stay as they are. As the current user, within `spi::connect`.
+pub fn can_fall_out(
+    table: &Relation,
+    known_as: Option<&str>,
+    where_clause: &str,
+    set_columns: &[String],
+) -> Result<bool> {
+    let from = table.alone(known_as);
+    let read = clauses::columns_used(&format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"))?;
+    let stays = |number: &i16| {
+        let mut columns = table.columns.iter();
+        columns.any(|c| c.number == *number && !c.generated && !set_columns.contains(&c.name))
+    };
+    if !read.iter().all(stays) {
+        return Ok(true);
+    }
+    Ok(first(BEFORE_TRIGGER, &[Arg::Oid(table.oid)])?.is_some())
+}
+
 fn first(query: &str, args: &[Arg]) -> Result<Option<String>> {
     let row = as_extension(|| spi::first(query, args))?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
@@ -70,6 +91,12 @@ SELECT pg_catalog.quote_ident(tgname) FROM pg_catalog.pg_trigger
 WHERE tgrelid = $1 AND NOT tgisinternal AND pg_catalog.strpos($2, tgenabled::text) > 0
   AND (tgtype & 16) <> 0 AND (tgtype & (2 | 64)) = 0
 ORDER BY tgname LIMIT 1";
+
+/// A trigger that fires before an UPDATE of a row, and may set other columns of it.
+const BEFORE_TRIGGER: &str = "
+SELECT tgname FROM pg_catalog.pg_trigger
+WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & (1 | 2 | 16)) = (1 | 2 | 16)
+LIMIT 1";
 
 /// A foreign key from the table to itself whose ON UPDATE writes other rows.
 const CASCADE: &str = "

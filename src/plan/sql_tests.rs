@@ -58,7 +58,8 @@ fn two_columns_with_a_predicate() {
     let read = t.read(true, false);
     assert_eq!(read.params, [Param::After, Param::UpTo, Param::Rows]);
     assert!(
-        read.text.contains(", (\nn IS NULL -- hm\n) IS TRUE FROM ONLY"),
+        read.text
+            .contains(", (\nn IS NULL -- hm\n) IS TRUE FROM ONLY"),
         "{}",
         read.text
     );

@@ -36,7 +36,9 @@ def short(text: str, most: int = 1500) -> str:
 def judge(error: psycopg.Error, statement: str) -> None:
     """Complains of an error that no call may end with: no SQLSTATE, an internal one, no message, no hint."""
     diag = error.diag
-    what = f"{error.sqlstate} {type(error).__name__}: {short(str(error))}\nHINT: {diag.message_hint}\n{short(statement)}"
+    what = (
+        f"{error.sqlstate} {type(error).__name__}: {short(str(error))}\nHINT: {diag.message_hint}\n{short(statement)}"
+    )
     if error.sqlstate is None:
         raise Violation(f"the connection is lost, or the error has no SQLSTATE: {what}")
     if error.sqlstate.startswith("XX"):

@@ -37,7 +37,8 @@ CREATE TABLE one.rows_parts (LIKE rows_parts INCLUDING ALL);
 """
 # Refused for what a walk cannot do, or because a clause has more in it than it may: the one UPDATE can still work.
 OWN_REFUSALS = re.compile(
-    r"contains (a comment|a semicolon|a zero byte|an unclosed|an unbalanced)|must be one |is empty$|which is part of the key"
+    r"contains (a comment|a semicolon|a zero byte|an unclosed|an unbalanced)"
+    r"|must be one |is empty$|which is part of the key"
     r"|cannot be walked|has no key to walk it by|decides in which partition"
 )
 SQLSTATE = re.compile(r"\(SQLSTATE (\w{5})\)")
@@ -146,7 +147,9 @@ class ClauseRuns:
             return
         found = self._update(table, clauses)
         if found is None:
-            raise Violation(f"refused, though one UPDATE works: {error.sqlstate} {error} HINT {error.diag.message_hint}")
+            raise Violation(
+                f"refused, though one UPDATE works: {error.sqlstate} {error} HINT {error.diag.message_hint}"
+            )
 
     def _update(self, table: str, clauses: Clauses) -> psycopg.Error | None:
         """What one UPDATE of the other table comes to: its error, if it has one."""
@@ -174,8 +177,7 @@ class ClauseRuns:
             return
         error = self._update(table, clauses)
         if code is not None and (
-            code[1].startswith("XX")
-            or (not OF_DATA.search(code[1]) and code[1] != (error and error.sqlstate))
+            code[1].startswith("XX") or (not OF_DATA.search(code[1]) and code[1] != (error and error.sqlstate))
         ):
             raise Violation(f"accepted, and then failed with an error that is of no row: {end}; one UPDATE: {error!r}")
         if not clauses.steady:

@@ -18,7 +18,8 @@ from harness.wait import wait_until
 
 FUNCTIONS = """
 SELECT p.proname, p.prokind = 'p', p.pronargdefaults,
-       (SELECT coalesce(json_agg(json_build_array(coalesce(p.proargnames[a.i], 'x'), format_type(a.type, NULL)) ORDER BY a.i), '[]')
+       (SELECT coalesce(json_agg(json_build_array(coalesce(p.proargnames[a.i], 'x'), format_type(a.type, NULL))
+                                  ORDER BY a.i), '[]')
         FROM unnest(p.proargtypes) WITH ORDINALITY AS a(type, i))
 FROM pg_proc p WHERE p.pronamespace = 'backfill'::regnamespace ORDER BY p.proname
 """
@@ -31,6 +32,7 @@ SELECT session_user, current_user, current_setting('search_path'), current_setti
     (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype IN ('advisory', 'tuple')),
     (SELECT count(*) FROM pg_prepared_xacts)
 """
+
 
 class Sessions:
     """A server's database `calls`; functions and views are those that its catalog has."""
@@ -177,7 +179,9 @@ class Session:
 
     def _note(self, cursor: psycopg.Cursor) -> None:
         for row in cursor.fetchall():
-            self.returned |= {int(cell) for cell in row if isinstance(cell, int) or (isinstance(cell, str) and cell.isdigit())}
+            self.returned |= {
+                int(cell) for cell in row if isinstance(cell, int) or (isinstance(cell, str) and cell.isdigit())
+            }
 
 
 class Crowd:
