@@ -219,8 +219,7 @@ def test_signals_at_any_time(new_cluster: New) -> None:
     assert counts(cluster) == [(1, 20_000)]
 
 
-@pytest.mark.parametrize("function", SIGNALS)
-def test_signals_to_the_launcher(new_cluster: New, function: str) -> None:
+def test_signals_to_the_launcher(new_cluster: New) -> None:
     """It comes back, if it went, and takes up what has no worker."""
     cluster = new_cluster(conf=EAGER)
     cluster.sql("CREATE EXTENSION backfill")
@@ -229,11 +228,12 @@ def test_signals_to_the_launcher(new_cluster: New, function: str) -> None:
     wait_for_nap_between_batches(cluster, job)
     launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'backfill launcher'"
     pid = cluster.value(launcher)
-    cluster.sql(f"SELECT {function}(%s)", [pid])
-    if function == "pg_terminate_backend":
-        wait_until(lambda: cluster.sql(launcher) not in ([], [(pid,)]), 30, "the launcher to come back")
-    worker = cluster.terminate_worker(job)
-    wait_until(lambda: cluster.worker_pids(job) not in ([], [worker]), 30, "another worker")
+    for function in SIGNALS:
+        cluster.sql(f"SELECT {function}(%s)", [pid])
+        if function == "pg_terminate_backend":
+            wait_until(lambda: cluster.sql(launcher) not in ([], [(pid,)]), 30, "the launcher to come back")
+        worker = cluster.terminate_worker(job)
+        wait_until(lambda worker=worker: cluster.worker_pids(job) not in ([], [worker]), 30, "another worker")
     cluster.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     complete(cluster, job)
     assert counts(cluster) == [(1, ROWS)]

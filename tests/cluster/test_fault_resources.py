@@ -96,7 +96,7 @@ def test_no_connection_is_left(new_cluster: New) -> None:
     cluster.sql("CREATE EXTENSION backfill")
     make_table(cluster, ROWS)
     mine = cluster.connect()
-    job = start(cluster, "t", "n = n + 1", batch=20, sleep_ms=20)
+    job = start(cluster, "t", "n = n + 1", batch=50, sleep_ms=30)
     wait_for_rows(cluster, job, 40)
     with pytest.raises(psycopg.OperationalError, match="too many clients"):
         for _ in range(20):
