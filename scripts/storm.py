@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-w", "--workers", type=int, default=4, help="workers of the job (default 4)")
     parser.add_argument("-c", "--clients", type=int, default=4, help="clients of pgbench (default 4)")
     parser.add_argument("-k", "--kills", type=int, default=20, help="how many workers get kill -9 (default 20)")
+    parser.add_argument("-r", "--restarts", type=int, default=1, help="how often the server is restarted (default 1)")
     parser.add_argument("-s", "--seed", type=int, default=int(time.time()), help="default: from the clock")
     parser.add_argument(
         "-m", "--mode", choices=["fast", "immediate"], default="immediate", help="how the server is restarted"
@@ -51,8 +52,8 @@ def report(storm: Storm) -> bool:
     for name, value in {
         "kind, seed": f"{storm.kind}, {storm.seed}",
         "rows, batch size": f"{storm.rows:,}, {storm.batch_size:,}",
-        "kill -9, restarts": f"{storm.kills}, 1 ({storm.restart_mode})",
-        "after rows": ", ".join(f"{rows:,}" for rows in storm.struck_at),
+        "kill -9, restarts": f"{storm.kills}, {storm.restarts} ({storm.restart_mode})",
+        "after rows": _few([f"{rows:,}" for rows in storm.struck_at]),
         "workers started": f"{storm.workers_started}, {storm.workers} at a time",
         "seconds": f"{storm.seconds:.1f}",
         "clients": f"{storm.clients}, started {storm.load_starts} times; deleted {deleted:,}, inserted {inserted:,}",
@@ -64,6 +65,11 @@ def report(storm: Storm) -> bool:
     }.items():
         print(f"{name:<18} {value}", flush=True)
     return storm.once and whole
+
+
+def _few(items: list[str]) -> str:
+    """All of them, or the first and the last ones."""
+    return ", ".join(items if len(items) < 40 else [*items[:10], "...", *items[-10:]])
 
 
 def main() -> int:
@@ -82,6 +88,7 @@ def main() -> int:
             slices=0,
             clients=args.clients,
             kills=args.kills,
+            restarts=args.restarts,
             restart_mode=args.mode,
             seed=args.seed,
             timeout=args.timeout,

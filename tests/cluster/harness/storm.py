@@ -66,6 +66,7 @@ class Storm:
     """What the statistics are made to say, for one table: a small one would be a single worker's."""
     clients: int = 4
     kills: int = 4
+    restarts: int = 1
     restart_mode: str = "immediate"
     seed: int = 0
     timeout: float = 90
@@ -128,21 +129,29 @@ class Storm:
         )
 
     def _strike(self, cluster: Cluster, job: int) -> None:
-        """kill -9 of any of the workers at random moments, and a restart of the server after the last one."""
+        """kill -9 at random moments, and restarts of the server; one of these comes last."""
         rng = random.Random(self.seed)
-        moments = sorted(rng.sample(range(self.rows * 9 // 10), self.kills + 1))
+        moments = sorted(rng.sample(range(self.rows * 9 // 10), self.kills + self.restarts))
+        restarts = {*rng.sample(range(len(moments) - 1), self.restarts - 1), len(moments) - 1}
         for n, due in enumerate(moments):
             wait_until(lambda due=due: self._passed(cluster, job, due), self.timeout, f"row {due}", every=0.005)
             self.struck_at.append(self._look(cluster, job)[1])
-            if n == self.kills:
+            if n in restarts:
                 cluster.restart(self.restart_mode)
             else:
-                wait_until(lambda: self._kill(cluster, job, rng), 30, "a worker to kill")
+                wait_until(lambda: self._kill(cluster, job, rng), 60, "a worker to kill")
 
     @staticmethod
     def _kill(cluster: Cluster, job: int, rng: random.Random) -> bool:
-        pids = cluster.worker_pids(job)
-        return bool(pids) and cluster.kill_backend(rng.choice(pids))
+        """One of the workers; now and then another process of the server, which ends them all as well."""
+        try:
+            pids = cluster.worker_pids(job)
+            if pids and rng.random() < 0.1:
+                others = "backend_type IN ('backfill launcher', 'checkpointer', 'walwriter')"
+                pids = [pid for (pid,) in cluster.sql(f"SELECT pid FROM pg_stat_activity WHERE {others} ORDER BY pid")]
+            return bool(pids) and cluster.kill_backend(rng.choice(pids))
+        except psycopg.OperationalError:
+            return False
 
     def _passed(self, cluster: Cluster, job: int, rows: int) -> bool:
         state, done = self._look(cluster, job)
