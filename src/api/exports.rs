@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{alter, control, define, forget, inspect, retry_failed, start, wait};
-use crate::catalog::{extension, job};
+use crate::catalog::{extension, origin};
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
 use crate::pg::elevate;
@@ -179,7 +179,7 @@ fn waiting_for(
         workers: workers?,
         slots_in_use: slots_in_use?,
         wished_seconds_ago: wished_seconds_ago?,
-        here: job::is_here(system_identifier, database_oid),
+        here: origin::is_here(system_identifier, database_oid),
     })
 }
 

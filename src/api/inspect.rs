@@ -4,7 +4,8 @@ use pgrx::pg_sys::Oid;
 
 use super::caller::{denied, required};
 use crate::catalog::extension;
-use crate::catalog::job::{self, is_here};
+use crate::catalog::job;
+use crate::catalog::origin::is_here;
 use crate::error::Result;
 use crate::guc;
 use crate::job::state::{Facts, Outcome, Wish, derive};

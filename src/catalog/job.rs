@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::Oid;
 
+use super::origin::{here, is_here};
 use super::slice::{self, array};
 use super::version;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
-use crate::pg::elevate::{self, as_extension};
+use crate::pg::elevate::as_extension;
 use crate::pg::lock;
 use crate::pg::relation::Relation;
 use crate::pg::report;
@@ -93,21 +94,6 @@ impl Job {
             None => format!("job {}", self.id),
         }
     }
-}
-
-/// Whether this is the cluster and database that a job says it was started in, and the extension.
-/// Within a transaction.
-pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
-    // Before its update, a database of 0.1.0 has the database only.
-    let here = [here(), i64::from(server::database().to_u32())];
-    system_identifier == Some(server::system_identifier())
-        && database.is_some_and(|started_in| here.contains(&started_in))
-}
-
-/// The database, and above its 32 bits the table of jobs: another one after DROP EXTENSION, which is
-/// how a restored dump begins. Its jobs must not run before all rows are there.
-fn here() -> i64 {
-    (i64::from(elevate::job_table().to_u32()) << 32) | i64::from(server::database().to_u32())
 }
 
 /// A job is selected with all that its state needs; the locks are looked at once for all.

@@ -9,6 +9,7 @@ pub mod extension;
 pub mod failed_row;
 pub mod job;
 pub mod leftover;
+pub mod origin;
 pub mod outcome;
 pub mod region;
 pub mod setback;
