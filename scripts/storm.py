@@ -1,8 +1,11 @@
 """Runs backfills of 1,000,000 rows while clients write the table, workers are killed and the server restarts.
 
+Most kills hit a worker at its work; some hit one that has just taken over, the launcher, the checkpointer. Every
+third restart comes while the server still recovers from a kill of its own.
+
 Each kind in turn: in key order with waves and `n = n + 1`; in physical order and `n = n + 1 WHERE n = 0`; both over
-eight partitions, too. Clients update, insert and delete all the while. Which workers are killed, and after how many
-rows, comes from the seed. At the end each row that was there at the start has to be 1, and no other one more than 1.
+eight partitions, too. Clients update, insert and delete all the while. Who is killed, and after how many rows, comes
+from the seed. At the end each row that was there at the start has to be 1, and no other one more than 1.
 
 Not part of CI, which has a small version (tests/cluster/test_exactly_once.py): a run takes some minutes.
 Run it through scripts/storm, which builds and installs the extension first.
@@ -32,8 +35,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-b", "--batch", type=int, default=1000, help="rows per commit, at most (default 1000)")
     parser.add_argument("-w", "--workers", type=int, default=4, help="workers of the job (default 4)")
     parser.add_argument("-c", "--clients", type=int, default=4, help="clients of pgbench (default 4)")
-    parser.add_argument("-k", "--kills", type=int, default=20, help="how many workers get kill -9 (default 20)")
-    parser.add_argument("-r", "--restarts", type=int, default=1, help="how often the server is restarted (default 1)")
+    parser.add_argument("-k", "--kills", type=int, default=20, help="how many processes get kill -9 (default 20)")
+    parser.add_argument("-r", "--restarts", type=int, default=1, help="how many restarts of the server (default 1)")
     parser.add_argument("-s", "--seed", type=int, default=int(time.time()), help="default: from the clock")
     parser.add_argument(
         "-m", "--mode", choices=["fast", "immediate"], default="immediate", help="how the server is restarted"
@@ -45,6 +48,12 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def shown(rows: list[int]) -> str:
+    """The numbers; of very many the first and the last."""
+    words = [f"{n:,}" for n in rows]
+    return ", ".join(words if len(words) <= 30 else [*words[:5], "...", *words[-5:]])
+
+
 def report(storm: Storm) -> bool:
     """Prints the figures of a run; whether every row was updated exactly once and no client's work was lost."""
     whole = storm.sums[0] == storm.sums[1]
@@ -53,7 +62,8 @@ def report(storm: Storm) -> bool:
         "kind, seed": f"{storm.kind}, {storm.seed}",
         "rows, batch size": f"{storm.rows:,}, {storm.batch_size:,}",
         "kill -9, restarts": f"{storm.kills}, {storm.restarts} ({storm.restart_mode})",
-        "after rows": _few([f"{rows:,}" for rows in storm.struck_at]),
+        "blows": ", ".join(f"{count} {blow}" for blow, count in storm.blows.most_common()),
+        "after rows": shown(storm.struck_at),
         "workers started": f"{storm.workers_started}, {storm.workers} at a time",
         "seconds": f"{storm.seconds:.1f}",
         "clients": f"{storm.clients}, started {storm.load_starts} times; deleted {deleted:,}, inserted {inserted:,}",
@@ -65,11 +75,6 @@ def report(storm: Storm) -> bool:
     }.items():
         print(f"{name:<18} {value}", flush=True)
     return storm.once and whole
-
-
-def _few(items: list[str]) -> str:
-    """All of them, or the first and the last ones."""
-    return ", ".join(items if len(items) < 40 else [*items[:10], "...", *items[-10:]])
 
 
 def main() -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
+from harness import process
 from harness.cluster import DURABLE, Cluster
 from harness.server import Server
 from harness.wait import wait_until
@@ -21,6 +24,8 @@ KINDS: dict[str, tuple[str | None, dict[str, Any], bool]] = {
     "key-partitioned": (None, {"walk": "key", "strategy": "waves"}, True),
     "physical-partitioned": ("n = 0", {"walk": "physical", "strategy": "waves"}, True),
 }
+# Whom `kill -9` hits, in twentieths of the kills; the rest hit a worker somewhere in its work.
+TARGETS = {"worker that takes over": 4, "checkpointer": 2, "backfill launcher": 2}
 
 TABLE = """
 CREATE TABLE t (
@@ -66,6 +71,7 @@ class Storm:
     """What the statistics are made to say, for one table: a small one would be a single worker's."""
     clients: int = 4
     kills: int = 4
+    """How many processes get `kill -9`, of the kinds in `TARGETS`."""
     restarts: int = 1
     restart_mode: str = "immediate"
     seed: int = 0
@@ -81,6 +87,8 @@ class Storm:
     """Rows that clients have deleted, and inserted."""
     seconds: float = 0
     struck_at: list[int] = field(default_factory=list)
+    blows: Counter[str] = field(default_factory=Counter)
+    """How many there were of each kind."""
     note: str | None = None
     messages: list[str] = field(default_factory=list)
 
@@ -129,29 +137,49 @@ class Storm:
         )
 
     def _strike(self, cluster: Cluster, job: int) -> None:
-        """kill -9 at random moments, and restarts of the server; one of these comes last."""
+        """The blows in random order, at random numbers of rows. There is always a restart among the last of them."""
         rng = random.Random(self.seed)
-        moments = sorted(rng.sample(range(self.rows * 9 // 10), self.kills + self.restarts))
-        restarts = {*rng.sample(range(len(moments) - 1), self.restarts - 1), len(moments) - 1}
-        for n, due in enumerate(moments):
-            wait_until(lambda due=due: self._passed(cluster, job, due), self.timeout, f"row {due}", every=0.005)
+        blows = self._blows(rng)
+        moments = sorted(rng.sample(range(self.rows * 9 // 10), len(blows)))
+        for due, blow in zip(moments, blows, strict=True):
+            # One that comes on the heels of the last one waits for no row.
+            if blow != "worker that takes over":
+                wait_until(lambda due=due: self._passed(cluster, job, due), self.timeout, f"row {due}", every=0.005)
             self.struck_at.append(self._look(cluster, job)[1])
-            if n in restarts:
-                cluster.restart(self.restart_mode)
-            else:
-                wait_until(lambda: self._kill(cluster, job, rng), 60, "a worker to kill")
+            self._blow(cluster, job, rng, blow)
+            self.blows[blow] += 1
 
-    @staticmethod
-    def _kill(cluster: Cluster, job: int, rng: random.Random) -> bool:
-        """One of the workers; now and then another process of the server, which ends them all as well."""
-        try:
-            pids = cluster.worker_pids(job)
-            if pids and rng.random() < 0.1:
-                others = "backend_type IN ('backfill launcher', 'checkpointer', 'walwriter')"
-                pids = [pid for (pid,) in cluster.sql(f"SELECT pid FROM pg_stat_activity WHERE {others} ORDER BY pid")]
-            return bool(pids) and cluster.kill_backend(rng.choice(pids))
-        except psycopg.OperationalError:
-            return False
+    def _blows(self, rng: random.Random) -> list[str]:
+        """What happens, in order: shuffled, with a restart at the end."""
+        special = [target for target, share in TARGETS.items() for _ in range(share * self.kills // 20)]
+        # Every third restart comes while the server still recovers from a kill.
+        restarts = ["restart in recovery" if n % 3 == 2 else "restart" for n in range(self.restarts)]
+        blows = [*special, *["worker"] * (self.kills - len(special)), *restarts[1:]]
+        rng.shuffle(blows)
+        return blows + restarts[:1]
+
+    def _blow(self, cluster: Cluster, job: int, rng: random.Random, blow: str) -> None:
+        if blow == "restart":
+            cluster.restart(self.restart_mode)
+            return
+        if blow == "restart in recovery":
+            # Nobody waits for the end of the recovery here.
+            pid = wait_until(lambda: cluster.worker_pids(job), 60, "a worker to kill")[0]
+            process.send(pid, signal.SIGKILL)
+            cluster.restart("immediate")
+            return
+        query = "SELECT pid FROM pg_stat_activity WHERE backend_type = %s"
+
+        def pids() -> list[int]:
+            if blow.startswith("worker"):
+                return cluster.worker_pids(job)
+            return [pid for (pid,) in cluster.sql(query, [blow])]
+
+        def kill() -> bool:
+            there = pids()
+            return bool(there) and cluster.kill_backend(rng.choice(there))
+
+        wait_until(kill, 60, f"a {blow} to kill", every=0.005)
 
     def _passed(self, cluster: Cluster, job: int, rows: int) -> bool:
         state, done = self._look(cluster, job)
