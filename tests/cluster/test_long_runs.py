@@ -8,6 +8,7 @@ import pytest
 from harness import Database, Server, wait_until
 from harness.jobs import start_count, wait_for_state
 from harness.soak import Soak
+from harness.soakjobs import SoakJobs
 from harness.tables import counts
 
 MEGABYTE = 1 << 20
@@ -101,3 +102,11 @@ def test_many_ended_jobs_do_not_slow_down_a_control_call(db: Database) -> None:
     db.sql("ANALYZE backfill.outcome")
     many = pages()
     assert many < few + 100, f"{few} pages with 1 job, {many} with 501"
+
+
+def test_nothing_is_left_of_jobs_that_are_disturbed(server: Server) -> None:
+    """Four jobs at a time; paused, altered, cancelled, terminated, killed: the small version of scripts/soak jobs."""
+    soak = SoakJobs(minutes=0.2, seed=7, rows=4000)
+    soak.run(server)
+    assert soak.problems == []
+    assert soak.ended.total() >= 4 and soak.events.total() > 5, (soak.ended, soak.events)

@@ -18,8 +18,6 @@ from harness.server import Server
 from harness.soakwatch import Sample, Watch
 from harness.wait import wait_until
 
-ROWS = 100_000
-FAILING = ROWS // 1000
 # What each job does: clauses, options, and what the rows are when it has done them.
 KINDS: dict[str, tuple[str, str | None, dict[str, Any], str]] = {
     "waves": ("n = n + 1", None, {"walk": "key", "strategy": "waves"}, "1"),
@@ -54,6 +52,8 @@ class SoakJobs:
 
     minutes: float = 60
     seed: int = 0
+    rows: int = 100_000
+    """Of each table. A worker is to live long enough for its memory to be looked at several times."""
     clients: int = 2
     problems: list[str] = field(default_factory=list)
     ended: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ class SoakJobs:
             self.cluster = cluster
             self._make()
             self.watch = Watch(cluster, self.problems)
-            with cluster.load(CLIENT, clients=self.clients, options=["-D", f"rows={ROWS}"]):
+            with cluster.load(CLIENT, clients=self.clients, options=["-D", f"rows={self.rows}"]):
                 self.jobs = {kind: self._start(kind) for kind in KINDS}
                 self._loop()
                 self._drain()
@@ -90,7 +90,8 @@ class SoakJobs:
         """Fills the table anew and starts the job of the kind."""
         set_clause, where, options, _ = KINDS[kind]
         self.cluster.sql(
-            f"TRUNCATE {kind}; INSERT INTO {kind} SELECT g, 0, 0, repeat('x', g % 60) FROM generate_series(1, {ROWS}) g"
+            f"TRUNCATE {kind};"
+            f" INSERT INTO {kind} SELECT g, 0, 0, repeat('x', g % 60) FROM generate_series(1, {self.rows}) g"
         )
         self.cluster.sql(f"ANALYZE {kind}")
         return self.cluster.value(
@@ -145,8 +146,8 @@ class SoakJobs:
             self.problems.append(f"{kind}: job {job} is {state}, and wrong are (n, rows, first id) {rows}")
         if kind == "sparse" and state == "completed":
             failed = self.cluster.value("SELECT count(*) FROM backfill.failed_rows WHERE job_id = %s", [job])
-            if failed != FAILING:
-                self.problems.append(f"sparse: job {job} names {failed} failed rows, not {FAILING}")
+            if failed != self.rows // 1000:
+                self.problems.append(f"sparse: job {job} names {failed} failed rows, not {self.rows // 1000}")
 
     def _event(self) -> None:
         """Something befalls one of the jobs."""
