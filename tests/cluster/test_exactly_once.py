@@ -9,7 +9,7 @@ from harness.storm import KINDS, Storm
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_row_once_through_kills_and_restarts(server: Server, kind: str) -> None:
+def test_each_row_once_through_kills_and_a_restart(server: Server, kind: str) -> None:
     """Clients write the same table all the while; four workers of a job are killed, and the server is restarted.
 
     Three times: at once, again, and while it still recovers from a kill.
