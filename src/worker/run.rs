@@ -252,7 +252,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
                             "backfill {}: steps over {attempted}",
                             job.shown()
                         )),
-                        Err(error) => return Some(Ending::Failed(error, Some(attempted))),
+                        Err(error) => return Some(unless_it_passes(error, attempted)),
                     }
                 }
                 Recourse::None => {
@@ -287,13 +287,16 @@ fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
 fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
     let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
     let changed = decide(table, job, || survey::go_by_key(job, table, name, why));
-    changed.err().map(|error| {
-        // It may pass by itself: then the slice is claimed again, and the batch comes to this again.
-        let attempted = retry::rule(&error.sqlstate)
-            .is_none()
-            .then(|| walk.attempted());
-        Ending::Failed(error, attempted)
-    })
+    changed
+        .err()
+        .map(|error| unless_it_passes(error, walk.attempted()))
+}
+
+/// The end that an error means which came up in what follows a batch. It may pass by itself: then the
+/// slice is claimed again, and the batch comes to this again.
+fn unless_it_passes(error: Error, attempted: String) -> Ending {
+    let lasting = retry::rule(&error.sqlstate).is_none();
+    Ending::Failed(error, lasting.then_some(attempted))
 }
 
 /// Goes on by key where a row of a batch in physical order fails, if such may be stepped over. The

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
-from harness import Database
+from harness import Database, wait_until
 from harness.jobs import complete, fail, start
 from harness.tables import counts, make_table
 
@@ -178,3 +179,21 @@ def test_who_may_not_read_the_table_sees_no_rows_of_it(db: Database) -> None:
     assert rows == [(None, "23514", "(may hold row data: it takes SELECT on the relation)", None, "not_these")]
     with db.connect(user="nobody") as connection:
         assert connection.execute(query).fetchall() == []
+
+
+def test_a_record_of_a_bad_row_that_is_interrupted(db: Database) -> None:
+    """The row is found again, and recorded once: a cancel that hits the record does not fail the job."""
+    make_table(db, 50)
+    spoil(db, [7])
+    with psycopg.connect(db.dsn()) as other:
+        # As an administrator's CREATE INDEX or VACUUM FULL would.
+        other.execute("LOCK TABLE backfill.failed_row IN SHARE MODE")
+        job = start(db, "t", "n = n + 1", options={"max_failed_rows": 1})
+        blocked = "SELECT pid FROM pg_locks WHERE relation = 'backfill.failed_row'::regclass AND NOT granted"
+        [(pid,)] = wait_until(lambda: db.sql(blocked), 30, "the worker to wait for the lock")
+        assert db.value("SELECT pg_cancel_backend(%s)", [pid])
+        cancelled = "SELECT count(*) = 0 FROM pg_locks WHERE pid = %s AND NOT granted"
+        wait_until(lambda: db.value(cancelled, [pid]), 30, "the worker to give up", every=0.001)
+    complete(db, job)
+    assert failed(db, job) == [7]
+    assert counts(db) == [(0, 1), (1, 49)]
