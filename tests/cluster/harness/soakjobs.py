@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[str, str | None, dict[str, Any], str]] = {
     "sparse": (
         "n = n + 1 + 0 / (id % 1000)",
         "id % 10 = 0",
-        {"max_failed_rows": 1000},
+        {"max_failed_rows": 1000, "locked_rows": "skip"},
         "(id % 10 = 0 AND id % 1000 <> 0)::int",
     ),
 }
