@@ -64,8 +64,8 @@ def main() -> int:
         except Violation as violation:
             failures.append(f"{kind} {number}")
             print(f"\nFAILED: --seed {args.seed} --kind {kind} --case {number}\n{violation}\n", flush=True)
-            if not fuzz.alive():
-                fuzz.stop()
+            # A server that has done wrong is not asked again.
+            fuzz.stop()
 
     try:
         while time.monotonic() < until and not (args.stop and failures):

@@ -67,9 +67,10 @@ class Watch:
             log.seek(self._read)
             lines = log.read()
             self._read = log.tell()
-        bad = [line for line in lines.splitlines() if BAD_LINES.search(line)]
-        if bad:
-            raise Violation(f"in the server's log: {short(bad[0])}")
+        shown = lines.splitlines()
+        bad = next((at for at, line in enumerate(shown) if BAD_LINES.search(line)), None)
+        if bad is not None:
+            raise Violation("in the server's log: " + "\n".join(short(line) for line in shown[bad : bad + 4]))
 
 
 # Settings of a server that is fuzzed. The SQLSTATE is in each line of its log.

@@ -90,9 +90,14 @@ class ClauseRuns:
             self._run(table, clauses, batch, options)
             self.watch.look()
         except (Violation, psycopg.Error) as violation:
+            seen = ""
+            try:
+                self.watch.look()
+            except Violation as also:
+                seen = f"\n{also}"
             shown = f"table {table}, batch_size {batch}, options {json.dumps(options)}"
             clause = f"set_clause: {short(clauses.set_clause)}\nwhere_clause: {clauses.where_clause}"
-            raise Violation(f"{violation}\n{shown}\n{clause}") from None
+            raise Violation(f"{violation}{seen}\n{shown}\n{clause}") from None
 
     def _run(self, table: str, clauses: Clauses, batch: int, options: dict[str, Any]) -> None:
         for schema in ("public", "one"):

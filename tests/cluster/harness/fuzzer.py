@@ -48,10 +48,6 @@ class Fuzz:
         assert self._clauses is not None
         return self._clauses.db
 
-    def alive(self) -> bool:
-        """Whether all servers still run."""
-        return all(cluster.running for cluster in self._clusters)
-
     def counts(self) -> collections.Counter[str]:
         """What was done so far."""
         now = self._counts.copy()
