@@ -292,7 +292,9 @@ def make(draw: Random, functions: list[Function], views: list[str], jobs: list[i
     extended = draw.random() < 0.3
     frame = "autocommit" if crowd else draw.choice(FRAMES)
     if crowd:
-        calls = [call for call in calls if not call.startswith(("DO", "CREATE", "EXPLAIN", "WITH", "SELECT 1 WHERE"))] or ["SELECT backfill.pause_all()"]
+        calls = [
+            call for call in calls if not call.startswith(("DO", "CREATE", "EXPLAIN", "WITH", "SELECT 1 WHERE"))
+        ] or ["SELECT backfill.pause_all()"]
     opening, closing, stays = FRAME[frame]
     return Script(user, (*before, *opening), tuple(calls), closing, stays, extended)
 
