@@ -179,9 +179,9 @@ class Session:
 
     def _note(self, cursor: psycopg.Cursor) -> None:
         for row in cursor.fetchall():
-            self.returned |= {
-                int(cell) for cell in row if isinstance(cell, int) or (isinstance(cell, str) and cell.isdigit())
-            }
+            # Under SQL_ASCII, psycopg gives texts as bytes.
+            cells = [cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell) for cell in row]
+            self.returned |= {int(cell) for cell in cells if cell.isdecimal()}
 
 
 class Crowd:
