@@ -69,6 +69,8 @@ def test_another_result_than_that_of_one_update_is_seen(
     db = fuzz.clauses_database()
     db.sql(f"CREATE FUNCTION one.sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {sabotage}; END $$")
     db.sql("CREATE TRIGGER s BEFORE UPDATE ON one.rows_plain FOR EACH ROW EXECUTE FUNCTION one.sabotage()")
-    with pytest.raises(Violation, match=seen):
-        fuzz.clauses(0)
-    db.sql("DROP FUNCTION one.sabotage CASCADE")
+    try:
+        with pytest.raises(Violation, match=seen):
+            fuzz.clauses(0)
+    finally:
+        db.sql("DROP FUNCTION one.sabotage CASCADE")

@@ -214,7 +214,7 @@ class ClauseRuns:
         self.counts["rows that failed"] += found[0]
 
     def _compare(self, table: str) -> None:
-        job, one = (f"SELECT r::text FROM {schema}.{table} r" for schema in ("public", "one"))
+        job, one = (f"SELECT whole::text FROM {schema}.{table} whole" for schema in ("public", "one"))
         wrong = self.one.execute(
             f"WITH job AS ({job}), one AS ({one})"
             " (TABLE job EXCEPT ALL TABLE one) UNION ALL (TABLE one EXCEPT ALL TABLE job) LIMIT 4"
