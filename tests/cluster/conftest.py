@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +92,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for cluster in LIVE:
             report.sections.append((f"log of the server in {cluster.folder}", cluster.log_tail()))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes the names of the tests that failed into the file that BACKFILL_FAILED names, for a second try."""
+    if not (path := os.environ.get("BACKFILL_FAILED")):
+        return
+    failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])}
+    Path(path).write_text("".join(f"{name}\n" for name in sorted(failed)))
