@@ -29,7 +29,8 @@ SESSION = """
 SELECT session_user, current_user, current_setting('search_path'), current_setting('row_security'),
     current_setting('standard_conforming_strings'), current_setting('statement_timeout'),
     current_setting('DateStyle'), current_setting('client_min_messages'),
-    (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype IN ('advisory', 'tuple')),
+    (SELECT count(*) FROM pg_locks
+     WHERE pid = pg_backend_pid() AND locktype IN ('advisory', 'tuple') AND mode <> 'SIReadLock'),
     (SELECT count(*) FROM pg_prepared_xacts)
 """
 
