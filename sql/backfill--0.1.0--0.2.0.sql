@@ -103,6 +103,12 @@ ALTER TABLE backfill.checkpoint
     ADD COLUMN rows_hot bigint NOT NULL DEFAULT 0,
     ADD COLUMN rows_found bigint NOT NULL DEFAULT 0,
     ADD COLUMN batch_rows integer,
+    ADD COLUMN batch_ms real,
+    ADD COLUMN batch_ms_p95 real,
+    ADD COLUMN worked_ms bigint NOT NULL DEFAULT 0,
+    ADD COLUMN slept_ms bigint NOT NULL DEFAULT 0,
+    ADD COLUMN waited_ms jsonb,
+    ADD COLUMN wal_bytes bigint NOT NULL DEFAULT 0,
     ADD COLUMN note text,
     ADD COLUMN waits_for text,
     ADD COLUMN waits_until timestamptz;
@@ -121,6 +127,12 @@ COMMENT ON COLUMN backfill.checkpoint.rows_found IS 'In physical order: rows tha
 COMMENT ON COLUMN backfill.checkpoint.rows_total IS 'Estimate of the rows of the slice';
 COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage of the slice so far';
 COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
+COMMENT ON COLUMN backfill.checkpoint.batch_ms IS 'What the worker''s last batch took, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.batch_ms_p95 IS 'What 95 per cent of its last 200 batches took at most, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.worked_ms IS 'Time that the slice has taken in batches, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.slept_ms IS 'Time that it has taken in pauses between batches, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.waited_ms IS 'Time that it has taken waiting, in milliseconds, by what for: an option''s name, or retry';
+COMMENT ON COLUMN backfill.checkpoint.wal_bytes IS 'WAL that it has written, in bytes';
 COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
 COMMENT ON COLUMN backfill.checkpoint.waits_for IS 'Why the next batch is tried again: what was in its way; no row data';
 COMMENT ON COLUMN backfill.checkpoint.waits_until IS 'When it is tried again';
@@ -150,16 +162,45 @@ CREATE TABLE backfill.setback (
     job_id      bigint      NOT NULL,
     pid         integer     NOT NULL,
     waits_for   text        NOT NULL,
-    waits_until timestamptz NOT NULL,
+    waits_until timestamptz,
+    since       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (job_id, pid)
 );
-COMMENT ON TABLE backfill.setback IS 'What workers wait for that hold no slice: a table that somebody has locked, for one. Gone when they get on.';
+COMMENT ON TABLE backfill.setback IS 'What workers wait for between batches: a signal that is over its bound, or, while they hold no slice, a table that somebody has locked. Gone when they get on.';
 COMMENT ON COLUMN backfill.setback.job_id IS 'The job';
 COMMENT ON COLUMN backfill.setback.pid IS 'The worker';
 COMMENT ON COLUMN backfill.setback.waits_for IS 'What was in its way; no row data';
-COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again';
+COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again; NULL: it looks each second';
+COMMENT ON COLUMN backfill.setback.since IS 'When the wait began';
 
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
+
+CREATE TABLE backfill.sample (
+    job_id         bigint      NOT NULL,
+    at             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    spacing        integer     NOT NULL,
+    rows_done      bigint      NOT NULL,
+    rows_updated   bigint      NOT NULL,
+    wal_bytes      bigint      NOT NULL,
+    worked_ms      bigint      NOT NULL,
+    slept_ms       bigint      NOT NULL,
+    waited_ms      jsonb,
+    batch_ms       real,
+    lag_bytes      bigint,
+    PRIMARY KEY (job_id, at)
+);
+COMMENT ON TABLE backfill.sample IS 'How far a job was at a time: what it had done and taken in all. Written by one of its workers each ten seconds; of more than a thousand of a job every second one goes, and the next ones are twice as far apart.';
+COMMENT ON COLUMN backfill.sample.job_id IS 'The job';
+COMMENT ON COLUMN backfill.sample.at IS 'When';
+COMMENT ON COLUMN backfill.sample.spacing IS 'How many seconds the next one is to be later';
+COMMENT ON COLUMN backfill.sample.rows_done IS 'Rows passed so far';
+COMMENT ON COLUMN backfill.sample.rows_updated IS 'Rows changed so far';
+COMMENT ON COLUMN backfill.sample.wal_bytes IS 'WAL written so far, in bytes';
+COMMENT ON COLUMN backfill.sample.worked_ms IS 'Time that its workers have spent in batches so far, in milliseconds';
+COMMENT ON COLUMN backfill.sample.slept_ms IS 'Time that they have spent in pauses so far, in milliseconds';
+COMMENT ON COLUMN backfill.sample.waited_ms IS 'Time that they have spent waiting so far, in milliseconds, by what for: an option''s name, or retry';
+COMMENT ON COLUMN backfill.sample.batch_ms IS 'What the last batch took, in milliseconds; the longest of its workers''';
+COMMENT ON COLUMN backfill.sample.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked, in bytes, if that has a bound';
 
 CREATE TABLE backfill.failed_row (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -254,7 +295,7 @@ SELECT j.id AS job_id,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
-                     WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
+                     WHEN s.state = 'running' THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -308,7 +349,8 @@ LEFT JOIN LATERAL (
     WHERE sl.job_id = j.id
 ) p ON true
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ', pg_catalog.to_char(t.waits_until, 'HH24:MI:SS')),
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
+                                                            CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
                                  '; ') AS waits
     FROM backfill.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
@@ -389,7 +431,52 @@ $$;
 COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 
 -- New tables and views only: what the DBA has granted on the others is his.
-REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row FROM PUBLIC;
+CREATE VIEW backfill.samples WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.at,
+       pg_catalog.round(t.seconds, 1) AS interval_seconds,
+       s.rows_done, s.rows_updated,
+       pg_catalog.round((s.rows_done - s.rows_before) / NULLIF(t.seconds, 0), 1) AS rows_per_second,
+       pg_catalog.round(s.batch_ms::numeric, 1) AS batch_ms,
+       s.wal_bytes - s.wal_before AS wal_bytes,
+       pg_catalog.round((s.worked_ms - s.worked_before) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round((s.slept_ms - s.slept_before) / 1000.0, 1) AS seconds_sleeping,
+       COALESCE(w.seconds, 0) AS seconds_throttled,
+       w.by_signal AS throttled_by,
+       s.lag_bytes
+FROM (
+    SELECT p.job_id, p.at, p.rows_done, p.rows_updated, p.wal_bytes, p.worked_ms, p.slept_ms, p.waited_ms, p.batch_ms, p.lag_bytes,
+           pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
+           pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
+           pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
+    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+) s
+JOIN backfill.job j ON j.id = s.job_id
+CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.sum(d.seconds) AS seconds,
+           pg_catalog.jsonb_object_agg(d.key, d.seconds) FILTER (WHERE d.seconds > 0) AS by_signal
+    FROM (SELECT e.key, pg_catalog.round((e.value::bigint - COALESCE((s.waited_before ->> e.key)::bigint, 0)) / 1000.0, 1) AS seconds
+          FROM pg_catalog.jsonb_each_text(s.waited_ms) e) d
+) w ON true
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.samples IS 'The history of jobs, for a plot: a row each ten seconds of running, or more seldom in jobs that run for hours';
+COMMENT ON COLUMN backfill.samples.job_id IS 'The job';
+COMMENT ON COLUMN backfill.samples.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.samples.at IS 'When the interval ended';
+COMMENT ON COLUMN backfill.samples.interval_seconds IS 'Length of the interval: the time since the job''s sample before, in which all the others below were measured; NULL in the first';
+COMMENT ON COLUMN backfill.samples.rows_done IS 'Rows passed so far';
+COMMENT ON COLUMN backfill.samples.rows_updated IS 'Rows changed so far';
+COMMENT ON COLUMN backfill.samples.rows_per_second IS 'Rows passed per second';
+COMMENT ON COLUMN backfill.samples.batch_ms IS 'What the last batch took, in milliseconds; of several workers, the longest';
+COMMENT ON COLUMN backfill.samples.wal_bytes IS 'WAL written by the job, in bytes';
+COMMENT ON COLUMN backfill.samples.seconds_working IS 'Time that its workers have spent in batches; summed over its workers, like the others of time';
+COMMENT ON COLUMN backfill.samples.seconds_sleeping IS 'Time spent in the pauses that sleep_ms asks for';
+COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again';
+COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, or retry';
+COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked at the end, in bytes; NULL where no bound is set, or there is none';
+
+REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row, backfill.sample FROM PUBLIC;
 REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq FROM PUBLIC;
 GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows TO PUBLIC;
 
@@ -407,6 +494,7 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.setback', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');
 

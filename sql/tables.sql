@@ -156,6 +156,12 @@ CREATE TABLE backfill.checkpoint (
     past_estimate   boolean          NOT NULL,
     rows_per_second double precision,
     batch_rows      integer,
+    batch_ms        real,
+    batch_ms_p95    real,
+    worked_ms       bigint           NOT NULL DEFAULT 0,
+    slept_ms        bigint           NOT NULL DEFAULT 0,
+    waited_ms       jsonb,
+    wal_bytes       bigint           NOT NULL DEFAULT 0,
     note            text,
     waits_for       text,
     waits_until     timestamptz,
@@ -183,6 +189,12 @@ COMMENT ON COLUMN backfill.checkpoint.percent IS 'Highest percentage of the slic
 COMMENT ON COLUMN backfill.checkpoint.past_estimate IS 'Whether more rows were met than estimated';
 COMMENT ON COLUMN backfill.checkpoint.rows_per_second IS 'Rows per second over the last minute of running';
 COMMENT ON COLUMN backfill.checkpoint.batch_rows IS 'Rows per commit in force';
+COMMENT ON COLUMN backfill.checkpoint.batch_ms IS 'What the worker''s last batch took, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.batch_ms_p95 IS 'What 95 per cent of its last 200 batches took at most, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.worked_ms IS 'Time that the slice has taken in batches, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.slept_ms IS 'Time that it has taken in pauses between batches, in milliseconds';
+COMMENT ON COLUMN backfill.checkpoint.waited_ms IS 'Time that it has taken waiting, in milliseconds, by what for: an option''s name, or retry';
+COMMENT ON COLUMN backfill.checkpoint.wal_bytes IS 'WAL that it has written, in bytes';
 COMMENT ON COLUMN backfill.checkpoint.note IS 'What the worker would tell: why it does not go in waves, for one';
 COMMENT ON COLUMN backfill.checkpoint.waits_for IS 'Why the next batch is tried again: what was in its way; no row data';
 COMMENT ON COLUMN backfill.checkpoint.waits_until IS 'When it is tried again';
@@ -213,14 +225,16 @@ CREATE TABLE backfill.setback (
     job_id      bigint      NOT NULL,
     pid         integer     NOT NULL,
     waits_for   text        NOT NULL,
-    waits_until timestamptz NOT NULL,
+    waits_until timestamptz,
+    since       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (job_id, pid)
 );
-COMMENT ON TABLE backfill.setback IS 'What workers wait for that hold no slice: a table that somebody has locked, for one. Gone when they get on.';
+COMMENT ON TABLE backfill.setback IS 'What workers wait for between batches: a signal that is over its bound, or, while they hold no slice, a table that somebody has locked. Gone when they get on.';
 COMMENT ON COLUMN backfill.setback.job_id IS 'The job';
 COMMENT ON COLUMN backfill.setback.pid IS 'The worker';
 COMMENT ON COLUMN backfill.setback.waits_for IS 'What was in its way; no row data';
-COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again';
+COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again; NULL: it looks each second';
+COMMENT ON COLUMN backfill.setback.since IS 'When the wait began';
 
 CREATE TABLE backfill.outcome (
     job_id   bigint      PRIMARY KEY,
@@ -279,6 +293,33 @@ COMMENT ON COLUMN backfill.failed_row.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.failed_row.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_row.at IS 'When';
 
+CREATE TABLE backfill.sample (
+    job_id         bigint      NOT NULL,
+    at             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    spacing        integer     NOT NULL,
+    rows_done      bigint      NOT NULL,
+    rows_updated   bigint      NOT NULL,
+    wal_bytes      bigint      NOT NULL,
+    worked_ms      bigint      NOT NULL,
+    slept_ms       bigint      NOT NULL,
+    waited_ms      jsonb,
+    batch_ms       real,
+    lag_bytes      bigint,
+    PRIMARY KEY (job_id, at)
+);
+COMMENT ON TABLE backfill.sample IS 'How far a job was at a time: what it had done and taken in all. Written by one of its workers each ten seconds; of more than a thousand of a job every second one goes, and the next ones are twice as far apart.';
+COMMENT ON COLUMN backfill.sample.job_id IS 'The job';
+COMMENT ON COLUMN backfill.sample.at IS 'When';
+COMMENT ON COLUMN backfill.sample.spacing IS 'How many seconds the next one is to be later';
+COMMENT ON COLUMN backfill.sample.rows_done IS 'Rows passed so far';
+COMMENT ON COLUMN backfill.sample.rows_updated IS 'Rows changed so far';
+COMMENT ON COLUMN backfill.sample.wal_bytes IS 'WAL written so far, in bytes';
+COMMENT ON COLUMN backfill.sample.worked_ms IS 'Time that its workers have spent in batches so far, in milliseconds';
+COMMENT ON COLUMN backfill.sample.slept_ms IS 'Time that they have spent in pauses so far, in milliseconds';
+COMMENT ON COLUMN backfill.sample.waited_ms IS 'Time that they have spent waiting so far, in milliseconds, by what for: an option''s name, or retry';
+COMMENT ON COLUMN backfill.sample.batch_ms IS 'What the last batch took, in milliseconds; the longest of its workers''';
+COMMENT ON COLUMN backfill.sample.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked, in bytes, if that has a bound';
+
 CREATE TABLE backfill.event (
     id     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id bigint      NOT NULL,
@@ -317,6 +358,7 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event_id_seq', '');

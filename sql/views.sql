@@ -42,7 +42,7 @@ SELECT j.id AS job_id,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
-                     WHEN s.state = 'running' THEN NULLIF(pg_catalog.concat_ws('; ', p.waits, b.waits), '') END) AS waiting_for,
+                     WHEN s.state = 'running' THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -96,7 +96,8 @@ LEFT JOIN LATERAL (
     WHERE sl.job_id = j.id
 ) p ON true
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ', pg_catalog.to_char(t.waits_until, 'HH24:MI:SS')),
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
+                                                            CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
                                  '; ') AS waits
     FROM backfill.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
@@ -203,3 +204,48 @@ COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner f
 COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';
+
+CREATE VIEW backfill.samples WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.at,
+       pg_catalog.round(t.seconds, 1) AS interval_seconds,
+       s.rows_done, s.rows_updated,
+       pg_catalog.round((s.rows_done - s.rows_before) / NULLIF(t.seconds, 0), 1) AS rows_per_second,
+       pg_catalog.round(s.batch_ms::numeric, 1) AS batch_ms,
+       s.wal_bytes - s.wal_before AS wal_bytes,
+       pg_catalog.round((s.worked_ms - s.worked_before) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round((s.slept_ms - s.slept_before) / 1000.0, 1) AS seconds_sleeping,
+       COALESCE(w.seconds, 0) AS seconds_throttled,
+       w.by_signal AS throttled_by,
+       s.lag_bytes
+FROM (
+    SELECT p.job_id, p.at, p.rows_done, p.rows_updated, p.wal_bytes, p.worked_ms, p.slept_ms, p.waited_ms, p.batch_ms, p.lag_bytes,
+           pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
+           pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
+           pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
+    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+) s
+JOIN backfill.job j ON j.id = s.job_id
+CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.sum(d.seconds) AS seconds,
+           pg_catalog.jsonb_object_agg(d.key, d.seconds) FILTER (WHERE d.seconds > 0) AS by_signal
+    FROM (SELECT e.key, pg_catalog.round((e.value::bigint - COALESCE((s.waited_before ->> e.key)::bigint, 0)) / 1000.0, 1) AS seconds
+          FROM pg_catalog.jsonb_each_text(s.waited_ms) e) d
+) w ON true
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.samples IS 'The history of jobs, for a plot: a row each ten seconds of running, or more seldom in jobs that run for hours';
+COMMENT ON COLUMN backfill.samples.job_id IS 'The job';
+COMMENT ON COLUMN backfill.samples.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.samples.at IS 'When the interval ended';
+COMMENT ON COLUMN backfill.samples.interval_seconds IS 'Length of the interval: the time since the job''s sample before, in which all the others below were measured; NULL in the first';
+COMMENT ON COLUMN backfill.samples.rows_done IS 'Rows passed so far';
+COMMENT ON COLUMN backfill.samples.rows_updated IS 'Rows changed so far';
+COMMENT ON COLUMN backfill.samples.rows_per_second IS 'Rows passed per second';
+COMMENT ON COLUMN backfill.samples.batch_ms IS 'What the last batch took, in milliseconds; of several workers, the longest';
+COMMENT ON COLUMN backfill.samples.wal_bytes IS 'WAL written by the job, in bytes';
+COMMENT ON COLUMN backfill.samples.seconds_working IS 'Time that its workers have spent in batches; summed over its workers, like the others of time';
+COMMENT ON COLUMN backfill.samples.seconds_sleeping IS 'Time spent in the pauses that sleep_ms asks for';
+COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again';
+COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, or retry';
+COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked at the end, in bytes; NULL where no bound is set, or there is none';

@@ -1,5 +1,7 @@
 //! The extension's settings. Each says why its default is what it is.
 
+pub mod throttles;
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 /// `backfill.enabled`: the kill switch.
@@ -53,4 +55,5 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    throttles::register();
 }

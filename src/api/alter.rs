@@ -6,6 +6,7 @@ use super::caller::{locked_job, required};
 use super::launch;
 use super::session;
 use super::start::Pace;
+use super::throttles;
 use crate::catalog::{event, failed_row, job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
@@ -47,6 +48,9 @@ pub fn alter(
     let after = before.altered(&change)?;
     if after.settings != before.settings {
         session::try_settings(&after.settings)?;
+    }
+    if after.throttles != before.throttles {
+        throttles::check(&after.throttles)?;
     }
     for (what, old, new) in differences(&job, pace, &after) {
         event::record(

@@ -232,9 +232,10 @@ pub fn with_grants(
 
 fn has_privileges(table: &Relation, set_columns: &[String]) -> Result<bool> {
     let row = spi::first(
-        "SELECT pg_catalog.has_table_privilege($1, 'SELECT') AND pg_catalog.bool_and(
-                    pg_catalog.has_column_privilege($1, c, 'UPDATE'))
-         FROM pg_catalog.unnest($2) AS c",
+        // A column that there is not is no question of privileges.
+        "SELECT pg_catalog.has_table_privilege($1, 'SELECT')
+                AND COALESCE(pg_catalog.bool_and(pg_catalog.has_column_privilege($1, a.attnum, 'UPDATE')), true)
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped",
         &[spi::Arg::Oid(table.oid), spi::Arg::Texts(set_columns)],
     )?;
     Ok(row.is_some_and(|row| row.bool(0)))

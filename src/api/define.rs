@@ -3,7 +3,7 @@
 use super::call::{self, Call, Request};
 use super::caller::required;
 use super::existing::same_job;
-use super::{existing, session, tables};
+use super::{existing, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
@@ -37,6 +37,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         clauses::check_expression(where_clause)?;
     }
     session::try_settings(&call.options.settings)?;
+    throttles::check(&call.options.throttles)?;
     let key_columns = tables::check(call, &set_clause, &set_columns)?;
     let session = session::take();
     let definition = Definition {

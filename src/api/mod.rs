@@ -15,4 +15,5 @@ mod retry_failed;
 mod session;
 mod start;
 mod tables;
+mod throttles;
 mod wait;

@@ -151,6 +151,7 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     existing::refuse_overlap(job.id)?;
     let merged = locked.definition.options.started_with(options)?;
     super::session::try_settings(&options.settings)?;
+    super::throttles::check(&options.throttles)?;
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
     job::set_wish(job.id, Wish::Run)?;
     event::record(

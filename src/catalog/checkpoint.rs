@@ -12,6 +12,7 @@ use super::region;
 use super::slice::array;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::progress::Progress;
+use crate::job::timing::Spent;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Plan, Row};
 use crate::plan::position::{Position, Region};
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub position: Position,
     /// How far it is.
     pub progress: Progress,
+    /// What it has taken.
+    pub spent: Spent,
 }
 
 impl Checkpoint {
@@ -49,6 +52,8 @@ pub struct Gauges {
     pub rate: Option<f64>,
     /// Rows per commit in force.
     pub batch_rows: Option<i32>,
+    /// What the last batch took, and what 95 of 100 took at most.
+    pub batch_time: Option<(Duration, Duration)>,
     /// A remark for a person.
     pub note: Option<String>,
     /// What the next batch waits for, and how long.
@@ -63,12 +68,14 @@ WITH gone AS (
 )
 INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, region_key, waves, spread, wave, wave_to,
                                  wave_key, rows_done, rows_updated, rows_hot, rows_found, rows_total, percent,
-                                 past_estimate, rows_per_second, batch_rows, note, waits_for, waits_until, at)
+                                 past_estimate, rows_per_second, batch_rows, note, waits_for, waits_until, at,
+                                 worked_ms, slept_ms, waited_ms, wal_bytes, batch_ms, batch_ms_p95)
 SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-       $24, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $25), pg_catalog.clock_timestamp() FROM gone";
+       $24, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $25), pg_catalog.clock_timestamp(),
+       $26, $27, $28::pg_catalog.jsonb, $29, $30, $31 FROM gone";
 
 /// The types of its parameters.
-const REPLACE_TYPES: [pg_sys::Oid; 25] = [
+const REPLACE_TYPES: [pg_sys::Oid; 31] = [
     pg_sys::INT4OID,
     pg_sys::INT4OID,
     pg_sys::INT8OID,
@@ -94,6 +101,12 @@ const REPLACE_TYPES: [pg_sys::Oid; 25] = [
     pg_sys::TEXTOID,
     pg_sys::TEXTOID,
     pg_sys::FLOAT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::TEXTOID,
+    pg_sys::INT8OID,
+    pg_sys::FLOAT8OID,
+    pg_sys::FLOAT8OID,
 ];
 
 /// The last checkpoint of a slice.
@@ -102,7 +115,7 @@ pub fn load(slice: i32) -> Result<Checkpoint> {
         spi::first(
             "SELECT seq, epoch, pg_catalog.to_json(key), block, pg_catalog.to_json(region_key), waves, spread,
                     wave, wave_to, pg_catalog.to_json(wave_key), rows_done, rows_updated, rows_hot, rows_found,
-                    rows_total, percent, past_estimate
+                    rows_total, percent, past_estimate, worked_ms, slept_ms, waited_ms, wal_bytes
              FROM backfill.checkpoint WHERE slice_id = $1 ORDER BY seq DESC LIMIT 1",
             &[Arg::Int4(slice)],
         )
@@ -126,7 +139,17 @@ pub fn load(slice: i32) -> Result<Checkpoint> {
             percent: row.parse(15)?,
             past_estimate: row.bool(16),
         },
+        spent: Spent {
+            working: milliseconds(row.number(17)?),
+            sleeping: milliseconds(row.number(18)?),
+            waiting: Spent::waiting_from(row.get(19)),
+            wal: row.number(20)?.unsigned_abs(),
+        },
     })
+}
+
+fn milliseconds(number: i64) -> Duration {
+    Duration::from_millis(number.unsigned_abs())
 }
 
 fn open_region(slice: i32, row: &Row) -> Result<Option<Region>> {
@@ -214,6 +237,10 @@ impl Writer {
         {
             region::store(last.slice, waves)?;
         }
+        let spent = &next.spent;
+        let waited = spent.waiting_json();
+        let whole = |time: Duration| Arg::Int8(time.as_millis() as i64);
+        let part = |time: Option<Duration>| Arg::float8(time.map(|t| t.as_secs_f64() * 1000.0));
         let int4 = |value: Option<i32>| value.map_or(Arg::Null(pg_sys::INT4OID), Arg::Int4);
         let written = as_extension(|| {
             self.0.run(&[
@@ -242,6 +269,12 @@ impl Writer {
                 Arg::text(gauges.note.as_deref()),
                 Arg::text(gauges.waits.as_ref().map(|(what, _)| what.as_str())),
                 Arg::float8(gauges.waits.as_ref().map(|(_, time)| time.as_secs_f64())),
+                whole(spent.working),
+                whole(spent.sleeping),
+                Arg::text(waited.as_deref()),
+                Arg::Int8(spent.wal as i64),
+                part(gauges.batch_time.map(|(last, _)| last)),
+                part(gauges.batch_time.map(|(_, p95)| p95)),
             ])
         })?;
         Ok(written.processed == 1)

@@ -373,6 +373,7 @@ pub fn delete(id: i64) -> Result<()> {
         "DELETE FROM backfill.outcome WHERE job_id = $1",
         "DELETE FROM backfill.failed_row WHERE job_id = $1",
         "DELETE FROM backfill.setback WHERE job_id = $1",
+        "DELETE FROM backfill.sample WHERE job_id = $1",
         "DELETE FROM backfill.event WHERE job_id = $1",
         "DELETE FROM backfill.job WHERE id = $1",
     ] {

@@ -1,5 +1,5 @@
-//! What workers wait for while they hold no slice: a table that somebody has locked, before the first
-//! batch or between two slices. While they hold one, its checkpoint tells.
+//! What workers wait for between batches: the signals that they give way to; and while they hold no slice,
+//! a table that somebody has locked. What a batch that failed waits for, its slice's checkpoint tells.
 
 use std::time::Duration;
 
@@ -21,6 +21,35 @@ pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
                 Arg::Text(what),
                 Arg::float8(Some(pause.as_secs_f64())),
             ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Lets the view show what this worker waits for until that has come to its end. `begins`: from now on.
+pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "INSERT INTO backfill.setback AS s (job_id, pid, waits_for) VALUES ($1, $2, $3)
+             ON CONFLICT (job_id, pid) DO UPDATE SET waits_for = excluded.waits_for, waits_until = NULL,
+                                                        since = CASE WHEN $4 THEN excluded.since ELSE s.since END",
+            &[
+                Arg::Int8(job),
+                Arg::Int4(server::pid()),
+                Arg::Text(what),
+                Arg::Bool(begins),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// This worker waits no more.
+pub fn go_on(job: i64) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "DELETE FROM backfill.setback WHERE job_id = $1 AND pid = $2",
+            &[Arg::Int8(job), Arg::Int4(server::pid())],
         )
     })?;
     Ok(())

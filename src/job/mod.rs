@@ -1,10 +1,18 @@
 //! What a job is, apart from any server: its states, options and progress.
 
+pub mod bucket;
+pub mod lag;
 pub mod names;
 mod option;
 pub mod options;
 pub mod progress;
+pub mod quantity;
 pub mod reader;
 pub mod retry;
+pub mod signal;
 pub mod sizer;
+pub mod spacing;
 pub mod state;
+pub mod throttles;
+pub mod timing;
+pub mod window;

@@ -100,7 +100,68 @@ pub const KEYS: &[Key] = &[
     key("settings", "an object of strings", When::Always),
     key("vacuum", "true or false", When::Always),
     key("analyze", "true or false", When::Always),
+    key("max_lag_bytes", BYTES, When::Always),
+    key(
+        "max_lag",
+        "a time such as \"30s\", or -1 for no bound",
+        When::Always,
+    ),
+    key("lag_include", "an array of names", When::Always),
+    key("lag_exclude", "an array of names", When::Always),
+    key("max_wal_rate", BYTES, When::Always),
+    integer(
+        "max_archive_backlog",
+        -1,
+        MANY,
+        "It is how many segments of WAL may wait to be archived; -1 is no bound.",
+    ),
+    integer(
+        "max_lock_waiters",
+        -1,
+        MANY,
+        "It is how many backends may wait for a batch; -1 is no bound.",
+    ),
+    integer(
+        "max_active_backends",
+        -1,
+        MANY,
+        "It is how many clients may be at work; -1 is no bound.",
+    ),
+    key("yield_to_autovacuum", "true or false", When::Always),
+    integer(
+        "max_dead_tuples",
+        -1,
+        i64::MAX,
+        "It is how many dead tuples the table may have; -1 is no bound.",
+    ),
+    integer(
+        "max_growth",
+        -1,
+        MANY,
+        "It is by how many per cent the table may grow without a VACUUM; -1 is no bound.",
+    ),
+    integer(
+        "max_rows_per_second",
+        -1,
+        i64::MAX,
+        "It is how many rows the job may update in a second; -1 is no bound.",
+    ),
+    key(
+        "throttle_query",
+        "a string: a query that gives true while the job is to wait",
+        When::Always,
+    ),
+    key(
+        "run_window",
+        "hours such as \"22:00-06:00 Europe/Berlin\", or \"\" for no bound",
+        When::Always,
+    ),
 ];
+
+/// What an amount of bytes must be.
+const BYTES: &str = "an amount such as \"256MB\", a number of bytes, or -1 for no bound";
+/// More than any server has of it.
+const MANY: i64 = 1_000_000;
 
 impl Key {
     /// Refuses a value that it cannot have.

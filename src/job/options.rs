@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::option::{self, KEYS, is_alterable};
+use super::throttles::Throttles;
 use crate::error::{Error, Result};
 
 /// Whether the rows of a region are dealt out to waves.
@@ -59,7 +60,7 @@ pub enum Triggers {
 /// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
 /// the methods give what holds then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Options {
     /// Name of the unique index whose columns order the walk. Absent: the primary key, else the
     /// first usable unique index.
@@ -108,6 +109,9 @@ pub struct Options {
     /// Whether an ANALYZE follows the last batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analyze: Option<bool>,
+    /// What makes the job wait.
+    #[serde(flatten)]
+    pub throttles: Throttles,
 }
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
@@ -238,18 +242,25 @@ impl Options {
         }
     }
 
-    /// These options with the keys of a call to `backfill.alter` put over them.
+    /// These options with the keys of a call to `backfill.alter` put over them; null takes one away, so
+    /// that its default is in force.
     pub fn altered(&self, change: &Value) -> Result<Options> {
-        Options::parse(change)?;
         let mut merged = self.to_map();
+        Options::parse(&without_nulls(change))?;
         for (name, value) in change.as_object().into_iter().flatten() {
+            if !KEYS.iter().any(|known| known.name == name) {
+                return Err(option::unknown(name));
+            }
             if !is_alterable(name) {
                 return Err(
                     Error::invalid(format!("option \"{name}\" cannot be altered"))
                         .hint("It is part of what the job is. Cancel the job and start another."),
                 );
             }
-            merged.insert(name.clone(), value.clone());
+            match value {
+                Value::Null => merged.remove(name),
+                value => merged.insert(name.clone(), value.clone()),
+            };
         }
         Options::parse(&Value::Object(merged))
     }
@@ -290,6 +301,19 @@ impl Options {
                 (name, old, new)
             })
             .collect()
+    }
+}
+
+/// A change without the options that it takes away.
+fn without_nulls(change: &Value) -> Value {
+    match change {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        ),
+        other => other.clone(),
     }
 }
 

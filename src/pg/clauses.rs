@@ -9,6 +9,8 @@ use super::text::to_server;
 use super::txn;
 use crate::error::{Error, Result, sqlstate};
 
+/// What an expression is put behind to be parsed; a bracket closes it.
+const EXPRESSION: &str = "SELECT (\n";
 const STANDARD_STRINGS: (&std::ffi::CStr, &std::ffi::CStr) =
     (c"standard_conforming_strings", c"on");
 
@@ -16,8 +18,10 @@ const STANDARD_STRINGS: (&std::ffi::CStr, &std::ffi::CStr) =
 /// an UPDATE may have.
 pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
     const PREFIX: &str = "UPDATE t SET ";
+    const HINT: &str =
+        "set_clause is what stands after SET in an UPDATE, without that word: 'a = 1, b = 2'.";
     settings::with(&[STANDARD_STRINGS], || unsafe {
-        let statement = parse(PREFIX, set_clause)?;
+        let statement = parse(PREFIX, set_clause, HINT)?;
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_UpdateStmt {
             return Err(only("set_clause", "a second statement", set_clause));
         }
@@ -47,17 +51,13 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
 
 /// Parses an expression by itself: whether it is one expression and nothing else.
 pub fn check_expression(where_clause: &str) -> Result<()> {
-    const PREFIX: &str = "SELECT (\n";
+    const HINT: &str =
+        "where_clause is what stands after WHERE, without that word: 'a IS NULL AND b > 0'.";
     settings::with(&[STANDARD_STRINGS], || unsafe {
-        let statement = parse(PREFIX, &format!("{where_clause}\n)"))?;
-        let alone =
-            !statement.is_null() && (*statement).type_ == pg_sys::NodeTag::T_SelectStmt && {
-                let select = &*statement.cast::<pg_sys::SelectStmt>();
-                let targets = pgrx::PgList::<pg_sys::Node>::from_pg(select.targetList);
-                let one = targets.len() == 1 && !is_list(targets.get_ptr(0));
-                std::mem::forget(targets);
-                one && select.fromClause.is_null() && select.whereClause.is_null()
-            };
+        let statement = parse(EXPRESSION, &format!("{where_clause}\n)"), HINT)?;
+        // `(a, b)` is a row instead of one expression.
+        let alone = target_of(statement)
+            .is_some_and(|target| (*target).type_ != pg_sys::NodeTag::T_RowExpr);
         if alone {
             Ok(())
         } else {
@@ -66,12 +66,36 @@ pub fn check_expression(where_clause: &str) -> Result<()> {
     })
 }
 
-/// Whether a SELECT's target is `(a, b)`, a row instead of one expression.
-unsafe fn is_list(target: Option<*mut pg_sys::Node>) -> bool {
-    let Some(target) = target else { return false };
+/// Parses a query by itself: whether it is one query, as a subquery may be.
+pub fn check_query(option: &str, query: &str) -> Result<()> {
+    let hint =
+        format!("{option} is one query, without a semicolon: 'SELECT count(*) > 100 FROM queue'.");
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let statement = parse(EXPRESSION, &format!("{query}\n)"), &hint)?;
+        let alone = target_of(statement)
+            .is_some_and(|target| (*target).type_ == pg_sys::NodeTag::T_SubLink);
+        if alone {
+            Ok(())
+        } else {
+            let message = format!("option \"{option}\" must be one query");
+            Err(Error::new(sqlstate::SYNTAX_ERROR, message).hint(hint))
+        }
+    })
+}
+
+/// The one target of a SELECT that has nothing else.
+unsafe fn target_of(statement: *mut pg_sys::Node) -> Option<*mut pg_sys::Node> {
     unsafe {
-        let value = (*target.cast::<pg_sys::ResTarget>()).val;
-        !value.is_null() && (*value).type_ == pg_sys::NodeTag::T_RowExpr
+        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
+            return None;
+        }
+        let select = &*statement.cast::<pg_sys::SelectStmt>();
+        let targets = pgrx::PgList::<pg_sys::ResTarget>::from_pg(select.targetList);
+        let only = targets.get_ptr(0).filter(|_| targets.len() == 1);
+        std::mem::forget(targets);
+        let value = (*only?).val;
+        let alone = select.fromClause.is_null() && select.whereClause.is_null();
+        (alone && !value.is_null()).then_some(value)
     }
 }
 
@@ -88,7 +112,7 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
 
 /// The one statement of `prefix` + `clause`, or null if there are several. The position of a
 /// syntax error is counted in the clause.
-unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
+unsafe fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
     let text = to_server(&format!("{prefix}{clause}"))?;
     let parsed = capture(|| unsafe {
         let mode = pg_sys::RawParseMode::RAW_PARSE_DEFAULT;
@@ -106,11 +130,7 @@ unsafe fn parse(prefix: &str, clause: &str) -> Result<*mut pg_sys::Node> {
             position.character = (position.character - prefix.chars().count() as i32).max(1);
             position.text = clause.trim_end_matches("\n)").to_owned();
         }
-        error.hint(if prefix.starts_with("UPDATE") {
-            "set_clause is what stands after SET in an UPDATE, without that word: 'a = 1, b = 2'."
-        } else {
-            "where_clause is what stands after WHERE, without that word: 'a IS NULL AND b > 0'."
-        })
+        error.hint(hint)
     })
 }
 

@@ -31,4 +31,6 @@ pub mod text;
 pub mod timeout;
 pub mod triggers;
 pub mod txn;
+pub mod waiters;
+pub mod wal;
 pub mod xact;

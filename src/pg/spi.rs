@@ -133,6 +133,11 @@ fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
     }
 }
 
+/// Runs a query within [`connect`] that may change nothing; gives its first row, if any.
+pub fn read_only(sql: &str) -> Result<Option<Row>> {
+    Ok(execute(sql, &[], true)?.rows.into_iter().next())
+}
+
 /// Runs a statement within [`connect`] and gives its first row, if any.
 pub fn first(sql: &str, args: &[Arg]) -> Result<Option<Row>> {
     Ok(query(sql, args)?.rows.into_iter().next())

@@ -9,6 +9,7 @@ use crate::catalog::checkpoint::{Checkpoint, Gauges};
 use crate::catalog::job::Job;
 use crate::catalog::{leftover, slice};
 use crate::error::Result;
+use crate::job::timing::Spent;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{horizon, relation, settings, timeout};
 
@@ -37,11 +38,17 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let begun = Cell::new(Instant::now());
     let limit = job.definition.options.statement_timeout_ms();
     let (step, tried) = timeout::limited(limit, || commit(walk, job, &begun))?;
-    if matches!(step, Step::More(_)) {
+    let elapsed = begun.get().elapsed();
+    let throttle = &mut walk.learned.throttle;
+    if std::mem::take(&mut throttle.crowded) {
+        walk.setbacks.bound.halve(tried);
+    } else if matches!(step, Step::More(_)) {
         walk.setbacks.passed(job.batch_size);
     }
+    throttle.spent.working += elapsed;
     if tried > 0 {
-        walk.learned.sizer.measured(tried, begun.get().elapsed());
+        throttle.recent.note(elapsed);
+        walk.learned.sizer.measured(tried, elapsed);
     }
     Ok(step)
 }
@@ -76,26 +83,50 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
                 other => return Ok((Step::Lost(other), None)),
             }
             relation::refuse_policies(table);
-            let (mut done, gauges, pause) = step(walk, job)?;
+            let (mut done, mut gauges, mut pause) = step(walk, job)?;
             tried = done.tried;
+            give_way(walk, job, tried, begun.get(), &mut pause, &mut gauges)?;
             leftover::add(walk.slice.id, &done.locked)?;
             done.last = done.last && leftover::count(walk.slice.id)? == 0;
-            let next = successor(&walk.checkpoint, &done);
+            let mut next = successor(&walk.checkpoint, &done);
+            next.spent.add(&walk.learned.throttle.spent);
             let rate = walk.measure(next.progress.rows_done);
-            walk.note.clone_from(&gauges.note);
             // First the slice, then its checkpoint: as all who touch both do.
             if done.last {
                 slice::finish(walk.slice.id)?;
             }
-            walk.writer
-                .replace(&walk.checkpoint, &next, &Gauges { rate, ..gauges })?;
+            walk.gauges = Gauges { rate, ..gauges };
+            walk.writer.replace(&walk.checkpoint, &next, &walk.gauges)?;
             Ok((outcome(&done, pause), Some(next)))
         },
     )?;
     if let Some(next) = next {
         walk.checkpoint = next;
+        walk.learned.throttle.spent = Spent::default();
     }
     Ok((step, tried))
+}
+
+/// Makes the pause after the batch longer if a bound asks for that.
+fn give_way(
+    walk: &mut Walk,
+    job: &Job,
+    tried: i64,
+    begun: Instant,
+    pause: &mut Duration,
+    gauges: &mut Gauges,
+) -> Result<()> {
+    let workers = job.definition.options.workers();
+    let throttle = &mut walk.learned.throttle;
+    gauges.batch_time = throttle.recent.last().zip(throttle.recent.p95());
+    let asked = throttle.after(walk.slice.relation, tried, begun, workers)?;
+    throttle.pausing = None;
+    if let Some(asked) = asked.filter(|asked| asked.time > *pause) {
+        throttle.pausing = Some(asked.signal);
+        *pause = asked.time;
+        gauges.waits = Some((asked.shown(), asked.time));
+    }
+    Ok(())
 }
 
 fn outcome(done: &Done, pause: Duration) -> Step {
@@ -121,6 +152,10 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
         found: walk.checkpoint.progress.rows_found,
         left: walk.checkpoint.progress.left(),
         attempt: &mut walk.attempt,
+        most: walk
+            .learned
+            .throttle
+            .most_rows(job.definition.options.workers()),
         note: None,
         batch_rows: None,
         pause: Duration::from_millis(u64::from(job.sleep_ms.unsigned_abs())),
@@ -135,6 +170,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
         rate: None,
         batch_rows: work.batch_rows,
         note: work.note.or(note),
+        batch_time: None,
         waits: work.waits.map(|what| (what, work.pause)),
     };
     Ok((done?, gauges, work.pause))

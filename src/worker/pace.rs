@@ -7,6 +7,7 @@ use super::walk::Walk;
 use crate::catalog::job::{self, Job};
 use crate::catalog::setback;
 use crate::error::Error;
+use crate::job::signal::Signal;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{latch, report, signal};
 
@@ -23,6 +24,7 @@ pub fn wait_for_horizon(walk: &mut Walk) {
     let begun = Instant::now();
     latch::wait(MOMENT);
     walk.waited(begun.elapsed());
+    walk.learned.throttle.spent.sleeping += begun.elapsed();
 }
 
 /// Sleeps before a batch is tried again. What the view shows of it is no reason to fail.
@@ -33,7 +35,10 @@ pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
         report::log(&format!("backfill {}: {untold}", job.shown()));
     }
     log_retry(retry, "of a batch", error, job);
+    let begun = Instant::now();
     sleep(retry.pause, job, walk);
+    let throttle = &mut walk.learned.throttle;
+    throttle.spent.wait(Signal::Retry, begun.elapsed());
 }
 
 fn log_retry(retry: Retry, what: &str, error: &Error, job: &Job) {
@@ -82,28 +87,36 @@ pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
     *setbacks = Setbacks::default();
 }
 
-/// Sleeps between two batches; ends at once when something about the job has changed.
-pub fn sleep(pause: Duration, job: &Job, walk: &Walk) {
+/// Sleeps after a batch that has worked.
+pub fn rest(pause: Duration, job: &Job, walk: &mut Walk) {
+    let begun = Instant::now();
+    sleep(pause, job, walk);
+    walk.learned.throttle.paused(begun.elapsed());
+}
+
+/// Sleeps between two batches; ends at once when something about the job, or the server's settings, has
+/// changed, and gives whether it has.
+pub fn sleep(pause: Duration, job: &Job, walk: &Walk) -> bool {
     nap(pause, || {
         let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
         version == Ok(Some(job.version))
-    });
+    })
 }
 
-fn nap(pause: Duration, unchanged: impl Fn() -> bool) {
+fn nap(pause: Duration, unchanged: impl Fn() -> bool) -> bool {
     if pause.is_zero() {
-        return;
+        return false;
     }
     report::idle();
     let deadline = Instant::now() + pause;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         latch::wait(left.min(LONGEST_NAP));
-        if Instant::now() >= deadline || signal::reload_if_asked() {
-            return;
+        if Instant::now() >= deadline {
+            return false;
         }
-        if !unchanged() {
-            return;
+        if signal::reload_if_asked() || !unchanged() {
+            return true;
         }
     }
 }

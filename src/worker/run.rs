@@ -9,7 +9,7 @@ use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
-use super::{pace, session, survey, takeover, upkeep};
+use super::{pace, samples, session, survey, takeover, throttle, upkeep};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, setback, slice, walk as walks};
 use crate::error::{Error, Result};
@@ -217,14 +217,20 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             Ok(Some(ending)) => return Some(ending),
             Err(error) => return Some(Ending::Failed(error, None)),
         }
+        let lag = walk.learned.throttle.readings.lag_bytes;
+        walk.learned.sampler.sample(job, lag);
+        if throttle::wait(walk, job) {
+            changed = true;
+            continue;
+        }
         match batch::run(walk, job) {
             Ok(Step::Changed) => changed = true,
             Ok(Step::Read) => {}
             Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
-            Ok(Step::More(pause)) => pace::sleep(pause, job, walk),
+            Ok(Step::More(pause)) => pace::rest(pause, job, walk),
             Ok(Step::Left(pause)) => {
-                pace::sleep(pause, job, walk);
+                pace::rest(pause, job, walk);
                 return None;
             }
             Ok(Step::Lost(ground)) => return replace(walk, job, ground),
@@ -354,6 +360,7 @@ fn end(job: &mut Job, start: Start) -> Ending {
     if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
         return Ending::Left;
     }
+    samples::take(job, None);
     let mut wanted = match txn::run(Durability::Deferred, || job::load(job.id)) {
         Ok(Some(now)) if now.state() != State::Completed => None,
         _ => return Ending::Gone,

@@ -33,6 +33,8 @@ pub struct Work<'a> {
     pub left: Option<i64>,
     /// What the batch in progress is about, once that is known: for when it fails.
     pub attempt: &'a mut Option<Attempt>,
+    /// Rows of an UPDATE, at most, for a steady rate.
+    pub most: i64,
     /// A remark for a person.
     pub note: Option<String>,
     /// The size in force.
@@ -99,7 +101,7 @@ impl Work<'_> {
 
     /// Rows of the next UPDATE: `most`, or fewer.
     pub fn size(&mut self, most: i64) -> i64 {
-        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let most = i32::try_from(most.min(self.most)).unwrap_or(i32::MAX);
         let size = self.sizer.size(most, self.job.definition.options.target_ms);
         let size = self.setbacks.bound.of(size.into());
         self.setbacks.size = size;

@@ -9,10 +9,12 @@ use super::attributes;
 use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
+use super::samples::Sampler;
 use super::setbacks::{Retry, Setbacks};
 use super::statement;
 use super::tactics::Tactics;
 use super::target;
+use super::throttle::Throttle;
 use crate::catalog::checkpoint::{self, Checkpoint, Gauges, Writer};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Extent, Slice};
@@ -22,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::job::progress::Rate;
 use crate::job::reader::Reader;
 use crate::job::sizer::Sizer;
+use crate::job::timing::Spent;
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{heap, relation};
@@ -42,7 +45,7 @@ pub struct Walk {
     /// What the batch in progress is about, once that is known.
     pub attempt: Option<Attempt>,
     /// What its last checkpoint tells a person.
-    pub note: Option<String>,
+    pub gauges: Gauges,
     /// Writes the checkpoint's successors.
     pub writer: Writer,
     /// Tells whether something about the job has changed.
@@ -66,6 +69,10 @@ pub struct Learned {
     pub sizer: Sizer,
     /// How many rows a statement should read.
     pub reader: Reader,
+    /// Takes samples.
+    pub sampler: Sampler,
+    /// What it gives way to, and where its time goes.
+    pub throttle: Throttle,
     /// The slice that is being claimed: its lock outlives a transaction that fails.
     claiming: Option<i32>,
 }
@@ -159,7 +166,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         slice,
         checkpoint,
         attempt: None,
-        note: None,
+        gauges: Gauges::default(),
         writer,
         versions: VersionReader::prepare()?,
         setbacks: Setbacks::default(),
@@ -203,7 +210,10 @@ impl Walk {
     /// Rows per second, now that so many rows of the slice are done.
     pub fn measure(&mut self, rows_done: i64) -> Option<f64> {
         let rows = self.learned.elsewhere + rows_done;
-        self.learned.rate.measure(Instant::now(), rows)
+        // A clock that stands still while the job waits.
+        let now = Instant::now();
+        let running = now.checked_sub(self.learned.throttle.waited);
+        self.learned.rate.measure(running.unwrap_or(now), rows)
     }
 
     /// The transaction that the horizon has to pass before the next batch.
@@ -238,7 +248,7 @@ impl Walk {
     pub fn tell(&mut self, retry: Retry) -> Result<()> {
         let next = self.checkpoint.successor();
         let gauges = Gauges {
-            note: self.note.clone(),
+            note: self.gauges.note.clone(),
             waits: retry.shown().map(|what| (what, retry.pause)),
             ..Gauges::default()
         };
@@ -246,6 +256,18 @@ impl Walk {
             self.writer.replace(&self.checkpoint, &next, &gauges)
         })?;
         self.checkpoint = next;
+        Ok(())
+    }
+
+    /// Has the time counted that was spent since the last checkpoint, while there is no batch that does.
+    pub fn account(&mut self) -> Result<()> {
+        let mut next = self.checkpoint.successor();
+        next.spent.add(&self.learned.throttle.spent);
+        txn::run(Durability::Deferred, || {
+            self.writer.replace(&self.checkpoint, &next, &self.gauges)
+        })?;
+        self.checkpoint = next;
+        self.learned.throttle.spent = Spent::default();
         Ok(())
     }
 

@@ -237,6 +237,17 @@ def test_missing_rights_are_refused_at_once_with_a_hint(people: Database) -> Non
     assert people.sql("SELECT n, count(*) FROM alice.t GROUP BY n") == [(1, 2000)]
 
 
+def test_missing_rights_on_a_partition_and_a_column_that_there_is_not(people: Database) -> None:
+    people.sql("""
+        CREATE TABLE alice.parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+        CREATE TABLE alice.part PARTITION OF alice.parts DEFAULT; GRANT USAGE ON SCHEMA alice TO bob
+    """)
+    with pytest.raises(DENIED) as denied:
+        people.sql("SELECT backfill.define('alice.parts', 'v = 1')", user="bob")
+    hint = denied.value.diag.message_hint or ""
+    assert "GRANT SELECT" in hint and "alice.part" in hint
+
+
 def test_row_security_is_an_error_never_a_filter(people: Database) -> None:
     """At the call, when it comes up during a run, and in a table that a trigger reads."""
     people.sql("""

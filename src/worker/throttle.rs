@@ -1,0 +1,226 @@
+//! Gives way: looks between batches at what else the server has to do, and waits while a signal is over its
+//! bound. No transaction is open meanwhile.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::Oid;
+
+use super::pace;
+use super::readings::{self, Readings};
+use super::walk::Walk;
+use crate::catalog::job::Job;
+use crate::catalog::{setback, signals};
+use crate::error::Result;
+use crate::job::bucket::Bucket;
+use crate::job::quantity::Shown;
+use crate::job::signal::{self, Holds, Pause, Reason, Signal};
+use crate::job::throttles::Throttles;
+use crate::job::timing::{Recent, Spent};
+use crate::pg::txn::{self, Durability};
+use crate::pg::{report, waiters, wal};
+
+/// How long a look at the signals holds good, and how long to wait before another.
+const LOOK: Duration = Duration::from_secs(1);
+/// What the view shows of a signal may be as old as this.
+const RETELL: Duration = Duration::from_secs(5);
+/// How often the time of a long wait is counted.
+const RECOUNT: Duration = Duration::from_secs(10);
+/// A batch that takes no longer than this may hold others up, and need not get smaller.
+const SHORT: Duration = Duration::from_millis(20);
+/// Batches per second, at least, of a job whose rows per second are bounded: so it is a steady rate.
+const STEADY: u64 = 8;
+
+/// What a worker knows of the signals, and where its time has gone.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    /// The bounds in force.
+    pub limits: Throttles,
+    /// What the signals were at the last look.
+    pub readings: Readings,
+    holds: Holds,
+    looked: Option<Instant>,
+    told: Option<Told>,
+    counted: Option<Instant>,
+    rows: Bucket,
+    wal: Bucket,
+    /// WAL of this process that is counted already, or is not the job's.
+    wal_counted: Option<u64>,
+    /// Batches in a row that more backends waited for than may.
+    waited_for: u32,
+    /// Whether others waited for the last batch, which took long enough for them to notice.
+    pub crowded: bool,
+    /// What the pause after the last batch is for, if not for the pace.
+    pub pausing: Option<Signal>,
+    /// Time and WAL that no checkpoint has counted yet.
+    pub spent: Spent,
+    /// How long the last batches took.
+    pub recent: Recent,
+    /// Time spent waiting for signals, in all.
+    pub waited: Duration,
+}
+
+/// What the view shows.
+#[derive(Debug)]
+struct Told {
+    signals: Vec<Signal>,
+    text: String,
+    at: Instant,
+}
+
+/// Waits while a signal is over its bound. True if something about the job has changed meanwhile.
+pub fn wait(walk: &mut Walk, job: &Job) -> bool {
+    let due = |throttle: &Throttle| throttle.looked.is_none_or(|at| at.elapsed() >= LOOK);
+    if !due(&walk.learned.throttle) {
+        return false;
+    }
+    loop {
+        let throttle = &mut walk.learned.throttle;
+        let Some(first) = throttle.look(job, walk.slice.relation) else {
+            throttle.go_on(job);
+            return false;
+        };
+        throttle.tell(job);
+        if throttle.counted.is_none_or(|at| at.elapsed() >= RECOUNT) {
+            throttle.counted = Some(Instant::now());
+            count(walk, job);
+        }
+        let begun = Instant::now();
+        let changed = pace::sleep(LOOK, job, walk);
+        let throttle = &mut walk.learned.throttle;
+        throttle.waited += begun.elapsed();
+        throttle.spent.wait(first, begun.elapsed());
+        if changed {
+            // The bounds may be other ones.
+            throttle.looked = None;
+            return true;
+        }
+    }
+}
+
+/// Has the view and the samples count the time of a long wait. That they can't is no reason to fail.
+fn count(walk: &mut Walk, job: &Job) {
+    if let Err(error) = walk.account() {
+        report::log(&format!("backfill {}: {error}", job.shown()));
+    }
+    let lag = walk.learned.throttle.readings.lag_bytes;
+    walk.learned.sampler.sample(job, lag);
+}
+
+impl Throttle {
+    /// Looks at the signals: the first one that is over its bound, if any is.
+    fn look(&mut self, job: &Job, table: Oid) -> Option<Signal> {
+        let now = Instant::now();
+        self.looked = Some(now);
+        self.wal_counted.get_or_insert_with(wal::written);
+        let (limits, unreadable) = readings::limits(&job.definition.options.throttles);
+        self.limits = limits;
+        self.holds.look_again();
+        for reason in unreadable {
+            self.holds.hold(reason.signal, reason.text);
+        }
+        self.readings.take(&self.limits, table, &mut self.holds);
+        self.holds.settle(now).first().map(|reason| reason.signal)
+    }
+
+    /// Lets the view show why the job waits. What it shows is no reason to fail.
+    fn tell(&mut self, job: &Job) {
+        let reasons = self.holds.reasons();
+        let signals: Vec<Signal> = reasons.iter().map(|reason| reason.signal).collect();
+        let texts: Vec<String> = reasons.iter().map(Reason::shown).collect();
+        let text = texts.join("; ");
+        let known = self.told.as_ref().filter(|told| told.signals == signals);
+        let fresh = |told: &Told| told.text == text || told.at.elapsed() < RETELL;
+        if known.is_some_and(fresh) {
+            return;
+        }
+        let begins = known.is_none();
+        let told = txn::run(Durability::Deferred, || {
+            setback::hold(job.id, &text, begins)
+        });
+        if let Err(error) = told {
+            report::log(&format!("backfill {}: {error}", job.shown()));
+        }
+        if begins {
+            report::log(&format!("backfill {} waits: {text}", job.shown()));
+        }
+        let at = Instant::now();
+        self.told = Some(Told { signals, text, at });
+    }
+
+    /// The job waits no more.
+    pub fn go_on(&mut self, job: &Job) {
+        if self.told.take().is_none() {
+            return;
+        }
+        let cleared = txn::run(Durability::Deferred, || setback::go_on(job.id));
+        if let Err(error) = cleared {
+            report::log(&format!("backfill {}: {error}", job.shown()));
+        }
+        report::log(&format!("backfill {} goes on", job.shown()));
+    }
+
+    /// Rows of a batch, at most, so that a rate of rows is a steady one.
+    pub fn most_rows(&self, workers: i32) -> i64 {
+        let rate = |rate: u64| (rate / STEADY / workers.max(1) as u64).max(1);
+        self.limits.rows_per_second().map_or(i64::MAX, |given| {
+            i64::try_from(rate(given)).unwrap_or(i64::MAX)
+        })
+    }
+
+    /// The pause that a batch has to be followed by, which is about to commit: it has updated `rows` of
+    /// `table` since `begun`.
+    pub fn after(
+        &mut self,
+        table: Oid,
+        rows: i64,
+        begun: Instant,
+        workers: i32,
+    ) -> Result<Option<Pause>> {
+        let now = Instant::now();
+        let workers = f64::from(workers.max(1));
+        let written = wal::written();
+        let wal = written - self.wal_counted.replace(written).unwrap_or(written);
+        self.spent.wal += wal;
+        let of_rows = self.limits.rows_per_second().map(|rate| Pause {
+            signal: Signal::RowRate,
+            time: self.rows.take(now, rows as f64, rate as f64 / workers),
+            text: format!("{rate} rows a second"),
+        });
+        let of_wal = self.limits.wal_rate().map(|rate| Pause {
+            signal: Signal::WalRate,
+            time: self.wal.take(now, wal as f64, rate as f64 / workers),
+            text: format!("{} of WAL a second", Shown(rate)),
+        });
+        let of_waiters = self.waiters(table, now.duration_since(begun))?;
+        Ok([of_rows, of_wal, of_waiters]
+            .into_iter()
+            .flatten()
+            .max_by_key(|pause| pause.time))
+    }
+
+    fn waiters(&mut self, table: Oid, batch: Duration) -> Result<Option<Pause>> {
+        let any = waiters::any();
+        self.crowded = any && batch > SHORT;
+        let bound = self.limits.lock_waiters().filter(|_| any);
+        let found = bound.map(|_| signals::lock_waiters(table)).transpose()?;
+        let Some((found, bound)) = found.zip(bound).filter(|(found, bound)| found > bound) else {
+            self.waited_for = 0;
+            return Ok(None);
+        };
+        self.waited_for += 1;
+        let pause = Pause {
+            signal: Signal::LockWaiters,
+            time: signal::pause_after_waiters(batch, self.waited_for),
+            text: format!("{found} backends waited for a batch, {bound} may"),
+        };
+        Ok(Some(pause))
+    }
+
+    /// Counts a pause that is over.
+    pub fn paused(&mut self, time: Duration) {
+        match self.pausing.take() {
+            Some(signal) => self.spent.wait(signal, time),
+            None => self.spent.sleeping += time,
+        }
+    }
+}
