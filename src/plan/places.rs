@@ -1,6 +1,6 @@
 //! The statements of a walk in physical order, where rows are known by their place.
 
-use super::sql::{Param, Statement, Target, Writer, ident};
+use super::sql::{Param, Statement, Target, Writer, ident, matches};
 
 impl Target {
     /// The places of the rows in a range of pages that match the WHERE clause: parameters are the
@@ -27,11 +27,12 @@ impl Target {
         let again = self.where_clause.as_deref().unwrap_or("true");
         let text = format!(
             "WITH done AS (UPDATE ONLY {} SET {}\nWHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\n\
-             RETURNING (\n{again}\n) IS TRUE AS again)\n\
+             RETURNING {} AS again)\n\
              SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again) FROM done",
             self.item(),
             self.set_clause,
-            self.and_where()
+            self.and_where(),
+            matches(again)
         );
         w.statement(text)
     }

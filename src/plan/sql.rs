@@ -33,6 +33,12 @@ pub struct Statement {
     pub params: Vec<Param>,
 }
 
+/// Whether a row matches, as a value. Not the clause itself: after WHERE the server looks first at what costs
+/// least, and no further once something is not true; as a value, NULL AND an error is an error.
+pub fn matches(where_clause: &str) -> String {
+    format!("EXISTS (SELECT WHERE (\n{where_clause}\n))")
+}
+
 /// The relation and the clauses of a job, ready to be rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -131,12 +137,11 @@ impl Target {
     }
 
     /// The keys of the next rows, with a WHERE clause whether each matches it, and, if wanted, where
-    /// each is: parameters are the cursor (if `after`), the last key, and how many rows. IS TRUE, since a
-    /// literal such as 'yes' or NULL is a boolean after WHERE, but a text in a list of columns.
+    /// each is: parameters are the cursor (if `after`), the last key, and how many rows.
     pub fn read(&self, after: bool, places: bool) -> Statement {
         let mut w = self.writer();
         let hit = self.where_clause.as_ref();
-        let hit = hit.map_or(String::new(), |clause| format!(", (\n{clause}\n) IS TRUE"));
+        let hit = hit.map_or(String::new(), |clause| format!(", {}", matches(clause)));
         let place = match places {
             true => format!(", {}.ctid", self.name()),
             false => String::new(),
