@@ -188,18 +188,28 @@ def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
 
 
 def test_the_settings_are_those_of_the_library(db) -> None:
-    """docs/operations.md lists every setting with its default."""
-    rows = db.sql("SELECT name, boot_val || coalesce(' ' || unit, '') FROM pg_settings WHERE name LIKE 'backfill.%'")
-    assert sorted(rows) == sorted((row[0], row[1]) for row in table("docs/operations.md", "Settings"))
+    """docs/operations.md lists every setting with its default, docs/throttling.md those that are options, too."""
+    rows = db.sql("""
+        SELECT name, CASE WHEN name = 'backfill.max_lag_bytes' THEN boot_val::int / 1024 || ' MB'
+                          WHEN boot_val IN ('-1', '') THEN 'none' ELSE boot_val || coalesce(' ' || unit, '') END
+        FROM pg_settings WHERE name LIKE 'backfill.%'
+    """)
+    shown = [(row[0], row[1]) for row in table("docs/operations.md", "Settings")]
+    words = {"all count": "none", "false": "off"}
+    for names, _when, _bound, default in table("docs/throttling.md", "The signals"):
+        shown += [(f"backfill.{name}", words.get(default, default)) for name in names.split(", ")]
+    assert sorted(rows) == sorted(shown)
 
 
 def test_the_options_are_those_of_the_source() -> None:
-    """README.md lists every option of src/job/option.rs, in its order, with the bounds of the integers."""
+    """README.md lists every option of src/job/option.rs, in its order, with the bounds of the integers;
+    docs/throttling.md goes on with those of the signals."""
     keys = re.search(r"const KEYS\b.*?^\];", source("job/option.rs"), re.S | re.M)[0]
     found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
     shown = table("README.md", "Start", 1)
-    assert [row[0] for row in shown] == [name for _kind, name, *_bounds in found]
-    for (kind, name, *bounds), row in zip(found, shown, strict=True):
+    signals = [name for row in table("docs/throttling.md", "The signals") for name in row[0].split(", ")]
+    assert [row[0] for row in shown] + signals == [name for _kind, name, *_bounds in found]
+    for (kind, name, *bounds), row in zip(found[: len(shown)], shown, strict=True):
         if kind == "integer":
             assert row[1] == " to ".join(f"{int(bound.replace('_', '')):,}" for bound in bounds), name
 
