@@ -132,8 +132,10 @@ class SoakJobs:
         # A few are kept, as a DBA would.
         self.cluster.sql(
             "SELECT backfill.forget(job_id) FROM (SELECT job_id FROM backfill.progress"
-            " WHERE state IN ('completed', 'cancelled')"
-            " ORDER BY job_id DESC OFFSET 10) old"
+            " WHERE state IN ('completed', 'cancelled') AND NOT job_id = ANY (%s)"
+            " ORDER BY job_id DESC OFFSET 10) old",
+            # Those may have ended just now, and have not been looked at.
+            [[*self.jobs.values()]],
         )
         return True
 
