@@ -249,6 +249,18 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.o
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.failed_row
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.checkpoint
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.region
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.leftover
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.setback
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.sample
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.event
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 
 CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
@@ -295,7 +307,7 @@ SELECT j.id AS job_id,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
-                     WHEN s.state = 'running' THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
+                     WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -314,7 +326,8 @@ SELECT j.id AS job_id,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
        pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
-       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, ' rows failed: see backfill.failed_rows') END,
+       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,
+                                                                           ' failed: see backfill.failed_rows') END,
                                    p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
 FROM backfill.job j
 CROSS JOIN slots
@@ -478,7 +491,7 @@ COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind st
 
 REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row, backfill.sample FROM PUBLIC;
 REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq FROM PUBLIC;
-GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows TO PUBLIC;
+GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows, backfill.samples TO PUBLIC;
 
 -- A table or role that was dropped would be but a number in a dump.
 SELECT pg_catalog.pg_extension_config_dump('backfill.job',

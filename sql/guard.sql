@@ -1,5 +1,5 @@
 -- The predefined role pg_write_all_data may write to every table. What a worker does with whose rights
--- stands in these, so they are not for it. The others hold no more than positions and records.
+-- stands in these, where it goes on, and who did what: they are not for it.
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.job
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
@@ -10,4 +10,16 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.s
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.outcome
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.failed_row
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.checkpoint
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.region
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.leftover
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.setback
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.sample
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.event
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();

@@ -42,7 +42,7 @@ SELECT j.id AS job_id,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
-                     WHEN s.state = 'running' THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
+                     WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -61,7 +61,8 @@ SELECT j.id AS job_id,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
        pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
-       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, ' rows failed: see backfill.failed_rows') END,
+       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,
+                                                                           ' failed: see backfill.failed_rows') END,
                                    p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
 FROM backfill.job j
 CROSS JOIN slots

@@ -11,7 +11,7 @@ use crate::catalog::{event, failed_row, job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::State;
-use crate::pg::server;
+use crate::pg::{role, server};
 
 /// Changes what is given; in force with the next batch.
 pub fn alter(
@@ -47,7 +47,7 @@ pub fn alter(
     let before = &job.definition.options;
     let after = before.altered(&change)?;
     if after.settings != before.settings {
-        session::try_settings(&after.settings)?;
+        role::acting_as(job.owner, || session::try_settings(&after.settings))?;
     }
     if after.throttles != before.throttles {
         throttles::check(&after.throttles)?;

@@ -138,6 +138,38 @@ pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Res
     Ok(())
 }
 
+/// Says which options have no effect, and what a clause reads that the worker does not know of.
+/// `without_key`: the first table that goes in physical order.
+pub fn notice_of_options(call: &Call, without_key: Option<&str>) {
+    if let Some(table) = without_key
+        && call.options.max_failed_rows() > 0
+    {
+        notice(
+            &format!(
+                "in table {table} no row that fails can be stepped over: it has no key, or is walked in physical order"
+            ),
+            Some(
+                "The option \"max_failed_rows\" has no effect there: the first such row fails the job.",
+            ),
+        );
+    }
+    let clauses = [&call.set_clause, &call.where_clause];
+    let reads_settings = |clause: &str| clause.to_ascii_lowercase().contains("current_setting");
+    if call.options.settings.is_empty()
+        && clauses
+            .into_iter()
+            .flatten()
+            .any(|clause| reads_settings(clause))
+    {
+        notice(
+            "the clauses call current_setting: a worker has the settings of its own session",
+            Some(
+                "Give those that matter in the option \"settings\": '{\"settings\": {\"app.factor\": \"3\"}}'.",
+            ),
+        );
+    }
+}
+
 /// What an unlogged table is worth to whoever fills it.
 pub fn warn_of_unlogged(tables: &[Relation]) {
     const HINT: &str = "ALTER TABLE ... SET LOGGED if its rows matter.";

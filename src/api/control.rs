@@ -136,10 +136,12 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
     let hint = match (state, verb) {
         (State::Pending, _) => format!("Start it first: {}", start_of(job)),
         (State::Completed, _) => {
-            format!("Its work is done. SELECT backfill.forget({id}) removes it.")
+            format!(
+                "Its work is done. Rows that failed: SELECT backfill.retry_failed({id}). SELECT backfill.forget({id}) removes it."
+            )
         }
         (State::Cancelled, _) => {
-            format!("It stays so. SELECT backfill.forget({id}), then start it again.")
+            format!("It stays so. {}", after_cancel(id))
         }
         (State::Failed, _) => format!(
             "See last_error in backfill.progress; SELECT backfill.resume({id}) or backfill.cancel({id})."
@@ -159,6 +161,13 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
         ),
     )
     .hint(hint)
+}
+
+/// What is left of a cancelled job, and how to go on: the same again would do rows twice.
+pub fn after_cancel(id: i64) -> String {
+    format!(
+        "Its committed batches stay. For the rest start another job, with a where_clause that leaves out the rows that are done; SELECT backfill.forget({id}) frees the name."
+    )
 }
 
 /// The call that starts a pending job.

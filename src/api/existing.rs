@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use super::call::Call;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
+use crate::job::state::State;
 use crate::pg::lock::Lock;
 use crate::pg::{partition, server};
 
@@ -91,10 +92,17 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
                     other.relation_name, other.id
                 ),
             )
-            .hint(format!(
-                "Wait for job {0} (CALL backfill.wait({0})), or SELECT backfill.cancel({0}).",
-                other.id
-            )));
+            .hint(match other.state() {
+                State::Failed | State::Paused => format!(
+                    "It {}: SELECT backfill.resume({1}), or backfill.cancel({1}).",
+                    other.state().phrase(false),
+                    other.id
+                ),
+                _ => format!(
+                    "Wait for job {0} (CALL backfill.wait({0})), or SELECT backfill.cancel({0}).",
+                    other.id
+                ),
+            }));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::call::{self, Call, Request};
 use super::caller::required;
+use super::control::after_cancel;
 use super::launch;
 use super::{checks, define, existing};
 use crate::catalog::event;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::notice;
-use crate::pg::server;
+use crate::pg::{role, server};
 use crate::plan::sql::literal;
 
 /// The pace, within its bounds.
@@ -132,9 +133,7 @@ fn notice_of(job: &Job) {
             "SELECT backfill.resume({id}) lets it go on from its checkpoint."
         )),
         State::Paused => Some(format!("SELECT backfill.resume({id}) lets it go on.")),
-        State::Cancelled => Some(format!(
-            "SELECT backfill.forget({id}), then start it again."
-        )),
+        State::Cancelled => Some(after_cancel(id)),
         _ => None,
     };
     let message = format!("backfill {} {}", job.shown(), job.state().phrase(true));
@@ -150,7 +149,9 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     };
     existing::refuse_overlap(job.id)?;
     let merged = locked.definition.options.started_with(options)?;
-    super::session::try_settings(&options.settings)?;
+    role::acting_as(locked.owner, || {
+        super::session::try_settings(&options.settings)
+    })?;
     super::throttles::check(&options.throttles)?;
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
     job::set_wish(job.id, Wish::Run)?;

@@ -66,12 +66,17 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
         )?;
         analyse(call, relation, set_clause)?;
     }
+    let mut without_key = None;
     for table in &tables {
         let order = order(call, table, set_clause, set_columns)
             .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
+        if order.is_none() {
+            without_key.get_or_insert(&table.shown);
+        }
         let key = order.map_or(Vec::new(), |key| key.column_names());
         columns.get_or_insert(key);
     }
+    checks::notice_of_options(call, without_key.map(String::as_str));
     Ok(columns.unwrap_or_default())
 }
 
@@ -181,5 +186,13 @@ fn analyse(call: &Call, table: &Relation, set_clause: &str) -> Result<()> {
         .into_iter()
         .flatten()
         .collect();
-    clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))
+    clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))?;
+    match clauses::temporary_used(&statement)? {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("the clauses use \"{name}\", which is temporary"),
+        )
+        .hint("A worker does not see what is temporary in your session. Make a permanent one, or an unlogged table, and drop it afterwards.")),
+    }
 }

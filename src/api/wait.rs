@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::caller::{denied, required};
-use super::control::start_of;
+use super::control::{after_cancel, start_of};
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
@@ -83,9 +83,7 @@ fn end_of(job: &Job) -> Option<Result<()>> {
     let id = job.id;
     let hint = match job.state() {
         State::Completed => return Some(Ok(())),
-        State::Cancelled => format!(
-            "Its committed batches stay. To do the rest: SELECT backfill.forget({id}), then start it again."
-        ),
+        State::Cancelled => after_cancel(id),
         State::Failed => format!("SELECT backfill.resume({id}) lets it go on from its checkpoint."),
         State::Pending => format!("Start it first: {}", start_of(job)),
         _ => return None,

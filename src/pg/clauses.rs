@@ -183,6 +183,36 @@ pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     })
 }
 
+/// A temporary table, view or sequence that the statement uses, if there is one: a worker has its own, or
+/// takes a permanent one of the same name. As the current user, within [`spi::connect`]; nothing is run or
+/// planned.
+pub fn temporary_used(statement: &str) -> Result<Option<String>> {
+    let text = to_server(statement)?;
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
+        if plan.is_null() {
+            return Err(Error::internal("cannot analyse the clauses"));
+        }
+        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
+            pg_sys::SPI_plan_get_plan_sources(plan),
+        );
+        let mut found = None;
+        for source in sources.iter_ptr() {
+            let used = pgrx::PgList::<pg_sys::Oid>::from_pg((*source).relationOids);
+            let temporary = |oid: &pg_sys::Oid| {
+                pg_sys::get_rel_persistence(*oid) == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
+            };
+            if let Some(oid) = used.iter_oid().find(temporary) {
+                found = super::text::lossy(pg_sys::get_rel_name(oid));
+            }
+            std::mem::forget(used);
+        }
+        std::mem::forget(sources);
+        pg_sys::SPI_freeplan(plan);
+        Ok(found)
+    })
+}
+
 /// The numbers of the columns that an UPDATE sets or reads of its target, or a SELECT of the first
 /// relation after its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn columns_used(statement: &str) -> Result<Vec<i16>> {

@@ -18,7 +18,7 @@ pub fn login_of(owner: Oid) -> Result<Oid> {
             sqlstate::UNDEFINED_OBJECT,
             format!("the role with OID {owner}, which defined the backfill, no longer exists"),
         )
-        .hint("Cancel it, and start it again as a role that exists."));
+        .hint("Its committed batches stay. For the rest start another job as a role that exists, with a where_clause that leaves out the rows that are done."));
     };
     let (name, may_log_in, may_connect) = (row.text(0)?, row.bool(1), row.bool(2));
     if !may_connect {
@@ -54,6 +54,19 @@ pub fn process_role(login: Oid) -> Oid {
     } else {
         login
     }
+}
+
+/// Runs `f`, which gives errors as values, with the rights of a role.
+pub fn acting_as<T>(role: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (mut user, mut security) = (Oid::INVALID, 0);
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
+        let local = security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        pg_sys::SetUserIdAndSecContext(role, local);
+    }
+    let result = f();
+    unsafe { pg_sys::SetUserIdAndSecContext(user, security) };
+    result
 }
 
 /// Makes the session the role's. Within a transaction, in a session opened by the server itself.

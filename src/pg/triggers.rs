@@ -4,8 +4,8 @@
 use pgrx::pg_sys::Oid;
 
 use super::elevate::as_extension;
-use super::spi::{self, Arg};
-use super::{server, settings};
+use super::spi::{self, Arg, Row};
+use super::{relation, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// The setting that does it, and its value.
@@ -44,20 +44,52 @@ JOIN written w ON c.conrelid = $1 AND w.attnum = ANY (c.conkey)
 WHERE c.contype = 'f' OR c.contype IN ('p', 'u', 'x') AND c.condeferrable
 ORDER BY c.conname, c.oid, w.attnum LIMIT 1";
 
-/// Refuses to write columns of a constraint that would not be checked.
+/// Refuses to write columns of a constraint that would not be checked: those that are set, and any where a
+/// trigger that fires all the same may write to the row.
 pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {
-    let args = [Arg::Oid(relation), Arg::Texts(set_columns)];
-    let Some(row) = as_extension(|| spi::first(UNCHECKED, &args))? else {
+    let unchecked = |columns: &[String]| {
+        as_extension(|| spi::first(UNCHECKED, &[Arg::Oid(relation), Arg::Texts(columns)]))
+    };
+    if let Some(row) = unchecked(set_columns)? {
+        return Err(refused(&row)?.hint(
+            "Rows that violate it would stay unnoticed. Start a job without the option \"triggers\", or let it set other columns.",
+        ));
+    }
+    let writer = as_extension(|| spi::first(WRITES_ROWS, &[Arg::Oid(relation)]))?;
+    let Some(writer) = writer else {
         return Ok(());
     };
+    let all = relation::describe(relation)?.map_or(Vec::new(), |table| {
+        table
+            .columns
+            .into_iter()
+            .map(|column| column.name)
+            .collect()
+    });
+    match unchecked(&all)? {
+        None => Ok(()),
+        Some(row) => Err(refused(&row)?.hint(format!(
+            "Trigger {} fires all the same, and may write to that column: rows that violate the constraint would stay unnoticed. Start a job without the option \"triggers\", or disable that trigger.",
+            writer.text(0)?
+        ))),
+    }
+}
+
+fn refused(row: &Row) -> Result<Error> {
     let (name, table, kind, column) = (row.text(0)?, row.text(1)?, row.text(2)?, row.text(3)?);
-    let message = format!(
-        "triggers cannot be skipped: {kind} {name} of table {table} on column \"{column}\" is checked by one"
-    );
-    Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(
-        "Rows that violate it would stay unnoticed. Leave the option \"triggers\" out, or let the job set other columns.",
+    Ok(Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!(
+            "triggers cannot be skipped: {kind} {name} of table {table} on column \"{column}\" is checked by one"
+        ),
     ))
 }
+
+/// The first trigger that fires all the same and may change any column of a row before it is written.
+const WRITES_ROWS: &str = "
+SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
+WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled IN ('R', 'A') AND (t.tgtype & 19) = 19
+ORDER BY t.tgname LIMIT 1";
 
 /// The triggers of an UPDATE, quoted where need be: those that would not fire, and those that would all
 /// the same. Bits of `tgtype`: 16 is UPDATE.

@@ -142,6 +142,14 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
 pub fn explained(error: Error, job: &Job) -> Error {
     let mut error = with_rights_hint(with_policy_hint(without_statement(error)), job);
     let several = job.definition.options.workers() > 1;
+    let limit = job.definition.options.statement_timeout_ms();
+    if error.sqlstate == sqlstate::QUERY_CANCELED && limit > 0 && error.hint.is_none() {
+        error.hint = Some(format!(
+            "The option \"statement_timeout_ms\" is {limit}: raise it with backfill.alter({0}, options => '{{\"statement_timeout_ms\": {1}}}'), then backfill.resume({0}).",
+            job.id,
+            i64::from(limit) * 10
+        ));
+    }
     if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
         error.hint = Some(format!(
             "Its workers may have met in rows that a trigger writes: SELECT backfill.alter({0}, options => '{{\"workers\": 1}}'), then backfill.resume({0}).",

@@ -254,10 +254,13 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
                     walk.step_back();
                     session::keep_identity(start);
                     match walk.step_over(job, ending::explained(error, job)) {
-                        Ok(()) => report::log(&format!(
-                            "backfill {}: steps over {attempted}",
-                            job.shown()
-                        )),
+                        Ok(()) if walk.setbacks.stepped_over_is_logged() => {
+                            report::log(&format!(
+                                "backfill {}: steps over {attempted}, see backfill.failed_rows",
+                                job.shown()
+                            ));
+                        }
+                        Ok(()) => {}
                         Err(error) => return Some(unless_it_passes(error, attempted)),
                     }
                 }

@@ -12,6 +12,8 @@ const FEW: u32 = 2;
 const FEW_DEADLOCKS: u32 = 3;
 /// Pauses of which each has its line in the server log.
 const LONG: Duration = Duration::from_secs(10);
+/// Rows of a slice that are stepped over with a line each in the server log; of more, ever fewer have one.
+const LOGGED_ROWS: u64 = 4;
 const DEADLOCKS: &str =
     "batches give way in deadlocks again and again: with fewer workers there would be fewer";
 
@@ -20,6 +22,8 @@ const DEADLOCKS: &str =
 pub struct Setbacks {
     /// Tries of the present batch that have failed.
     tries: u32,
+    /// Rows of the slice that were stepped over.
+    stepped_over: u64,
     /// Batches that had to give way in a deadlock.
     collisions: u32,
     /// Rows that the next batch may have.
@@ -90,6 +94,13 @@ impl Setbacks {
     pub fn passed(&mut self, most: i32) {
         self.tries = 0;
         self.bound.passed(i64::from(most));
+    }
+
+    /// Counts a row that was stepped over; whether it is worth a line in the server log, which is not to have
+    /// one for each of a million.
+    pub fn stepped_over_is_logged(&mut self) -> bool {
+        self.stepped_over += 1;
+        self.stepped_over <= LOGGED_ROWS || self.stepped_over.is_power_of_two()
     }
 
     /// What the owner should know.

@@ -187,6 +187,17 @@ pub fn lost(name: &str) -> String {
     format!("partition {name} was dropped: what was left of it is not done")
 }
 
+/// The error of a row that may not be stepped over, since as many as may have failed already.
+fn too_many(error: Error, job: i64, most: i64) -> Error {
+    if most == 0 || error.hint.is_some() {
+        return error;
+    }
+    error.hint(format!(
+        "max_failed_rows ({most}) rows have failed before: see backfill.failed_rows. To step over more, SELECT backfill.alter({job}, options => '{{\"max_failed_rows\": {}}}'), then backfill.resume({job}).",
+        most.saturating_mul(10)
+    ))
+}
+
 impl Learned {
     /// Lets go of the slice that could not be claimed, because of an error.
     pub fn claim_failed(&mut self) {
@@ -306,7 +317,7 @@ impl Walk {
                 Ok(Some(next))
             },
         );
-        self.checkpoint = stepped?.ok_or(error)?;
+        self.checkpoint = stepped?.ok_or_else(|| too_many(error, job.id, most))?;
         Ok(())
     }
 

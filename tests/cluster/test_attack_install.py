@@ -103,13 +103,16 @@ def test_nothing_is_looked_up_by_the_search_path(db: Database) -> None:
         db.sql(f"{session}; {call}")
 
 
-TABLES = ["job", "walk", "slice", "outcome", "failed_row"]
+TABLES = ["job", "walk", "slice", "outcome", "failed_row", "checkpoint", "event", "sample"]
 ESCALATION = {
     "job": "SET owner = 10, set_clause = 'n = (SELECT 1 FROM secret())'",
     "walk": "SET tables = ARRAY['squat.t'::regclass]",
     "slice": "SET relation = 'squat.t'",
     "outcome": "SET outcome = 'failed'",
     "failed_row": "SET relation = 'squat.t'",
+    "checkpoint": "SET rows_done = 0",
+    "event": "SET actor = 10",
+    "sample": "SET rows_done = 0",
 }
 
 
