@@ -246,7 +246,17 @@ CREATE TABLE backfill.outcome (
     detail   text,
     hint     text,
     context  text,
-    batch    text
+    batch    text,
+    -- Sums over the slices of a job that has ended for good, so that the view need not look at them.
+    percent      double precision,
+    rows_done    bigint,
+    rows_total   bigint,
+    rows_updated bigint,
+    rows_hot     bigint,
+    worked_ms    bigint,
+    slept_ms     bigint,
+    waited_ms    bigint,
+    wal_bytes    bigint
 );
 COMMENT ON TABLE backfill.outcome IS 'How a job''s last worker ended it. Written by workers only.';
 COMMENT ON COLUMN backfill.outcome.job_id IS 'The job';
@@ -259,6 +269,15 @@ COMMENT ON COLUMN backfill.outcome.detail IS 'Detail of the error';
 COMMENT ON COLUMN backfill.outcome.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.outcome.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
+COMMENT ON COLUMN backfill.outcome.percent IS 'Of a job that has ended for good: how far it had come';
+COMMENT ON COLUMN backfill.outcome.rows_done IS 'The same: rows passed; NULL: see its slices';
+COMMENT ON COLUMN backfill.outcome.rows_total IS 'The same: estimate of all rows';
+COMMENT ON COLUMN backfill.outcome.rows_updated IS 'The same: rows changed';
+COMMENT ON COLUMN backfill.outcome.rows_hot IS 'The same: rows changed without a new entry in any index';
+COMMENT ON COLUMN backfill.outcome.worked_ms IS 'The same: time spent in batches, in milliseconds';
+COMMENT ON COLUMN backfill.outcome.slept_ms IS 'The same: time spent in pauses, in milliseconds';
+COMMENT ON COLUMN backfill.outcome.waited_ms IS 'The same: time spent waiting, in milliseconds';
+COMMENT ON COLUMN backfill.outcome.wal_bytes IS 'The same: WAL written, in bytes';
 
 CREATE TABLE backfill.failed_row (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -18,16 +18,69 @@ WITH locks AS MATERIALIZED (
     FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
 ), slots AS (
     SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
+), going AS MATERIALIZED (
+    -- Jobs that may get further. Of the others, the end has the sums over their slices.
+    SELECT k.id
+    FROM backfill.job k
+    LEFT JOIN backfill.outcome e ON e.job_id = k.id AND e.rows_done IS NOT NULL
+    WHERE e.job_id IS NULL
+), walked AS (
+    -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
+    SELECT sl.job_id,
+           pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
+               / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
+           pg_catalog.sum(c.rows_done)::bigint AS rows_done,
+           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
+           pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
+           pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
+           pg_catalog.sum(c.rows_hot)::bigint AS rows_hot,
+           pg_catalog.sum(c.rows_per_second) FILTER (WHERE held.id IS NOT NULL) AS rows_per_second,
+           pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
+           pg_catalog.max(c.batch_ms) FILTER (WHERE held.id IS NOT NULL) AS batch_ms,
+           pg_catalog.max(c.batch_ms_p95) FILTER (WHERE held.id IS NOT NULL) AS batch_ms_p95,
+           pg_catalog.sum(c.worked_ms)::bigint AS worked_ms,
+           pg_catalog.sum(c.slept_ms)::bigint AS slept_ms,
+           COALESCE(pg_catalog.sum(CASE WHEN c.waited_ms IS NOT NULL THEN
+               (SELECT pg_catalog.sum(e.value::bigint) FROM pg_catalog.jsonb_each_text(c.waited_ms) e) END), 0)::bigint AS waited_ms,
+           pg_catalog.sum(c.wal_bytes)::bigint AS wal_bytes,
+           pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
+           pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(c.waits_for, ', next at ',
+                                                            pg_catalog.to_char(c.waits_until, 'HH24:MI:SS')), '; ')
+               FILTER (WHERE held.id IS NOT NULL AND c.waits_for IS NOT NULL) AS waits,
+           pg_catalog.max(c.at) AS at
+    FROM going g
+    -- Job by job: those that have ended have many slices, too.
+    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill.slice i WHERE i.job_id = g.id OFFSET 0) sl
+    CROSS JOIN LATERAL (
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
+               k.batch_rows, k.batch_ms, k.batch_ms_p95, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes,
+               k.note, k.waits_for, k.waits_until, k.at
+        FROM backfill.checkpoint k
+        WHERE k.slice_id = sl.id
+        ORDER BY k.seq DESC LIMIT 1
+    ) c
+    LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
+    GROUP BY sl.job_id
+), held_up AS (
+    SELECT t.job_id,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
+                                                            CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
+                                 '; ') AS waits,
+           pg_catalog.min(t.since) AS since
+    FROM backfill.setback t
+    JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
+    GROUP BY t.job_id
 )
 SELECT j.id AS job_id,
        j.name,
        j.relation,
        s.state,
        CASE WHEN s.state = 'completed' THEN 100.0
-            WHEN p.percent > 99.9 THEN 99.9 ELSE pg_catalog.round(p.percent::numeric, 1) END AS percent,
-       COALESCE(p.rows_done, 0) AS rows_done,
-       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, 0) ELSE p.rows_total END AS rows_total,
-       COALESCE(p.rows_updated, 0) AS rows_updated,
+            ELSE pg_catalog.round(LEAST(COALESCE(p.percent, o.percent), 99.9)::numeric, 1) END AS percent,
+       COALESCE(p.rows_done, o.rows_done, 0) AS rows_done,
+       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, o.rows_done, 0) ELSE COALESCE(p.rows_total, o.rows_total) END AS rows_total,
+       COALESCE(p.rows_updated, o.rows_updated, 0) AS rows_updated,
        f.rows AS rows_failed,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
@@ -59,51 +112,31 @@ SELECT j.id AS job_id,
        j.key_columns,
        COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
-       pg_catalog.round(p.rows_hot * 100.0 / NULLIF(p.rows_updated, 0), 1) AS hot_percent,
+       pg_catalog.round(COALESCE(p.rows_hot, o.rows_hot) * 100.0 / NULLIF(COALESCE(p.rows_updated, o.rows_updated), 0), 1) AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
        NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,
                                                                            ' failed: see backfill.failed_rows') END,
-                                   p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note
+                                   p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note,
+       j.attempt,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN p.past_estimate THEN 'due'
+                 WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN b.since END AS waiting_since,
+       pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round(COALESCE(p.slept_ms, o.slept_ms, 0) / 1000.0, 1) AS seconds_sleeping,
+       pg_catalog.round(COALESCE(p.waited_ms, o.waited_ms, 0) / 1000.0, 1) AS seconds_throttled,
+       pg_catalog.round(p.batch_ms::numeric, 1) AS batch_ms,
+       pg_catalog.round(p.batch_ms_p95::numeric, 1) AS batch_ms_p95,
+       COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
+       CASE WHEN j.options ? 'settings' THEN
+            pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
+            ELSE j.options END AS options
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
 LEFT JOIN live l ON l.job_id = j.id
-LEFT JOIN LATERAL (
-    -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
-    SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
-               / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
-           pg_catalog.sum(c.rows_done)::bigint AS rows_done,
-           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
-           pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
-           pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
-           pg_catalog.sum(c.rows_hot)::bigint AS rows_hot,
-           pg_catalog.sum(c.rows_per_second) FILTER (WHERE held.id IS NOT NULL) AS rows_per_second,
-           pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
-           pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
-           pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
-           pg_catalog.string_agg(DISTINCT pg_catalog.concat(c.waits_for, ', next at ',
-                                                            pg_catalog.to_char(c.waits_until, 'HH24:MI:SS')), '; ')
-               FILTER (WHERE held.id IS NOT NULL AND c.waits_for IS NOT NULL) AS waits,
-           pg_catalog.max(c.at) AS at
-    FROM backfill.slice sl
-    CROSS JOIN LATERAL (
-        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
-               k.batch_rows, k.note, k.waits_for, k.waits_until, k.at
-        FROM backfill.checkpoint k
-        WHERE k.slice_id = sl.id
-        ORDER BY k.seq DESC LIMIT 1
-    ) c
-    LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
-    WHERE sl.job_id = j.id
-) p ON true
-LEFT JOIN LATERAL (
-    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
-                                                            CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
-                                 '; ') AS waits
-    FROM backfill.setback t
-    JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
-    WHERE t.job_id = j.id
-) b ON true
+LEFT JOIN walked p ON p.job_id = j.id
+LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
@@ -141,6 +174,16 @@ COMMENT ON COLUMN backfill.progress.batch_rows IS 'Rows per commit in force now:
 COMMENT ON COLUMN backfill.progress.hot_percent IS 'Share of the updates that needed no new entry in any index (heap-only tuples)';
 COMMENT ON COLUMN backfill.progress.phase IS 'What is being done: walk, another pass of it, or the vacuum and analyze after the last batch';
 COMMENT ON COLUMN backfill.progress.note IS 'What the owner should know: why waves rest, what was left out';
+COMMENT ON COLUMN backfill.progress.attempt IS 'How often the job was started or resumed';
+COMMENT ON COLUMN backfill.progress.eta_state IS 'Why eta is NULL or zero: measuring, or due';
+COMMENT ON COLUMN backfill.progress.waiting_since IS 'Since when the job gives way to a signal, or waits for a table that is locked';
+COMMENT ON COLUMN backfill.progress.seconds_working IS 'Time spent in batches, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.seconds_sleeping IS 'Time spent in the pauses that sleep_ms asks for, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in milliseconds; of several workers, the longest';
+COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
+COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
+COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
 SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,

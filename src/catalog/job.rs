@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 
 use super::origin::{here, is_here};
+use super::outcome;
 use super::slice::{self, array};
 use super::version;
 use crate::error::{Error, Result, sqlstate};
@@ -332,6 +333,7 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
 /// Begins an attempt that tries rows again that failed in earlier ones.
 pub fn begin_retry(id: i64) -> Result<()> {
     set_wish(id, Wish::Run)?;
+    outcome::reopen(id)?;
     as_extension(|| {
         spi::query(
             "UPDATE backfill.job SET retry_attempt = attempt WHERE id = $1",

@@ -94,8 +94,8 @@ def test_settings_are_tried_with_the_owners_rights(db: Database) -> None:
     db.sql("ALTER TABLE t OWNER TO modest")
     job = start(db, "t", "n = n + 1", batch=10, sleep_ms=60_000, user="modest")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="log_min_messages"):
-        db.sql("SELECT backfill.alter(%s, options => '{\"settings\": {\"log_min_messages\": \"debug1\"}}')", [job])
-    db.sql("SELECT backfill.alter(%s, sleep_ms => 0, options => '{\"settings\": {\"work_mem\": \"1MB\"}}')", [job])
+        db.sql('SELECT backfill.alter(%s, options => \'{"settings": {"log_min_messages": "debug1"}}\')', [job])
+    db.sql('SELECT backfill.alter(%s, sleep_ms => 0, options => \'{"settings": {"work_mem": "1MB"}}\')', [job])
     complete(db, job)
     db.sql("ALTER TABLE t OWNER TO postgres; DROP OWNED BY modest")
 

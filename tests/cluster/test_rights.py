@@ -238,6 +238,7 @@ def test_missing_rights_are_refused_at_once_with_a_hint(people: Database) -> Non
 
 
 def test_missing_rights_on_a_partition_and_a_column_that_there_is_not(people: Database) -> None:
+    """The hint has the GRANT that is missing first."""
     people.sql("""
         CREATE TABLE alice.parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
         CREATE TABLE alice.part PARTITION OF alice.parts DEFAULT; GRANT USAGE ON SCHEMA alice TO bob

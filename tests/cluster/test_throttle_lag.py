@@ -52,7 +52,7 @@ def test_a_standby_that_is_behind_by_its_own_delay_can_be_excluded(primary: Clus
         named = start(primary, "t", "n = n + 1", options={"max_lag_bytes": "1GB", "lag_include": ["replica1"]})
         throttled(primary, named, "max_lag_bytes: cannot be read", 'no standby or slot "replica1"')
         stands_still(primary, named)
-        primary.sql("SELECT backfill.alter(%s, options => '{\"lag_include\": [\"delayed\"]}')", [named])
+        primary.sql('SELECT backfill.alter(%s, options => \'{"lag_include": ["delayed"]}\')', [named])
         complete(primary, named)
         standby.sql("SELECT pg_wal_replay_resume()")
     assert counts(primary) == [(2, ROWS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import psycopg
@@ -22,7 +23,8 @@ def table(db: Database) -> Database:
 def rate_of(db: Database, job: int) -> tuple[float, float]:
     """Rows, and bytes of WAL, per second from the start of the job to its end, by the server's clock."""
     seconds, rows = db.sql(
-        "SELECT extract(epoch FROM finished_at - started_at)::float8, rows_updated FROM backfill.progress WHERE job_id = %s",
+        "SELECT extract(epoch FROM finished_at - started_at)::float8, rows_updated"
+        " FROM backfill.progress WHERE job_id = %s",
         [job],
     )[0]
     wal = db.value("SELECT max(wal_bytes) FROM backfill.sample WHERE job_id = %s", [job])
@@ -46,6 +48,7 @@ def test_rows_per_second(table: Database, workers: int) -> None:
 
 
 def test_wal_per_second(table: Database) -> None:
+    """With full page images, and what the bookkeeping writes."""
     options = {"max_wal_rate": "512kB", "vacuum": False, "analyze": False}
     job = start(table, "t", "n = n + 1", batch=200, options=options)
     throttled(table, job, "max_wal_rate: 512 kB of WAL a second")
@@ -85,10 +88,8 @@ def _touch(db: Database, job: int, stop: threading.Event) -> None:
     with db.connect() as connection:
         while not stop.is_set():
             done = progress(db, job)["rows_done"]
-            try:
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
                 connection.execute("UPDATE t SET touched = touched + 1 WHERE id = %s", [done + 1])
-            except psycopg.errors.DeadlockDetected:
-                pass
 
 
 def test_smaller_batches_without_any_bound(table: Database) -> None:

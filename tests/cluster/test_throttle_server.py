@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ def table(db: Database) -> Database:
 
 
 def test_an_archiver_that_fails(new_cluster: New) -> None:
+    """Until it is mended."""
     cluster = new_cluster(conf={"archive_mode": "on", "archive_command": "false"})
     cluster.sql("CREATE EXTENSION backfill; CREATE TABLE filler (x int)")
     make_table(cluster, ROWS)
@@ -66,21 +68,20 @@ def test_clients_at_work(new_cluster: New) -> None:
 
 
 def _nap(connection: psycopg.Connection) -> None:
-    try:
+    with contextlib.suppress(psycopg.errors.QueryCanceled):
         connection.execute("SELECT pg_sleep(120)")
-    except psycopg.errors.QueryCanceled:
-        pass
 
 
 @pytest.mark.parametrize("option", ["max_dead_tuples", "max_growth"])
 def test_a_table_that_waits_for_vacuum(table: Database, option: str) -> None:
+    """Autovacuum is off: a person does it."""
     table.sql("ALTER TABLE t SET (autovacuum_enabled = off, fillfactor = 100)")
     bound = {"max_dead_tuples": 5000, "max_growth": 10}[option]
-    words = {"max_dead_tuples": "dead tuples in the table; it waits for VACUUM", "max_growth": "it waits for VACUUM"}[option]
+    words = {"max_dead_tuples": "dead tuples in the table; it waits for VACUUM", "max_growth": "it waits for VACUUM"}
     table.sql("ALTER TABLE t ADD pad text DEFAULT repeat('x', 200)")
     table.sql("VACUUM FULL t")
     job = start(table, "t", "n = n + 1", batch=200, sleep_ms=50, options={option: bound})
-    throttled(table, job, f"{option}:", words, timeout=60)
+    throttled(table, job, f"{option}:", words[option], timeout=60)
     stands_still(table, job)
     done = progress(table, job)["rows_done"]
     assert 0 < done < ROWS
@@ -110,10 +111,8 @@ def test_vacuum_of_the_table(table: Database) -> None:
 
 
 def _vacuum(connection: psycopg.Connection) -> None:
-    try:
+    with contextlib.suppress(psycopg.errors.QueryCanceled):
         connection.execute("VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) t")
-    except psycopg.errors.QueryCanceled:
-        pass
 
 
 def test_the_owners_query(table: Database) -> None:
@@ -124,8 +123,15 @@ def test_the_owners_query(table: Database) -> None:
         ALTER TABLE asks.flag OWNER TO asks
     """)
     query = "SELECT busy OR who <> current_user FROM flag -- of the application"
-    job = start(table, "t", "n = n + 1", batch=100, user="asks", session="SET search_path = asks, public",
-                options={"throttle_query": query})
+    job = start(
+        table,
+        "t",
+        "n = n + 1",
+        batch=100,
+        user="asks",
+        session="SET search_path = asks, public",
+        options={"throttle_query": query},
+    )
     throttled(table, job, "throttle_query: the query gives true")
     stands_still(table, job)
     table.sql("UPDATE asks.flag SET busy = NULL")
@@ -138,7 +144,8 @@ def test_the_owners_query(table: Database) -> None:
     table.sql("""
         TRUNCATE asks.flag; INSERT INTO asks.flag VALUES (false, 'asks');
         ALTER TABLE asks.flag RENAME TO flags;
-        CREATE VIEW asks.flag AS SELECT f.busy, f.who FROM asks.flags f, pg_sleep(30); ALTER VIEW asks.flag OWNER TO asks
+        CREATE VIEW asks.flag AS SELECT f.busy, f.who FROM asks.flags f, pg_sleep(30);
+        ALTER VIEW asks.flag OWNER TO asks
     """)
     throttled(table, job, "throttle_query: the query takes longer than 1000 ms")
     table.sql("DROP VIEW asks.flag; ALTER TABLE asks.flags RENAME TO flag")
@@ -168,20 +175,27 @@ def test_a_query_that_cannot_be_one(table: Database, query: str, error: type[psy
     assert table.sql("SELECT * FROM backfill.progress") == []
     job = start(table, "t", "n = n + 1", user="someone", sleep_ms=60_000)
     with pytest.raises(error, match=words):
-        table.sql("SELECT backfill.alter(%s, options => jsonb_build_object('throttle_query', %s::text))", [job, query],
-                  user="someone")
+        table.sql(
+            "SELECT backfill.alter(%s, options => jsonb_build_object('throttle_query', %s::text))",
+            [job, query],
+            user="someone",
+        )
     table.sql("SELECT backfill.cancel(%s)", [job])
     wait_for_state(table, job, "cancelled")
     table.sql("ALTER TABLE t OWNER TO postgres; DROP OWNED BY someone")
 
 
 # Half a day from now, and around now, in a time zone that is far from the server's.
-CLOSED = "SELECT to_char(now() AT TIME ZONE %s + interval '11 h', 'HH24:MI-') || to_char(now() AT TIME ZONE %s + interval '13 h', 'HH24:MI')"
-OPEN = "SELECT to_char(now() AT TIME ZONE %s - interval '1 h', 'HH24:MI-') || to_char(now() AT TIME ZONE %s + interval '1 h', 'HH24:MI')"
+CLOSED, OPEN = (
+    f"SELECT to_char(now() AT TIME ZONE %s + interval '{a} h', 'HH24:MI-')"
+    f" || to_char(now() AT TIME ZONE %s + interval '{b} h', 'HH24:MI')"
+    for a, b in ((11, 13), (-1, 1))
+)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/St_Johns"])
 def test_hours_to_run_in(table: Database, zone: str) -> None:
+    """By the clock of another time zone."""
     closed, window = (f"{table.value(sql, [zone, zone])} {zone}" for sql in (CLOSED, OPEN))
     job = start(table, "t", "n = n + 1", options={"run_window": closed})
     throttled(table, job, f"run_window: opens at {closed[:5]} {zone}")
@@ -203,6 +217,7 @@ def test_hours_of_the_session_that_defined_it(table: Database) -> None:
 
 @pytest.mark.parametrize("window", ["22:00-06:00 Mars/Base", "22-6", "", 22])
 def test_hours_that_there_are_not(table: Database, window: object) -> None:
+    """Are refused at once."""
     if window == "":
         # No bound.
         complete(table, start(table, "t", "n = n + 1", options={"run_window": window}))

@@ -45,6 +45,6 @@ def waits_and_goes_on(
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     complete(db, job)
     assert counts(db) == [(1, ROWS)]
-    (waited,) = db.sql("SELECT sum((s.throttled_by ->> %s)::numeric) FROM backfill.samples s", [parts[0].rstrip(":")])[0]
+    waited = db.value("SELECT sum((throttled_by ->> %s)::numeric) FROM backfill.samples", [parts[0].rstrip(":")])
     assert waited is not None and waited > 2, f"the samples say {waited} s"
     return said
