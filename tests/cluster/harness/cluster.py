@@ -56,7 +56,7 @@ class Cluster(Database):
             shutil.chown(self.folder, self.os_user)
         self.data = self.folder / "data"
         self.log = self.folder / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.connections: list[psycopg.Connection] = []
         self.loads: list[Load] = []
         LIVE.append(self)
@@ -254,7 +254,8 @@ def _text(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: words[value] if isinstance(value, bool) else str(value) for name, value in settings.items()}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
