@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from harness import Cluster, Server, wait_until
-from harness.jobs import complete, fail, progress, start, wait_for, wait_for_rows, wait_for_state
+from harness.jobs import complete, fail, progress, start, wait_for, wait_for_rows
 from harness.monitoring import FILES, MONITOR, Series, postgres_exporter, prometheus, scrape, sql_exporter
 from harness.server import REPOSITORY
 from harness.tables import make_table
 
 DOCUMENT = (REPOSITORY / "docs" / "monitoring.md").read_text()
-ODD = "O'Neil \"x\\y\" #1"
+ODD = 'O\'Neil "x\\y" #1'
 
 # What each metric of a job has to be, by its row of backfill.progress.
 EXPECTED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -47,13 +47,17 @@ EXPECTED: dict[str, Callable[[dict[str, Any]], Any]] = {
 COUNTERS = [name for name in EXPECTED if name.endswith("_total")]
 
 
+def block(language: str) -> str:
+    """The first block of that language in the document."""
+    return DOCUMENT.split(f"```{language}\n")[1].split("```")[0]
+
+
 @pytest.fixture(scope="module")
 def cluster(server: Server) -> Iterator[Cluster]:
     """A server whose jobs stand, run, wait, failed and ended; a slot that nobody reads holds one up."""
     with Cluster(server=server) as made:
         made.sql("CREATE EXTENSION backfill")
-        for statement in re.search(r"```sql\n(CREATE ROLE .*?)```", DOCUMENT, re.S)[1].split(";\n"):  # type: ignore[index]
-            made.sql(statement)
+        made.psql(block("sql"))
         yield made
 
 
@@ -171,7 +175,7 @@ def test_postgres_exporter_on_jobs_that_run(cluster: Cluster, jobs: dict[str, in
 
 def test_prometheus_and_the_dashboard(cluster: Cluster, jobs: dict[str, int], tmp_path: Path) -> None:
     """Prometheus scrapes both exporters, which agree; each query of the dashboard has a result; the alerts fire."""
-    relabelling = yaml.safe_load(re.search(r"```yaml\n(metric_relabel_configs:.*?)```", DOCUMENT, re.S)[1])  # type: ignore[index]
+    relabelling = yaml.safe_load(block("yaml"))
     config = yaml.safe_load((FILES / "sql_exporter.yaml").read_text())
     folders = [tmp_path / name for name in ("postgres", "sql", "prometheus")]
     for folder in folders:

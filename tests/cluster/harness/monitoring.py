@@ -27,7 +27,7 @@ MONITOR = "backfill_monitor"
 
 # A series: its metric and labels, and its value.
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-LINE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$')
+LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 
 
