@@ -77,7 +77,8 @@ SELECT j.id AS job_id,
        j.relation,
        s.state,
        CASE WHEN s.state = 'completed' THEN 100.0
-            ELSE pg_catalog.round(LEAST(COALESCE(p.percent, o.percent), 99.9)::numeric, 1) END AS percent,
+            WHEN COALESCE(p.percent, o.percent) > 99.9 THEN 99.9
+            ELSE pg_catalog.round(COALESCE(p.percent, o.percent)::numeric, 1) END AS percent,
        COALESCE(p.rows_done, o.rows_done, 0) AS rows_done,
        CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, o.rows_done, 0) ELSE COALESCE(p.rows_total, o.rows_total) END AS rows_total,
        COALESCE(p.rows_updated, o.rows_updated, 0) AS rows_updated,
@@ -293,3 +294,49 @@ COMMENT ON COLUMN backfill.samples.seconds_sleeping IS 'Time spent in the pauses
 COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again';
 COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, or retry';
 COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked at the end, in bytes; NULL where no bound is set, or there is none';
+
+-- A line a job, 80 columns wide in psql: what is wide in a terminal counts as two columns, what would break the
+-- line is a blank.
+CREATE VIEW backfill.dashboard WITH (security_barrier) AS
+SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE pg_catalog.left(n.job, 11) END AS job,
+       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 5) ELSE pg_catalog.left(n.relation, 10) END AS "table",
+       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 10) || '   ?%'
+            ELSE pg_catalog.repeat(b.full, f.tenths) || pg_catalog.repeat(b.empty, 10 - f.tenths)
+                 || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
+       CASE WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
+            WHEN p.rows_per_second >= 9950 THEN pg_catalog.round(p.rows_per_second / 1000) || 'k/s'
+            WHEN p.rows_per_second >= 999.5 THEN pg_catalog.round(p.rows_per_second / 1000, 1) || 'k/s'
+            ELSE pg_catalog.round(p.rows_per_second) || '/s' END AS rate,
+       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...'
+            WHEN e.seconds >= 8640000 THEN '>99d'
+            WHEN e.seconds >= 86400 THEN pg_catalog.concat(e.seconds / 86400, 'd', e.seconds % 86400 / 3600, 'h')
+            WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')
+            WHEN e.seconds >= 60 THEN pg_catalog.concat(e.seconds / 60, 'm', e.seconds % 60, 's')
+            ELSE e.seconds || 's' END AS eta,
+       CASE WHEN p.state <> 'running' THEN p.state
+            WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
+            WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
+            WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', ''), 15)
+            ELSE pg_catalog.left(p.waiting_for, 15) END AS doing
+FROM backfill.progress p
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
+           pg_catalog.regexp_replace(COALESCE((SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
+                                     '[[:cntrl:]]', ' ', 'g') AS relation
+) n
+CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
+CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
+CROSS JOIN (
+    SELECT CASE pg_catalog.pg_client_encoding() WHEN 'UTF8' THEN pg_catalog.chr(9608) ELSE '#' END AS full,
+           CASE pg_catalog.pg_client_encoding() WHEN 'UTF8' THEN pg_catalog.chr(9617) ELSE '.' END AS empty
+) b
+WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'
+ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p.state IN ('completed', 'cancelled') THEN 3 ELSE 2 END, p.job_id;
+
+COMMENT ON VIEW backfill.dashboard IS 'A line a job, for \watch in psql: what runs, then what stands still, then what ended within the last hour';
+COMMENT ON COLUMN backfill.dashboard.job IS 'The job''s id, and its name';
+COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, without its schema';
+COMMENT ON COLUMN backfill.dashboard.done IS 'Share of rows passed';
+COMMENT ON COLUMN backfill.dashboard.rate IS 'Rows passed per second, over the last minute of running';
+COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet';
+COMMENT ON COLUMN backfill.dashboard.doing IS 'What it does: the state, or what a running one waits for: the name of the option, without max_, or the beginning of waiting_for in backfill.progress';
