@@ -8,13 +8,14 @@ from pathlib import Path
 
 from harness import process
 
-from bench import plot, readme, report, results
+from bench import foreground_plot, plot, readme, report, results
 from bench.host import ROOT
 from bench.runner import Runner, say
-from bench.scenarios import MAIN, SCENARIOS, Scenario
+from bench.scenarios import FOREGROUND, MAIN, SCENARIOS, Scenario
 
 QUICK_ROWS = 20_000
 PICTURE = Path("docs/bench.svg")
+FOREGROUND_PICTURE = Path("docs/foreground.svg")
 DESCRIPTION = """\
 Fills a column of the same tables in different ways, in turn, and tells what each took.
 
@@ -113,12 +114,19 @@ def show(folder: Path, into_readme: bool) -> None:
     picture = folder / "bench.svg"
     if MAIN.name in found:
         plot.draw(MAIN, found[MAIN.name], picture)
-    (folder / "bench.md").write_text(report.markdown(found, picture.name if picture.exists() else None))
+    latencies = folder / FOREGROUND_PICTURE.name
+    if FOREGROUND.name in found:
+        foreground_plot.draw(FOREGROUND, found[FOREGROUND.name], latencies)
+    plots = {FOREGROUND.name: latencies.name} if latencies.exists() else {}
+    (folder / "bench.md").write_text(report.markdown(found, picture.name if picture.exists() else None, plots))
     say(f"{folder / 'bench.md'}")
     if into_readme:
         if picture.exists():
             (ROOT / PICTURE).write_bytes(picture.read_bytes())
-        readme.update(ROOT / "README.md", report.markdown(found, str(PICTURE) if picture.exists() else None))
+        if latencies.exists():
+            (ROOT / FOREGROUND_PICTURE).write_bytes(latencies.read_bytes())
+            plots = {FOREGROUND.name: str(FOREGROUND_PICTURE)}
+        readme.update(ROOT / "README.md", report.markdown(found, str(PICTURE) if picture.exists() else None, plots))
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

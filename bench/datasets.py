@@ -42,6 +42,8 @@ class Dataset:
     where: str = "amount_new IS NULL"
     right: str = "amount_new = amount::numeric"
     """True for each row, touched or not, when the work is done."""
+    kept: str = "true"
+    """True whether or not the work is done: nothing that the application did meanwhile is lost."""
 
     @property
     def set_clause(self) -> str:
@@ -67,6 +69,20 @@ def _orders(indexes: list[str], key: str = "g") -> Callable[[int], list[str]]:
         ]
 
     return make
+
+
+def _accounts(rows: int) -> list[str]:
+    # Tellers, branches and a history are TPC-B's; the orders are its accounts.
+    return [
+        *_orders(FOUR_INDEXES)(rows),
+        "ALTER TABLE orders ADD balance bigint NOT NULL DEFAULT 0",
+        "CREATE TABLE branches (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 10)",
+        "CREATE TABLE tellers (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 10)",
+        "CREATE TABLE history (order_id bigint, teller_id int, branch_id int, delta bigint, at timestamptz DEFAULT now())",
+        "INSERT INTO branches SELECT g, 0 FROM generate_series(1, 50) g",
+        "INSERT INTO tellers SELECT g, 0 FROM generate_series(1, 500) g",
+        "ANALYZE branches, tellers",
+    ]
 
 
 def _uuid(rows: int) -> list[str]:
@@ -122,6 +138,13 @@ MILLION = 1_000_000
 ORDERS = Dataset("orders", "bigint key, 5 indexes", MILLION, _orders(FOUR_INDEXES))
 ORDERS_LARGE = Dataset("orders-10m", "bigint key, 5 indexes", 10 * MILLION, _orders(FOUR_INDEXES))
 TEN_INDEXES = Dataset("ten-indexes", "bigint key, 10 indexes", MILLION, _orders(NINE_INDEXES))
+ACCOUNTS = Dataset(
+    "accounts",
+    "bigint key, 5 indexes, and the rest of TPC-B",
+    MILLION,
+    _accounts,
+    kept="(SELECT sum(balance) FROM orders) = (SELECT coalesce(sum(delta), 0) FROM history)",
+)
 KEY_ONLY = Dataset("key-only", "bigint key, no other index", MILLION, _orders([]))
 GAPS = Dataset(
     "gaps",

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bench.latency import Latency, Waits
+
 MB = 2**20
 HORIZON = re.compile(r"transaction|snapshot|horizon|xmin", re.IGNORECASE)
 
@@ -43,8 +45,42 @@ class Figures:
     """Pages that were not in shared_buffers; up to PostgreSQL 15 also those that a table grew by."""
     pages_written: int
     """Pages written, a checkpoint after the end included."""
+    latency: Latency | None = None
+    """Of an application's transactions meanwhile, where there is one."""
+    waits: Waits | None = None
+    """Of somebody who wants rows of the batch at work, where there is one."""
     said: list[str] = field(default_factory=list)
     """What the extension's view said meanwhile; looked at where that is asked for only."""
+
+    @property
+    def p50(self) -> float | None:
+        """Seconds that half of the application's transactions took at most."""
+        return self.latency and self.latency.p50
+
+    @property
+    def p95(self) -> float | None:
+        """Likewise, 95 of 100."""
+        return self.latency and self.latency.p95
+
+    @property
+    def p99(self) -> float | None:
+        """Likewise, 99 of 100."""
+        return self.latency and self.latency.p99
+
+    @property
+    def worst(self) -> float | None:
+        """Seconds of the application's longest transaction."""
+        return self.latency and self.latency.worst
+
+    @property
+    def transactions(self) -> float | None:
+        """The application's, a second."""
+        return self.latency and self.latency.count / self.seconds
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds that 99 of 100 who wanted a row of the batch at work waited at most."""
+        return self.waits and self.waits.p99
 
     @property
     def heap_growth(self) -> float:
@@ -80,4 +116,9 @@ class Figures:
     def parse(cls, stored: dict[str, Any]) -> Figures:
         """From JSON; what it does not know any more is left out."""
         known = {known.name for known in fields(cls)}
-        return cls(**{key: value for key, value in stored.items() if key in known})
+        figures = {key: value for key, value in stored.items() if key in known}
+        if latency := figures.get("latency"):
+            figures["latency"] = Latency.parse(latency)
+        if waits := figures.get("waits"):
+            figures["waits"] = Waits.parse(waits)
+        return cls(**figures)

@@ -10,7 +10,9 @@ from harness import Database, wait_until
 from bench import processes
 from bench.contenders.base import APPLICATION, Contender, Task
 from bench.figures import Figures
+from bench.foreground import Load
 from bench.sampler import Sampler
+from bench.waiter import Waiter
 
 SIZES = """
 WITH parts AS (SELECT %(table)s::regclass AS oid UNION SELECT relid FROM pg_partition_tree(%(table)s::regclass))
@@ -57,8 +59,8 @@ class _Counters:
     read: int
 
 
-def measure(contender: Contender, task: Task) -> Figures:
-    """Runs the contender, and returns what it took."""
+def measure(contender: Contender, task: Task, load: Load | None = None, waiter: Waiter | None = None) -> Figures:
+    """Runs the contender, and returns what it took, and what whoever used the table meanwhile saw of it."""
     db = task.db
     postmaster = db.cluster.pid
     oid = db.value("SELECT oid FROM pg_database WHERE datname = current_database()")
@@ -67,13 +69,15 @@ def measure(contender: Contender, task: Task) -> Figures:
         pages = int(db.value(written))
         before = _read(db, task.dataset.table)
         cpu = processes.cpu_seconds(postmaster, sampler.pid)
-        client_cpu, began = time.thread_time(), time.monotonic()
+        client_cpu, due, began = time.thread_time(), time.time(), time.monotonic()
         contender.fill(task)
         seconds, client_cpu = time.monotonic() - began, time.thread_time() - client_cpu
         # Processes report their last figures when they end.
         wait_until(lambda: db.value(STILL_THERE) == 0, 60, "the sessions that worked to end")
         cpu = processes.cpu_seconds(postmaster, sampler.pid) - cpu
+    waits = waiter.waits() if waiter else None
     after = _read(db, task.dataset.table)
+    latency = load.finish(due, due + seconds) if load else None
     checkpoint(db)
     return Figures(
         rows=task.dataset.rows,
@@ -96,6 +100,8 @@ def measure(contender: Contender, task: Task) -> Figures:
         client_cpu=client_cpu,
         pages_read=after.read - before.read,
         pages_written=int(db.value(written)) - pages,
+        latency=latency,
+        waits=waits,
         said=sorted(task.said),
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
 
 from bench.bars import Bar, Verdict
 from bench.figures import MB
@@ -18,14 +19,19 @@ transaction, sampled each 50 ms. Memory: private memory of the largest process a
 server, and of the client where it has work to do. Pages: read or made anew; written, with a checkpoint after the end.
 *backfill* runs without its closing VACUUM and ANALYZE unless the row says otherwise, as nothing else here has them. The
 migration tools' statements come from a client of ours that commits per batch as they do; Django is Django itself.
+Where an application uses the table, p50, p95 and p99 are those of its transactions that were due while the work was
+done, from when they were due, not from when they could begin; medians of the runs, with the least and the greatest.
+WAL is that of both.
 
 In the table of bars, a limit within 20 percent of 1 is judged by pairs of runs next to each other: the geometric mean
 of their ratios, and the bootstrap interval that holds it with 95 percent. The bar is unclear while the limit is inside
 of the interval."""
 
 
-def markdown(results: dict[str, ScenarioResult], plot: str | None = None) -> str:
-    """All of it."""
+def markdown(
+    results: dict[str, ScenarioResult], plot: str | None = None, plots: Mapping[str, str] | None = None
+) -> str:
+    """All of it; `plots` are those of single scenarios, by name."""
     measured = [(scenario, results[scenario.name]) for scenario in SCENARIOS if scenario.name in results]
     parts = [_where(result for _, result in measured)]
     if plot:
@@ -33,6 +39,8 @@ def markdown(results: dict[str, ScenarioResult], plot: str | None = None) -> str
     parts.append(_bars(measured))
     for number, (scenario, result) in enumerate(measured):
         table = _table(scenario, result) + _said(result)
+        if picture := (plots or {}).get(scenario.name):
+            table = f"![{scenario.title}]({picture})\n\n{table}"
         if number == 0:
             parts.append(f"**{title(scenario, result)}**\n\n{table}")
         else:
@@ -60,6 +68,8 @@ def title(scenario: Scenario, result: ScenarioResult) -> str:
         told.append(f"memory {settings['memory']}")
     if settings["autovacuum"] == "off" and "autovacuum" not in scenario.title:
         told.append("autovacuum off")
+    if application := settings.get("application"):
+        told.append(application)
     rows = {figures.rows for run in result.runs if (figures := run.figures)}
     if rows and rows != {entry.dataset.rows for entry in scenario.entries}:
         told.append("run with " + " and ".join(f"{count:,}" for count in sorted(rows)) + " rows")
@@ -132,6 +142,10 @@ def _said(result: ScenarioResult) -> str:
 
 
 def _columns(scenario: Scenario) -> dict[str, Column]:
+    if scenario.application:
+        return _of_application(scenario)
+    if scenario.waiter:
+        return _of_waiter()
     sizes = {entry.dataset.rows for entry in scenario.entries}
     return {
         "seconds": _median("seconds", seconds),
@@ -147,6 +161,38 @@ def _columns(scenario: Scenario) -> dict[str, Column]:
         "CPU s": _cpu,
         "pages read": _median("pages_read", lambda value: f"{value:,.0f}"),
         "pages written": _median("pages_written", lambda value: f"{value:,.0f}"),
+        "runs": lambda result, name: str(len(result.of(name))),
+    }
+
+
+def _of_application(scenario: Scenario) -> dict[str, Column]:
+    first = scenario.entries[0].name
+    return {
+        "seconds": _range("seconds", seconds),
+        **{f"{name} ms": _range(name, _milliseconds) for name in ("p50", "p95", "p99")},
+        "p99 ratio": _ratio(first, "p99"),
+        "longest ms": _range("worst", _milliseconds),
+        "transactions/s": _median("transactions", lambda value: f"{value:,.0f}"),
+        "WAL MB": _median("wal", megabytes),
+        "runs": lambda result, name: str(len(result.of(name))),
+    }
+
+
+def _of_waiter() -> dict[str, Column]:
+    def of(name: str) -> Column:
+        return lambda result, entry: _milliseconds(
+            median(getattr(found.waits, name) for found in result.of(entry).values() if found.waits)
+        )
+
+    def waits(result: ScenarioResult, entry: str) -> str:
+        return f"{sum(found.waits.count for found in result.of(entry).values() if found.waits):,}"
+
+    return {
+        "seconds": _range("seconds", seconds),
+        "waits": waits,
+        **{f"{name} ms": of(name) for name in ("p50", "p95", "p99")},
+        "longest ms": of("worst"),
+        "commits": _median("commits", lambda value: f"{value:,.0f}"),
         "runs": lambda result, name: str(len(result.of(name))),
     }
 
@@ -168,9 +214,28 @@ def _median(measure: str, show: Callable[[float], str]) -> Column:
     return column
 
 
-def _ratio(baseline: str) -> Column:
+def _range(measure: str, show: Callable[[float], str]) -> Column:
+    """The median, and the least and the greatest where there are several."""
+
     def column(result: ScenarioResult, name: str) -> str:
-        base, value = result.median(baseline, "seconds"), result.median(name, "seconds")
+        values = [getattr(figures, measure) for figures in result.of(name).values()]
+        known = sorted(value for value in values if value is not None)
+        if not known:
+            return ""
+        text = show(median(known))
+        return f"{text} ({show(known[0])} to {show(known[-1])})" if len(known) > 1 else text
+
+    return column
+
+
+def _milliseconds(value: float) -> str:
+    ms = value * 1000
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}"
+
+
+def _ratio(baseline: str, measure: str = "seconds") -> Column:
+    def column(result: ScenarioResult, name: str) -> str:
+        base, value = result.median(baseline, measure), result.median(name, measure)
         return f"{value / base:.2f}" if base and value else ""
 
     return column

@@ -11,6 +11,7 @@ from bench.contenders import (
     Contender,
     DjangoBulkUpdate,
     Gitlab,
+    Idle,
     KeysetProcedure,
     MaintenanceTasks,
     OneUpdate,
@@ -22,6 +23,7 @@ from bench.contenders import (
     with_all_defaults,
 )
 from bench.datasets import Dataset
+from bench.foreground import Application
 
 # Repetitions for a factor; for a few percent; for a few percent of what takes minutes.
 FACTOR, PERCENT, LONG_PERCENT = 3, 10, 6
@@ -59,6 +61,10 @@ class Scenario:
     """Whether it is meant for a memory cgroup, if there is one."""
     open_transaction: bool = False
     """Whether a session holds a snapshot from before the start until after the end."""
+    application: Application | None = None
+    """Who uses the table meanwhile, and has its latency measured."""
+    waiter: bool = False
+    """Whether somebody all the time wants a row of the batch at work."""
 
     def scaled(self, scale: float, at_most: int | None, repetitions: int | None) -> Scenario:
         """With other numbers of rows and, if given, of repetitions."""
@@ -246,6 +252,52 @@ OPEN_TRANSACTION = Scenario(
     open_transaction=True,
 )
 
+# As recommended for peak hours: small batches by time, and pauses so long that half of the time is the application's.
+BUSY = {"batch_size": 20_000, "sleep_ms": 20, "target_ms": 20, "max_lock_waiters": 0}
+FOREGROUND = Scenario(
+    "foreground",
+    "An application at a quarter of what the machine can do, on the very table",
+    _on(
+        datasets.ACCOUNTS,
+        Idle(),
+        OneUpdate(),
+        KeysetProcedure(),
+        ours("ours", "full speed"),
+        ours("ours-throttled", "target_ms 20, sleep_ms 20", **BUSY),
+        ours("ours-calm", "target_ms 10, sleep_ms 40", **BUSY | {"target_ms": 10, "sleep_ms": 40}),
+    ),
+    (
+        Bar("p99, throttled against nothing else", "ours-throttled", 1.20, ("idle",), "p99"),
+        Bar("p99, calmer against nothing else", "ours-calm", 1.20, ("idle",), "p99"),
+        Bar("p99, full speed against the procedure", "ours", 1.00, ("procedure-keyset",), "p99"),
+        Bar("time, full speed against the procedure", "ours", 1.00, ("procedure-keyset",)),
+    ),
+    repetitions=5,
+    application=Application(),
+)
+WAITED = (20, 50, 100)
+LOCK_WAITER = Scenario(
+    "lock-waiter",
+    "Somebody who wants a row of the batch at work, all the time",
+    tuple(
+        entry
+        for target in WAITED
+        for entry in _on(
+            datasets.ACCOUNTS,
+            ours(f"ours-{target}", f"target_ms {target}", batch_size=20_000, target_ms=target),
+            ours(f"ours-key-{target}", f"by key, target_ms {target}", batch_size=20_000, target_ms=target, walk="key"),
+        )
+    ),
+    tuple(
+        Bar(
+            f"{text}: a wait, p99, 2 times target_ms", f"{name}-{target}", 2 * target / 1000, measure="waited", unit="s"
+        )
+        for target in WAITED
+        for name, text in (("ours", f"target_ms {target}"), ("ours-key", f"by key, target_ms {target}"))
+    ),
+    waiter=True,
+)
+
 # Those with the same settings stand together: they share a server.
 SCENARIOS = (
     MAIN,
@@ -258,6 +310,8 @@ SCENARIOS = (
     SPARSE,
     PARTITIONS,
     SIZE,
+    FOREGROUND,
+    LOCK_WAITER,
     AUTOVACUUM_OFF,
     UUID,
 )

@@ -6,6 +6,7 @@ The peers' statements are theirs, sent by a client of ours that commits per batc
 from bench.contenders.base import BATCH, Contender, Task
 from bench.contenders.django import DjangoBulkUpdate
 from bench.contenders.gitlab import Gitlab
+from bench.contenders.idle import Idle
 from bench.contenders.maintenance_tasks import MaintenanceTasks
 from bench.contenders.online_migrations import OnlineMigrations
 from bench.contenders.ours import ours, with_all_defaults
@@ -18,6 +19,7 @@ __all__ = [
     "Contender",
     "DjangoBulkUpdate",
     "Gitlab",
+    "Idle",
     "KeysetProcedure",
     "MaintenanceTasks",
     "OneUpdate",

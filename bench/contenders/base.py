@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 
@@ -28,6 +28,8 @@ class Task:
     watch: bool = False
     """Whether to look at what the extension says of itself all the while."""
     said: set[str] = field(default_factory=set)
+    idle: float = 30
+    """Seconds of a contender that does nothing."""
 
     def connect(self, **options: Any) -> psycopg.Connection:
         """A session that works, and is measured. Statements are not prepared: the peers' clients send literals."""
@@ -44,6 +46,8 @@ class Contender:
 
     name: str
     label: str
+    works: ClassVar[bool] = True
+    """Whether the rows are done at its end."""
 
     def prepare(self, task: Task) -> None:
         """What stands before the work begins: procedures, triggers. Not timed."""

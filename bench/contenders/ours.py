@@ -13,7 +13,7 @@ import psycopg
 
 from bench.contenders.base import BATCH, Contender, Task
 
-START = "SELECT backfill.start(%s::regclass, %s, 0, %s, %s, NULL, %s)"
+START = "SELECT backfill.start(%s::regclass, %s, %s, %s, %s, NULL, %s)"
 # By name out of JSON: a column that this build does not have is nothing said.
 SAID = "SELECT concat_ws('; ', to_jsonb(p) ->> 'waiting_for', to_jsonb(p) ->> 'note') FROM backfill.progress p"
 LOOK_EVERY = 0.1
@@ -25,21 +25,26 @@ class Ours(Contender):
 
     options: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = BATCH
+    sleep_ms: int = 0
 
     def fill(self, task: Task) -> None:
         """From the call that starts it until it has completed."""
         work = task.dataset
         with psycopg.connect(task.db.dsn(), autocommit=True) as connection, _listening(task):
             row = connection.execute(
-                START, [work.table, self.batch_size, work.set_clause, work.where, json.dumps(dict(self.options))]
+                START,
+                [
+                    *(work.table, self.batch_size, self.sleep_ms),
+                    *(work.set_clause, work.where, json.dumps(dict(self.options))),
+                ],
             ).fetchone()
             assert row is not None
             connection.execute("CALL backfill.wait(%s, %s)", [row[0], int(task.timeout * 1000)])
 
 
-def ours(name: str, label: str, *, batch_size: int = BATCH, **options: Any) -> Ours:
+def ours(name: str, label: str, *, batch_size: int = BATCH, sleep_ms: int = 0, **options: Any) -> Ours:
     """Without the phase of VACUUM and ANALYZE at the end, which nothing else here has."""
-    return Ours(name, f"backfill, {label}", {"vacuum": False, "analyze": False} | options, batch_size)
+    return Ours(name, f"backfill, {label}", {"vacuum": False, "analyze": False} | options, batch_size, sleep_ms)
 
 
 def with_all_defaults() -> Ours:
