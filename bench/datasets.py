@@ -78,7 +78,7 @@ def _accounts(rows: int) -> list[str]:
         "ALTER TABLE orders ADD balance bigint NOT NULL DEFAULT 0",
         "CREATE TABLE branches (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 10)",
         "CREATE TABLE tellers (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 10)",
-        "CREATE TABLE history (order_id bigint, teller_id int, branch_id int, delta bigint, at timestamptz DEFAULT now())",
+        "CREATE TABLE history (order_id bigint, teller_id int, branch_id int, delta bigint)",
         "INSERT INTO branches SELECT g, 0 FROM generate_series(1, 50) g",
         "INSERT INTO tellers SELECT g, 0 FROM generate_series(1, 500) g",
         "ANALYZE branches, tellers",

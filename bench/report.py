@@ -180,9 +180,11 @@ def _of_application(scenario: Scenario) -> dict[str, Column]:
 
 def _of_waiter() -> dict[str, Column]:
     def of(name: str) -> Column:
-        return lambda result, entry: _milliseconds(
-            median(getattr(found.waits, name) for found in result.of(entry).values() if found.waits)
-        )
+        def column(result: ScenarioResult, entry: str) -> str:
+            values = [getattr(found.waits, name) for found in result.of(entry).values() if found.waits]
+            return _milliseconds(median(values)) if values else ""
+
+        return column
 
     def waits(result: ScenarioResult, entry: str) -> str:
         return f"{sum(found.waits.count for found in result.of(entry).values() if found.waits):,}"

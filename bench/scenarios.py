@@ -285,7 +285,13 @@ LOCK_WAITER = Scenario(
         for entry in _on(
             datasets.ACCOUNTS,
             ours(f"ours-{target}", f"target_ms {target}", batch_size=20_000, target_ms=target),
-            ours(f"ours-key-{target}", f"by key, target_ms {target}", batch_size=20_000, target_ms=target, walk="key"),
+            ours(
+                f"ours-sequential-{target}",
+                f"sequential, target_ms {target}",
+                batch_size=20_000,
+                target_ms=target,
+                strategy="sequential",
+            ),
         )
     ),
     tuple(
@@ -293,7 +299,7 @@ LOCK_WAITER = Scenario(
             f"{text}: a wait, p99, 2 times target_ms", f"{name}-{target}", 2 * target / 1000, measure="waited", unit="s"
         )
         for target in WAITED
-        for name, text in (("ours", f"target_ms {target}"), ("ours-key", f"by key, target_ms {target}"))
+        for name, text in (("ours", f"target_ms {target}"), ("ours-sequential", f"sequential, target_ms {target}"))
     ),
     waiter=True,
 )

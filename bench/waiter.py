@@ -18,7 +18,7 @@ LOCKED = """
 SELECT id, (ctid::text::point)[0]::bigint FROM orders
 WHERE ctid >= %(low)s::tid AND ctid < %(high)s::tid
   AND amount_new IS NULL AND xmax <> '0'::xid
-  AND xmax::text::bigint = ANY (ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint & 4294967295))
+  AND NOT pg_visible_in_snapshot(xmax::text::xid8, pg_current_snapshot())
 LIMIT 1
 """
 
