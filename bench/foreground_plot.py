@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from bench.figures import Figures
@@ -32,7 +33,7 @@ def draw(scenario: Scenario, result: ScenarioResult, path: Path) -> None:
     for axis in (left, right):
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    figure.suptitle(title(scenario, result), fontsize=10, x=0.01, ha="left")
+    figure.suptitle(fill(title(scenario, result), 130), fontsize=10, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
     pyplot.close(figure)
