@@ -81,7 +81,8 @@ def postgres_exporter(db: Database, folder: Path) -> Iterator[str]:
     port = free_port()
     command: list[str | Path] = [
         tool("prometheus-postgres-exporter"),
-        *["--disable-default-metrics", "--disable-settings-metrics", f"--web.listen-address=127.0.0.1:{port}"],
+        *["--disable-default-metrics", "--disable-settings-metrics", "--no-collector.bgwriter"],
+        f"--web.listen-address=127.0.0.1:{port}",
         f"--extend.query-path={FILES / 'postgres_exporter.yaml'}",
     ]
     with serving(command, port, "/", folder, DATA_SOURCE_NAME=f"{db.dsn(MONITOR)} sslmode=disable") as address:
