@@ -194,6 +194,8 @@ COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again; NULL: it
 COMMENT ON COLUMN backfill.setback.since IS 'When the wait began';
 
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
+ALTER TABLE backfill.outcome ADD COLUMN on_end text CHECK (on_end IN ('due', 'done', 'failed'));
+COMMENT ON COLUMN backfill.outcome.on_end IS 'What became of the statement that the owner wants run at the end: due, done or failed; NULL: there was none';
 
 CREATE TABLE backfill.sample (
     job_id         bigint      NOT NULL,

@@ -256,7 +256,8 @@ CREATE TABLE backfill.outcome (
     worked_ms    bigint,
     slept_ms     bigint,
     waited_ms    bigint,
-    wal_bytes    bigint
+    wal_bytes    bigint,
+    on_end       text        CHECK (on_end IN ('due', 'done', 'failed'))
 );
 COMMENT ON TABLE backfill.outcome IS 'How a job''s last worker ended it. Written by workers only.';
 COMMENT ON COLUMN backfill.outcome.job_id IS 'The job';
@@ -278,6 +279,7 @@ COMMENT ON COLUMN backfill.outcome.worked_ms IS 'The same: time spent in batches
 COMMENT ON COLUMN backfill.outcome.slept_ms IS 'The same: time spent in pauses, in milliseconds';
 COMMENT ON COLUMN backfill.outcome.waited_ms IS 'The same: time spent waiting, in milliseconds';
 COMMENT ON COLUMN backfill.outcome.wal_bytes IS 'The same: WAL written, in bytes';
+COMMENT ON COLUMN backfill.outcome.on_end IS 'What became of the statement that the owner wants run at the end: due, done or failed; NULL: there was none';
 
 CREATE TABLE backfill.failed_row (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -25,6 +25,13 @@ pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 /// per database. 0 turns periodic sweeps off. Needs `shared_preload_libraries`.
 pub static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 
+/// `backfill.log_heartbeat_interval`: seconds between two lines in the server log that say how far a
+/// job is.
+///
+/// Default 300: twelve lines an hour and job, which nobody minds, and often enough to tell afterwards
+/// when a job of a night slowed down. 0 turns them off. Reloadable.
+pub static LOG_HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
     GucRegistry::define_bool_guc(
@@ -50,6 +57,16 @@ pub fn register() {
         c"Time between two sweeps of the launcher for jobs without a worker.",
         c"0 sweeps only at server start, promotion and reload. Works only with shared_preload_libraries.",
         &LAUNCHER_INTERVAL,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"backfill.log_heartbeat_interval",
+        c"Time between two lines in the server log that say how far a job is.",
+        c"0 writes none. One worker of the job writes it, between two batches.",
+        &LOG_HEARTBEAT_INTERVAL,
         0,
         86_400,
         GucContext::Sighup,

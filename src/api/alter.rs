@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::caller::{locked_job, required};
 use super::launch;
+use super::on_end;
 use super::session;
 use super::start::Pace;
 use super::throttles;
@@ -51,6 +52,9 @@ pub fn alter(
     }
     if after.throttles != before.throttles {
         throttles::check(&after.throttles)?;
+    }
+    if after.on_end != before.on_end {
+        on_end::check(after.on_end.as_deref())?;
     }
     for (what, old, new) in differences(&job, pace, &after) {
         event::record(

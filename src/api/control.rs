@@ -3,8 +3,8 @@
 use super::caller::{locked_job, required};
 use super::existing::refuse_overlap;
 use super::launch;
-use crate::catalog::event;
 use crate::catalog::job::{self, Job};
+use crate::catalog::{event, on_end};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::warning;
@@ -120,13 +120,14 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     }
     launch::wake(&changed, now);
     let new = changed.state();
-    event::record(
-        job.id,
-        server::current_user(),
-        verb,
-        Some(old.name()),
-        Some(new.name()),
-    )?;
+    event::change(job.id, server::current_user(), verb, Some(old), new)?;
+    if matches!(new, State::Paused | State::Cancelled) {
+        // No worker is there to say so, nor to do what the owner wants done at the end.
+        launch::say(&changed, new);
+        if new == State::Cancelled && on_end::is_owed(&changed) {
+            launch::finisher(&changed);
+        }
+    }
     Ok(new.to_string())
 }
 

@@ -3,7 +3,7 @@
 use super::call::{self, Call, Request};
 use super::caller::required;
 use super::existing::same_job;
-use super::{existing, session, tables, throttles};
+use super::{existing, on_end, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
@@ -38,6 +38,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     }
     session::try_settings(&call.options.settings)?;
     throttles::check(&call.options.throttles)?;
+    on_end::check(call.options.on_end.as_deref())?;
     let key_columns = tables::check(call, &set_clause, &set_columns)?;
     let session = session::take();
     let definition = Definition {
@@ -56,6 +57,6 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         batch_size,
         sleep_ms,
     )?;
-    event::record(id, owner, "define", None, Some(State::Pending.name()))?;
+    event::change(id, owner, "define", None, State::Pending)?;
     Ok(id)
 }

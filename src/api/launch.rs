@@ -3,6 +3,7 @@
 use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::guc;
+use crate::job::state::State;
 use crate::pg::bgworker;
 use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
@@ -29,6 +30,24 @@ pub fn workers(job: &Job) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Has a worker come at commit that does what the owner wants done at the end of a job that no worker
+/// holds. That there can be none now is no reason to refuse the end: one that comes later does it.
+pub fn finisher(job: &Job) {
+    if guc::ENABLED.get()
+        && let Ok(start) = role::start_for(job.owner)
+    {
+        at_commit(Action::Register(
+            job.id,
+            bgworker::job_worker(job.id, start),
+        ));
+    }
+}
+
+/// A line in the server log, at commit, for what no worker says.
+pub fn say(job: &Job, state: State) {
+    at_commit(Action::Log(format!("backfill {} {state}", job.shown())));
 }
 
 /// Wakes the job's workers at commit; with `interrupt` their batches are cancelled too.

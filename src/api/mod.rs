@@ -11,6 +11,7 @@ mod exports;
 mod forget;
 mod inspect;
 mod launch;
+mod on_end;
 mod retry_failed;
 mod session;
 mod start;

@@ -31,12 +31,6 @@ pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
     launch::workers(&changed)?;
     launch::wake(&changed, false);
     let me = server::current_user();
-    event::record(
-        found.id,
-        me,
-        "retry failed rows",
-        Some(old.name()),
-        Some(new.name()),
-    )?;
+    event::change(found.id, me, "retry failed rows", Some(old), new)?;
     Ok(rows)
 }

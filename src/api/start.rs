@@ -153,15 +153,10 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
         super::session::try_settings(&options.settings)
     })?;
     super::throttles::check(&options.throttles)?;
+    super::on_end::check(options.on_end.as_deref())?;
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
     job::set_wish(job.id, Wish::Run)?;
-    event::record(
-        job.id,
-        server::current_user(),
-        "start",
-        Some(old.name()),
-        Some(new.name()),
-    )?;
+    event::change(job.id, server::current_user(), "start", Some(old), new)?;
     let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     launch::workers(&started)
 }

@@ -3,8 +3,12 @@
 use pgrx::pg_sys::Oid;
 
 use crate::error::Result;
+use crate::job::announcement::{self, CHANNEL};
+use crate::job::state::State;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
+use crate::pg::text::to_server;
+use crate::pg::xact::{Action, at_commit};
 
 /// Records that `actor` did `event`. No row data may go in: the view shows it to pg_monitor.
 pub fn record(
@@ -26,5 +30,15 @@ pub fn record(
             ],
         )
     })?;
+    Ok(())
+}
+
+/// Records a change of state, and tells whoever listens when that has committed.
+pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State) -> Result<()> {
+    record(job, actor, event, old.map(State::name), Some(new.name()))?;
+    if old != Some(new) {
+        let payload = to_server(&announcement::payload(job, new))?;
+        at_commit(Action::Notify(CHANNEL, payload));
+    }
     Ok(())
 }

@@ -161,7 +161,7 @@ fn pids(json: &str) -> Result<Vec<i32>> {
 }
 
 /// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
-fn list(condition: &str) -> Result<Vec<Job>> {
+pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
     let rows = as_extension(|| spi::query(&select(condition), &[]))?.rows;
     let readable = |row: &Row| {
         let id = row.get(0).unwrap_or_default();

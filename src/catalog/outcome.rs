@@ -20,9 +20,10 @@ pub fn record(
                  (job_id, outcome, attempt, at, sqlstate, message, detail, hint, context, batch)
              VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6, $7, $8, $9)
              ON CONFLICT (job_id) DO UPDATE
-             SET (outcome, attempt, at, sqlstate, message, detail, hint, context, batch)
+             SET (outcome, attempt, at, sqlstate, message, detail, hint, context, batch, on_end)
                  = (excluded.outcome, excluded.attempt, excluded.at, excluded.sqlstate,
-                    excluded.message, excluded.detail, excluded.hint, excluded.context, excluded.batch)
+                    excluded.message, excluded.detail, excluded.hint, excluded.context, excluded.batch,
+                    CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end END)
              WHERE o.outcome <> 'completed'
                 OR o.attempt < (SELECT j.retry_attempt FROM backfill.job j WHERE j.id = $1)",
             &[

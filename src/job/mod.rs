@@ -1,6 +1,8 @@
 //! What a job is, apart from any server: its states, options and progress.
 
+pub mod announcement;
 pub mod bucket;
+pub mod heartbeat;
 pub mod lag;
 pub mod names;
 mod option;

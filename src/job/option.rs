@@ -100,6 +100,7 @@ pub const KEYS: &[Key] = &[
     key("settings", "an object of strings", When::Always),
     key("vacuum", "true or false", When::Always),
     key("analyze", "true or false", When::Always),
+    key("on_end", "a string: an SQL statement", When::Always),
     key("max_lag_bytes", BYTES, When::Always),
     key(
         "max_lag",

@@ -109,6 +109,9 @@ pub struct Options {
     /// Whether an ANALYZE follows the last batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analyze: Option<bool>,
+    /// A statement of the owner's that follows the job's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_end: Option<String>,
     /// What makes the job wait.
     #[serde(flatten)]
     pub throttles: Throttles,
@@ -288,15 +291,23 @@ impl Options {
 
     /// What differs in `after`: the option, what it was, and what it is.
     pub fn differences(&self, after: &Options) -> Vec<(&'static str, String, String)> {
-        let (old, new) = (self.to_map(), after.to_map());
+        let (old_map, new_map) = (self.to_map(), after.to_map());
         KEYS.iter()
             .map(|key| key.name)
-            .filter(|name| old.get(*name) != new.get(*name))
+            .filter(|name| old_map.get(*name) != new_map.get(*name))
             .map(|name| {
-                let (old, mut new) = (shown(old.get(name)), shown(new.get(name)));
+                let (old, mut new) = (shown(old_map.get(name)), shown(new_map.get(name)));
                 if name == "settings" {
                     // The names may be the same as before.
                     new.push_str(" (values not shown)");
+                }
+                if name == "on_end" {
+                    // Its literals are nobody else's business.
+                    let kind = |map: &Map<String, Value>| match map.get(name) {
+                        Some(_) => "a statement (not shown)".to_owned(),
+                        None => "default".to_owned(),
+                    };
+                    return (name, kind(&old_map), kind(&new_map));
                 }
                 (name, old, new)
             })

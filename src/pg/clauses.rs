@@ -83,6 +83,44 @@ pub fn check_query(option: &str, query: &str) -> Result<()> {
     })
 }
 
+/// Parses a statement by itself: whether it is one, and one that can be run within a transaction. True
+/// for a query, which can be planned.
+pub fn check_statement(option: &str, statement: &str) -> Result<bool> {
+    let hint = format!(
+        "{option} is one SQL statement: 'SELECT notify_us()', 'CALL next_step()' or 'INSERT INTO done ...'."
+    );
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let parsed = parse("", statement, &hint).map_err(|mut error| {
+            error.message = format!("option \"{option}\": {}", error.message);
+            error
+        })?;
+        let refuse = |what: &str| {
+            let message = format!("option \"{option}\" must be one SQL statement{what}");
+            Err(Error::new(sqlstate::SYNTAX_ERROR, message).hint(hint.as_str()))
+        };
+        if parsed.is_null() {
+            return refuse("");
+        }
+        match (*parsed).type_ {
+            pg_sys::NodeTag::T_TransactionStmt => {
+                refuse(", and none that begins or ends a transaction")
+            }
+            pg_sys::NodeTag::T_CopyStmt => refuse(", and not COPY"),
+            pg_sys::NodeTag::T_VacuumStmt
+            | pg_sys::NodeTag::T_ListenStmt
+            | pg_sys::NodeTag::T_UnlistenStmt => {
+                refuse(" that a worker can run within a transaction")
+            }
+            pg_sys::NodeTag::T_SelectStmt
+            | pg_sys::NodeTag::T_InsertStmt
+            | pg_sys::NodeTag::T_UpdateStmt
+            | pg_sys::NodeTag::T_DeleteStmt
+            | pg_sys::NodeTag::T_MergeStmt => Ok(true),
+            _ => Ok(false),
+        }
+    })
+}
+
 /// The one target of a SELECT that has nothing else.
 unsafe fn target_of(statement: *mut pg_sys::Node) -> Option<*mut pg_sys::Node> {
     unsafe {

@@ -16,6 +16,7 @@ pub mod keylist;
 pub mod latch;
 pub mod lock;
 pub mod maintenance;
+pub mod notify;
 pub mod partition;
 pub mod physical;
 pub mod planner;

@@ -9,7 +9,7 @@ use super::capture::capture;
 use super::heap::{self, Tid};
 use super::settings;
 use super::text::{from_server, to_server};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 
 /// A row of a result, column by column in text form.
 #[derive(Debug, Clone)]
@@ -131,6 +131,29 @@ fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
         );
         output(code)
     }
+}
+
+/// Runs a statement of a user's within [`connect`], whatever it is; what it returns is thrown away row
+/// by row.
+pub fn run_for_effect(sql: &str) -> Result<()> {
+    let text = to_server(sql)?;
+    super::report::activity(&text);
+    let code = unsafe {
+        let options = pg_sys::SPIExecuteOptions {
+            dest: pg_sys::None_Receiver,
+            ..Default::default()
+        };
+        pg_sys::SPI_execute_extended(text.as_ptr(), &options)
+    };
+    if code >= 0 {
+        return Ok(());
+    }
+    let message = match code {
+        pg_sys::SPI_ERROR_TRANSACTION => "it begins or ends a transaction".to_owned(),
+        pg_sys::SPI_ERROR_COPY => "it reads from or writes to a client".to_owned(),
+        code => format!("SPI returned {code}"),
+    };
+    Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
 }
 
 /// Runs a query within [`connect`] that may change nothing; gives its first row, if any.

@@ -1,13 +1,13 @@
 //! Things to be done when the surrounding transaction commits, and only then: starting a worker,
-//! waking one, interrupting its batch.
+//! waking one, interrupting its batch, telling others.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
-use super::report;
+use super::{notify, report};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -20,6 +20,18 @@ pub enum Action {
     /// Cancels the statement that the process is in, if it is still a session of this database
     /// and of that role.
     Interrupt(i32, pg_sys::Oid),
+    /// Sends a notification: the channel, and what is said. Just before the commit, as it may fail.
+    /// A transaction that is prepared sends none.
+    Notify(&'static CStr, CString),
+    /// Writes a line to the server log.
+    Log(String),
+}
+
+impl Action {
+    /// Whether it reaches for a worker, which only the session that commits can do.
+    fn concerns_workers(&self) -> bool {
+        !matches!(self, Action::Notify(..) | Action::Log(_))
+    }
 }
 
 thread_local! {
@@ -48,18 +60,34 @@ const SIGINT: c_int = 2;
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => notify_all(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             unsafe { perform_all(PENDING.take()) };
         }
-        pg_sys::XactEvent::XACT_EVENT_ABORT => {
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             PENDING.take();
         }
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE
-            if PENDING.with_borrow(|pending| !pending.is_empty()) =>
+            if PENDING.with_borrow(|all| all.iter().any(|(_, one)| one.concerns_workers())) =>
         {
             report::unwrap::<()>(Err(refuse_prepare()))
         }
         _ => {}
+    }
+}
+
+/// The commit may still fail here.
+fn notify_all() {
+    let mut payloads: Vec<(&CStr, CString)> = Vec::new();
+    PENDING.with_borrow(|pending| {
+        for (_, action) in pending {
+            if let Action::Notify(channel, payload) = action {
+                payloads.push((channel, payload.clone()));
+            }
+        }
+    });
+    for (channel, payload) in payloads {
+        notify::send(channel, &payload);
     }
 }
 
@@ -88,6 +116,8 @@ unsafe fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
             Action::Register(..) => {}
             Action::Wake(pid) => unsafe { wake(pid) },
             Action::Interrupt(pid, role) => unsafe { interrupt(pid, role) },
+            Action::Notify(..) => {}
+            Action::Log(line) => report::log_in_callback(&line),
         }
     }
 }

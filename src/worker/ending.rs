@@ -1,7 +1,7 @@
 //! Why a worker stops, and how that is recorded.
 
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, extension, failed_row, outcome};
+use crate::catalog::{event, extension, failed_row, on_end, outcome};
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::state::{Outcome, State, Wish};
 use crate::pg::lock::Lock;
@@ -83,16 +83,11 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         State::Cancelled if job.outcome != Some(Outcome::Cancelled) => State::Cancelling,
         state => state,
     };
-    let note = |event: &str, new: State| {
-        event::record(
-            job.id,
-            job.owner,
-            event,
-            Some(before.name()),
-            Some(new.name()),
-        )
+    let note = |event: &str, new: State| event::change(job.id, job.owner, event, Some(before), new);
+    let store = |what, error, batch| {
+        outcome::record(job.id, what, attempt, error, batch)?;
+        on_end::owe(job, what, attempt)
     };
-    let store = |what, error, batch| outcome::record(job.id, what, attempt, error, batch);
     let shown = job.shown();
     Ok(Some(match ending {
         Ending::Completed => {
@@ -110,7 +105,10 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
             format!("backfill {shown}: {error}")
         }
         // The batch was interrupted because of the wish to cancel.
-        Ending::Cancelled | Ending::Failed(..) if job.wish == Wish::Cancel => {
+        // Whatever took the last worker away, what is wanted is the end.
+        Ending::Cancelled | Ending::Failed(..) | Ending::Disabled | Ending::Left
+            if job.wish == Wish::Cancel =>
+        {
             if !last {
                 return Ok(None);
             }
@@ -124,7 +122,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
             note("failed", State::Failed)?;
             format!("backfill {shown} failed: {error}")
         }
-        Ending::Paused if last && job.wish == Wish::Pause => {
+        Ending::Paused | Ending::Disabled | Ending::Left if last && job.wish == Wish::Pause => {
             note("paused", State::Paused)?;
             format!("backfill {shown} paused")
         }

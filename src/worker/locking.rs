@@ -29,3 +29,11 @@ pub fn decide(table: Oid, job: &Job, decision: impl FnOnce() -> Result<()>) -> R
     };
     txn::run_after(lock, Durability::Deferred, decision)
 }
+
+/// Takes the locks again if user code let them go; false if somebody else was quicker.
+pub fn keep_locks(job: i64, slice: i32) -> bool {
+    let keep = |lock: Lock| {
+        lock.is_held() || txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true)
+    };
+    keep(Lock::Job(job)) && keep(Lock::Slice(slice))
+}

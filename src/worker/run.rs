@@ -3,15 +3,15 @@
 
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
-use super::locking::{decide, lock_tables};
+use super::locking::{decide, keep_locks, lock_tables};
 use super::passes::{self, Next};
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
 use super::walk::{self, Claim, Ground, Learned, Walk};
-use super::{pace, samples, session, survey, takeover, throttle, upkeep};
+use super::{on_end, pace, samples, session, survey, takeover, throttle, upkeep};
 use crate::catalog::job::{self, Job};
-use crate::catalog::{event, extension, setback, slice, walk as walks};
+use crate::catalog::{event, extension, on_end as owed, setback, slice, walk as walks};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::job::retry;
@@ -36,7 +36,8 @@ pub fn main(id: i64) {
     let mut me = Some(start);
     while take_slot() {
         while let Some(id) = job {
-            if !hold_and_run(id, start) {
+            let settled = hold_and_run(id, start);
+            if !on_end::run(id, start) || !settled {
                 unsettled.push(id);
             }
             me = me.filter(|_| takeover::may_go_on_after(id));
@@ -82,6 +83,10 @@ fn hold(id: i64, start: Start) -> Result<Option<Job>> {
         || {
             extension::check_version()?;
             let job = job::load(id)?.filter(|job| job.owner == start.owner);
+            if let Some(job) = job.as_ref().filter(|job| owed::is_owed(job)) {
+                owed::settle_cancel(job)?;
+                return Ok(None);
+            }
             let crowded = |job: &Job| job.missing_workers() == 0;
             if job.is_none_or(|job| crowded(&job)) || !lock.try_session() {
                 return Ok(None);
@@ -219,6 +224,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         }
         let lag = walk.learned.throttle.readings.lag_bytes;
         walk.learned.sampler.sample(job, lag);
+        walk.learned.heartbeat.beat(job);
         if throttle::wait(walk, job) {
             changed = true;
             continue;
@@ -271,14 +277,6 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             },
         }
     }
-}
-
-/// Takes the locks again if user code let them go; false if somebody else was quicker.
-fn keep_locks(job: i64, slice: i32) -> bool {
-    let keep = |lock: Lock| {
-        lock.is_held() || txn::run(Durability::Deferred, || Ok(lock.try_session())) == Ok(true)
-    };
-    keep(Lock::Job(job)) && keep(Lock::Slice(slice))
 }
 
 /// Goes on where a slice's pages, or its partition, are gone.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
+use crate::catalog::{extension, on_end};
 use crate::guc;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::txn::{self, Durability};
@@ -23,7 +23,7 @@ pub struct Waiting {
 }
 
 /// The jobs of this database that want a worker, those without any first, then the longest
-/// waiting; without those in `except`.
+/// waiting; at last those that have ended, and whose `on_end` is due. Without those in `except`.
 pub fn waiting(except: &[i64]) -> Vec<Waiting> {
     if !guc::ENABLED.get() {
         return Vec::new();
@@ -33,7 +33,7 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
             return Ok(Vec::new());
         }
         extension::check_version()?;
-        let jobs = job::understaffed()?.into_iter();
+        let jobs = job::understaffed()?.into_iter().chain(on_end::waiting()?);
         Ok(jobs
             .filter(|job| !except.contains(&job.id))
             .filter_map(start_of)

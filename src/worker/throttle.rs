@@ -104,6 +104,7 @@ fn count(walk: &mut Walk, job: &Job) {
     }
     let lag = walk.learned.throttle.readings.lag_bytes;
     walk.learned.sampler.sample(job, lag);
+    walk.learned.heartbeat.beat(job);
 }
 
 impl Throttle {

@@ -6,6 +6,7 @@ use pgrx::pg_sys::Oid;
 
 use super::attempt::Attempt;
 use super::attributes;
+use super::heartbeat::Heartbeat;
 use super::keys::Keys;
 use super::pages::Pages;
 use super::plans::Plans;
@@ -71,6 +72,8 @@ pub struct Learned {
     pub reader: Reader,
     /// Takes samples.
     pub sampler: Sampler,
+    /// Says in the server log how far the job is.
+    pub heartbeat: Heartbeat,
     /// What it gives way to, and where its time goes.
     pub throttle: Throttle,
     /// The slice that is being claimed: its lock outlives a transaction that fails.

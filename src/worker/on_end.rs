@@ -1,0 +1,137 @@
+//! Runs the statement that an owner wants run when his job has ended.
+//!
+//! In a transaction of its own, with the settings and the rights of a batch. Its failure is recorded, and
+//! changes nothing about how the job has ended.
+
+use super::session;
+use crate::catalog::job::{self, Job};
+use crate::catalog::{event, extension, on_end, walk as walks};
+use crate::error::{Error, Result};
+use crate::guc;
+use crate::pg::bgworker::Start;
+use crate::pg::settings::set_text_for_transaction;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{elevate, report, spi, timeout};
+
+/// How long it may take in milliseconds, where the job's batches have no limit: it holds a place of a
+/// worker, which other jobs wait for.
+const LIMIT: i32 = 60_000;
+
+/// What is due: the job, the end that it has come to, and in which attempt.
+struct Due {
+    job: Job,
+    ended: String,
+    attempt: i32,
+}
+
+/// Runs the statement of the job's if it is due. False if it still is.
+pub fn run(id: i64, start: Start) -> bool {
+    if !guc::ENABLED.get() {
+        return true;
+    }
+    session::keep_identity(start);
+    let due = txn::run(Durability::Deferred, || find(id, start));
+    let done = match due {
+        Ok(None) => return true,
+        Ok(Some(due)) => settle(&due, start),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &done {
+        report::log(&format!(
+            "backfill job {id}: cannot record its on_end: {error}"
+        ));
+    }
+    done.is_ok()
+}
+
+fn find(id: i64, start: Start) -> Result<Option<Due>> {
+    if !elevate::extension_exists() {
+        return Ok(None);
+    }
+    extension::check_version()?;
+    let Some((ended, attempt)) = on_end::due(id)? else {
+        return Ok(None);
+    };
+    let job = job::load(id)?.filter(|job| job.owner == start.owner && job.here);
+    Ok(job.map(|job| Due {
+        job,
+        ended,
+        attempt,
+    }))
+}
+
+fn settle(due: &Due, start: Start) -> Result<()> {
+    let Due { job, attempt, .. } = due;
+    let Some(statement) = &job.definition.options.on_end else {
+        let settled = || on_end::settle(job.id, *attempt, "done");
+        return txn::run(Durability::Deferred, settled).map(|_| ());
+    };
+    let done = pin(job).and_then(|()| {
+        let limit = match job.definition.options.statement_timeout_ms() {
+            0 => LIMIT,
+            given => given,
+        };
+        timeout::limited(limit, || {
+            txn::run(Durability::Immediate, || perform(due, statement))
+        })
+    });
+    report::idle();
+    session::keep_identity(start);
+    match done {
+        Ok(true) => {
+            report::log(&format!("backfill {}: on_end is done", job.shown()));
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(error) => failed(due, &error),
+    }
+}
+
+/// The settings of a batch, but that triggers fire: which of the job's table do not is about its rows.
+fn pin(job: &Job) -> Result<()> {
+    let mut firing = job.clone();
+    firing.definition.options.triggers = None;
+    txn::run(Durability::Deferred, || {
+        session::pins(&firing)?.apply();
+        Ok(())
+    })
+}
+
+/// The record comes first: who comes second waits for it, and finds nothing due.
+fn perform(due: &Due, statement: &str) -> Result<bool> {
+    if !on_end::settle(due.job.id, due.attempt, "done")? {
+        return Ok(false);
+    }
+    record(due, "done")?;
+    for (name, value) in [
+        (c"backfill.job_id", due.job.id.to_string().as_str()),
+        (c"backfill.job_name", due.job.name.as_deref().unwrap_or("")),
+        (c"backfill.job_state", due.ended.as_str()),
+    ] {
+        set_text_for_transaction(name, value);
+    }
+    spi::run_for_effect(statement)?;
+    Ok(true)
+}
+
+fn record(due: &Due, result: &str) -> Result<()> {
+    let job = &due.job;
+    event::record(job.id, job.owner, "on_end", Some(&due.ended), Some(result))
+}
+
+/// The note and the event have no message, which may hold row data: they are for all who may see the job.
+fn failed(due: &Due, error: &Error) -> Result<()> {
+    let job = &due.job;
+    report::log(&format!("backfill {}: on_end failed: {error}", job.shown()));
+    let result = format!("failed with SQLSTATE {}", error.sqlstate);
+    txn::run(Durability::Immediate, || {
+        if !elevate::extension_exists() || !on_end::settle(job.id, due.attempt, "failed")? {
+            return Ok(());
+        }
+        record(due, &result)?;
+        walks::add_note(
+            job.id,
+            &format!("on_end ({}) {result}, see the server log", due.ended),
+        )
+    })
+}
