@@ -103,10 +103,11 @@ fn perform(due: &Due, statement: &str) -> Result<bool> {
         return Ok(false);
     }
     record(due, "done")?;
+    // The extension's own prefix is reserved for settings that it has declared.
     for (name, value) in [
-        (c"backfill.job_id", due.job.id.to_string().as_str()),
-        (c"backfill.job_name", due.job.name.as_deref().unwrap_or("")),
-        (c"backfill.job_state", due.ended.as_str()),
+        (c"backfill_job.id", due.job.id.to_string().as_str()),
+        (c"backfill_job.name", due.job.name.as_deref().unwrap_or("")),
+        (c"backfill_job.state", due.ended.as_str()),
     ] {
         set_text_for_transaction(name, value);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from harness import Cluster, Database, wait_until
 from harness.jobs import complete, fail, start, wait_for, wait_for_nap_between_batches
@@ -48,17 +49,17 @@ def test_a_cancel_that_is_rolled_back_leaves_no_line(shared_cluster: Cluster, db
     log = Log(shared_cluster)
     make_table(db, 10)
     job = db.value("SELECT backfill.define('t', 'n = 1')")
-    db.sql("BEGIN; SELECT backfill.cancel(%d); ROLLBACK" % job)
+    db.sql(f"BEGIN; SELECT backfill.cancel({job}); ROLLBACK")
     assert log.lines(job) == []
     db.sql("SELECT backfill.cancel(%s)", [job])
     assert log.lines(job) == ["cancelled"]
 
 
-def test_the_heartbeat(cluster: Cluster) -> None:
+def test_the_heartbeat(new_cluster: Callable[..., Cluster]) -> None:
     """One worker of two says how far the job is, without its clauses; 0 turns it off."""
-    cluster.set(**{"backfill.log_heartbeat_interval": 1})
-    cluster.reload()
+    cluster = new_cluster(conf={"backfill.log_heartbeat_interval": 1})
     db = cluster.database("postgres")
+    db.sql("CREATE EXTENSION backfill")
     log = Log(cluster)
     make_table(db, 200_000)
     db.sql("ANALYZE t")
