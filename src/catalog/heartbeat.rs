@@ -7,7 +7,7 @@ use crate::pg::spi::{self, Arg};
 /// The line, from what the view shows the job's owner: no row data.
 pub fn line(job: i64) -> Result<Option<String>> {
     let row = spi::first(
-        "SELECT p.percent, p.rows_done, p.rows_total, p.rows_failed, p.rows_per_second, p.eta,
+        "SELECT p.percent, p.rows_done, p.rows_total, p.rows_failed, p.rows_per_second, p.eta, p.eta_state,
                 p.workers, p.waiting_for
          FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1",
         &[Arg::Int8(job)],
@@ -20,9 +20,9 @@ pub fn line(job: i64) -> Result<Option<String>> {
         rows_failed: row.get(3),
         rows_per_second: row.get(4),
         eta: row.get(5),
-        eta_state: None,
-        workers: row.get(6),
-        waiting_for: row.get(7),
+        eta_state: row.get(6),
+        workers: row.get(7),
+        waiting_for: row.get(8),
     };
     Ok(Some(beat.line()))
 }

@@ -22,9 +22,7 @@ use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, report, signal, slots};
 
-/// Runs the job with this id, and then others of the same owner's that want a worker.
-///
-/// No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
+/// Runs the job with this id, and then others of the same owner's that want a worker. No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
 /// looks once more after it has given its own back.
 pub fn main(id: i64) {
     signal::install();
