@@ -18,6 +18,9 @@ SETTINGS = (
     "current_setting('backfill_job.id'), current_setting('backfill_job.name'), current_setting('backfill_job.state')"
 )
 NOTE = f"INSERT INTO ended SELECT {SETTINGS}, current_user"
+FINISH = f"""
+    CREATE FUNCTION finish() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {NOTE}; PERFORM 1 FROM gate; END $$
+"""
 
 
 def prepare(db: Database, rows: int = 100) -> None:
@@ -50,7 +53,10 @@ def test_after_each_end_and_not_after_a_pause(db: Database) -> None:
     job = start(db, "t", "n = 1 / (id - 50)", options={"on_end": NOTE})
     fail(db, job)
     assert ended(db) == [(str(job), "", "failed", "postgres")]
-    db.sql("DELETE FROM ended; UPDATE t SET n = 0")
+    # To be cancelled afterwards is another end, for which a worker comes.
+    assert db.value("SELECT backfill.cancel(%s)", [job]) == "cancelled"
+    assert [row[2] for row in ended(db, 2)] == ["failed", "cancelled"]
+    db.sql("DELETE FROM ended")
     job = start(db, "t", "n = n + 1", batch=10, sleep_ms=MINUTE, options={"on_end": NOTE})
     wait_for_nap_between_batches(db, job)
     db.sql("SELECT backfill.pause(%s)", [job])
@@ -123,7 +129,7 @@ def test_a_worker_that_is_lost_in_it_does_it_not_and_another_does(db: Database) 
     with db.connect() as holder:
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE gate")
-        db.sql(f"CREATE FUNCTION finish() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {NOTE}; PERFORM 1 FROM gate; END $$")
+        db.sql(FINISH)
         job = start(db, "t", "n = n + 1", options={"on_end": "SELECT finish()"})
         query = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT finish()' AND wait_event_type = 'Lock'"
         pid = wait_until(lambda: db.value(query) if db.sql(query) else None, 60, "on_end to wait")
@@ -143,7 +149,7 @@ def test_a_crash_of_the_server_in_it(new_cluster: Callable[..., Cluster]) -> Non
     db.sql("CREATE EXTENSION backfill")
     prepare(db)
     db.sql("CREATE TABLE gate ()")
-    db.sql(f"CREATE FUNCTION finish() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {NOTE}; PERFORM 1 FROM gate; END $$")
+    db.sql(FINISH)
     holder = db.connect()
     holder.execute("BEGIN")
     holder.execute("LOCK TABLE gate")
