@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 /// Samples that are kept; of more, every second one goes.
 const MOST: usize = 1024;
 
-/// Remembers when the server's WAL had come to which place. A standby that stops to answer leaves its
-/// last `replay_lag` in `pg_stat_replication` as it was; this goes on to count.
+/// Remembers when the server's WAL had come to which place, as far back as somebody lacks it. A standby
+/// that stops to answer leaves its last `replay_lag` in `pg_stat_replication` as it was; this goes on to
+/// count.
 #[derive(Debug, Default)]
 pub struct LagClock {
     samples: VecDeque<(Instant, u64)>,
+    /// How far apart samples are, at least: more where the lag is longer.
+    spacing: Duration,
 }
 
 impl LagClock {
     /// Notes that the WAL has come to `end` (bytes) at `now`.
     pub fn note(&mut self, now: Instant, end: u64) {
-        if self.samples.back().is_none_or(|(_, last)| *last < end) {
+        let is_new =
+            |(at, last): &(Instant, u64)| *last < end && now.duration_since(*at) >= self.spacing;
+        if self.samples.back().is_none_or(is_new) {
             self.samples.push_back((now, end));
         }
         if self.samples.len() > MOST {
@@ -25,13 +30,20 @@ impl LagClock {
                 keep = !keep;
                 keep
             });
+            self.spacing = (self.spacing * 2).max(Duration::from_secs(2));
         }
     }
 
-    /// How long ago, at least, the WAL behind `at` was written; nothing if there is none behind it.
+    /// How long ago, at least, the WAL behind `at` was written, where that is the place of the one that is
+    /// furthest behind; nothing if there is none behind it.
     pub fn since(&mut self, now: Instant, at: u64) -> Duration {
-        // Who has come that far needs none of what was before, and others are asked for first.
-        let behind = self.samples.iter().find(|(_, end)| *end > at);
+        while self.samples.front().is_some_and(|(_, end)| *end <= at) {
+            self.samples.pop_front();
+        }
+        if self.samples.len() < MOST / 4 {
+            self.spacing = Duration::ZERO;
+        }
+        let behind = self.samples.front();
         behind.map_or(Duration::ZERO, |(then, _)| now.duration_since(*then))
     }
 }
@@ -48,10 +60,11 @@ mod tests {
         for second in 0..10 {
             clock.note(at(second), 100 * (second + 1));
         }
-        assert_eq!(clock.since(at(10), 1000), Duration::ZERO);
-        assert_eq!(clock.since(at(10), 999), Duration::from_secs(1));
-        assert_eq!(clock.since(at(10), 450), Duration::from_secs(6));
         assert_eq!(clock.since(at(10), 0), Duration::from_secs(10));
+        assert_eq!(clock.since(at(10), 450), Duration::from_secs(6));
+        assert_eq!(clock.since(at(10), 999), Duration::from_secs(1));
+        assert_eq!(clock.since(at(10), 1000), Duration::ZERO);
+        assert!(clock.samples.is_empty());
     }
 
     #[test]
@@ -60,26 +73,30 @@ mod tests {
         let mut clock = LagClock::default();
         clock.note(start, 100);
         clock.note(start + Duration::from_secs(60), 100);
-        assert_eq!(
-            clock.since(start + Duration::from_secs(61), 100),
-            Duration::ZERO
-        );
-        assert_eq!(
-            clock.since(start + Duration::from_secs(61), 99),
-            Duration::from_secs(61)
-        );
+        let later = start + Duration::from_secs(61);
+        assert_eq!(clock.since(later, 99), Duration::from_secs(61));
+        assert_eq!(clock.since(later, 100), Duration::ZERO);
     }
 
     #[test]
-    fn it_does_not_grow_for_ever_and_keeps_the_ends() {
+    fn a_long_lag_is_measured_and_takes_no_more_room() {
         let start = Instant::now();
         let mut clock = LagClock::default();
-        for second in 0..100_000 {
+        for second in 1..=100_000 {
+            let now = start + Duration::from_secs(second);
+            clock.note(now, second);
+            assert!(clock.samples.len() <= MOST);
+            assert_eq!(clock.since(now, 0), Duration::from_secs(second - 1));
+        }
+        let now = start + Duration::from_secs(100_000);
+        let half = clock.since(now, 50_000).as_secs();
+        assert!((49_500..50_000).contains(&half), "{half}");
+        assert_eq!(clock.since(now, 100_000), Duration::ZERO);
+        // Short lags are told apart again.
+        for second in 100_001..=100_010 {
             clock.note(start + Duration::from_secs(second), second);
         }
-        assert!(clock.samples.len() <= MOST);
-        let now = start + Duration::from_secs(100_000);
-        assert!(clock.since(now, 50_000) >= Duration::from_secs(49_000));
-        assert!(clock.since(now, 50_000) < Duration::from_secs(50_001));
+        let now = start + Duration::from_secs(100_010);
+        assert_eq!(clock.since(now, 100_005), Duration::from_secs(4));
     }
 }

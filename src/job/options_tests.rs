@@ -74,7 +74,11 @@ fn reads_every_key_and_has_a_default_for_each() {
         "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
         "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
         "statement_timeout_ms": 9000,
-        "settings": {"a.b": "c"}, "vacuum": false, "analyze": false
+        "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
+        "max_lag_bytes": "64MB", "max_lag": "30s", "lag_include": ["a"], "lag_exclude": [], "max_wal_rate": "8MB",
+        "max_archive_backlog": 4, "max_lock_waiters": 0, "max_active_backends": 50, "yield_to_autovacuum": true,
+        "max_dead_tuples": 1000, "max_growth": 20, "max_rows_per_second": 5000, "throttle_query": "SELECT true",
+        "run_window": "22:00-06:00 Europe/Berlin"
     });
     let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     let mut given: Vec<&String> = value.as_object().unwrap().keys().collect();
