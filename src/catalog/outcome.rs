@@ -1,5 +1,6 @@
 //! How a worker ended a job. Only workers write here, and who has an ended job go on.
 
+use super::slice::STANDINGS;
 use crate::error::{Error, Result};
 use crate::job::state::Outcome;
 use crate::pg::elevate::as_extension;
@@ -42,9 +43,24 @@ pub fn record(
     Ok(())
 }
 
-/// Records the sums over the slices of a job that has just ended for good.
+/// Records the sums over the slices of a job that has just ended for good, as `backfill.progress` has them
+/// while it goes on.
 pub fn sum_up(job: i64) -> Result<()> {
-    as_extension(|| spi::query(SUM_UP, &[Arg::Int8(job)]))?;
+    let sql = format!(
+        "UPDATE backfill.outcome o
+         SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (
+             SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
+                        / NULLIF(pg_catalog.sum(sl.weight), 0),
+                    COALESCE(pg_catalog.sum(c.rows_done), 0),
+                    pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END),
+                    COALESCE(pg_catalog.sum(c.rows_updated), 0), COALESCE(pg_catalog.sum(c.rows_hot), 0),
+                    COALESCE(pg_catalog.sum(c.worked_ms), 0), COALESCE(pg_catalog.sum(c.slept_ms), 0),
+                    COALESCE(pg_catalog.sum((SELECT pg_catalog.sum(e.value::bigint) FROM pg_catalog.jsonb_each_text(c.waited_ms) e)), 0),
+                    COALESCE(pg_catalog.sum(c.wal_bytes), 0)
+             {STANDINGS})
+         WHERE o.job_id = $1"
+    );
+    as_extension(|| spi::query(&sql, &[Arg::Int8(job)]))?;
     Ok(())
 }
 
@@ -56,23 +72,3 @@ pub fn reopen(job: i64) -> Result<()> {
     })?;
     Ok(())
 }
-
-/// As `backfill.progress` has them while the job goes on.
-const SUM_UP: &str = "
-UPDATE backfill.outcome o
-SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (
-    SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
-               / NULLIF(pg_catalog.sum(sl.weight), 0),
-           COALESCE(pg_catalog.sum(c.rows_done), 0),
-           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END),
-           COALESCE(pg_catalog.sum(c.rows_updated), 0), COALESCE(pg_catalog.sum(c.rows_hot), 0),
-           COALESCE(pg_catalog.sum(c.worked_ms), 0), COALESCE(pg_catalog.sum(c.slept_ms), 0),
-           COALESCE(pg_catalog.sum((SELECT pg_catalog.sum(e.value::bigint) FROM pg_catalog.jsonb_each_text(c.waited_ms) e)), 0),
-           COALESCE(pg_catalog.sum(c.wal_bytes), 0)
-    FROM backfill.slice sl
-    CROSS JOIN LATERAL (
-        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes
-        FROM backfill.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
-    ) c
-    WHERE sl.job_id = $1)
-WHERE o.job_id = $1";

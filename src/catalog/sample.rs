@@ -1,5 +1,6 @@
 //! Samples: how far a job was at a time, for a plot.
 
+use super::slice::STANDINGS;
 use crate::error::Result;
 use crate::job::spacing;
 use crate::pg::elevate::as_extension;
@@ -41,34 +42,30 @@ pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
             )?;
         }
         spi::query(
-            INSERT,
+            &insert(),
             &[
                 Arg::Int8(job),
                 Arg::Int4(next),
-                Arg::int8(lag_bytes.map(|b| b as i64)),
+                Arg::int8(lag_bytes.map(|bytes| bytes as i64)),
             ],
         )
     })?;
     Ok(())
 }
 
-/// Sums over the last checkpoints of the job's slices.
-const INSERT: &str = "
-INSERT INTO backfill.sample (job_id, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms, waited_ms, batch_ms, lag_bytes)
-SELECT $1, $2, COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_updated), 0),
-       COALESCE(pg_catalog.sum(c.wal_bytes), 0), COALESCE(pg_catalog.sum(c.worked_ms), 0), COALESCE(pg_catalog.sum(c.slept_ms), 0),
-       (SELECT pg_catalog.jsonb_object_agg(w.key, w.ms)
-        FROM (SELECT e.key, pg_catalog.sum(e.value::bigint) AS ms
-              FROM backfill.slice sl
-              JOIN backfill.checkpoint k ON k.slice_id = sl.id
-              CROSS JOIN LATERAL pg_catalog.jsonb_each_text(k.waited_ms) e
-              WHERE sl.job_id = $1 GROUP BY e.key) w),
-       (SELECT pg_catalog.max(k.batch_ms) FROM backfill.slice sl JOIN backfill.checkpoint k ON k.slice_id = sl.id
-        WHERE sl.job_id = $1 AND NOT sl.done), $3
-FROM backfill.slice sl
-CROSS JOIN LATERAL (
-    SELECT k.rows_done, k.rows_updated, k.wal_bytes, k.worked_ms, k.slept_ms
-    FROM backfill.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
-) c
-WHERE sl.job_id = $1
-ON CONFLICT DO NOTHING";
+fn insert() -> String {
+    format!(
+        "INSERT INTO backfill.sample (job_id, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms, batch_ms, waited_ms, lag_bytes)
+         SELECT $1, $2, COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_updated), 0),
+                COALESCE(pg_catalog.sum(c.wal_bytes), 0), COALESCE(pg_catalog.sum(c.worked_ms), 0),
+                COALESCE(pg_catalog.sum(c.slept_ms), 0), pg_catalog.max(c.batch_ms) FILTER (WHERE NOT sl.done),
+                (SELECT pg_catalog.jsonb_object_agg(w.key, w.ms)
+                 FROM (SELECT e.key, pg_catalog.sum(e.value::bigint) AS ms
+                       FROM (SELECT c.waited_ms {STANDINGS} AND c.waited_ms IS NOT NULL) waits
+                       CROSS JOIN LATERAL pg_catalog.jsonb_each_text(waits.waited_ms) e
+                       GROUP BY e.key) w),
+                $3
+         {STANDINGS}
+         ON CONFLICT DO NOTHING"
+    )
+}

@@ -379,3 +379,12 @@ pub fn cut_short(id: i32, percent: f64) -> Result<f64> {
 pub fn array(json: &str) -> Result<Vec<String>> {
     serde_json::from_str(json).map_err(|e| Error::internal(format!("not an array of texts: {e}")))
 }
+
+/// `FROM` of the last checkpoints, `c`, of the slices, `sl`, of the job `$1`: what sums are taken over.
+pub const STANDINGS: &str = "
+    FROM backfill.slice sl
+    CROSS JOIN LATERAL (
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.batch_ms, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes
+        FROM backfill.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
+    ) c
+    WHERE sl.job_id = $1";

@@ -65,6 +65,11 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// A reason.
+    pub fn new(signal: Signal, text: String) -> Reason {
+        Reason { signal, text }
+    }
+
     /// What the view shows of it.
     pub fn shown(&self) -> String {
         format!("{}: {}", self.signal.name(), self.text)
@@ -72,21 +77,12 @@ impl Reason {
 }
 
 /// A pause that a bound asks for after a batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
     /// The bound.
-    pub signal: Signal,
+    pub reason: Reason,
     /// How long.
     pub time: Duration,
-    /// The bound, for people.
-    pub text: String,
-}
-
-impl Pause {
-    /// What the view shows of it.
-    pub fn shown(&self) -> String {
-        format!("{}: {}", self.signal.name(), self.text)
-    }
 }
 
 /// What a signal that made a job wait has to come down to before the job goes on: else it would start
@@ -114,7 +110,7 @@ impl Holds {
 
     /// Notes that a signal is over its bound.
     pub fn hold(&mut self, signal: Signal, text: String) {
-        self.reasons.push(Reason { signal, text });
+        self.reasons.push(Reason::new(signal, text));
     }
 
     /// Why to wait, as of the last look.

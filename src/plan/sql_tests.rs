@@ -59,7 +59,7 @@ fn two_columns_with_a_predicate() {
     assert_eq!(read.params, [Param::After, Param::UpTo, Param::Rows]);
     assert!(
         read.text
-            .contains(", EXISTS (SELECT WHERE (\nn IS NULL -- hm\n)) FROM ONLY"),
+            .contains(", EXISTS (SELECT WHERE (\nn IS NULL -- hm\n) OFFSET 0) FROM ONLY"),
         "{}",
         read.text
     );

@@ -122,9 +122,9 @@ fn give_way(
     let asked = throttle.after(walk.slice.relation, tried, begun, workers)?;
     throttle.pausing = None;
     if let Some(asked) = asked.filter(|asked| asked.time > *pause) {
-        throttle.pausing = Some(asked.signal);
+        throttle.pausing = Some(asked.reason.signal);
         *pause = asked.time;
-        gauges.waits = Some((asked.shown(), asked.time));
+        gauges.waits = Some((asked.reason.shown(), asked.time));
     }
     Ok(())
 }

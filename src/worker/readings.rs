@@ -36,9 +36,9 @@ pub fn limits(own: &Throttles) -> (Throttles, Vec<Reason>) {
     let window = text(&defaults::RUN_WINDOW);
     let parsed = RunWindow::parse(&window);
     let wrong = own.run_window.is_none() && parsed.is_none();
-    let unreadable = wrong.then(|| Reason {
-        signal: Signal::RunWindow,
-        text: format!("the setting backfill.run_window cannot be read: \"{window}\""),
+    let unreadable = wrong.then(|| {
+        let text = format!("the setting backfill.run_window cannot be read: \"{window}\"");
+        Reason::new(Signal::RunWindow, text)
     });
     let server = Throttles {
         max_lag_bytes: Some(Bytes(kilobytes(&defaults::MAX_LAG_BYTES))),

@@ -183,14 +183,12 @@ impl Throttle {
         let wal = written - self.wal_counted.replace(written).unwrap_or(written);
         self.spent.wal += wal;
         let of_rows = self.limits.rows_per_second().map(|rate| Pause {
-            signal: Signal::RowRate,
+            reason: Reason::new(Signal::RowRate, format!("{rate} rows a second")),
             time: self.rows.take(now, rows as f64, rate as f64 / workers),
-            text: format!("{rate} rows a second"),
         });
         let of_wal = self.limits.wal_rate().map(|rate| Pause {
-            signal: Signal::WalRate,
+            reason: Reason::new(Signal::WalRate, format!("{} of WAL a second", Shown(rate))),
             time: self.wal.take(now, wal as f64, rate as f64 / workers),
-            text: format!("{} of WAL a second", Shown(rate)),
         });
         let of_waiters = self.waiters(table, now.duration_since(begun))?;
         Ok([of_rows, of_wal, of_waiters]
@@ -209,12 +207,11 @@ impl Throttle {
             return Ok(None);
         };
         self.waited_for += 1;
-        let pause = Pause {
-            signal: Signal::LockWaiters,
+        let text = format!("{found} backends waited for a batch, {bound} may");
+        Ok(Some(Pause {
+            reason: Reason::new(Signal::LockWaiters, text),
             time: signal::pause_after_waiters(batch, self.waited_for),
-            text: format!("{found} backends waited for a batch, {bound} may"),
-        };
-        Ok(Some(pause))
+        }))
     }
 
     /// Counts a pause that is over.
