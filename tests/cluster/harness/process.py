@@ -39,6 +39,11 @@ def rss_anon(pid: int) -> int:
     return int(_status(pid)["RssAnon"].split()[0]) * 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    """Time that the process has had the processor."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Sends a signal; that the process is gone already is fine."""
     with contextlib.suppress(ProcessLookupError):
