@@ -1,7 +1,7 @@
 """What a look at backfill.progress and backfill.dashboard costs with many jobs, and what it costs the workers.
 
 Makes 1,000 jobs that have ended and 20 that run, of 40 slices each, and asks for the views again and again; each query
-is parsed and planned anew, as it is for psql and for exporters. Then a job runs at full speed, in turns with and without
+is parsed and planned anew, as for psql and for exporters. Then a job runs at full speed, in turns with and without
 somebody who looks at both views each second, and what it gets done is compared. Times mean something only on a machine
 that does nothing else; the time on the processor is less sensitive. Run it through scripts/poll, which builds and
 installs first.
@@ -28,8 +28,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-r", "--running", type=int, default=20, help="jobs that run (default 20)")
     parser.add_argument("-s", "--slices", type=int, default=40, help="slices of each job (default 40)")
     parser.add_argument("-n", "--polls", type=int, default=200, help="of each query (default 200)")
-    parser.add_argument("-p", "--pairs", type=int, default=10, help="with and without polls; 0: none (default 10)")
-    parser.add_argument("--seconds", type=float, default=5, help="of each half of a pair (default 5)")
+    parser.add_argument("-p", "--pairs", type=int, default=6, help="with and without polls; 0: none (default 6)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each half of a pair (default 4)")
     parser.add_argument("--bound", type=float, default=5, help="milliseconds for a poll of a view (default 5)")
     return parser.parse_args()
 
@@ -66,7 +66,7 @@ def main() -> int:
         if args.pairs:
             # Beside 20 workers the one that is measured would get what they leave it.
             cluster.sql("SELECT backfill.pause_all()")
-            shares = effect(cluster, 5_000_000, args.pairs, args.seconds)
+            shares = effect(cluster, 10_000_000, args.pairs, args.seconds)
             print(
                 f"a job at full speed, both views polled each second: {statistics.median(shares):.3f} of its rate"
                 f" without (median of {len(shares)} pairs; {min(shares):.3f} to {max(shares):.3f})"
