@@ -428,8 +428,10 @@ LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
+    -- OFFSET 0: else it is called for each place above that asks for the state.
     SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
                              j.system_identifier, j.database_oid) AS state
+    OFFSET 0
 ) s
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
