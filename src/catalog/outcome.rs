@@ -40,12 +40,15 @@ pub fn record(
             ],
         )
     })?;
-    Ok(())
+    match outcome {
+        Outcome::Failed { .. } => Ok(()),
+        _ => sum_up(job),
+    }
 }
 
 /// Records the sums over the slices of a job that has just ended for good, as `backfill.progress` has them
 /// while it goes on.
-pub fn sum_up(job: i64) -> Result<()> {
+fn sum_up(job: i64) -> Result<()> {
     let sql = format!(
         "UPDATE backfill.outcome o
          SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (

@@ -92,7 +92,6 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
     Ok(Some(match ending {
         Ending::Completed => {
             store(Outcome::Completed, None, None)?;
-            outcome::sum_up(job.id)?;
             note("completed", State::Completed)?;
             match failed_row::count(job.id)? {
                 0 => format!("backfill {shown} completed"),
@@ -113,7 +112,6 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
                 return Ok(None);
             }
             store(Outcome::Cancelled, None, None)?;
-            outcome::sum_up(job.id)?;
             note("cancelled", State::Cancelled)?;
             format!("backfill {shown} cancelled")
         }
