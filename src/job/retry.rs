@@ -122,7 +122,7 @@ pub fn rule(sqlstate: &str) -> Option<&'static Rule> {
 /// Errors, or classes of them, that are never about one row: of the system, of the session, of what the
 /// statement says. Damage to data (XX001) is of the row that it is met in.
 const OF_ALL_ROWS: &[&str] = &[
-    "08", "0A", "25", "28", "2D", "3D", "3F", "42", "53", "55006", "55P", "57", "58", "F0",
+    "08", "0A", "25", "28", "2D", "3D", "3F", "42", "53", "55", "57", "58", "F0",
 ];
 
 /// Whether an error may be about one row, and others could be updated.
@@ -210,7 +210,6 @@ mod tests {
     fn errors_of_rows_are_told_from_those_of_all() {
         for sqlstate in [
             "22012", "23505", "23514", "21000", "54000", "P0001", "38000", "ABCDE", "XX001",
-            "55000",
         ] {
             assert!(may_be_of_a_row(sqlstate), "{sqlstate}");
         }

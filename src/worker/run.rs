@@ -8,8 +8,9 @@ use super::passes::{self, Next};
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
+use super::throttle::{self, Look};
 use super::walk::{self, Claim, Ground, Learned, Walk};
-use super::{on_end, pace, samples, session, survey, takeover, throttle, upkeep};
+use super::{on_end, pace, samples, session, survey, takeover, upkeep};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, on_end as owed, setback, slice, walk as walks};
 use crate::error::{Error, Result};
@@ -223,8 +224,9 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         let lag = walk.learned.throttle.readings.lag_bytes;
         walk.learned.sampler.sample(job, lag);
         walk.learned.heartbeat.beat(job);
-        if throttle::wait(walk, job) {
-            changed = true;
+        let look = throttle::wait(walk, job);
+        if look != Look::Fresh {
+            changed |= look == Look::Changed;
             continue;
         }
         match batch::run(walk, job) {

@@ -67,17 +67,28 @@ struct Told {
     at: Instant,
 }
 
-/// Waits while a signal is over its bound. True if something about the job has changed meanwhile.
-pub fn wait(walk: &mut Walk, job: &Job) -> bool {
-    let due = |throttle: &Throttle| throttle.looked.is_none_or(|at| at.elapsed() >= LOOK);
-    if !due(&walk.learned.throttle) {
-        return false;
+/// What became of a look at the signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The last one still holds good.
+    Fresh,
+    /// The job may go on. The owner's query was run, maybe, and may have changed the session.
+    Taken,
+    /// Something about the job has changed meanwhile.
+    Changed,
+}
+
+/// Waits while a signal is over its bound.
+pub fn wait(walk: &mut Walk, job: &Job) -> Look {
+    let looked = walk.learned.throttle.looked;
+    if looked.is_some_and(|at| at.elapsed() < LOOK) {
+        return Look::Fresh;
     }
     loop {
         let throttle = &mut walk.learned.throttle;
         let Some(first) = throttle.look(job, walk.slice.relation) else {
             throttle.go_on(job);
-            return false;
+            return Look::Taken;
         };
         throttle.tell(job);
         if throttle.counted.is_none_or(|at| at.elapsed() >= RECOUNT) {
@@ -92,7 +103,7 @@ pub fn wait(walk: &mut Walk, job: &Job) -> bool {
         if changed {
             // The bounds may be other ones.
             throttle.looked = None;
-            return true;
+            return Look::Changed;
         }
     }
 }
@@ -149,7 +160,7 @@ impl Throttle {
     }
 
     /// The job waits no more.
-    pub fn go_on(&mut self, job: &Job) {
+    fn go_on(&mut self, job: &Job) {
         if self.told.take().is_none() {
             return;
         }

@@ -253,7 +253,7 @@ def test_drop_database_without_force(shared_cluster: Cluster) -> None:
     with pytest.raises(psycopg.errors.ObjectInUse, match="being accessed by other users"):
         shared_cluster.sql("DROP DATABASE busy")
     assert progress(busy, job)["state"] == "running"
-    busy.sql("SELECT backfill.alter(%s, sleep_ms => 1)", [job])
+    busy.sql("SELECT backfill.alter(%s, sleep_ms => 20)", [job])
     wait_for_rows(busy, job, 500)
     busy.sql("SELECT backfill.pause(%s)", [job])
     wait_for_state(busy, job, "paused")

@@ -153,6 +153,30 @@ def test_the_owners_query(table: Database) -> None:
     assert counts(table) == [(1, ROWS)]
 
 
+def test_what_the_query_does_to_the_session_is_undone(table: Database) -> None:
+    """It lets the worker's locks go, and sets what is pinned: the next batch has them again."""
+    table.sql("""
+        CREATE TABLE seen (setting text);
+        CREATE FUNCTION meddle() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_advisory_unlock_all();
+            PERFORM set_config('row_security', 'on', false), set_config('search_path', 'nowhere', false);
+            RETURN false;
+        END $$;
+        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO public.seen SELECT current_setting(s) FROM unnest('{row_security,search_path}'::text[]) s;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER look AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION look()
+    """)
+    options = {"throttle_query": "SELECT public.meddle()", "workers": 2}
+    job = start(table, "t", "n = n + 1", batch=100, sleep_ms=20, options=options)
+    wait_until(lambda: progress(table, job)["rows_done"] > 5000, 60, "a few looks")
+    table.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
+    complete(table, job)
+    assert counts(table) == [(1, ROWS)]
+    assert {setting for (setting,) in table.sql("SELECT DISTINCT setting FROM seen")} == {"off", '"$user", public'}
+
+
 @pytest.mark.parametrize(
     ("query", "error", "words"),
     [

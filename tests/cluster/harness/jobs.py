@@ -41,7 +41,9 @@ def start(
 
 def progress(db: Database, job: int, *, user: str = "postgres") -> dict[str, Any]:
     """The job's row of the view."""
-    with psycopg.connect(db.dsn(user), autocommit=True, connect_timeout=10, row_factory=dict_row) as connection:
+    # JSON is read as UTF-8, whatever the database has.
+    options: dict[str, Any] = {"row_factory": dict_row, "client_encoding": "utf8"}
+    with psycopg.connect(db.dsn(user), autocommit=True, connect_timeout=10, **options) as connection:
         row = connection.execute("SELECT * FROM backfill.progress WHERE job_id = %s", [job]).fetchone()
     assert row is not None, f"{user} sees no job {job}"
     return row
