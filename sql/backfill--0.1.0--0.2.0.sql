@@ -34,8 +34,10 @@ CREATE TABLE backfill.walk (
     phase  text        NOT NULL,
     tables regclass[]  NOT NULL,
     notes  text[]      NOT NULL DEFAULT '{}',
-    at     timestamptz NOT NULL
+    at     timestamptz NOT NULL,
+    summed boolean     NOT NULL DEFAULT false
 );
+CREATE INDEX walk_going ON backfill.walk (job_id) WHERE NOT summed;
 COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
 COMMENT ON COLUMN backfill.walk.job_id IS 'The job';
 COMMENT ON COLUMN backfill.walk.pass IS 'The pass over the table: a walk in physical order looks again for rows that moved';
@@ -43,6 +45,7 @@ COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the
 COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
 COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
 COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+COMMENT ON COLUMN backfill.walk.summed IS 'Whether the job has ended for good, and its outcome has the sums over its slices';
 
 -- All that was walked was one slice of one table, by key.
 INSERT INTO backfill.walk (job_id, pass, phase, tables, at)
@@ -148,7 +151,7 @@ ALTER TABLE backfill.outcome
     ADD COLUMN waited_ms    bigint,
     ADD COLUMN wal_bytes    bigint;
 COMMENT ON COLUMN backfill.outcome.percent IS 'Of a job that has ended for good: how far it had come';
-COMMENT ON COLUMN backfill.outcome.rows_done IS 'The same: rows passed; NULL: see its slices';
+COMMENT ON COLUMN backfill.outcome.rows_done IS 'The same: rows passed';
 COMMENT ON COLUMN backfill.outcome.rows_total IS 'The same: estimate of all rows';
 COMMENT ON COLUMN backfill.outcome.rows_updated IS 'The same: rows changed';
 COMMENT ON COLUMN backfill.outcome.rows_hot IS 'The same: rows changed without a new entry in any index';
@@ -306,11 +309,8 @@ WITH locks AS MATERIALIZED (
 ), slots AS (
     SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
 ), going AS MATERIALIZED (
-    -- Jobs that were started and may get further. Of the others, the end has the sums over their slices.
-    SELECT k.id
-    FROM backfill.job k
-    LEFT JOIN backfill.outcome e ON e.job_id = k.id AND e.rows_done IS NOT NULL
-    WHERE e.job_id IS NULL AND k.attempt > 0
+    -- Jobs that may get further. Of the others, the end has the sums over their slices.
+    SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
 ), walked AS (
     -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
     SELECT sl.job_id,

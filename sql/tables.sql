@@ -82,8 +82,10 @@ CREATE TABLE backfill.walk (
     phase  text        NOT NULL,
     tables regclass[]  NOT NULL,
     notes  text[]      NOT NULL DEFAULT '{}',
-    at     timestamptz NOT NULL
+    at     timestamptz NOT NULL,
+    summed boolean     NOT NULL DEFAULT false
 );
+CREATE INDEX walk_going ON backfill.walk (job_id) WHERE NOT summed;
 COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
 COMMENT ON COLUMN backfill.walk.job_id IS 'The job';
 COMMENT ON COLUMN backfill.walk.pass IS 'The pass over the table: a walk in physical order looks again for rows that moved';
@@ -91,6 +93,7 @@ COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the
 COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
 COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
 COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+COMMENT ON COLUMN backfill.walk.summed IS 'Whether the job has ended for good, and its outcome has the sums over its slices';
 
 CREATE TABLE backfill.slice (
     id            integer          GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -271,7 +274,7 @@ COMMENT ON COLUMN backfill.outcome.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.outcome.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
 COMMENT ON COLUMN backfill.outcome.percent IS 'Of a job that has ended for good: how far it had come';
-COMMENT ON COLUMN backfill.outcome.rows_done IS 'The same: rows passed; NULL: see its slices';
+COMMENT ON COLUMN backfill.outcome.rows_done IS 'The same: rows passed';
 COMMENT ON COLUMN backfill.outcome.rows_total IS 'The same: estimate of all rows';
 COMMENT ON COLUMN backfill.outcome.rows_updated IS 'The same: rows changed';
 COMMENT ON COLUMN backfill.outcome.rows_hot IS 'The same: rows changed without a new entry in any index';

@@ -19,11 +19,8 @@ WITH locks AS MATERIALIZED (
 ), slots AS (
     SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
 ), going AS MATERIALIZED (
-    -- Jobs that were started and may get further. Of the others, the end has the sums over their slices.
-    SELECT k.id
-    FROM backfill.job k
-    LEFT JOIN backfill.outcome e ON e.job_id = k.id AND e.rows_done IS NOT NULL
-    WHERE e.job_id IS NULL AND k.attempt > 0
+    -- Jobs that may get further. Of the others, the end has the sums over their slices.
+    SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
 ), walked AS (
     -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
     SELECT sl.job_id,

@@ -64,14 +64,18 @@ fn sum_up(job: i64) -> Result<()> {
          WHERE o.job_id = $1"
     );
     as_extension(|| spi::query(&sql, &[Arg::Int8(job)]))?;
-    Ok(())
+    set_summed(job, true)
 }
 
 /// The job goes on: its slices tell again how far it is.
 pub fn reopen(job: i64) -> Result<()> {
+    set_summed(job, false)
+}
+
+fn set_summed(job: i64, summed: bool) -> Result<()> {
     as_extension(|| {
-        let sql = "UPDATE backfill.outcome SET rows_done = NULL WHERE job_id = $1";
-        spi::query(sql, &[Arg::Int8(job)])
+        let sql = "UPDATE backfill.walk SET summed = $2 WHERE job_id = $1";
+        spi::query(sql, &[Arg::Int8(job), Arg::Bool(summed)])
     })?;
     Ok(())
 }

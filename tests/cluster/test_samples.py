@@ -73,7 +73,7 @@ def test_what_has_ended_tells_what_it_told_before(db: Database) -> None:
     with_sums = {job: sums(progress(db, job)) for job in (done, cancelled)}
     assert with_sums[done]["rows_done"] == 2000 and 500 <= with_sums[cancelled]["rows_done"] < 2000
     percent = progress(db, cancelled)["percent"]
-    db.sql("UPDATE backfill.outcome SET rows_done = NULL")
+    db.sql("UPDATE backfill.walk SET summed = false")
     assert {job: sums(progress(db, job)) for job in (done, cancelled)} == with_sums
     assert progress(db, cancelled)["percent"] == percent
     assert db.value("SELECT backfill.retry_failed(%s)", [done]) == 4

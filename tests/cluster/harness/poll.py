@@ -66,8 +66,10 @@ class Crowd:
         self.copy(db, first, self.ended + self.failed - 1)
         # One that failed may be resumed: it has no sums.
         db.sql(
-            "UPDATE backfill.outcome SET outcome = 'failed', sqlstate = '22012', message = 'division by zero',"
-            " rows_done = NULL WHERE job_id IN (SELECT id FROM backfill.job ORDER BY id DESC LIMIT %s)",
+            "WITH failed AS (SELECT id FROM backfill.job ORDER BY id DESC LIMIT %s),"
+            " walks AS (UPDATE backfill.walk SET summed = false WHERE job_id IN (SELECT id FROM failed))"
+            " UPDATE backfill.outcome SET outcome = 'failed', sqlstate = '22012', message = 'division by zero'"
+            " WHERE job_id IN (SELECT id FROM failed)",
             [self.failed],
         )
         for n in range(self.running):
