@@ -586,7 +586,8 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE 
        CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 10) || '   ?%'
             ELSE pg_catalog.repeat(b.full, f.tenths) || pg_catalog.repeat(b.empty, 10 - f.tenths)
                  || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
-       CASE WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
+       CASE WHEN p.rows_per_second >= 9950000 THEN pg_catalog.round(p.rows_per_second / 1000000) || 'M/s'
+            WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
             WHEN p.rows_per_second >= 9950 THEN pg_catalog.round(p.rows_per_second / 1000) || 'k/s'
             WHEN p.rows_per_second >= 999.5 THEN pg_catalog.round(p.rows_per_second / 1000, 1) || 'k/s'
             ELSE pg_catalog.round(p.rows_per_second) || '/s' END AS rate,
