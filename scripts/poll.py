@@ -66,7 +66,7 @@ def main() -> int:
         if args.pairs:
             # Beside 20 workers the one that is measured would get what they leave it.
             cluster.sql("SELECT backfill.pause_all()")
-            shares = effect(cluster, 10_000_000, args.pairs, args.seconds)
+            shares = effect(cluster, args.pairs, args.seconds)
             print(
                 f"a job at full speed, both views polled each second: {statistics.median(shares):.3f} of its rate"
                 f" without (median of {len(shares)} pairs; {min(shares):.3f} to {max(shares):.3f})"

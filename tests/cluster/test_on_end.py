@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_a_crash_of_the_server_in_it(new_cluster: Callable[..., Cluster]) -> Non
     cluster.start()
     assert ended(db) == [(str(job), "", "completed", "postgres")]
     assert results(db, job) == [("completed", "done")]
+
+
+def test_one_that_no_worker_comes_back_from(new_cluster: Callable[..., Cluster]) -> None:
+    """It is begun three times, and not for ever: it may take the server along each time."""
+    cluster = new_cluster(conf={"backfill.launcher_interval": 1})
+    db = cluster.database("postgres")
+    db.sql("CREATE EXTENSION backfill")
+    prepare(db)
+    statement = "SELECT pg_terminate_backend(pg_backend_pid())"
+    job = start(db, "t", "n = n + 1", options={"on_end": statement})
+    wait_until(lambda: results(db, job) == [("completed", "failed with SQLSTATE 57P02")], 60, "the tries to end")
+    ended = r"terminating background worker \"backfill worker\" due to administrator command"
+    assert len(re.findall(ended, cluster.log.read_text())) >= 3
+    assert progress(db, job)["state"] == "completed"
 
 
 def test_it_can_be_altered_while_the_job_runs(db: Database) -> None:
