@@ -13,7 +13,7 @@ help: ## this list
 	@echo '  Variables: PG=15..18 picks the major (now $(PG)), KEEP=1 leaves the demo server running,'
 	@echo '  ARGS="-s main -r 3" goes to the benchmark: make bench ARGS=--help.'
 
-demo: ## a million rows filled before your eyes, with a pause and a crash
+demo: ## a million rows filled before your eyes, with a pause, a lagging standby and a crash
 	@scripts/demo $(PG)
 
 test: ## all tests of one major

@@ -60,7 +60,7 @@ mod tests {
             "EXISTS (SELECT FROM t WHERE a)",
             "a IN (SELECT 1)",
         ] {
-            connected(|| check_expression(clause))
+            connected(|| check_expression("where_clause", clause))
                 .unwrap_or_else(|error| panic!("{clause}: {error}"));
         }
         for clause in [
@@ -72,7 +72,7 @@ mod tests {
             "WHERE a",
             "a LIMIT 1",
         ] {
-            let error = connected(|| check_expression(clause)).expect_err(clause);
+            let error = connected(|| check_expression("where_clause", clause)).expect_err(clause);
             assert_eq!(error.sqlstate, "42601", "{clause}: {error}");
         }
     }
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(place(&error), (character, clause));
         }
         for (clause, character) in [("a = = 1", 5), ("ä AND\nOR b", 7)] {
-            let error = connected(|| check_expression(clause)).expect_err(clause);
+            let error = connected(|| check_expression("where_clause", clause)).expect_err(clause);
             assert_eq!(place(&error), (character, clause));
         }
     }

@@ -88,7 +88,7 @@ mod tests {
             (target.bound(false), "40, 10, 1"),
             (target.read(true, false), "1, 40, 10"),
             (target.read(false, true), "40, 10"),
-            (target.last_key(), "1"),
+            (target.greatest(&[]), "1"),
         ] {
             let walk = plan(&statement, parameters, true);
             assert!(walk.contains("using t_pkey on t"), "{walk}");

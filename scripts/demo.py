@@ -1,4 +1,4 @@
-"""A million orders get a new column before your eyes, with a pause and a crash on the way.
+"""A million orders get a new column before your eyes, with a pause, a standby that lags, and a crash on the way.
 
 Run it through `make demo`. KEEP=1 leaves the server running for a look around.
 """
@@ -51,7 +51,7 @@ SELECT backfill.start('orders', 5000, 0,
          name => 'orders: amount as numeric');
 """
 PROGRESS = """
-SELECT state, percent, rows_done, rows_total, rows_per_second, eta,
+SELECT state, percent, rows_done, rows_total, rows_per_second, eta, waiting_for,
        (SELECT min(pid) FROM pg_stat_activity WHERE application_name LIKE 'backfill job ' || job_id || ':%%')
 FROM backfill.progress WHERE job_id = %s
 """
@@ -83,11 +83,13 @@ class Demo:
         with self.view.watching():
             self.watch(until=lambda: self.at(30))
             paused = self.pause()
-            self.watch(until=lambda: self.at(60))
+            self.watch(until=lambda: self.at(50))
+            lagged = self.lag()
+            self.watch(until=lambda: self.at(75))
             self.crash()
             self.watch(until=lambda: self.last.state == "completed")
         seconds = time.monotonic() - started
-        return self.report(before, seconds, paused)
+        return self.report(before, seconds, paused, lagged)
 
     def make_table(self) -> None:
         """The table as an application would have it."""
@@ -113,6 +115,25 @@ class Demo:
         self.show_and_run(f"SELECT backfill.resume({self.job});")
         self.watch(until=lambda: self.last.state != "paused")
         return time.monotonic() - since
+
+    def lag(self) -> float:
+        """A standby that does not follow: the job waits, and goes on when that is over; returns how long."""
+        if self.last.state == "completed":
+            self.view.note("done before there was time for a standby: a fast machine")
+            return 0.0
+        self.view.note("a standby does not follow any more: its slot keeps WAL")
+        self.show_and_run("SELECT pg_create_physical_replication_slot('replica1', true);")
+        options = '{"max_lag_bytes": "16MB"}'
+        self.show_and_run(f"SELECT backfill.alter({self.job}, options => '{options}');")
+        self.watch(until=lambda: self.last.waiting_for or self.last.state == "completed")
+        since = time.monotonic()
+        self.view.note(f"[yellow]{self.last.waiting_for}[/]")
+        self.watch(until=lambda: time.monotonic() > since + 2)
+        self.show_and_run("SELECT pg_drop_replication_slot('replica1');")
+        self.watch(until=lambda: not self.last.waiting_for or self.last.state == "completed")
+        took = time.monotonic() - since
+        self.view.note(f"the slot is gone, and the job goes on by itself, after {took:.1f} s")
+        return took
 
     def crash(self) -> None:
         """kill -9 to the worker: the server restarts, and the job goes on by itself."""
@@ -158,11 +179,12 @@ class Demo:
             return
         if row is None:
             raise RuntimeError(f"job {self.job} is gone\n{self.cluster.log_tail()}")
-        state, percent, done, total, rate, eta, worker = row
+        state, percent, done, total, rate, eta, waiting_for, worker = row
         number = None if percent is None else float(percent)
-        self.last = Progress(state, number, done or 0, total, None if rate is None else float(rate), eta, worker)
+        rate = None if rate is None else float(rate)
+        self.last = Progress(state, number, done or 0, total, rate, eta, worker, waiting_for)
 
-    def report(self, before: tuple[int, ...], seconds: float, paused: float) -> bool:
+    def report(self, before: tuple[int, ...], seconds: float, paused: float, lagged: float) -> bool:
         """Counts for real what happened to the rows, and what it cost."""
         self.view.step("What happened, counted in the table itself")
         counted = self.show_and_run(
@@ -178,7 +200,7 @@ class Demo:
                 ("Rows", f"{rows:,}"),
                 ("Updated exactly once", f"{_verdict(once == rows)} {once:,} of {rows:,}"),
                 ("With the right value", f"{_verdict(right == rows)} {right:,} of {rows:,}"),
-                ("Time", f"{seconds:.1f} s, with {paused:.1f} s of pause and a crash"),
+                ("Time", f"{seconds:.1f} s: {paused:.1f} s paused, {lagged:.1f} s gave way, a crash"),
                 ("WAL written", f"{wal / 2**20:,.0f} MB"),
                 ("Growth of the heap", _growth(heap, before[1])),
                 ("Growth of the five indexes", _growth(indexes, before[2])),
@@ -220,7 +242,7 @@ def main() -> int:
     try:
         cluster.__enter__()
         version = cluster.value("SHOW server_version").split()[0]
-        view.title(f"backfill on PostgreSQL {version}: a million rows, a pause and a crash")
+        view.title(f"backfill on PostgreSQL {version}: a million rows, a pause, a lag, a crash")
         good = Demo(cluster, view).run()
         if os.environ.get("KEEP"):
             cluster.close_connections()

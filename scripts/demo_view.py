@@ -39,6 +39,7 @@ class Progress:
     rows_per_second: float | None
     eta: dt.timedelta | dt.datetime | None
     worker: int | None = None
+    waiting_for: str | None = None
 
     @property
     def rows(self) -> str:
@@ -126,6 +127,8 @@ def _display(now: Progress) -> Group:
     head.add_column()
     head.add_column(justify="right")
     worker = f"worker process {now.worker}" if now.worker else ""
+    if now.waiting_for:
+        colour = "yellow"
     head.add_row(f"[{colour}]●[/] [bold {colour}]{now.state}[/]", f"[dim]{worker}[/]")
     foot = Table.grid(expand=True)
     foot.add_column()
@@ -138,4 +141,6 @@ def _display(now: Progress) -> Group:
     # A bar by itself ends without a new line.
     line = Table.grid(expand=True)
     line.add_row(bar)
-    return Group(Text(), head, line, foot)
+    # Always a line, so that nothing jumps.
+    waits = Text(now.waiting_for or "", style="yellow", no_wrap=True, overflow="ellipsis")
+    return Group(Text(), head, line, foot, waits)

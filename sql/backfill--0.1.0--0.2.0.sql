@@ -24,7 +24,21 @@ COMMENT ON FUNCTION backfill.library_version IS 'The version of the library that
 -- Batches in progress end first, and others wait. So does whoever looks at the views.
 LOCK TABLE backfill.job, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
 
-ALTER TABLE backfill.job ADD COLUMN retry_attempt integer NOT NULL DEFAULT 0;
+ALTER TABLE backfill.job
+    ADD COLUMN retry_attempt integer NOT NULL DEFAULT 0,
+    ADD COLUMN verifies bigint,
+    ADD COLUMN check_clause text,
+    ADD COLUMN recompute boolean NOT NULL DEFAULT false,
+    ADD COLUMN asked_by regrole,
+    ADD COLUMN asked_session regrole;
+DROP INDEX backfill.job_owner_name;
+-- A dry run may go by the name of the run that it is for.
+CREATE UNIQUE INDEX job_owner_name ON backfill.job (owner, name, (options @> '{"dry_run": true}'));
+COMMENT ON COLUMN backfill.job.asked_by IS 'Who started the job where that needs an approval; NULL: it needed none';
+COMMENT ON COLUMN backfill.job.asked_session IS 'The role that asked_by had logged in as';
+COMMENT ON COLUMN backfill.job.verifies IS 'The job whose rows this one looks at, to verify them; NULL: it changes rows, or is a dry run';
+COMMENT ON COLUMN backfill.job.check_clause IS 'Of a verification: what is to be true of each row';
+COMMENT ON COLUMN backfill.job.recompute IS 'Of a verification: whether set_clause is to change nothing; where it has neither, where_clause is to be true of no row';
 COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
 
@@ -35,7 +49,12 @@ CREATE TABLE backfill.walk (
     tables regclass[]  NOT NULL,
     notes  text[]      NOT NULL DEFAULT '{}',
     at     timestamptz NOT NULL,
-    summed boolean     NOT NULL DEFAULT false
+    summed boolean     NOT NULL DEFAULT false,
+    key_from text[],
+    key_to   text[],
+    sizes    jsonb       NOT NULL DEFAULT '{}',
+    bytes_before bigint[],
+    bytes_after  bigint[]
 );
 CREATE INDEX walk_going ON backfill.walk (job_id) WHERE NOT summed;
 COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
@@ -45,6 +64,11 @@ COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the
 COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
 COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
 COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+COMMENT ON COLUMN backfill.walk.key_from IS 'The first key of what is cut into slices, as the option has it; NULL: from the first row on';
+COMMENT ON COLUMN backfill.walk.key_to IS 'The last key of it; NULL: to the last row';
+COMMENT ON COLUMN backfill.walk.sizes IS 'For max_growth: by table, its size when that was first looked at or since its last VACUUM, and the number of its VACUUMs';
+COMMENT ON COLUMN backfill.walk.bytes_before IS 'Bytes of the tables, with TOAST, and of their indexes, when the walk began';
+COMMENT ON COLUMN backfill.walk.bytes_after IS 'The same when the job completed';
 COMMENT ON COLUMN backfill.walk.summed IS 'Whether the job has ended for good, and its outcome has the sums over its slices';
 
 -- All that was walked was one slice of one table, by key.
@@ -197,8 +221,30 @@ COMMENT ON COLUMN backfill.setback.waits_until IS 'When it tries again; NULL: it
 COMMENT ON COLUMN backfill.setback.since IS 'When the wait began';
 
 COMMENT ON COLUMN backfill.outcome.batch IS 'What the batch was about that failed: a range of keys or pages';
-ALTER TABLE backfill.outcome ADD COLUMN on_end text CHECK (on_end IN ('due', 'done', 'failed'));
+ALTER TABLE backfill.outcome
+    ADD COLUMN on_end text CHECK (on_end IN ('due', 'done', 'failed')),
+    ADD COLUMN on_end_tries integer NOT NULL DEFAULT 0;
 COMMENT ON COLUMN backfill.outcome.on_end IS 'What became of the statement that the owner wants run at the end: due, done or failed; NULL: there was none';
+COMMENT ON COLUMN backfill.outcome.on_end_tries IS 'How often it was begun: a worker that is lost in it leaves it due, and one that takes the server along would do so for ever';
+
+CREATE TABLE backfill.verify_failure (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id        bigint      NOT NULL,
+    relation      regclass    NOT NULL,
+    relation_name text        NOT NULL,
+    key_columns   text[]      NOT NULL,
+    key           text[]      NOT NULL,
+    at            timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX verify_failure_job_id ON backfill.verify_failure (job_id);
+COMMENT ON TABLE backfill.verify_failure IS 'Rows that a verification has found to be wrong, each recorded in the transaction that looked at it; the first hundred thousand';
+COMMENT ON COLUMN backfill.verify_failure.id IS 'In the order in which they were found';
+COMMENT ON COLUMN backfill.verify_failure.job_id IS 'The verification';
+COMMENT ON COLUMN backfill.verify_failure.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.verify_failure.relation_name IS 'What that was called';
+COMMENT ON COLUMN backfill.verify_failure.key_columns IS 'The columns of its key; ctid where the table has none';
+COMMENT ON COLUMN backfill.verify_failure.key IS 'Its key';
+COMMENT ON COLUMN backfill.verify_failure.at IS 'When';
 
 CREATE TABLE backfill.sample (
     job_id         bigint      NOT NULL,
@@ -274,6 +320,8 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.o
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.failed_row
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.verify_failure
+    FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.checkpoint
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.region
@@ -286,6 +334,264 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.s
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON backfill.event
     FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard();
+
+CREATE FUNCTION backfill.plan(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    set_clause   text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}',
+    format       text    DEFAULT 'rows'
+) RETURNS TABLE (section text, item text, value text, advice text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 30 AS 'MODULE_PATHNAME', 'plan_wrapper';
+COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' as one document. Changes nothing.';
+
+CREATE FUNCTION backfill.preview(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    set_clause   text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}',
+    "limit"      integer DEFAULT 10
+) RETURNS TABLE (key text, before json, after json, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'preview_wrapper';
+COMMENT ON FUNCTION backfill.preview IS 'Shows what backfill.start with the same arguments would make of some rows from all over the table, and which of them would fail. Changes nothing.';
+
+CREATE FUNCTION backfill.rehearse(job_id bigint, rows integer DEFAULT 1000)
+RETURNS TABLE (what text, tried bigint, failed bigint, ms_per_row double precision, wal_bytes_per_row double precision,
+               dead_tuples bigint, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'rehearse_wrapper';
+COMMENT ON FUNCTION backfill.rehearse IS 'Updates some rows from all over a job''s table in real batches, with triggers and constraints, and rolls that back: what it takes for a row, and which rows fail. Writes WAL and leaves dead tuples.';
+
+CREATE FUNCTION backfill.report(job_id bigint, format text DEFAULT 'text') RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_wrapper';
+COMMENT ON FUNCTION backfill.report IS 'The record of a job: what was done, by whom, when, the call to repeat it, counts, time, growth, failed rows, timeline. As text, json, markdown or html, which has plots and is one file.';
+
+CREATE FUNCTION backfill.approve(job_id bigint) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_wrapper';
+COMMENT ON FUNCTION backfill.approve IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';
+
+CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_wrapper';
+COMMENT ON FUNCTION backfill.require_completed IS 'An error unless the backfill of this name has completed, without a failed row; with verified, unless it was found to be right since. For the next migration. Never waits.';
+
+-- As in sql/set_not_null.sql.
+CREATE FUNCTION backfill.set_not_null_statements(relation regclass, column_name name)
+RETURNS TABLE (step integer, statement text, lock text, undo text)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 4 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- The name has to fit into 63 bytes.
+    own constant text := 'backfill_not_null_' || CASE WHEN octet_length($2::text) > 45 THEN md5($2::text) ELSE $2::text END;
+    brief constant text := 'ACCESS EXCLUSIVE, for a moment';
+    reading constant text := 'SHARE UPDATE EXCLUSIVE, while it reads the table';
+    t record;
+    mine record;
+    native text;
+    pending text;
+    proven boolean;
+    alter_table text;
+    drop_own text;
+BEGIN
+    IF $1 IS NULL OR $2 IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = format('%s must not be NULL', CASE WHEN $1 IS NULL THEN 'relation' ELSE 'column_name' END),
+            HINT = 'Name the table, and one column of it.';
+    END IF;
+    SELECT n.nspname, c.relname, c.relkind, a.attnum, a.attnotnull, a.atttypid INTO t
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.oid = $1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_table', MESSAGE = format('there is no table with OID %s', $1::oid),
+            HINT = 'It was dropped. Give the table by its name.';
+    ELSIF t.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION USING ERRCODE = 'wrong_object_type', MESSAGE = format('%I.%I is not a table', t.nspname, t.relname),
+            HINT = 'Only columns of tables and partitioned tables can be set NOT NULL in steps.';
+    ELSIF t.attnum IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+            MESSAGE = format('column "%s" of relation "%s" does not exist', $2, t.relname),
+            HINT = 'Give the name as it is stored: without quotes, and in lower case unless it was created in quotes.';
+    END IF;
+
+    alter_table := format('ALTER TABLE %I.%I ', t.nspname, t.relname);
+    drop_own := alter_table || format('DROP CONSTRAINT %I', own);
+    SELECT k.contype, k.convalidated, k.conislocal AND k.coninhcount = 0 AS droppable,
+           k.contype = 'c' AND pg_get_expr(k.conbin, k.conrelid) = format('(%I IS NOT NULL)', $2) AS check_of_column INTO mine
+    FROM pg_constraint k WHERE k.conrelid = $1 AND k.conname = own;
+    IF mine.contype = 'c' AND NOT mine.check_of_column THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = format('constraint "%s" of relation "%s" is not the one that this is to be done with', own, t.relname),
+            HINT = format('It has to be CHECK (%I IS NOT NULL). Rename it.', $2);
+    END IF;
+    SELECT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c' AND k.convalidated
+                   AND pg_get_expr(k.conbin, k.conrelid) = format('(%I IS NOT NULL)', $2)) INTO proven;
+    -- From PostgreSQL 18 on a column is marked as NOT NULL with a constraint that is not validated.
+    SELECT k.conname INTO pending FROM pg_constraint k
+    WHERE k.conrelid = $1 AND k.contype = 'n' AND k.conkey = ARRAY[t.attnum] AND NOT k.convalidated;
+
+    step := 1;
+    IF pending IS NOT NULL THEN
+        statement := alter_table || format('VALIDATE CONSTRAINT %I', pending);
+        lock := reading;
+        RETURN NEXT;
+        step := step + 1;
+    ELSIF NOT t.attnotnull AND NOT proven AND current_setting('server_version_num')::integer >= 180000 THEN
+        -- The server's own way takes a strong lock once, not three times, and leaves the name that SET NOT NULL would.
+        native := format('%s_%s_not_null', t.relname, $2);
+        IF octet_length(native) > 63 OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.conname = native) THEN
+            native := own;
+        END IF;
+        IF native = own AND mine.contype IS NOT NULL THEN
+            native := left(own, 40) || '_' || t.attnum;
+        END IF;
+        undo := alter_table || format('DROP CONSTRAINT %I', native);
+        statement := alter_table || format('ADD CONSTRAINT %I NOT NULL %I NOT VALID', native, $2);
+        lock := brief;
+        RETURN NEXT;
+        step := step + 1;
+        statement := alter_table || format('VALIDATE CONSTRAINT %I', native);
+        lock := reading;
+        RETURN NEXT;
+        step := step + 1;
+    ELSIF NOT t.attnotnull THEN
+        -- For a composite value IS NOT NULL says something else, and PostgreSQL does not take it as a proof.
+        IF NOT proven AND EXISTS (
+            WITH RECURSIVE base AS (
+                SELECT y.typtype, y.typbasetype FROM pg_type y WHERE y.oid = t.atttypid
+                UNION ALL SELECT y.typtype, y.typbasetype FROM base b JOIN pg_type y ON b.typtype = 'd' AND y.oid = b.typbasetype
+            ) SELECT FROM base WHERE typtype = 'c') THEN
+            RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+                MESSAGE = format('column "%s" of relation "%s" is of a composite type, which cannot be set NOT NULL in steps', $2, t.relname),
+                HINT = 'Before PostgreSQL 18 there is only ALTER TABLE ... SET NOT NULL, which keeps everybody out while it reads the table.';
+        END IF;
+        lock := brief;
+        undo := drop_own;
+        IF mine.contype IS NULL AND NOT proven THEN
+            statement := alter_table || format('ADD CONSTRAINT %I CHECK (%I IS NOT NULL) NOT VALID', own, $2);
+            RETURN NEXT;
+            step := step + 1;
+        END IF;
+        IF NOT proven THEN
+            statement := alter_table || format('VALIDATE CONSTRAINT %I', own);
+            lock := reading;
+            RETURN NEXT;
+            step := step + 1;
+        END IF;
+        undo := NULL;
+        lock := brief;
+        statement := alter_table || format('ALTER COLUMN %I SET NOT NULL', $2);
+        RETURN NEXT;
+        step := step + 1;
+        IF mine.contype IS NULL AND NOT proven THEN
+            statement := drop_own;
+            RETURN NEXT;
+        END IF;
+    END IF;
+    -- Ours, of this time or of an earlier one that did not come to its end.
+    IF mine.check_of_column AND mine.droppable THEN
+        undo := NULL;
+        lock := brief;
+        statement := drop_own;
+        RETURN NEXT;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION backfill.set_not_null_statements IS 'The statements, one transaction each, that set a column NOT NULL while the table is in use: what is left to be done, so none if it is NOT NULL. undo takes back what has been done so far. Changes nothing.';
+
+CREATE PROCEDURE backfill.outside_block(called text)
+LANGUAGE c AS 'MODULE_PATHNAME', 'outside_block_wrapper';
+COMMENT ON PROCEDURE backfill.outside_block IS 'Internal: an error where the procedure that calls it may not commit';
+
+-- A procedure that commits can have no SET clause: it pins the path anew in each of its transactions, before all else.
+CREATE PROCEDURE backfill.set_not_null(
+    relation        regclass,
+    column_name     name,
+    lock_timeout_ms integer DEFAULT 1000,
+    retries         integer DEFAULT 30
+) LANGUAGE plpgsql AS $$
+DECLARE
+    todo text;
+    undo text;
+    undo_step text;
+    violation text;
+    late boolean;
+    tries integer := 0;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    CALL backfill.outside_block('backfill.set_not_null');
+    IF lock_timeout_ms IS NULL OR lock_timeout_ms < 1 OR retries IS NULL OR retries < 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'lock_timeout_ms must be at least 1, and retries at least 0',
+            HINT = 'Others wait behind each try for lock_timeout_ms at most; after it, it lets them pass and tries again, so many times.';
+    END IF;
+    IF NOT (SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = relation) THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = pg_catalog.format('must be owner of table %s', relation),
+            HINT = 'It runs ALTER TABLE with your rights: SET ROLE to the owner.';
+    END IF;
+    LOOP
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        PERFORM pg_catalog.set_config('lock_timeout', lock_timeout_ms::text, true);
+        IF violation IS NULL THEN
+            SELECT s.statement, s.undo INTO todo, undo_step
+            FROM backfill.set_not_null_statements(relation, column_name) s ORDER BY s.step LIMIT 1;
+            EXIT WHEN NOT FOUND;
+            undo := COALESCE(undo_step, undo);
+        ELSE
+            todo := undo;
+        END IF;
+        late := false;
+        IF tries = 0 THEN
+            RAISE NOTICE USING MESSAGE = todo;
+        END IF;
+        BEGIN
+            EXECUTE todo;
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN late := true;
+            WHEN check_violation OR not_null_violation THEN violation := SQLERRM;
+        END;
+        COMMIT;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        IF late THEN
+            tries := tries + 1;
+            IF tries > retries THEN
+                RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
+                    MESSAGE = format('the lock for "%s" was not to be had in %s tries of %s ms', todo, tries, lock_timeout_ms),
+                    HINT = 'pg_locks shows who uses the table. Call it again to go on from here.'
+                        || COALESCE(format(' Or take back what was done: %s;', undo), '');
+            END IF;
+            -- Others get their turn; 0.1 s at first, 5 s at most.
+            PERFORM pg_sleep(least(0.1 * 2 ^ least(tries - 1, 10), 5));
+        ELSE
+            EXIT WHEN violation IS NOT NULL AND (undo IS NULL OR todo = undo);
+            tries := 0;
+        END IF;
+    END LOOP;
+    IF violation IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'not_null_violation',
+            MESSAGE = format('column "%s" of %s cannot be set NOT NULL: rows of it are NULL', column_name, relation),
+            DETAIL = violation || CASE WHEN undo IS NULL THEN '.' ELSE '; it was dropped again.' END,
+            HINT = format('Look at them: SELECT * FROM %s WHERE %I IS NULL. Rows that come in with NULL need a DEFAULT, or a change of the application.', relation, column_name);
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. Nothing is done where it is NOT NULL. Not within a transaction block.';
+
+CREATE FUNCTION backfill.verify(
+    job_id       bigint,
+    check_clause text    DEFAULT NULL,
+    recompute    boolean DEFAULT false,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'verify_wrapper';
+COMMENT ON FUNCTION backfill.verify IS 'Starts a job at commit that looks, and changes nothing: at rows of which check_clause is not true, or which set_clause would change (recompute), or of which where_clause is true still. Returns its id; the verdict is in the note of backfill.progress, the rows in backfill.verify_failures.';
+
+CREATE FUNCTION backfill.reapply(job_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'reapply_wrapper';
+COMMENT ON FUNCTION backfill.reapply IS 'Starts a job at commit that does those rows again which the last verification of a job has found to be wrong. Returns its id; NULL: there are none.';
 
 CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
@@ -379,7 +685,9 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+       COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
+                     THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
+                backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
@@ -418,7 +726,9 @@ SELECT j.id AS job_id,
        COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
-            ELSE j.options END AS options
+            ELSE j.options END AS options,
+       CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
+       j.verifies
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -443,7 +753,7 @@ COMMENT ON COLUMN backfill.progress.state IS 'pending, running, pausing, paused,
 COMMENT ON COLUMN backfill.progress.percent IS 'Share of rows passed; NULL while there is no estimate, 100 only when completed, never backwards';
 COMMENT ON COLUMN backfill.progress.rows_done IS 'Rows passed by the walk, whether or not they matched the WHERE clause';
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk, raised when it proves low; NULL: no estimate yet';
-COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed';
+COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed; of a dry run, those that would change; of a verification, those that are wrong';
 COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
 COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running';
 COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet; zero: more rows than estimated were met, the end is due';
@@ -474,6 +784,8 @@ COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in mi
 COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
 COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill, or it only reads: dry run, or verification';
+COMMENT ON COLUMN backfill.progress.verifies IS 'Of a verification: the job whose rows it looks at';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
 SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
@@ -506,6 +818,23 @@ COMMENT ON COLUMN backfill.failed_rows.context IS 'Where it came up: function, t
 COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
+CREATE VIEW backfill.verify_failures WITH (security_barrier) AS
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
+       f.at
+FROM backfill.verify_failure f
+JOIN backfill.job j ON j.id = f.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.verify_failures IS 'Rows that a verification has found to be wrong: see backfill.verify, and backfill.reapply, which does them again';
+COMMENT ON COLUMN backfill.verify_failures.verify_failure_id IS 'In the order in which they were found';
+COMMENT ON COLUMN backfill.verify_failures.verification_id IS 'The verification, a job of its own';
+COMMENT ON COLUMN backfill.verify_failures.job_id IS 'The job that was verified';
+COMMENT ON COLUMN backfill.verify_failures.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.verify_failures.key_columns IS 'The columns of its key; ctid, its place at the time, where the table has none';
+COMMENT ON COLUMN backfill.verify_failures.key IS 'Its key, as text; only with SELECT on the relation';
+COMMENT ON COLUMN backfill.verify_failures.at IS 'When it was found';
+
 CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
@@ -530,7 +859,7 @@ AS $$
     SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1
 $$;
 
-COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 
 -- New tables and views only: what the DBA has granted on the others is his.
 CREATE VIEW backfill.samples WITH (security_barrier) AS
@@ -625,9 +954,9 @@ COMMENT ON COLUMN backfill.dashboard.rate IS 'Rows passed per second, over the l
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet';
 COMMENT ON COLUMN backfill.dashboard.doing IS 'What it does: the state, or what a running one waits for: the name of the option, without max_, or the beginning of waiting_for in backfill.progress';
 
-REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row, backfill.sample FROM PUBLIC;
-REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq FROM PUBLIC;
-GRANT SELECT ON backfill.failed_rows, backfill.skipped_rows, backfill.samples, backfill.dashboard TO PUBLIC;
+REVOKE ALL ON backfill.walk, backfill.region, backfill.leftover, backfill.setback, backfill.failed_row, backfill.verify_failure, backfill.sample FROM PUBLIC;
+REVOKE ALL ON SEQUENCE backfill.leftover_id_seq, backfill.failed_row_id_seq, backfill.verify_failure_id_seq FROM PUBLIC;
+GRANT SELECT ON backfill.failed_rows, backfill.verify_failures, backfill.skipped_rows, backfill.samples, backfill.dashboard TO PUBLIC;
 
 -- A table or role that was dropped would be but a number in a dump.
 SELECT pg_catalog.pg_extension_config_dump('backfill.job',
@@ -643,6 +972,9 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.setback', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.verify_failure',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
+SELECT pg_catalog.pg_extension_config_dump('backfill.verify_failure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');

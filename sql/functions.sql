@@ -75,6 +75,63 @@ CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
 COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
 
+CREATE FUNCTION backfill.plan(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    set_clause   text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}',
+    format       text    DEFAULT 'rows'
+) RETURNS TABLE (section text, item text, value text, advice text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 30 AS 'MODULE_PATHNAME', 'plan_wrapper';
+COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' as one document. Changes nothing.';
+
+CREATE FUNCTION backfill.preview(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    set_clause   text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}',
+    "limit"      integer DEFAULT 10
+) RETURNS TABLE (key text, before json, after json, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'preview_wrapper';
+COMMENT ON FUNCTION backfill.preview IS 'Shows what backfill.start with the same arguments would make of some rows from all over the table, and which of them would fail. Changes nothing.';
+
+CREATE FUNCTION backfill.rehearse(job_id bigint, rows integer DEFAULT 1000)
+RETURNS TABLE (what text, tried bigint, failed bigint, ms_per_row double precision, wal_bytes_per_row double precision,
+               dead_tuples bigint, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'rehearse_wrapper';
+COMMENT ON FUNCTION backfill.rehearse IS 'Updates some rows from all over a job''s table in real batches, with triggers and constraints, and rolls that back: what it takes for a row, and which rows fail. Writes WAL and leaves dead tuples.';
+
+CREATE FUNCTION backfill.report(job_id bigint, format text DEFAULT 'text') RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_wrapper';
+COMMENT ON FUNCTION backfill.report IS 'The record of a job: what was done, by whom, when, the call to repeat it, counts, time, growth, failed rows, timeline. As text, json, markdown or html, which has plots and is one file.';
+
+CREATE FUNCTION backfill.approve(job_id bigint) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_wrapper';
+COMMENT ON FUNCTION backfill.approve IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';
+
+CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_wrapper';
+COMMENT ON FUNCTION backfill.require_completed IS 'An error unless the backfill of this name has completed, without a failed row; with verified, unless it was found to be right since. For the next migration. Never waits.';
+
+CREATE FUNCTION backfill.verify(
+    job_id       bigint,
+    check_clause text    DEFAULT NULL,
+    recompute    boolean DEFAULT false,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'verify_wrapper';
+COMMENT ON FUNCTION backfill.verify IS 'Starts a job at commit that looks, and changes nothing: at rows of which check_clause is not true, or which set_clause would change (recompute), or of which where_clause is true still. Returns its id; the verdict is in the note of backfill.progress, the rows in backfill.verify_failures.';
+
+CREATE FUNCTION backfill.reapply(job_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'reapply_wrapper';
+COMMENT ON FUNCTION backfill.reapply IS 'Starts a job at commit that does those rows again which the last verification of a job has found to be wrong. Returns its id; NULL: there are none.';
+
 CREATE FUNCTION backfill.forget(job_id bigint) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_wrapper';
 COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is recorded of it';

@@ -4,4 +4,4 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA backfill FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA backfill FROM PUBLIC;
 GRANT USAGE ON SCHEMA backfill TO PUBLIC;
-GRANT SELECT ON backfill.progress, backfill.failed_rows, backfill.skipped_rows, backfill.events, backfill.samples, backfill.dashboard TO PUBLIC;
+GRANT SELECT ON backfill.progress, backfill.failed_rows, backfill.verify_failures, backfill.skipped_rows, backfill.events, backfill.samples, backfill.dashboard TO PUBLIC;

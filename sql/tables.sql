@@ -37,6 +37,9 @@ CREATE TABLE backfill.job (
     set_columns       text[]      NOT NULL,
     key_columns       text[]      NOT NULL,
     options           jsonb       NOT NULL DEFAULT '{}',
+    verifies          bigint,
+    check_clause      text,
+    recompute         boolean     NOT NULL DEFAULT false,
     session           jsonb       NOT NULL,
     batch_size        integer     NOT NULL CHECK (batch_size BETWEEN 1 AND 1000000),
     sleep_ms          integer     NOT NULL CHECK (sleep_ms BETWEEN 0 AND 86400000),
@@ -48,9 +51,12 @@ CREATE TABLE backfill.job (
     database_oid      bigint,
     defined_at        timestamptz NOT NULL DEFAULT now(),
     started_at        timestamptz,
-    wished_at         timestamptz NOT NULL DEFAULT now()
+    wished_at         timestamptz NOT NULL DEFAULT now(),
+    asked_by          regrole,
+    asked_session     regrole
 );
-CREATE UNIQUE INDEX job_owner_name ON backfill.job (owner, name);
+-- A dry run may go by the name of the run that it is for.
+CREATE UNIQUE INDEX job_owner_name ON backfill.job (owner, name, (options @> '{"dry_run": true}'));
 CREATE INDEX job_relation ON backfill.job (relation);
 COMMENT ON TABLE backfill.job IS 'What users define and wish: one row per job. Written by their calls only; workers read it.';
 COMMENT ON COLUMN backfill.job.id IS 'The job''s id, as given by backfill.define and backfill.start';
@@ -63,6 +69,9 @@ COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause of the UPDATE, 
 COMMENT ON COLUMN backfill.job.set_columns IS 'The columns that the SET list writes';
 COMMENT ON COLUMN backfill.job.key_columns IS 'The columns that order the walk';
 COMMENT ON COLUMN backfill.job.options IS 'The options of the call';
+COMMENT ON COLUMN backfill.job.verifies IS 'The job whose rows this one looks at, to verify them; NULL: it changes rows, or is a dry run';
+COMMENT ON COLUMN backfill.job.check_clause IS 'Of a verification: what is to be true of each row';
+COMMENT ON COLUMN backfill.job.recompute IS 'Of a verification: whether set_clause is to change nothing; where it has neither, where_clause is to be true of no row';
 COMMENT ON COLUMN backfill.job.session IS 'Settings of the defining session that can change what the clauses mean; in force in every batch';
 COMMENT ON COLUMN backfill.job.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.job.sleep_ms IS 'Pause between two commits, in milliseconds';
@@ -75,6 +84,8 @@ COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was st
 COMMENT ON COLUMN backfill.job.defined_at IS 'When the job was defined';
 COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';
+COMMENT ON COLUMN backfill.job.asked_by IS 'Who started the job where that needs an approval; NULL: it needed none';
+COMMENT ON COLUMN backfill.job.asked_session IS 'The role that asked_by had logged in as';
 
 CREATE TABLE backfill.walk (
     job_id bigint      PRIMARY KEY,
@@ -83,7 +94,12 @@ CREATE TABLE backfill.walk (
     tables regclass[]  NOT NULL,
     notes  text[]      NOT NULL DEFAULT '{}',
     at     timestamptz NOT NULL,
-    summed boolean     NOT NULL DEFAULT false
+    summed boolean     NOT NULL DEFAULT false,
+    key_from text[],
+    key_to   text[],
+    sizes    jsonb       NOT NULL DEFAULT '{}',
+    bytes_before bigint[],
+    bytes_after  bigint[]
 );
 CREATE INDEX walk_going ON backfill.walk (job_id) WHERE NOT summed;
 COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one row per job that has begun. Written by workers only, a few times per job.';
@@ -93,6 +109,11 @@ COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the
 COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
 COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
 COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
+COMMENT ON COLUMN backfill.walk.key_from IS 'The first key of what is cut into slices, as the option has it; NULL: from the first row on';
+COMMENT ON COLUMN backfill.walk.key_to IS 'The last key of it; NULL: to the last row';
+COMMENT ON COLUMN backfill.walk.sizes IS 'For max_growth: by table, its size when that was first looked at or since its last VACUUM, and the number of its VACUUMs';
+COMMENT ON COLUMN backfill.walk.bytes_before IS 'Bytes of the tables, with TOAST, and of their indexes, when the walk began';
+COMMENT ON COLUMN backfill.walk.bytes_after IS 'The same when the job completed';
 COMMENT ON COLUMN backfill.walk.summed IS 'Whether the job has ended for good, and its outcome has the sums over its slices';
 
 CREATE TABLE backfill.slice (
@@ -260,7 +281,8 @@ CREATE TABLE backfill.outcome (
     slept_ms     bigint,
     waited_ms    bigint,
     wal_bytes    bigint,
-    on_end       text        CHECK (on_end IN ('due', 'done', 'failed'))
+    on_end       text        CHECK (on_end IN ('due', 'done', 'failed')),
+    on_end_tries integer     NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE backfill.outcome IS 'How a job''s last worker ended it. Written by workers only.';
 COMMENT ON COLUMN backfill.outcome.job_id IS 'The job';
@@ -283,6 +305,7 @@ COMMENT ON COLUMN backfill.outcome.slept_ms IS 'The same: time spent in pauses, 
 COMMENT ON COLUMN backfill.outcome.waited_ms IS 'The same: time spent waiting, in milliseconds';
 COMMENT ON COLUMN backfill.outcome.wal_bytes IS 'The same: WAL written, in bytes';
 COMMENT ON COLUMN backfill.outcome.on_end IS 'What became of the statement that the owner wants run at the end: due, done or failed; NULL: there was none';
+COMMENT ON COLUMN backfill.outcome.on_end_tries IS 'How often it was begun: a worker that is lost in it leaves it due, and one that takes the server along would do so for ever';
 
 CREATE TABLE backfill.failed_row (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -316,6 +339,25 @@ COMMENT ON COLUMN backfill.failed_row.hint IS 'Hint of the error';
 COMMENT ON COLUMN backfill.failed_row.context IS 'Context of the error';
 COMMENT ON COLUMN backfill.failed_row.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_row.at IS 'When';
+
+CREATE TABLE backfill.verify_failure (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id        bigint      NOT NULL,
+    relation      regclass    NOT NULL,
+    relation_name text        NOT NULL,
+    key_columns   text[]      NOT NULL,
+    key           text[]      NOT NULL,
+    at            timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX verify_failure_job_id ON backfill.verify_failure (job_id);
+COMMENT ON TABLE backfill.verify_failure IS 'Rows that a verification has found to be wrong, each recorded in the transaction that looked at it; the first hundred thousand';
+COMMENT ON COLUMN backfill.verify_failure.id IS 'In the order in which they were found';
+COMMENT ON COLUMN backfill.verify_failure.job_id IS 'The verification';
+COMMENT ON COLUMN backfill.verify_failure.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.verify_failure.relation_name IS 'What that was called';
+COMMENT ON COLUMN backfill.verify_failure.key_columns IS 'The columns of its key; ctid where the table has none';
+COMMENT ON COLUMN backfill.verify_failure.key IS 'Its key';
+COMMENT ON COLUMN backfill.verify_failure.at IS 'When';
 
 CREATE TABLE backfill.sample (
     job_id         bigint      NOT NULL,
@@ -382,6 +424,9 @@ SELECT pg_catalog.pg_extension_config_dump('backfill.outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('backfill.failed_row_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backfill.verify_failure',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
+SELECT pg_catalog.pg_extension_config_dump('backfill.verify_failure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backfill.event',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = actor)');

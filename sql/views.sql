@@ -89,7 +89,9 @@ SELECT j.id AS job_id,
        j.batch_size,
        j.sleep_ms,
        COALESCE(l.workers, 0) AS workers,
-       COALESCE(backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+       COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
+                     THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
+                backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
                                      j.system_identifier, j.database_oid),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
@@ -128,7 +130,9 @@ SELECT j.id AS job_id,
        COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
-            ELSE j.options END AS options
+            ELSE j.options END AS options,
+       CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
+       j.verifies
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -153,7 +157,7 @@ COMMENT ON COLUMN backfill.progress.state IS 'pending, running, pausing, paused,
 COMMENT ON COLUMN backfill.progress.percent IS 'Share of rows passed; NULL while there is no estimate, 100 only when completed, never backwards';
 COMMENT ON COLUMN backfill.progress.rows_done IS 'Rows passed by the walk, whether or not they matched the WHERE clause';
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk, raised when it proves low; NULL: no estimate yet';
-COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed';
+COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed; of a dry run, those that would change; of a verification, those that are wrong';
 COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
 COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running';
 COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet; zero: more rows than estimated were met, the end is due';
@@ -184,6 +188,8 @@ COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in mi
 COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
 COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill, or it only reads: dry run, or verification';
+COMMENT ON COLUMN backfill.progress.verifies IS 'Of a verification: the job whose rows it looks at';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
 SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
@@ -216,6 +222,23 @@ COMMENT ON COLUMN backfill.failed_rows.context IS 'Where it came up: function, t
 COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that was violated, if it was one';
 COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
+CREATE VIEW backfill.verify_failures WITH (security_barrier) AS
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
+       f.at
+FROM backfill.verify_failure f
+JOIN backfill.job j ON j.id = f.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW backfill.verify_failures IS 'Rows that a verification has found to be wrong: see backfill.verify, and backfill.reapply, which does them again';
+COMMENT ON COLUMN backfill.verify_failures.verify_failure_id IS 'In the order in which they were found';
+COMMENT ON COLUMN backfill.verify_failures.verification_id IS 'The verification, a job of its own';
+COMMENT ON COLUMN backfill.verify_failures.job_id IS 'The job that was verified';
+COMMENT ON COLUMN backfill.verify_failures.relation IS 'The table, or the partition, that the row is in';
+COMMENT ON COLUMN backfill.verify_failures.key_columns IS 'The columns of its key; ctid, its place at the time, where the table has none';
+COMMENT ON COLUMN backfill.verify_failures.key IS 'Its key, as text; only with SELECT on the relation';
+COMMENT ON COLUMN backfill.verify_failures.at IS 'When it was found';
+
 CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
@@ -245,7 +268,7 @@ COMMENT ON COLUMN backfill.events.job_id IS 'The job';
 COMMENT ON COLUMN backfill.events.name IS 'The job''s name';
 COMMENT ON COLUMN backfill.events.at IS 'When';
 COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner for what the worker did';
-COMMENT ON COLUMN backfill.events.event IS 'define, start, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';
 

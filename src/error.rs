@@ -27,7 +27,9 @@ pub mod sqlstate {
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const QUERY_CANCELED: &str = "57014";
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
+    pub const CRASH_SHUTDOWN: &str = "57P02";
     pub const INTERNAL_ERROR: &str = "XX000";
 }
 

@@ -32,6 +32,17 @@ pub static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 /// when a job of a night slowed down. 0 turns them off. Reloadable.
 pub static LOG_HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+/// `backfill.require_dry_run`: seconds that a completed dry run may be old for its backfill to be started.
+///
+/// Default 0, none is required: a team that wants it says so for the server. Superusers may set it
+/// for a session, for the one job that can't wait.
+pub static REQUIRE_DRY_RUN: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// `backfill.require_approval`: whether a job that was started waits until another person approves it.
+///
+/// Default off: a house rule, as a dry run is. Superusers may turn it off for a session.
+pub static REQUIRE_APPROVAL: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
     GucRegistry::define_bool_guc(
@@ -71,6 +82,24 @@ pub fn register() {
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"backfill.require_dry_run",
+        c"Lets a backfill be started only if a dry run of it has completed within this time.",
+        c"0 requires none. It has to be of the same owner, table, set_clause and where_clause.",
+        &REQUIRE_DRY_RUN,
+        0,
+        31_536_000,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"backfill.require_approval",
+        c"Lets a backfill that was started run only once another person has approved it.",
+        c"It waits until somebody else with the rights of its owner calls backfill.approve(). Dry runs and verifications need none.",
+        &REQUIRE_APPROVAL,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     throttles::register();
 }

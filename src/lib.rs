@@ -15,6 +15,7 @@ mod guc;
 mod job;
 mod pg;
 mod plan;
+mod report;
 mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -25,13 +26,18 @@ extension_sql_file!(
     name = "functions",
     requires = ["tables"]
 );
+extension_sql_file!(
+    "../sql/set_not_null.sql",
+    name = "set_not_null",
+    requires = ["functions"]
+);
 extension_sql_file!("../sql/guard.sql", name = "guard", requires = ["functions"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["views"]);
 extension_sql_file!(
     "../sql/grants.sql",
     name = "grants",
-    requires = ["status", "guard"]
+    requires = ["status", "guard", "set_not_null"]
 );
 
 /// Runs when the library is loaded.

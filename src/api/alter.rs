@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::approve;
+use super::bounds;
 use super::caller::{locked_job, required};
 use super::launch;
 use super::on_end;
@@ -53,10 +55,16 @@ pub fn alter(
     if after.throttles != before.throttles {
         throttles::check(&after.throttles)?;
     }
+    if after.bounds() != before.bounds() {
+        bounds::check_altered(&job, &after)?;
+    }
     if after.on_end != before.on_end {
         on_end::check(after.on_end.as_deref())?;
     }
-    for (what, old, new) in differences(&job, pace, &after) {
+    let differences = differences(&job, pace, &after);
+    let changed: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
+    approve::check_altered(&job, &changed)?;
+    for (what, old, new) in differences {
         event::record(
             job.id,
             server::current_user(),

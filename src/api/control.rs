@@ -150,7 +150,7 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
         (State::Paused | State::Pausing, _) => {
             format!("It stands still: SELECT backfill.resume({id}) first.")
         }
-        (State::Running, "resume") => "A worker is running it.".to_owned(),
+        (State::Running, "resume" | "approve") => "A worker is running it.".to_owned(),
         _ => "It ends with the batch it is in; see backfill.progress.".to_owned(),
     };
     Error::new(

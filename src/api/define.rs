@@ -7,6 +7,7 @@ use super::{existing, on_end, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
+use crate::job::purpose::Purpose;
 use crate::job::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, server};
@@ -34,7 +35,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     let owner = server::current_user();
     let set_columns = clauses::set_columns(&set_clause)?;
     if let Some(where_clause) = &call.where_clause {
-        clauses::check_expression(where_clause)?;
+        clauses::check_expression("where_clause", where_clause)?;
     }
     session::try_settings(&call.options.settings)?;
     throttles::check(&call.options.throttles)?;
@@ -46,6 +47,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         where_clause: call.where_clause.clone(),
         set_columns,
         key_columns,
+        purpose: Purpose::read(call.options.dry_run(), None, None, false),
         options: call.options.clone(),
         session,
     };

@@ -14,7 +14,7 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     let Some(name) = &call.name else {
         return Ok(None);
     };
-    let Some(known) = by_name(name)? else {
+    let Some(known) = by_name(name, call.options.dry_run())? else {
         return Ok(None);
     };
     let definition = &known.definition;
@@ -45,11 +45,13 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     }
 }
 
-/// The job with this name that the caller may act on; his own before others'.
-pub fn by_name(name: &str) -> Result<Option<Job>> {
+/// The job with this name that the caller may act on; his own before others'. A dry run may have the name
+/// of the run that it is for.
+pub fn by_name(name: &str, dry_run: bool) -> Result<Option<Job>> {
     let me = server::current_user();
     let mut known: Vec<Job> = job::named(name)?
         .into_iter()
+        .filter(|job| job.definition.options.dry_run() == dry_run)
         .filter(|job| server::may_act_for(job.owner))
         .collect();
     known.sort_by_key(|job| job.owner != me);
@@ -75,12 +77,16 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
     };
+    if this.definition.purpose.is_read_only() {
+        return Ok(());
+    }
     let mut others = job::on(this.relation)?;
     for relation in partition::relatives(this.relation)? {
         others.extend(job::on(relation)?);
     }
     for other in others {
-        if other.id == id || !other.state().active() {
+        let reads = other.definition.purpose.is_read_only();
+        if other.id == id || reads || !other.state().active() {
             continue;
         }
         let common = |column: &&String| other.definition.set_columns.contains(column);

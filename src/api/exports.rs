@@ -1,19 +1,24 @@
 //! The C entry points behind `sql/functions.sql`. Nothing but conversion of arguments and errors.
 #![allow(unsafe_code)]
+// pgrx wants the columns of a result spelled out.
+#![allow(clippy::type_complexity)]
 
 use pgrx::datum::Internal;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::call::Request;
-use super::{alter, control, define, forget, inspect, retry_failed, start, wait};
+use super::{
+    alter, approve, control, define, forget, inspect, plan, preview, rehearse, report, require,
+    retry_failed, start, verify, wait,
+};
 use crate::catalog::{extension, origin};
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
 use crate::pg::elevate;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
-use crate::pg::text::from_bytes;
+use crate::pg::text::{from_bytes, to_server};
 
 /// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
 /// PostgreSQL's own are raised again by us, since pgrx would drop their context and add a backtrace.
@@ -83,6 +88,11 @@ fn start(
 }
 
 #[pg_extern(sql = false)]
+fn approve(job_id: Option<i64>) -> String {
+    call(|| approve::approve(job_id))
+}
+
+#[pg_extern(sql = false)]
 fn pause(job_id: Option<i64>) -> String {
     call(|| control::pause(job_id))
 }
@@ -123,6 +133,171 @@ fn retry_failed(job_id: Option<i64>) -> i64 {
 }
 
 #[pg_extern(sql = false)]
+fn verify(
+    job_id: Option<i64>,
+    check_clause: Option<&[u8]>,
+    recompute: Option<bool>,
+    options: Option<Internal>,
+) -> i64 {
+    call(move || verify::verify(job_id, text(check_clause)?, recompute, json(options)?))
+}
+
+#[pg_extern(sql = false)]
+fn reapply(job_id: Option<i64>) -> Option<i64> {
+    call(|| verify::reapply(job_id))
+}
+
+/// As for `preview`.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn plan(
+    relation: Option<Oid>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    set_clause: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+    format: Option<&[u8]>,
+) -> TableIterator<
+    'static,
+    (
+        name!(section, Vec<u8>),
+        name!(item, Vec<u8>),
+        name!(value, Vec<u8>),
+        name!(advice, Option<Vec<u8>>),
+    ),
+> {
+    let lines = call(|| {
+        let request = Request {
+            relation,
+            set_clause: text(set_clause)?,
+            where_clause: text(where_clause)?,
+            name: text(name)?,
+            options: json(options)?,
+        };
+        let lines = plan::plan(request, batch_size, sleep_ms, text(format)?)?;
+        lines
+            .into_iter()
+            .map(|line| {
+                let advice = line.advice.as_deref().map(to_server).transpose()?;
+                Ok((
+                    line.section.as_bytes().to_vec(),
+                    to_server(&line.item)?.into_bytes(),
+                    to_server(&line.value)?.into_bytes(),
+                    advice.map(|advice| advice.into_bytes()),
+                ))
+            })
+            .collect::<Result<Vec<_>>>()
+    });
+    TableIterator::new(lines)
+}
+
+/// As for `preview`.
+#[pg_extern(sql = false)]
+fn rehearse(
+    job_id: Option<i64>,
+    rows: Option<i32>,
+) -> TableIterator<
+    'static,
+    (
+        name!(what, Vec<u8>),
+        name!(rows, i64),
+        name!(failed, i64),
+        name!(ms_per_row, Option<f64>),
+        name!(wal_bytes_per_row, Option<f64>),
+        name!(dead_tuples, i64),
+        name!(error, Option<Vec<u8>>),
+    ),
+> {
+    let tried = call(|| {
+        let tried = rehearse::rehearse(job_id, rows)?.into_iter();
+        tried
+            .map(|one| {
+                let error = one.error.as_deref().map(to_server).transpose()?;
+                Ok((
+                    to_server(&one.what)?.into_bytes(),
+                    one.rows,
+                    one.failed,
+                    one.ms_per_row,
+                    one.wal_bytes_per_row,
+                    one.dead_tuples,
+                    error.map(|error| error.into_bytes()),
+                ))
+            })
+            .collect::<Result<Vec<_>>>()
+    });
+    TableIterator::new(tried)
+}
+
+type Sample = (
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
+
+/// Text is given as bytes, which have the same form, since pgrx gives only UTF-8 for text.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn preview(
+    relation: Option<Oid>,
+    _batch_size: Option<i32>,
+    _sleep_ms: Option<i32>,
+    set_clause: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+    limit: Option<i32>,
+) -> TableIterator<
+    'static,
+    (
+        name!(key, Option<Vec<u8>>),
+        name!(before, Option<Vec<u8>>),
+        name!(after, Option<Vec<u8>>),
+        name!(error, Option<Vec<u8>>),
+    ),
+> {
+    let rows: Vec<Sample> = call(|| {
+        let request = Request {
+            relation,
+            set_clause: text(set_clause)?,
+            where_clause: text(where_clause)?,
+            name: text(name)?,
+            options: json(options)?,
+        };
+        let server = |text: Option<String>| -> Result<Option<Vec<u8>>> {
+            text.map(|text| Ok(to_server(&text)?.into_bytes()))
+                .transpose()
+        };
+        let rows = preview::preview(request, limit)?.into_iter();
+        rows.map(|row| {
+            Ok((
+                server(row.key)?,
+                server(row.before)?,
+                server(row.after)?,
+                server(row.error)?,
+            ))
+        })
+        .collect()
+    });
+    TableIterator::new(rows)
+}
+
+#[pg_extern(sql = false)]
+fn require_completed(name: Option<&[u8]>, verified: Option<bool>) {
+    call(|| require::require_completed(text(name)?, verified))
+}
+
+#[pg_extern(sql = false)]
+fn report(job_id: Option<i64>, format: Option<&[u8]>) -> Vec<u8> {
+    call(|| {
+        let report = report::report(job_id, text(format)?)?;
+        Ok(to_server(&report)?.into_bytes())
+    })
+}
+
+#[pg_extern(sql = false)]
 fn forget(job_id: Option<i64>) {
     call(|| forget::forget(job_id))
 }
@@ -135,6 +310,13 @@ fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCa
         extension::check_version()?;
         wait::wait(job_id, timeout_ms, atomic)
     }))
+}
+
+#[pg_extern(sql = false)]
+fn outside_block(called: Option<&[u8]>, fcinfo: pg_sys::FunctionCallInfo) {
+    // SAFETY: it is the one that this function was called with.
+    let atomic = unsafe { wait::is_atomic(fcinfo) };
+    call(|| require::outside_block(text(called)?, atomic))
 }
 
 #[pg_extern(sql = false)]

@@ -1,6 +1,8 @@
 //! What users call. Meets the workers only in the tables.
 
 mod alter;
+mod approve;
+mod bounds;
 mod call;
 mod caller;
 mod checks;
@@ -12,9 +14,16 @@ mod forget;
 mod inspect;
 mod launch;
 mod on_end;
+mod plan;
+mod preview;
+mod rehearse;
+mod report;
+mod require;
 mod retry_failed;
+mod sample;
 mod session;
 mod start;
 mod tables;
 mod throttles;
+mod verify;
 mod wait;

@@ -4,7 +4,7 @@ use super::caller::locked_job;
 use super::control::refused;
 use super::{existing, launch};
 use crate::catalog::{event, failed_row, job};
-use crate::error::Result;
+use crate::error::{Error, Result, sqlstate};
 use crate::job::state::{Event, next};
 use crate::pg::report::notice;
 use crate::pg::server;
@@ -12,6 +12,14 @@ use crate::pg::server;
 /// Lets the job try them when all others are done; gives how many there are.
 pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
     let found = locked_job(job_id, "backfill.retry_failed()")?;
+    if found.definition.purpose.is_read_only() {
+        let message = format!(
+            "backfill {} only reads: no row of it can be tried again",
+            found.shown()
+        );
+        return Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Start another one; backfill.failed_rows has the rows that failed."));
+    }
     let old = found.state();
     let Some(new) = next(old, Event::Retry) else {
         return Err(refused(&found, old, "retry the failed rows of"));

@@ -4,11 +4,13 @@ use super::call::{self, Call, Request};
 use super::caller::required;
 use super::control::after_cancel;
 use super::launch;
-use super::{checks, define, existing};
-use crate::catalog::event;
-use crate::catalog::job::{self, Job};
+use super::{approve, checks, define, existing};
+use crate::catalog::job::{self, Definition, Job};
+use crate::catalog::{approval, event};
 use crate::error::{Error, Result, sqlstate};
+use crate::guc;
 use crate::job::options::Options;
+use crate::job::purpose::Purpose;
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::notice;
 use crate::pg::{role, server};
@@ -61,6 +63,7 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
                 job::load(id)?.ok_or_else(|| job::unknown(id))?
             }
         },
+        None if call.options.dry_run() => dry_run_of_definition(&call, pace)?,
         None => definition(&call)?,
     };
     if job.state() != State::Pending {
@@ -75,15 +78,66 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
     Ok(job.id)
 }
 
+/// A job that is the dry run of the definition that the call is about, with its name and of its owner's: the
+/// one that is there, or a new one.
+fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
+    let of = definition(call)?;
+    if let Some(name) = &of.name
+        && let Some(known) = existing::by_name(name, true)?.filter(|job| job.owner == of.owner)
+    {
+        let clauses = |job: &Job| {
+            let definition = &job.definition;
+            (
+                definition.set_clause.clone(),
+                definition.where_clause.clone(),
+            )
+        };
+        if known.relation == of.relation && clauses(&known) == clauses(&of) {
+            return Ok(known);
+        }
+        return Err(Error::new(
+            sqlstate::DUPLICATE_OBJECT,
+            format!(
+                "backfill {} is a dry run of another definition",
+                known.shown()
+            ),
+        )
+        .hint(format!(
+            "SELECT backfill.forget({}) once it has ended.",
+            known.id
+        )));
+    }
+    let definition = Definition {
+        purpose: Purpose::DryRun,
+        options: Options {
+            dry_run: Some(true),
+            ..of.definition.options.clone()
+        },
+        ..of.definition.clone()
+    };
+    let name = of.name.as_deref();
+    let (batch_size, sleep_ms) = (pace.batch_size, pace.sleep_ms);
+    let id = job::insert(
+        of.owner,
+        &call.relation,
+        name,
+        &definition,
+        batch_size,
+        sleep_ms,
+    )?;
+    event::change(id, server::current_user(), "define", None, State::Pending)?;
+    job::load(id)?.ok_or_else(|| job::unknown(id))
+}
+
 /// The job that a call without set_clause is about: the one of that name, or the one pending.
-fn definition(call: &Call) -> Result<Job> {
+pub fn definition(call: &Call) -> Result<Job> {
     if call.where_clause.is_some() {
         return Err(Error::invalid("where_clause is given without set_clause")
             .hint("Give both to define the backfill, or neither to start the table's pending definition."));
     }
     let table = &call.relation.shown;
     if let Some(name) = &call.name {
-        return match existing::by_name(name)? {
+        return match existing::by_name(name, false)? {
             Some(job) if job.relation == call.relation.oid => Ok(job),
             Some(job) => Err(Error::new(
                 sqlstate::UNDEFINED_OBJECT,
@@ -101,7 +155,8 @@ fn definition(call: &Call) -> Result<Job> {
     }
     let mut pending: Vec<Job> = job::on(call.relation.oid)?
         .into_iter()
-        .filter(|job| job.state() == State::Pending && server::may_act_for(job.owner))
+        .filter(|job| job.state() == State::Pending && !job.definition.options.dry_run())
+        .filter(|job| server::may_act_for(job.owner))
         .collect();
     match pending.len() {
         0 => Err(nothing_pending(&format!(
@@ -148,15 +203,56 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
         return Ok(());
     };
     existing::refuse_overlap(job.id)?;
+    require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
     role::acting_as(locked.owner, || {
         super::session::try_settings(&options.settings)
     })?;
     super::throttles::check(&options.throttles)?;
     super::on_end::check(options.on_end.as_deref())?;
+    if approval::asked(job.id)?.is_some() && approve::hold(&locked)? {
+        // What was asked for first is what is approved.
+        return Ok(());
+    }
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
+    if approve::hold(&locked)? {
+        return Ok(());
+    }
     job::set_wish(job.id, Wish::Run)?;
     event::change(job.id, server::current_user(), "start", Some(old), new)?;
     let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     launch::workers(&started)
+}
+
+/// Refuses a job that has had no dry run, where the server wants one.
+fn require_dry_run(job: &Job) -> Result<()> {
+    let most = guc::REQUIRE_DRY_RUN.get();
+    if most == 0 || job.definition.purpose.is_read_only() {
+        return Ok(());
+    }
+    let within = duration(most);
+    let found = job::dry_run_of(job)?;
+    if found.is_some_and(|age| age <= f64::from(most)) {
+        return Ok(());
+    }
+    let detail = match found {
+        None => "None has completed of this table, set_clause and where_clause.".to_owned(),
+        Some(age) => format!("The last one was {} ago.", duration(age as i32)),
+    };
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!("backfill.require_dry_run wants a dry run within {within} before a backfill is started"),
+    )
+    .detail(detail)
+    .hint("Make the same call with options => '{\"dry_run\": true}', wait for its end, and look at its note in backfill.progress."))
+}
+
+/// Seconds, for a person.
+fn duration(seconds: i32) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} seconds"),
+        120..=7199 => format!("{} minutes", seconds / 60),
+        7200..=172_799 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }

@@ -2,7 +2,7 @@
 //! as the batches will treat it, aimed at it alone.
 
 use super::call::Call;
-use super::checks;
+use super::{bounds, checks};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
@@ -70,6 +70,7 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
     for table in &tables {
         let order = order(call, table, set_clause, set_columns)
             .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
+        bounds::check(&call.options, &table.shown, order.as_ref())?;
         if order.is_none() {
             without_key.get_or_insert(&table.shown);
         }

@@ -1,6 +1,6 @@
 //! Checks of the options that make a job wait, as far as the server has a say in them.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::throttles::Throttles;
 use crate::pg::{clauses, spi};
 use crate::plan::sql::literal;
@@ -18,6 +18,13 @@ pub fn check(given: &Throttles) -> Result<()> {
             (error.position, error.context) = (None, None);
             error.hint("SELECT name FROM pg_timezone_names lists them.")
         })?;
+    }
+    let (include, exclude) = given.names();
+    if let Some(name) = include.iter().find(|name| exclude.contains(name)) {
+        return Err(Error::invalid(format!(
+            "\"{name}\" is both in option \"lag_include\" and in \"lag_exclude\""
+        ))
+        .hint("Nobody would watch it. Name it in one of them."));
     }
     if let Some(query) = given.query() {
         clauses::check_query("throttle_query", query)?;

@@ -10,6 +10,7 @@ use super::slice::{self, array};
 use super::version;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
+use crate::job::purpose::Purpose;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock;
@@ -67,6 +68,8 @@ pub struct Definition {
     pub key_columns: Vec<String>,
     /// The options.
     pub options: Options,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Settings of the defining session that are in force in every batch.
     pub session: BTreeMap<String, String>,
 }
@@ -114,7 +117,8 @@ fn select(condition: &str) -> String {
                 j.wish, j.attempt, {}, j.system_identifier, j.database_oid,
                 o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
                 CASE WHEN o.outcome = 'failed' THEN
-                     pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END
+                     pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END,
+                j.verifies, j.check_clause, j.recompute
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
         lock::JOB,
         server::database().to_u32(),
@@ -128,6 +132,8 @@ fn read(row: &Row) -> Result<Job> {
         serde_json::from_str(row.text(column)?).map_err(|e| Error::internal(e.to_string()))
     };
     let wish = row.text(13)?;
+    let options = Options::parse(&json(9)?)?;
+    let purpose = Purpose::read(options.dry_run(), row.parse(22)?, row.get(23), row.bool(24));
     let outcome = row.get(18).zip(row.parse(19)?);
     Ok(Job {
         id: row.number(0)?,
@@ -140,7 +146,8 @@ fn read(row: &Row) -> Result<Job> {
             where_clause: row.get(6).map(str::to_owned),
             set_columns: array(row.text(7)?)?,
             key_columns: array(row.text(8)?)?,
-            options: Options::parse(&json(9)?)?,
+            options,
+            purpose,
             session: serde_json::from_value(json(10)?)
                 .map_err(|e| Error::internal(e.to_string()))?,
         },
@@ -245,6 +252,36 @@ pub fn on(relation: Oid) -> Result<Vec<Job>> {
     )
 }
 
+/// How many seconds ago the newest dry run of the same thing has completed, if there is one.
+pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
+    let definition = &job.definition;
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.min(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8)
+             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
+             WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.set_clause = $3
+               AND j.where_clause IS NOT DISTINCT FROM $4 AND j.verifies IS NULL
+               AND j.options @> '{\"dry_run\": true}' AND o.outcome = 'completed'",
+            &[
+                Arg::Oid(job.relation),
+                Arg::Oid(job.owner),
+                Arg::Text(&definition.set_clause),
+                Arg::text(definition.where_clause.as_deref()),
+            ],
+        )
+    })?;
+    row.map_or(Ok(None), |row| row.parse(0))
+}
+
+/// The newest job that verifies this one, unless it was cancelled.
+pub fn last_verification(id: i64) -> Result<Option<Job>> {
+    Ok(find(
+        "WHERE j.verifies = $1 AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
+        &[Arg::Int8(id)],
+    )?
+    .pop())
+}
+
 /// Jobs that are neither completed nor cancelled.
 pub fn unfinished() -> Result<Vec<Job>> {
     list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
@@ -280,11 +317,12 @@ pub fn insert(
 ) -> Result<i64> {
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    let (verifies, check_clause, recompute) = definition.purpose.stored();
     let row = as_extension(|| {
         spi::first(
             "INSERT INTO backfill.job (relation, relation_name, name, owner, set_clause, where_clause,
-                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define')
+                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish, verifies, check_clause, recompute)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define', $13, $14, $15)
              RETURNING id",
             &[
                 Arg::Oid(relation.oid),
@@ -299,6 +337,9 @@ pub fn insert(
                 Arg::Text(&session),
                 Arg::Int4(batch_size),
                 Arg::Int4(sleep_ms),
+                Arg::int8(verifies),
+                Arg::text(check_clause),
+                Arg::Bool(recompute),
             ],
         )
     })?;
@@ -374,6 +415,7 @@ pub fn delete(id: i64) -> Result<()> {
         "DELETE FROM backfill.walk WHERE job_id = $1",
         "DELETE FROM backfill.outcome WHERE job_id = $1",
         "DELETE FROM backfill.failed_row WHERE job_id = $1",
+        "DELETE FROM backfill.verify_failure WHERE job_id = $1",
         "DELETE FROM backfill.setback WHERE job_id = $1",
         "DELETE FROM backfill.sample WHERE job_id = $1",
         "DELETE FROM backfill.event WHERE job_id = $1",

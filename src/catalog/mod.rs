@@ -3,6 +3,7 @@
 //! Every function here acts with the rights of the extension's owner and expects to be called
 //! within `spi::connect`.
 
+pub mod approval;
 pub mod checkpoint;
 pub mod event;
 pub mod extension;
@@ -18,5 +19,6 @@ pub mod sample;
 pub mod setback;
 pub mod signals;
 pub mod slice;
+pub mod verify_failure;
 pub mod version;
 pub mod walk;

@@ -9,7 +9,7 @@ use crate::pg::spi::{self, Arg};
 
 /// Records with the end of an attempt that the job's statement is due, if it has one.
 pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
-    if job.definition.options.on_end.is_none() {
+    if job.definition.options.on_end.is_none() || job.definition.purpose.is_read_only() {
         return Ok(());
     }
     as_extension(|| {
@@ -30,6 +30,7 @@ pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
 /// One that was never started has no end.
 pub fn is_owed(job: &job::Job) -> bool {
     job.definition.options.on_end.is_some()
+        && !job.definition.purpose.is_read_only()
         && job.attempt > 0
         && job.here
         && job.outcome != Some(Outcome::Cancelled)
@@ -52,6 +53,18 @@ pub fn due(job: i64) -> Result<Option<(String, i32)>> {
     })?;
     row.map(|row| Ok((row.text(0)?.to_owned(), row.number(1)? as i32)))
         .transpose()
+}
+
+/// Counts the tries; gives how many there are with the one that begins, unless it is not due any more.
+pub fn begin(job: i64, attempt: i32) -> Result<Option<i32>> {
+    let row = as_extension(|| {
+        spi::first(
+            "UPDATE backfill.outcome SET on_end_tries = on_end_tries + 1
+             WHERE job_id = $1 AND attempt = $2 AND on_end = 'due' RETURNING on_end_tries",
+            &[Arg::Int8(job), Arg::Int4(attempt)],
+        )
+    })?;
+    row.map(|row| Ok(row.number(0)? as i32)).transpose()
 }
 
 /// Records what became of it: done or failed. False if it is not due any more; waits for a worker that

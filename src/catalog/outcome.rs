@@ -1,5 +1,7 @@
 //! How a worker ended a job. Only workers write here, and who has an ended job go on.
 
+use pgrx::pg_sys::Oid;
+
 use super::slice::STANDINGS;
 use crate::error::{Error, Result};
 use crate::job::state::Outcome;
@@ -24,7 +26,8 @@ pub fn record(
              SET (outcome, attempt, at, sqlstate, message, detail, hint, context, batch, on_end)
                  = (excluded.outcome, excluded.attempt, excluded.at, excluded.sqlstate,
                     excluded.message, excluded.detail, excluded.hint, excluded.context, excluded.batch,
-                    CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end END)
+                    CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end END),
+                 on_end_tries = CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end_tries ELSE 0 END
              WHERE o.outcome <> 'completed'
                 OR o.attempt < (SELECT j.retry_attempt FROM backfill.job j WHERE j.id = $1)",
             &[
@@ -67,6 +70,34 @@ fn sum_up(job: i64) -> Result<()> {
     set_summed(job, true)
 }
 
+/// How far a job is, in a sentence for a person; nothing of one that has not begun.
+pub fn how_far(job: i64) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT CASE WHEN p.rows_done > 0 THEN
+                        pg_catalog.concat(COALESCE(p.percent || ' percent: ', ''), p.rows_done, ' of ', COALESCE(p.rows_total::text, 'an unknown number of'), ' rows.')
+                    END,
+                    'It waits for ' || p.waiting_for || '.'
+             FROM backfill.progress p WHERE p.job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    let sentences: Vec<&str> = [row.get(0), row.get(1)].into_iter().flatten().collect();
+    Ok((!sentences.is_empty()).then(|| sentences.join(" ")))
+}
+
+/// Whether a job has ended before another one did.
+pub fn ended_before(job: i64, other: i64) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT o.at < v.at FROM backfill.outcome o, backfill.outcome v WHERE o.job_id = $1 AND v.job_id = $2",
+            &[Arg::Int8(job), Arg::Int8(other)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
 /// The job goes on: its slices tell again how far it is.
 pub fn reopen(job: i64) -> Result<()> {
     set_summed(job, false)
@@ -78,4 +109,41 @@ fn set_summed(job: i64, summed: bool) -> Result<()> {
         spi::query(sql, &[Arg::Int8(job), Arg::Bool(summed)])
     })?;
     Ok(())
+}
+
+/// What a job took for each row.
+#[derive(Debug, Clone)]
+pub struct Took {
+    /// The job.
+    pub id: i64,
+    /// Its owner.
+    pub owner: Oid,
+    /// Seconds of work for each row updated.
+    pub seconds_per_row: f64,
+    /// Bytes of WAL for each.
+    pub wal_per_row: f64,
+}
+
+/// What the newest job on a table took that has updated many rows.
+pub fn last_on(relation: Oid) -> Result<Option<Took>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT j.id, j.owner::pg_catalog.oid::pg_catalog.int8, o.worked_ms / 1000.0 / o.rows_updated,
+                    o.wal_bytes::pg_catalog.float8 / o.rows_updated
+             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
+             WHERE j.relation::pg_catalog.oid = $1 AND o.outcome = 'completed' AND o.rows_updated >= 10000
+               AND j.verifies IS NULL AND NOT j.options @> '{\"dry_run\": true}'
+             ORDER BY o.at DESC LIMIT 1",
+            &[Arg::Oid(relation)],
+        )
+    })?;
+    row.map(|row| {
+        Ok(Took {
+            id: row.number(0)?,
+            owner: Oid::from(row.number(1)? as u32),
+            seconds_per_row: row.parse(2)?.unwrap_or_default(),
+            wal_per_row: row.parse(3)?.unwrap_or_default(),
+        })
+    })
+    .transpose()
 }

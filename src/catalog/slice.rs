@@ -3,6 +3,7 @@
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
+use crate::job::purpose::Tally as Found;
 use crate::pg::elevate::as_extension;
 use crate::pg::lock;
 use crate::pg::server;
@@ -196,6 +197,51 @@ pub fn another(job: i64) -> Result<Option<bool>> {
     Ok((row.number(0)? > 0).then(|| row.bool(1)))
 }
 
+/// The keys that the slices of a table lie between, if there are any: they follow one another without a gap.
+pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
+    let row = as_extension(|| {
+        spi::first(
+            "WITH s AS (SELECT s.after_key, s.last_key FROM backfill.slice s
+                        WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.walk = 'key'
+                          AND s.after_key IS DISTINCT FROM s.last_key)
+             SELECT (SELECT pg_catalog.to_json(f.after_key) FROM s f
+                     WHERE NOT EXISTS (SELECT FROM s o WHERE o.last_key = f.after_key) LIMIT 1),
+                    (SELECT pg_catalog.to_json(l.last_key) FROM s l
+                     WHERE NOT EXISTS (SELECT FROM s o WHERE o.after_key = l.last_key) LIMIT 1)",
+            &[Arg::Int8(job), Arg::Oid(relation)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    let Some(last) = row.get(1).map(array).transpose()? else {
+        return Ok(None);
+    };
+    Ok(Some((row.get(0).map(array).transpose()?, last)))
+}
+
+/// Rows that a job has updated.
+pub fn updated(job: i64) -> Result<i64> {
+    let sql = format!("SELECT COALESCE(pg_catalog.sum(c.rows_updated), 0) {STANDINGS}");
+    let row = as_extension(|| spi::first(&sql, &[Arg::Int8(job)]))?;
+    row.map_or(Ok(0), |row| row.number(0))
+}
+
+/// What a job has found that only reads.
+pub fn found(job: i64) -> Result<Found> {
+    let sql = format!(
+        "SELECT COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_found), 0),
+                COALESCE(pg_catalog.sum(c.rows_updated), 0),
+                (SELECT pg_catalog.count(*) FROM backfill.failed_row f WHERE f.job_id = $1) {STANDINGS}"
+    );
+    let row = as_extension(|| spi::first(&sql, &[Arg::Int8(job)]))?;
+    let row = row.ok_or_else(|| Error::internal("sum(*) returned no row"))?;
+    Ok(Found {
+        passed: row.number(0)?,
+        matching: row.number(1)?,
+        found: row.number(2)?,
+        failed: row.number(3)?,
+    })
+}
+
 /// Lets all others come before this slice. Under `Lock::Council`.
 pub fn put_last(id: i32) -> Result<()> {
     as_extension(|| {
@@ -384,7 +430,7 @@ pub fn array(json: &str) -> Result<Vec<String>> {
 pub const STANDINGS: &str = "
     FROM backfill.slice sl
     CROSS JOIN LATERAL (
-        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.batch_ms, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_found, k.rows_total, k.percent, k.batch_ms, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes
         FROM backfill.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
     ) c
     WHERE sl.job_id = $1";

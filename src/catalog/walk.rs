@@ -3,7 +3,9 @@
 
 use pgrx::pg_sys::Oid;
 
+use super::slice::array;
 use crate::error::Result;
+use crate::job::options::Bounds;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
@@ -56,6 +58,38 @@ pub fn tables(job: i64) -> Result<Vec<Oid>> {
         .collect()
 }
 
+/// The bounds of what is cut into slices, as the options had them.
+pub fn bounds(job: i64) -> Result<Option<Bounds>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.to_json(key_from), pg_catalog.to_json(key_to) FROM backfill.walk WHERE job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    let bounds = Bounds {
+        from: row.get(0).map(array).transpose()?,
+        to: row.get(1).map(array).transpose()?,
+    };
+    Ok((!bounds.is_open()).then_some(bounds))
+}
+
+/// Records them.
+pub fn set_bounds(job: i64, bounds: Option<&Bounds>) -> Result<()> {
+    let side = |side: fn(&Bounds) -> Option<&[String]>| Arg::texts(bounds.and_then(side));
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.walk SET key_from = $2, key_to = $3 WHERE job_id = $1",
+            &[
+                Arg::Int8(job),
+                side(|bounds| bounds.from.as_deref()),
+                side(|bounds| bounds.to.as_deref()),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
 /// Shows what is being done after the last batch.
 pub fn set_phase(job: i64, phase: &str) -> Result<()> {
     as_extension(|| {
@@ -77,4 +111,87 @@ pub fn add_note(job: i64, note: &str) -> Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Removes what is said of a pause that the job has made by itself.
+pub fn remove_pause_note(job: i64) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.walk w
+             SET notes = ARRAY(SELECT n.note FROM pg_catalog.unnest(w.notes) WITH ORDINALITY AS n (note, no)
+                               WHERE NOT pg_catalog.starts_with(n.note, $2) ORDER BY n.no)
+             WHERE w.job_id = $1 AND EXISTS (SELECT FROM pg_catalog.unnest(w.notes) AS n (note)
+                                             WHERE pg_catalog.starts_with(n.note, $2))",
+            &[Arg::Int8(job), Arg::Text(PAUSED_AT)],
+        )
+    })?;
+    Ok(())
+}
+
+/// How a note of such a pause begins.
+pub const PAUSED_AT: &str = "paused at ";
+
+/// The size of a table and the number of its VACUUMs, as they were when its growth was first looked at, or since
+/// its last VACUUM.
+pub fn size_at(job: i64, table: Oid) -> Result<Option<(u64, i64)>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT w.sizes -> $2 ->> 0, w.sizes -> $2 ->> 1 FROM backfill.walk w WHERE w.job_id = $1",
+            &[Arg::Int8(job), Arg::Text(&table.to_u32().to_string())],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(row.parse(0)?.zip(row.parse(1)?))
+}
+
+/// Records them.
+pub fn set_size_at(job: i64, table: Oid, size: u64, vacuums: i64) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.walk
+             SET sizes = pg_catalog.jsonb_set(sizes, ARRAY[$2], pg_catalog.jsonb_build_array($3, $4))
+             WHERE job_id = $1",
+            &[
+                Arg::Int8(job),
+                Arg::Text(&table.to_u32().to_string()),
+                Arg::Int8(i64::try_from(size).unwrap_or(i64::MAX)),
+                Arg::Int8(vacuums),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Records how large the tables and their indexes are: when the walk begins, or when all is done.
+pub fn measure(job: i64, after: bool) -> Result<()> {
+    let column = if after { "bytes_after" } else { "bytes_before" };
+    let sql = format!(
+        "UPDATE backfill.walk w
+         SET {column} = (SELECT ARRAY[COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.oid)), 0)::pg_catalog.int8,
+                                      COALESCE(pg_catalog.sum(pg_catalog.pg_indexes_size(t.oid)), 0)::pg_catalog.int8]
+                         FROM pg_catalog.unnest(w.tables::pg_catalog.oid[]) AS t (oid))
+         WHERE w.job_id = $1"
+    );
+    as_extension(|| spi::query(&sql, &[Arg::Int8(job)]))?;
+    Ok(())
+}
+
+/// Bytes of tables and of indexes.
+pub type Bytes = Option<(i64, i64)>;
+
+/// How large they were when the walk began, and when all was done.
+pub fn bytes(job: i64) -> Result<(Bytes, Bytes)> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT bytes_before[1], bytes_before[2], bytes_after[1], bytes_after[2] FROM backfill.walk WHERE job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    let Some(row) = row else {
+        return Ok((None, None));
+    };
+    Ok((
+        row.parse(0)?.zip(row.parse(1)?),
+        row.parse(2)?.zip(row.parse(3)?),
+    ))
 }

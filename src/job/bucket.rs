@@ -5,23 +5,31 @@ use std::time::{Duration, Instant};
 /// What was not used in this time may be used at once later: a steady rate has no bursts.
 const DEPTH: Duration = Duration::from_millis(250);
 
+/// The longest pause at a time.
+const LONGEST: f64 = 86_400.0;
+
 /// A token bucket (Turner, New directions in communications, 1986), which may go into debt: what a
-/// batch takes is known when it has taken it. Its pause pays.
+/// batch takes is known when it has taken it. Its pause pays. The debt is an amount and not a time: at
+/// another rate it takes another time.
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// Up to when what was taken is paid for.
-    paid: Option<Instant>,
+    /// What is not paid for yet; less than nothing: what was saved.
+    owed: f64,
+    /// When that was so.
+    at: Option<Instant>,
 }
 
 impl Bucket {
     /// How long to pause after `amount` was taken at `now`, for a mean of `per_second`.
     pub fn take(&mut self, now: Instant, amount: f64, per_second: f64) -> Duration {
-        let oldest = now.checked_sub(DEPTH).unwrap_or(now);
-        let paid = self.paid.map_or(now, |paid| paid.max(oldest));
-        let seconds = (amount / per_second.max(1e-9)).clamp(0.0, 86_400.0);
-        let paid = paid + Duration::from_secs_f64(seconds);
-        self.paid = Some(paid);
-        paid.saturating_duration_since(now)
+        let per_second = per_second.max(1e-9);
+        let passed = self
+            .at
+            .map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let saved = -DEPTH.as_secs_f64() * per_second;
+        self.owed = (self.owed - passed * per_second).max(saved) + amount;
+        self.at = Some(now);
+        Duration::from_secs_f64((self.owed / per_second).clamp(0.0, LONGEST))
     }
 }
 
@@ -53,6 +61,17 @@ mod tests {
         let later = start + Duration::from_secs(3600);
         assert_eq!(bucket.take(later, 25.0, 100.0), Duration::ZERO);
         assert_eq!(bucket.take(later, 50.0, 100.0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_debt_takes_its_time_at_the_rate_that_is_in_force() {
+        let now = Instant::now();
+        let mut bucket = Bucket::default();
+        let hour = bucket.take(now, 3_600_000.0, 1000.0);
+        assert_eq!(hour, Duration::from_secs(3600));
+        let soon = now + Duration::from_secs(1);
+        let rest = bucket.take(soon, 1000.0, 1_000_000.0);
+        assert!(rest < Duration::from_secs(4), "{rest:?}");
     }
 
     #[test]

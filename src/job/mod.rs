@@ -8,6 +8,7 @@ pub mod names;
 mod option;
 pub mod options;
 pub mod progress;
+pub mod purpose;
 pub mod quantity;
 pub mod reader;
 pub mod retry;

@@ -100,6 +100,15 @@ pub const KEYS: &[Key] = &[
     key("settings", "an object of strings", When::Always),
     key("vacuum", "true or false", When::Always),
     key("analyze", "true or false", When::Always),
+    key("dry_run", "true or false", When::Defined),
+    integer(
+        "limit_rows",
+        1,
+        1_000_000_000_000,
+        "It is how many rows the job may update before it pauses.",
+    ),
+    key("key_from", KEY, When::Always),
+    key("key_to", KEY, When::Always),
     key("on_end", "a string: an SQL statement", When::Always),
     key("max_lag_bytes", BYTES, When::Always),
     key(
@@ -159,6 +168,8 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// What a key must be.
+const KEY: &str = "a key: a number, a string, or an array of strings for a key of several columns";
 /// What an amount of bytes must be.
 const BYTES: &str = "an amount such as \"256MB\", a number of bytes, or -1 for no bound";
 /// More than any server has of it.

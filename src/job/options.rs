@@ -109,12 +109,66 @@ pub struct Options {
     /// Whether an ANALYZE follows the last batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analyze: Option<bool>,
+    /// Whether the job only sees what it would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+    /// Rows that the job may update before it pauses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_rows: Option<i64>,
+    /// The first key of the walk, in text form; of several columns a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_from: Option<KeyText>,
+    /// The last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_to: Option<KeyText>,
     /// A statement of the owner's that follows the job's end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<String>,
     /// What makes the job wait.
     #[serde(flatten)]
     pub throttles: Throttles,
+}
+
+/// Rows that may fail in a dry run, by default.
+const DRY_RUN_FAILURES: i64 = 1000;
+
+/// A key as a call gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeyText {
+    /// Of one column, a number.
+    Number(i64),
+    /// Of one column.
+    One(String),
+    /// Of several.
+    Many(Vec<String>),
+}
+
+impl KeyText {
+    /// Column by column, in text form.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            KeyText::Number(number) => vec![number.to_string()],
+            KeyText::One(text) => vec![text.clone()],
+            KeyText::Many(texts) => texts.clone(),
+        }
+    }
+}
+
+/// The keys between which a job walks, the bounds included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first; none: from the first row on.
+    pub from: Option<Vec<String>>,
+    /// The last; none: to the last row.
+    pub to: Option<Vec<String>>,
+}
+
+impl Bounds {
+    /// Whether there are none.
+    pub fn is_open(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
 }
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
@@ -186,19 +240,41 @@ impl Options {
         self.walk.unwrap_or_default()
     }
 
-    /// Whether the rows of a region are dealt out to waves.
+    /// Whether the rows of a region are dealt out to waves. A few rows are done one after the other.
     pub fn strategy(&self) -> Strategy {
-        self.strategy.unwrap_or_default()
+        match self.limit_rows {
+            Some(_) => Strategy::Sequential,
+            None => self.strategy.unwrap_or_default(),
+        }
     }
 
-    /// Processes that work on the job at the same time, at most.
+    /// Processes that work on the job at the same time, at most. One alone knows how many rows are done.
     pub fn workers(&self) -> i32 {
-        self.workers.unwrap_or(1)
+        match self.limit_rows {
+            Some(_) => 1,
+            None => self.workers.unwrap_or(1),
+        }
     }
 
-    /// Rows that may fail before the job does.
+    /// Rows that may fail before the job does. A dry run is to find them.
     pub fn max_failed_rows(&self) -> i64 {
-        self.max_failed_rows.unwrap_or(0)
+        let most = if self.dry_run() { DRY_RUN_FAILURES } else { 0 };
+        self.max_failed_rows.unwrap_or(most)
+    }
+
+    /// The keys between which the job walks, if there are bounds.
+    pub fn bounds(&self) -> Option<Bounds> {
+        let texts = |key: &Option<KeyText>| key.as_ref().map(KeyText::texts);
+        let bounds = Bounds {
+            from: texts(&self.key_from),
+            to: texts(&self.key_to),
+        };
+        (!bounds.is_open()).then_some(bounds)
+    }
+
+    /// Whether the job only sees what it would do.
+    pub fn dry_run(&self) -> bool {
+        self.dry_run == Some(true)
     }
 
     /// Whether a batch leaves rows that others have locked for later.

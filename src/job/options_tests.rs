@@ -75,6 +75,7 @@ fn reads_every_key_and_has_a_default_for_each() {
         "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
         "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
+        "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"],
         "max_lag_bytes": "64MB", "max_lag": "30s", "lag_include": ["a"], "lag_exclude": [], "max_wal_rate": "8MB",
         "max_archive_backlog": 4, "max_lock_waiters": 0, "max_active_backends": 50, "yield_to_autovacuum": true,
         "max_dead_tuples": 1000, "max_growth": 20, "max_rows_per_second": 5000, "throttle_query": "SELECT true",
@@ -92,9 +93,14 @@ fn reads_every_key_and_has_a_default_for_each() {
         value
     );
     assert_eq!(options.walk(), Walk::Physical);
-    assert_eq!(options.strategy(), Strategy::Waves);
-    assert_eq!((options.waves, options.workers()), (Some(16), 4));
+    assert_eq!(options.strategy, Some(Strategy::Waves));
+    assert_eq!((options.waves, options.workers), (Some(16), Some(4)));
     assert_eq!(options.max_failed_rows(), 7);
+    assert!(options.dry_run() && !Options::default().dry_run());
+    let bounds = options.bounds().unwrap();
+    assert_eq!(bounds.from, Some(vec!["7".to_owned()]));
+    assert_eq!(bounds.to, Some(vec!["8".to_owned(), "a".to_owned()]));
+    assert_eq!(Options::default().bounds(), None);
     assert!(options.skips_locked_rows() && options.skips_triggers());
     let defaults = Options::default();
     assert!(!defaults.skips_locked_rows() && !defaults.skips_triggers());
@@ -117,6 +123,30 @@ fn reads_every_key_and_has_a_default_for_each() {
     );
     assert!(none.vacuum() && none.analyze());
     assert_eq!(none.to_json(), "{}");
+}
+
+#[test]
+fn a_limit_of_rows_is_kept_by_one_worker_in_one_pass() {
+    let value = json!({"limit_rows": 10, "workers": 4, "strategy": "waves"});
+    let options = Options::parse(&value).unwrap();
+    assert_eq!(
+        (options.workers(), options.strategy()),
+        (1, Strategy::Sequential)
+    );
+    let widened = options.altered(&json!({"limit_rows": null})).unwrap();
+    assert_eq!(
+        (widened.workers(), widened.strategy()),
+        (4, Strategy::Waves)
+    );
+}
+
+#[test]
+fn a_dry_run_may_find_rows_that_fail() {
+    let options = Options::parse(&json!({"dry_run": true})).unwrap();
+    assert_eq!(options.max_failed_rows(), DRY_RUN_FAILURES);
+    let options = Options::parse(&json!({"dry_run": true, "max_failed_rows": 0})).unwrap();
+    assert_eq!(options.max_failed_rows(), 0);
+    assert_eq!(Options::default().max_failed_rows(), 0);
 }
 
 #[test]
@@ -191,7 +221,7 @@ fn all_but_what_the_job_is_can_be_altered() {
         .map(|key| key.name)
         .filter(|name| !is_alterable(name))
         .collect();
-    assert_eq!(fixed, ["key", "walk", "triggers"]);
+    assert_eq!(fixed, ["key", "walk", "triggers", "dry_run"]);
     let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
     let altered = options
         .altered(&json!({"workers": 3, "strategy": "sequential"}))

@@ -121,6 +121,19 @@ impl fmt::Display for Shown {
     }
 }
 
+/// A number for people, with commas between the thousands.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A time for people, rounded to its two largest units: `1 h 20 min`.
 pub struct Lasting(pub Duration);
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::quantity::{Bytes, Span};
+use super::signal::Signal;
 use super::window::{Hours, RunWindow};
 
 /// Bounds as they are given. A field that is `None` was not given; -1, false, or an empty text or
@@ -91,6 +92,16 @@ impl Throttles {
     /// Whether the lag of standbys and slots is to be looked at.
     pub fn watches_lag(&self) -> bool {
         self.lag_bytes().is_some() || self.lag().is_some()
+    }
+
+    /// Rates that are bounded by nothing at all: the job waits.
+    pub fn at_rest(&self) -> impl Iterator<Item = Signal> {
+        let rows = self.max_rows_per_second == Some(0);
+        let wal = self.max_wal_rate.is_some_and(|rate| rate.0 == Some(0));
+        let all = [(Signal::RowRate, rows), (Signal::WalRate, wal)];
+        all.into_iter()
+            .filter(|(_, is)| *is)
+            .map(|(signal, _)| signal)
     }
 
     /// Bytes of WAL per second.

@@ -34,11 +34,11 @@ impl RunWindow {
 
 impl Hours {
     fn parse(text: &str) -> Option<Hours> {
-        let (hours, zone) = match text.split_once(char::is_whitespace) {
-            Some((hours, zone)) => (hours, Some(zone.trim().to_owned())),
-            None => (text, None),
+        let (from, rest) = text.split_once('-')?;
+        let (until, zone) = match rest.trim_start().split_once(char::is_whitespace) {
+            Some((until, zone)) => (until, Some(zone.trim().to_owned())),
+            None => (rest, None),
         };
-        let (from, until) = hours.split_once('-')?;
         let (from, until) = (minutes(from)?, minutes(until)?);
         // 00:00-24:00 is no bound, and from a time to itself could mean all or nothing.
         let some = from != until && from < DAY && (from, until) != (0, DAY);
@@ -73,8 +73,9 @@ impl Hours {
 /// `06:30`; `24:00` is the end of a day.
 fn minutes(text: &str) -> Option<u16> {
     let (hour, minute) = text.trim().split_once(':')?;
-    let digits = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(hour) || !digits(minute) {
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let sound = (1..=2).contains(&hour.len()) && minute.len() == 2;
+    if !sound || !digits(hour) || !digits(minute) {
         return None;
     }
     let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);

@@ -49,19 +49,19 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
     })
 }
 
-/// Parses an expression by itself: whether it is one expression and nothing else.
-pub fn check_expression(where_clause: &str) -> Result<()> {
-    const HINT: &str =
-        "where_clause is what stands after WHERE, without that word: 'a IS NULL AND b > 0'.";
+/// Parses an expression by itself: whether it is one expression and nothing else. `what` names it in errors.
+pub fn check_expression(what: &str, expression: &str) -> Result<()> {
+    let hint =
+        format!("{what} is what stands after WHERE, without that word: 'a IS NULL AND b > 0'.");
     settings::with(&[STANDARD_STRINGS], || unsafe {
-        let statement = parse(EXPRESSION, &format!("{where_clause}\n)"), HINT)?;
+        let statement = parse(EXPRESSION, &format!("{expression}\n)"), &hint)?;
         // `(a, b)` is a row instead of one expression.
         let alone = target_of(statement)
             .is_some_and(|target| (*target).type_ != pg_sys::NodeTag::T_RowExpr);
         if alone {
             Ok(())
         } else {
-            Err(only("where_clause", "a list of them", where_clause))
+            Err(only(what, "a list of them", expression))
         }
     })
 }
@@ -71,7 +71,10 @@ pub fn check_query(option: &str, query: &str) -> Result<()> {
     let hint =
         format!("{option} is one query, without a semicolon: 'SELECT count(*) > 100 FROM queue'.");
     settings::with(&[STANDARD_STRINGS], || unsafe {
-        let statement = parse(EXPRESSION, &format!("{query}\n)"), &hint)?;
+        let statement = parse(EXPRESSION, &format!("{query}\n)"), &hint).map_err(|mut error| {
+            error.message = format!("option \"{option}\": {}", error.message);
+            error
+        })?;
         let alone = target_of(statement)
             .is_some_and(|target| (*target).type_ == pg_sys::NodeTag::T_SubLink);
         if alone {
@@ -194,87 +197,88 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     )
 }
 
-/// Whether a WHERE clause depends on more than the row: on the time, the session, other rows, or
-/// anything else but immutable functions. `from` is what stands after FROM. As the current user,
-/// within [`spi::connect`]; nothing is run or planned.
-pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
-    let text = to_server(&format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"))?;
+/// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
+fn analysed(statement: &str, mut f: impl FnMut(*mut pg_sys::CachedPlanSource)) -> Result<()> {
+    let text = to_server(statement)?;
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
         if plan.is_null() {
-            return Err(Error::internal("cannot analyse where_clause"));
+            return Err(Error::internal("cannot analyse the clauses"));
         }
         let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
             pg_sys::SPI_plan_get_plan_sources(plan),
         );
-        let more = sources.iter_ptr().any(|source| {
-            let queries = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
-            let found = queries.iter_ptr().any(|query| {
-                (*query).hasSubLinks || pg_sys::contain_mutable_functions(query.cast())
-            });
-            std::mem::forget(queries);
-            found
-        });
+        sources.iter_ptr().for_each(&mut f);
         std::mem::forget(sources);
         pg_sys::SPI_freeplan(plan);
-        Ok(more)
+        Ok(())
     })
+}
+
+/// The queries that a statement became.
+fn queries(source: *mut pg_sys::CachedPlanSource) -> Vec<*mut pg_sys::Query> {
+    unsafe {
+        let list = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
+        let queries = list.iter_ptr().collect();
+        std::mem::forget(list);
+        queries
+    }
+}
+
+/// Whether a WHERE clause depends on more than the row: on the time, the session, other rows, or
+/// anything else but immutable functions. `from` is what stands after FROM. As the current user,
+/// within [`spi::connect`]; nothing is run or planned.
+pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
+    let mut more = false;
+    let statement = format!("SELECT FROM {from} WHERE (\n{where_clause}\n)");
+    analysed(&statement, |source| {
+        more |= queries(source).into_iter().any(|query| unsafe {
+            (*query).hasSubLinks || pg_sys::contain_mutable_functions(query.cast())
+        });
+    })?;
+    Ok(more)
+}
+
+/// Whether a statement calls a VOLATILE function. As the current user, within [`spi::connect`]; nothing is run
+/// or planned.
+pub fn is_volatile(statement: &str) -> Result<bool> {
+    let mut found = false;
+    analysed(statement, |source| {
+        let volatile =
+            |query: *mut pg_sys::Query| unsafe { pg_sys::contain_volatile_functions(query.cast()) };
+        found |= queries(source).into_iter().any(volatile);
+    })?;
+    Ok(found)
 }
 
 /// A temporary table, view or sequence that the statement uses, if there is one: a worker has its own, or
 /// takes a permanent one of the same name. As the current user, within [`spi::connect`]; nothing is run or
 /// planned.
 pub fn temporary_used(statement: &str) -> Result<Option<String>> {
-    let text = to_server(statement)?;
-    settings::with(&[STANDARD_STRINGS], || unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
-        if plan.is_null() {
-            return Err(Error::internal("cannot analyse the clauses"));
+    let mut found = None;
+    analysed(statement, |source| unsafe {
+        let used = pgrx::PgList::<pg_sys::Oid>::from_pg((*source).relationOids);
+        let temporary = |oid: &pg_sys::Oid| {
+            pg_sys::get_rel_persistence(*oid) == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
+        };
+        if let Some(oid) = used.iter_oid().find(temporary) {
+            found = super::text::lossy(pg_sys::get_rel_name(oid));
         }
-        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
-            pg_sys::SPI_plan_get_plan_sources(plan),
-        );
-        let mut found = None;
-        for source in sources.iter_ptr() {
-            let used = pgrx::PgList::<pg_sys::Oid>::from_pg((*source).relationOids);
-            let temporary = |oid: &pg_sys::Oid| {
-                pg_sys::get_rel_persistence(*oid) == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
-            };
-            if let Some(oid) = used.iter_oid().find(temporary) {
-                found = super::text::lossy(pg_sys::get_rel_name(oid));
-            }
-            std::mem::forget(used);
-        }
-        std::mem::forget(sources);
-        pg_sys::SPI_freeplan(plan);
-        Ok(found)
-    })
+        std::mem::forget(used);
+    })?;
+    Ok(found)
 }
 
 /// The numbers of the columns that an UPDATE sets or reads of its target, or a SELECT of the first
 /// relation after its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn columns_used(statement: &str) -> Result<Vec<i16>> {
-    let text = to_server(statement)?;
-    settings::with(&[STANDARD_STRINGS], || unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
-        if plan.is_null() {
-            return Err(Error::internal("cannot analyse the clauses"));
+    let mut used = Vec::new();
+    analysed(statement, |source| {
+        for query in queries(source) {
+            used.extend(unsafe { columns_of_target(query) });
         }
-        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
-            pg_sys::SPI_plan_get_plan_sources(plan),
-        );
-        let mut used = Vec::new();
-        for source in sources.iter_ptr() {
-            let queries = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
-            queries
-                .iter_ptr()
-                .for_each(|query| used.extend(columns_of_target(query)));
-            std::mem::forget(queries);
-        }
-        std::mem::forget(sources);
-        pg_sys::SPI_freeplan(plan);
-        Ok(used)
-    })
+    })?;
+    Ok(used)
 }
 
 /// What the query's target has to be readable and writable for.

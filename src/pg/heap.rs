@@ -15,6 +15,18 @@ pub struct Tid {
     pub offset: u16,
 }
 
+impl Tid {
+    /// Reads its text form, `(page,line pointer)`.
+    pub fn parse(text: &str) -> Option<Tid> {
+        let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+        let (block, offset) = inner.split_once(',')?;
+        Some(Tid {
+            block: block.parse().ok()?,
+            offset: offset.parse().ok()?,
+        })
+    }
+}
+
 /// The number of pages, and the file that they are in; `None` if the table is gone. Within
 /// `spi::connect`.
 pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {

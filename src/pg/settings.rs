@@ -31,6 +31,12 @@ pub fn set_local(name: &CStr, value: &CStr) {
     );
 }
 
+/// The same with a name and a value that are not known before.
+pub fn set_text_local(name: &str, value: &str) -> Result<()> {
+    set_local(&to_server(name)?, &to_server(value)?);
+    Ok(())
+}
+
 /// What the current user may set.
 fn own_context() -> pg_sys::GucContext::Type {
     if unsafe { pg_sys::superuser() } {

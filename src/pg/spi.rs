@@ -169,12 +169,31 @@ pub fn first(sql: &str, args: &[Arg]) -> Result<Option<Row>> {
 /// Like [`query`] in a subtransaction of its own: an error comes back as a value, with its
 /// position, and leaves the transaction usable.
 pub fn attempt(sql: &str) -> Result<Output> {
+    in_subtransaction(|| query(sql, &[]))
+}
+
+/// Runs `f` in a subtransaction of its own, which is rolled back in any case.
+pub fn rolled_back<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut value = None;
+    let undone = in_subtransaction(|| {
+        value = Some(f()?);
+        Err::<(), Error>(Error::internal("rolled back"))
+    });
+    match (value, undone) {
+        (Some(value), _) => Ok(value),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::internal("a subtransaction without a result")),
+    }
+}
+
+/// Runs `f` in a subtransaction of its own, which is rolled back if it gives an error, or raises one.
+pub fn in_subtransaction<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let result = capture(|| query(sql, &[]));
+        let result = capture(f);
         match result {
             Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
             Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),

@@ -3,8 +3,11 @@
 pub mod attributes;
 pub mod clause;
 pub mod cut;
+pub mod estimate;
 pub mod key;
 pub mod lists;
+pub mod look;
+pub mod order;
 pub mod passes;
 mod places;
 pub mod position;

@@ -134,7 +134,7 @@ impl Target {
 
 impl Writer<'_> {
     /// A range of pages: one condition of a scan by place.
-    fn pages(&mut self) -> String {
+    pub(super) fn pages(&mut self) -> String {
         format!(
             "{} AND {}.ctid OPERATOR(pg_catalog.<) {}",
             self.pages_from(),

@@ -107,15 +107,34 @@ impl Target {
         }
     }
 
-    /// The last key of the relation. No parameters but the one that says "one row".
-    pub fn last_key(&self) -> Statement {
+    /// The last key of the relation, or the last that stands so to each of these: parameters are theirs, and the one that says "one row".
+    pub fn greatest(&self, bounds: &[(&str, Param)]) -> Statement {
         let mut w = self.writer();
+        let conditions: Vec<String> = bounds
+            .iter()
+            .map(|(operator, param)| w.compare(operator, *param))
+            .collect();
+        let where_clause = match conditions.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", conditions.join(" AND ")),
+        };
         let text = format!(
-            "SELECT {} FROM ONLY {} ORDER BY {} LIMIT {}",
+            "SELECT {} FROM ONLY {}{where_clause} ORDER BY {} LIMIT {}",
             w.columns(),
             self.item(),
             w.order(true),
             w.rows()
+        );
+        w.statement(text)
+    }
+
+    /// What the planner expects of a range of keys: parameters are the cursor (if `after`) and the last key.
+    pub fn explain_range(&self, after: bool) -> Statement {
+        let mut w = self.writer();
+        let range = w.range(after);
+        let text = format!(
+            "EXPLAIN (FORMAT JSON) SELECT FROM ONLY {} WHERE {range}",
+            self.item()
         );
         w.statement(text)
     }
@@ -130,6 +149,20 @@ impl Target {
             w.columns(),
             self.item(),
             w.range(after),
+            w.order(false),
+            w.rows(),
+            w.rows()
+        );
+        w.statement(text)
+    }
+
+    /// The key of the n-th row of the table: parameters are n - 1, and 1.
+    pub fn nth(&self) -> Statement {
+        let mut w = self.writer();
+        let text = format!(
+            "SELECT {} FROM ONLY {} ORDER BY {} OFFSET {} LIMIT {}",
+            w.columns(),
+            self.item(),
             w.order(false),
             w.rows(),
             w.rows()
@@ -158,11 +191,11 @@ impl Target {
         w.statement(text)
     }
 
-    /// Keys of rows from all over the table, in order: parameters are the walk's last key and the
-    /// percentage of pages to look at.
-    pub fn sample(&self) -> Statement {
+    /// Keys of rows from all over the table, in order: parameters are the key that they come after (if
+    /// `after`), the walk's last key and the percentage of pages to look at.
+    pub fn sample(&self, after: bool) -> Statement {
         let mut w = self.writer();
-        let range = w.range(false);
+        let range = w.range(after);
         let percent = w.one(Param::Percent);
         let text = format!(
             "SELECT {} FROM ONLY {} TABLESAMPLE SYSTEM ({percent}) WHERE {range} ORDER BY {}",
@@ -278,7 +311,7 @@ impl Writer<'_> {
         format!("OPERATOR({}.{name})", ident(schema.unwrap_or("pg_catalog")))
     }
 
-    fn range(&mut self, after: bool) -> String {
+    pub(super) fn range(&mut self, after: bool) -> String {
         let up_to = |w: &mut Self| w.compare("<=", Param::UpTo);
         if after {
             format!("{} AND {}", self.compare(">", Param::After), up_to(self))

@@ -49,9 +49,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 const FOR_LESS_BLOAT: f64 = 0.03;
 /// How much larger a new version is, in bytes: a number that is filled in for the first time, and a
 /// line pointer.
-pub const GROWN: f64 = 12.0;
+const GROWN: f64 = 12.0;
 /// The end of a page that INSERTs have filled, on average, in rows.
-pub const SLACK: f64 = 0.5;
+const SLACK: f64 = 0.5;
 
 /// What the best passes depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +65,20 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Of a table: its indexes, rows to be updated on a page, rows that fit on a page as it is, bytes of a row,
+    /// and line pointers that a page may still have.
+    pub fn of(indexes: i32, rows_per_page: f64, fits: f64, row_bytes: f64, pointers: f64) -> Shape {
+        Shape {
+            indexes,
+            rows_per_page,
+            room: Room {
+                rows: fits + SLACK,
+                growth: (GROWN / row_bytes.max(1.0)).min(1.0),
+                pointers,
+            },
+        }
+    }
+
     /// Waves to deal out the rows to: one for each row of a page.
     pub fn waves(&self) -> i32 {
         (self.rows_per_page.round() as i32).clamp(1, MOST_WAVES)

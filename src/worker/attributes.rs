@@ -22,8 +22,11 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
         return Ok(Attributes::default());
     };
     let from = found.alone(target::known_as(job, table)?.as_deref());
-    let condition = job.definition.where_clause.as_deref().unwrap_or("true");
-    let set = &job.definition.set_clause;
+    let definition = &job.definition;
+    let clause = definition.where_clause.as_deref();
+    let wrong = definition.purpose.wrong(clause);
+    let condition = wrong.as_deref().or(clause).unwrap_or("true");
+    let set = &definition.set_clause;
     let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
     let columns = found.columns.into_iter();
     let used = columns.filter(|column| used.contains(&column.number));

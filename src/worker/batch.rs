@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::limit;
 use super::step::{Done, Work};
 use super::walk::{Course, Ground, Walk};
 use crate::catalog::checkpoint::{Checkpoint, Gauges};
@@ -28,6 +29,8 @@ pub enum Step {
     Last,
     /// Done; other slices come first now, after so long a sleep.
     Left(Duration),
+    /// Nothing: as many rows are done as are wanted.
+    Enough,
     /// Its pages, or its table, are not there any more.
     Lost(Ground),
 }
@@ -83,7 +86,11 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
                 other => return Ok((Step::Lost(other), None)),
             }
             relation::refuse_policies(table);
-            let (mut done, mut gauges, mut pause) = step(walk, job)?;
+            let left = limit::rows_left(job)?;
+            if left == Some(0) {
+                return Ok((Step::Enough, None));
+            }
+            let (mut done, mut gauges, mut pause) = step(walk, job, left)?;
             tried = done.tried;
             give_way(walk, job, tried, begun.get(), &mut pause, &mut gauges)?;
             leftover::add(walk.slice.id, &done.locked)?;
@@ -141,7 +148,7 @@ fn outcome(done: &Done, pause: Duration) -> Step {
     }
 }
 
-fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
+fn step(walk: &mut Walk, job: &Job, left: Option<i64>) -> Result<(Done, Gauges, Duration)> {
     let note = walk.setbacks.note();
     let mut work = Work {
         job,
@@ -155,7 +162,8 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
         most: walk
             .learned
             .throttle
-            .most_rows(job.definition.options.workers()),
+            .most_rows(job.definition.options.workers())
+            .min(left.unwrap_or(i64::MAX)),
         note: None,
         batch_rows: None,
         pause: Duration::from_millis(u64::from(job.sleep_ms.unsigned_abs())),
@@ -165,6 +173,7 @@ fn step(walk: &mut Walk, job: &Job) -> Result<(Done, Gauges, Duration)> {
     let done = match &mut walk.course {
         Course::Keys(keys) => keys.step(at, &mut work),
         Course::Pages(pages) => pages.step(at, &mut work),
+        Course::Look(look) => look.step(at, &mut work),
     };
     let gauges = Gauges {
         rate: None,

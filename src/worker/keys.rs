@@ -184,10 +184,7 @@ impl Keys {
     fn sequential(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
         let size = work.size(i64::from(work.job.batch_size));
         let (after, last) = (at.key.as_ref(), &self.range.last);
-        let (end, scanned) = match self.plans.bound(after, last, size)? {
-            Some(end) => (end, size),
-            None => (last.clone(), self.plans.count(after, last, size)?),
-        };
+        let (end, scanned) = self.plans.reach(after, last, size)?;
         if scanned == 0 {
             return Ok(Done::nothing_left(at.behind(last.clone())));
         }

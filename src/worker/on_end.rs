@@ -6,7 +6,7 @@
 use super::session;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, on_end, walk as walks};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::pg::bgworker::Start;
 use crate::pg::settings::set_text_for_transaction;
@@ -16,6 +16,8 @@ use crate::pg::{elevate, report, spi, timeout};
 /// How long it may take in milliseconds, where the job's batches have no limit: it holds a place of a
 /// worker, which other jobs wait for.
 const LIMIT: i32 = 60_000;
+/// How often it is begun, where no worker comes back from it: it may take the server along.
+const TRIES: i32 = 3;
 
 /// What is due: the job, the end that it has come to, and in which attempt.
 struct Due {
@@ -66,6 +68,15 @@ fn settle(due: &Due, start: Start) -> Result<()> {
         let settled = || on_end::settle(job.id, *attempt, "done");
         return txn::run(Durability::Deferred, settled).map(|_| ());
     };
+    let begin = || on_end::begin(job.id, *attempt);
+    match txn::run(Durability::Immediate, begin)? {
+        None => return Ok(()),
+        Some(1..=TRIES) => {}
+        Some(_) => {
+            let message = format!("no worker came back from it in {TRIES} tries");
+            return failed(due, &Error::new(sqlstate::CRASH_SHUTDOWN, message));
+        }
+    }
     let done = pin(job).and_then(|()| {
         let limit = match job.definition.options.statement_timeout_ms() {
             0 => LIMIT,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::setbacks::{Retry, Setbacks};
+use super::throttle::{self, RECOUNT};
 use super::walk::Walk;
 use crate::catalog::job::{self, Job};
 use crate::catalog::setback;
@@ -35,10 +36,9 @@ pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
         report::log(&format!("backfill {}: {untold}", job.shown()));
     }
     log_retry(retry, "of a batch", error, job);
-    let begun = Instant::now();
-    sleep(retry.pause, job, walk);
-    let throttle = &mut walk.learned.throttle;
-    throttle.spent.wait(Signal::Retry, begun.elapsed());
+    walk.learned.throttle.pausing = Some(Signal::Retry);
+    rest(retry.pause, job, walk);
+    walk.learned.throttle.pausing = None;
 }
 
 fn log_retry(retry: Retry, what: &str, error: &Error, job: &Job) {
@@ -87,25 +87,50 @@ pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
     *setbacks = Setbacks::default();
 }
 
-/// Sleeps after a batch that has worked.
-pub fn rest(pause: Duration, job: &Job, walk: &mut Walk) {
-    let begun = Instant::now();
-    sleep(pause, job, walk);
-    walk.learned.throttle.paused(begun.elapsed());
+/// Sleeps after a batch that has worked; gives whether something about the job, or the server's settings, has
+/// changed meanwhile. The time of a long sleep is counted while it lasts.
+pub fn rest(pause: Duration, job: &Job, walk: &mut Walk) -> bool {
+    let deadline = Instant::now() + pause;
+    loop {
+        let begun = Instant::now();
+        let left = deadline.saturating_duration_since(begun);
+        // A wake-up may have been lost: see for oneself before the next part of a long sleep.
+        let changed =
+            sleep(left.min(RECOUNT), job, walk) || left > RECOUNT && has_changed(job, walk);
+        walk.learned.throttle.paused(begun.elapsed());
+        if changed {
+            // The bounds may be other ones.
+            walk.learned.throttle.look_again();
+        }
+        if changed || left <= RECOUNT {
+            return changed;
+        }
+        throttle::count(walk, job);
+    }
+}
+
+/// Whether something about the job, or the server's settings, has changed.
+pub fn has_changed(job: &Job, walk: &Walk) -> bool {
+    signal::reload_if_asked() || !is_unchanged(job, walk)
+}
+
+fn is_unchanged(job: &Job, walk: &Walk) -> bool {
+    let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
+    version == Ok(Some(job.version))
 }
 
 /// Sleeps between two batches; ends at once when something about the job, or the server's settings, has
 /// changed, and gives whether it has.
 pub fn sleep(pause: Duration, job: &Job, walk: &Walk) -> bool {
-    nap(pause, || {
-        let version = txn::run(Durability::Deferred, || walk.versions.read(job.id));
-        version == Ok(Some(job.version))
-    })
+    nap(pause, || is_unchanged(job, walk))
 }
 
 fn nap(pause: Duration, unchanged: impl Fn() -> bool) -> bool {
     if pause.is_zero() {
         return false;
+    }
+    if signal::reload_if_asked() {
+        return true;
     }
     report::idle();
     let deadline = Instant::now() + pause;

@@ -1,6 +1,7 @@
 //! What comes when all slices are done: another pass over what was walked in physical order, or
 //! the end. Under `Lock::Council`.
 
+use super::keycut::{self, Beyond};
 use super::pages::ENOUGH;
 use super::statement::{Prepared, Values};
 use super::{survey, target};
@@ -24,6 +25,8 @@ pub enum Next {
     Slices,
     /// What is left is held by others.
     Others,
+    /// All is done between the bounds that are wanted.
+    Enough,
     /// All is done.
     End,
 }
@@ -37,6 +40,15 @@ pub fn next(job: &Job) -> Result<Next> {
     if failed_row::take_up(job.id)? {
         walk::set_phase(job.id, "failed rows")?;
         return Ok(Next::Slices);
+    }
+    match keycut::widen(job)? {
+        Beyond::Nothing => {}
+        Beyond::More => return Ok(Next::Slices),
+        Beyond::Enough if job.definition.purpose.is_read_only() => {}
+        Beyond::Enough => return Ok(Next::Enough),
+    }
+    if job.definition.purpose.is_read_only() {
+        return Ok(Next::End);
     }
     let pass = walk::pass(job.id)?.unwrap_or(1);
     let before = slice::tallies(job.id, pass - 1)?;

@@ -103,6 +103,14 @@ impl Plans {
         first.map(|row| row.texts(self.types.len())).transpose()
     }
 
+    /// The key with which the next rows end, `size` at most, and how many these are.
+    pub fn reach(&self, after: Option<&Key>, last: &Key, size: i64) -> Result<(Key, i64)> {
+        Ok(match self.bound(after, last, size)? {
+            Some(end) => (end, size),
+            None => (last.clone(), self.count(after, last, size)?),
+        })
+    }
+
     /// How many rows are left, up to `limit`.
     pub fn count(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
         let output = pick(&self.count, after).run(range(after, end, &[limit]))?;

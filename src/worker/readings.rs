@@ -1,11 +1,12 @@
 //! Reads the signals, and holds them against their bounds. What was asked for and can't be read counts as
 //! over its bound.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
 use crate::catalog::signals::{self, Follower};
+use crate::catalog::walk;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc::throttles as defaults;
 use crate::job::lag::LagClock;
@@ -14,7 +15,7 @@ use crate::job::signal::{Holds, Reason, Signal};
 use crate::job::throttles::Throttles;
 use crate::job::window::{Hours, RunWindow};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{spi, timeout};
+use crate::pg::{evaluate, spi, timeout};
 
 /// How long the owner's query may take, in milliseconds.
 const QUERY_LIMIT: i32 = 1000;
@@ -25,9 +26,6 @@ pub struct Readings {
     clock: LagClock,
     /// Bytes that the furthest-behind standby or slot lags, if that was looked at and there is one.
     pub lag_bytes: Option<u64>,
-    /// The table, its size and how often it was vacuumed, when its growth was first looked at or it was last
-    /// vacuumed.
-    base: Option<(Oid, u64, i64)>,
 }
 
 /// The bounds in force: those of the job, and the server's for those that it does not have. Then why it
@@ -83,7 +81,10 @@ fn read<T>(holds: &mut Holds, signal: Signal, f: impl FnOnce() -> Result<T>) -> 
 
 impl Readings {
     /// Reads what has a bound, of the server and of the table, and holds it against that.
-    pub fn take(&mut self, limits: &Throttles, table: Oid, holds: &mut Holds) {
+    pub fn take(&mut self, limits: &Throttles, (job, table): (i64, Oid), holds: &mut Holds) {
+        for signal in limits.at_rest() {
+            holds.hold(signal, "the bound is 0".to_owned());
+        }
         if let Some(hours) = limits.hours() {
             window(hours, holds);
         }
@@ -96,7 +97,7 @@ impl Readings {
             vacuum(table, holds);
         }
         if let Some(bound) = limits.growth() {
-            self.growth(bound, table, holds);
+            growth(bound, job, table, holds);
         }
         if let Some(query) = limits.query() {
             ask(query, holds);
@@ -131,30 +132,35 @@ impl Readings {
         if let Some(bound) = limits.lag()
             && holds.is_over(Signal::Lag, time, bound.as_secs_f64())
         {
-            let time = Lasting(std::time::Duration::from_secs_f64(time));
+            let time = Lasting(Duration::from_secs_f64(time));
             let what = format!("{shown} lags {time} of {}", Lasting(bound));
             holds.hold(Signal::Lag, what);
         }
     }
+}
 
-    fn growth(&mut self, bound: u64, table: Oid, holds: &mut Holds) {
-        let signal = Signal::Growth;
-        let Some((size, vacuums)) = read(holds, signal, || signals::size_of(table)) else {
-            return;
-        };
-        let known = self
-            .base
-            .filter(|(of, _, then)| *of == table && *then == vacuums);
-        let (_, base, _) = *self.base.insert(known.unwrap_or((table, size, vacuums)));
-        // A table of a few pages doubles with the first batch.
-        let base = base.max(1 << 20);
-        let grown = size.saturating_sub(base) as f64 * 100.0 / base as f64;
-        if grown > bound as f64 {
-            holds.hold(
-                signal,
-                format!("the table has grown by {grown:.0} % of {bound} % since it was last vacuumed; it waits for VACUUM"),
-            );
+/// The growth of the table since it was vacuumed, as far as that is known: since the job began.
+fn growth(bound: u64, job: i64, table: Oid, holds: &mut Holds) {
+    let signal = Signal::Growth;
+    let Some((size, base)) = read(holds, signal, || {
+        let (size, vacuums) = signals::size_of(table)?;
+        let known = walk::size_at(job, table)?.filter(|(_, then)| *then == vacuums);
+        if let Some((base, _)) = known {
+            return Ok((size, base));
         }
+        walk::set_size_at(job, table, size, vacuums)?;
+        Ok((size, size))
+    }) else {
+        return;
+    };
+    // A table of a few pages doubles with the first batch.
+    let base = base.max(1 << 20);
+    let grown = size.saturating_sub(base) as f64 * 100.0 / base as f64;
+    if grown > bound as f64 {
+        holds.hold(
+            signal,
+            format!("the table has grown by {grown:.0} % of {bound} % since the job began or it was vacuumed; it waits for VACUUM"),
+        );
     }
 }
 
@@ -220,12 +226,19 @@ fn vacuum(table: Oid, holds: &mut Holds) {
 /// Asks the owner's query. What is wrong with it may hold row data: the view shows its SQLSTATE.
 fn ask(query: &str, holds: &mut Holds) {
     let signal = Signal::Query;
+    let begun = Instant::now();
     let answer = timeout::limited(QUERY_LIMIT, || {
         txn::run(Durability::Deferred, || {
-            spi::read_only(&format!("SELECT (\n{query}\n)"))
+            evaluate::read_only(|| spi::read_only(&format!("SELECT (\n{query}\n)")))
         })
     });
+    let late = begun.elapsed() > Duration::from_millis(QUERY_LIMIT as u64);
     match answer {
+        // It may have caught the cancel.
+        Ok(_) if late => holds.hold(
+            signal,
+            format!("the query takes longer than {QUERY_LIMIT} ms"),
+        ),
         Ok(row) => match row.as_ref().and_then(|row| row.get(0)) {
             Some("f" | "false") => {}
             Some(_) => holds.hold(signal, "the query gives true".to_owned()),

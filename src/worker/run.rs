@@ -4,13 +4,12 @@
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::locking::{decide, keep_locks, lock_tables};
-use super::passes::{self, Next};
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
 use super::throttle::{self, Look};
 use super::walk::{self, Claim, Ground, Learned, Walk};
-use super::{on_end, pace, samples, session, survey, takeover, upkeep};
+use super::{finish, limit, on_end, pace, session, survey, takeover};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, on_end as owed, setback, slice, walk as walks};
 use crate::error::{Error, Result};
@@ -158,7 +157,7 @@ fn turn(
             report::log(&format!("backfill {}: {note}", job.shown()));
             None
         }
-        Ok(Claim::None) => finish(job, start, setbacks),
+        Ok(Claim::None) => finish::after_slices(job, start, setbacks),
         Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
     }
 }
@@ -177,6 +176,7 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
         let mut pins = session::pins(job)?;
         pins.apply();
         setback::clear(job.id, &job.workers)?;
+        walks::remove_pause_note(job.id)?;
         Ok(pins)
     })?;
     let tables = txn::run(Durability::Deferred, || survey::unsurveyed(job))?;
@@ -216,6 +216,9 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         if !keep_locks(job.id, walk.slice.id) {
             return None;
         }
+        if signal::reload_if_asked() {
+            walk.learned.throttle.look_again();
+        }
         match permission(job, pins, changed) {
             Ok(None) => changed = false,
             Ok(Some(ending)) => return Some(ending),
@@ -230,11 +233,18 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             continue;
         }
         match batch::run(walk, job) {
-            Ok(Step::Changed) => changed = true,
+            Ok(Step::Changed) => {
+                walk.learned.throttle.look_again();
+                changed = true;
+            }
             Ok(Step::Read) => {}
             Ok(Step::TooEarly) => pace::wait_for_horizon(walk),
             Ok(Step::Last) => return None,
-            Ok(Step::More(pause)) => pace::rest(pause, job, walk),
+            Ok(Step::Enough) => match limit::pause(job, limit::of_rows(job)) {
+                Ok(()) => changed = true,
+                Err(error) => return Some(Ending::Failed(error, None)),
+            },
+            Ok(Step::More(pause)) => changed = pace::rest(pause, job, walk),
             Ok(Step::Left(pause)) => {
                 pace::rest(pause, job, walk);
                 return None;
@@ -325,77 +335,5 @@ fn find_by_key(walk: &Walk, job: &Job, error: Error) -> Option<Ending> {
     match go_by_key(walk, job, why) {
         Some(Ending::Failed(_, Some(_))) => failed(error),
         other => other,
-    }
-}
-
-/// When no slice is free: the next pass, or the end, or nothing to do for this worker.
-fn finish(job: &mut Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
-    let tables = txn::run(Durability::Deferred, || walks::tables(job.id));
-    let next = tables.and_then(|tables| {
-        let lock = || {
-            lock_tables(job, &tables);
-            Lock::Council(job.id).for_transaction();
-        };
-        txn::run_after(lock, Durability::Deferred, || passes::next(job))
-    });
-    if next.is_ok() {
-        pace::got_on(job, setbacks);
-    }
-    match next {
-        Ok(Next::Slices) => {
-            if job.definition.options.workers() > 1 {
-                // Those that had nothing to do, and left, may have something now.
-                takeover::sweep();
-            }
-            None
-        }
-        Ok(Next::Others) => Some(Ending::Left),
-        Ok(Next::End) => Some(end(job, start)),
-        Err(error) => Some(Ending::Failed(error, None)),
-    }
-}
-
-/// What comes after the last batch; one worker does it, and holds the lock until that is recorded.
-fn end(job: &mut Job, start: Start) -> Ending {
-    let lock = Lock::Upkeep(job.id);
-    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
-        return Ending::Left;
-    }
-    samples::take(job, None);
-    let mut wanted = match txn::run(Durability::Deferred, || job::load(job.id)) {
-        Ok(Some(now)) if now.state() != State::Completed => None,
-        _ => return Ending::Gone,
-    };
-    let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
-    let options = job.definition.options.clone();
-    let notes = upkeep::run(
-        job.relation,
-        &tables,
-        options.vacuum(),
-        options.analyze(),
-        |phase| {
-            session::keep_identity(start);
-            let shown = txn::run(Durability::Deferred, || {
-                walks::set_phase(job.id, phase)?;
-                job::load(job.id)
-            });
-            if let Ok(Some(now)) = shown {
-                // How many workers are wanted means nothing any more.
-                wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
-            }
-            wanted.is_none() && guc::ENABLED.get()
-        },
-    );
-    for note in &notes {
-        report::log(&format!("backfill {}: {note}", job.shown()));
-        let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
-        if let Err(error) = noted {
-            report::log(&format!("backfill {}: {error}", job.shown()));
-        }
-    }
-    // A pause is not worth it any more, nor is a cancel: every row is done.
-    match wanted {
-        Some(Ending::Gone) => Ending::Gone,
-        _ => Ending::Completed,
     }
 }

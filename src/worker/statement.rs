@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use crate::catalog::{checkpoint, version};
 use crate::error::Result;
+use crate::pg::evaluate::{self, Change};
 use crate::pg::keylist;
 use crate::pg::planner::{self, Access};
 use crate::pg::spi::{Arg, Output, Plan, RawRow};
@@ -87,6 +88,19 @@ impl Prepared {
         } else {
             self.plan.run(&args)
         }
+    }
+
+    /// Shows what each row would become, if this UPDATE were made: see [`evaluate`]. Within a snapshot.
+    pub fn evaluate(
+        &self,
+        relation: Oid,
+        values: Values,
+        f: impl FnMut(&Change) -> Result<()>,
+    ) -> Result<()> {
+        let (first, end) = texts_of(values.pages);
+        let percent = values.percent.to_string();
+        let args = self.args(&values, [&first, &end, &percent]);
+        evaluate::changes(relation, &self.plan.text, &args, f)
     }
 
     /// Runs it and shows each row as the server holds it.

@@ -4,10 +4,10 @@
 use pgrx::pg_sys::Oid;
 
 use super::statement::{self, Prepared, Values};
-use super::{attributes, target};
+use super::{attributes, keycut, target};
 use crate::catalog::checkpoint::{self, Writer};
 use crate::catalog::job::Job;
-use crate::catalog::slice::{self, BlockRange, Extent, KeyRange};
+use crate::catalog::slice::{self, BlockRange, Extent};
 use crate::catalog::{event, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::names;
@@ -15,22 +15,10 @@ use crate::job::options::Walk as Order;
 use crate::job::progress::Progress;
 use crate::pg::planner::Access;
 use crate::pg::{clauses, heap, hot, index, partition, relation};
-use crate::plan::cut;
 use crate::plan::key::{self, Candidate};
-use crate::plan::position::{Key, Position};
+use crate::plan::position::Position;
+use crate::plan::{cut, order};
 
-/// Pages to be read for a sample of keys.
-const SAMPLE_PAGES: f64 = 400.0;
-/// Keys in it, at most.
-const SAMPLE_ROWS: f64 = 20_000.0;
-/// Below this correlation of key and place, rows of neighbouring keys are all over the table.
-const SCATTERED: f64 = 0.5;
-/// A table of fewer pages is in the cache after one pass in any order.
-const SMALL: i64 = 1000;
-/// Fewer matching rows than this share are few.
-const FEW: f64 = 0.02;
-/// Rows to look at to see whether they are.
-const LOOKED_AT: f64 = 2_000.0;
 /// Pages (512 MB) that one statement may look through in search of rows that moved.
 const ONE_SWEEP: i64 = 65_536;
 
@@ -47,6 +35,8 @@ pub fn ensure(job: &Job) -> Result<()> {
         job.id,
         &tables.iter().map(|(oid, _)| *oid).collect::<Vec<_>>(),
     )?;
+    walk::set_bounds(job.id, job.definition.options.bounds().as_ref())?;
+    walk::measure(job.id, false)?;
     let mut by_pages = Vec::new();
     let all = rows(tables.iter().map(|(table, _)| *table));
     for (table, shown) in &tables {
@@ -92,7 +82,7 @@ pub fn rows(tables: impl IntoIterator<Item = Oid>) -> f64 {
     tables.filter_map(relation::estimate_rows).sum::<i64>() as f64
 }
 
-fn slices(job: &Job, rows: f64, all: f64) -> usize {
+pub fn slices(job: &Job, rows: f64, all: f64) -> usize {
     cut::slices(rows, all, job.definition.options.workers())
 }
 
@@ -101,7 +91,7 @@ fn survey(job: &Job, table: Oid, shown: &str, all: f64) -> Result<bool> {
     let slices = slices(job, rows([table]), all);
     let order = order(job, table)?;
     match &order {
-        Some(index) => by_key(job, (table, shown), index, slices, None)?,
+        Some(index) => keycut::first(job, (table, shown), index, slices)?,
         None => by_pages(job, (table, shown), slices, None)?,
     }
     Ok(order.is_none())
@@ -109,8 +99,17 @@ fn survey(job: &Job, table: Oid, shown: &str, all: f64) -> Result<bool> {
 
 /// The index that orders the walk, or none: in physical order.
 fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
-    let wanted = job.definition.options.walk();
+    let options = &job.definition.options;
+    let wanted = match options.bounds() {
+        None => options.walk(),
+        // Pages know nothing of keys.
+        Some(_) => Order::Key,
+    };
     let key = key_of(job, table);
+    if job.definition.purpose.is_read_only() && wanted != Order::Key {
+        // What is not changed does not move: any table can be read page by page.
+        return Ok(key.ok().filter(|_| wanted == Order::Auto));
+    }
     if wanted == Order::Key {
         return key.map(Some);
     }
@@ -128,28 +127,22 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
         (_, Ok(key), Some(_)) => Ok(Some(key)),
         (_, Ok(key), None) => {
             let (pages, _) = heap::pages(table)?.unwrap_or_default();
-            let may_pay = extinguishes(job) && pages >= SMALL;
+            let may_pay = extinguishes(job) && order::matters(pages);
             let pays = may_pay && (scattered(table, &key)? || few_match(job, table)?);
             Ok((!pays).then_some(key))
         }
     }
 }
 
-/// Whether the WHERE clause may well be false of a row once it is updated: it names a column that is
-/// set. That it is false is seen with each batch; here it only spares a vain attempt.
 fn extinguishes(job: &Job) -> bool {
     let definition = &job.definition;
-    let clause = definition.where_clause.as_deref().unwrap_or_default();
-    let clause = clause.to_lowercase();
-    let named = |column: &String| clause.contains(&column.to_lowercase());
-    definition.set_columns.iter().any(named)
+    order::extinguishes(definition.where_clause.as_deref(), &definition.set_columns)
 }
 
 /// Whether going by the key would read pages in no order.
 fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
     let first = key.columns.first().map_or("", |c| c.name.as_str());
-    let correlation = hot::correlation(table, first)?;
-    Ok(correlation.is_some_and(|c| c.abs() < SCATTERED))
+    Ok(order::scattered(hot::correlation(table, first)?))
 }
 
 /// Whether few rows are to be done: then the walk mostly reads, and to read pages takes a fraction of
@@ -163,25 +156,25 @@ fn few_match(job: &Job, table: Oid) -> Result<bool> {
     let clause = job.definition.where_clause.as_deref().unwrap_or("true");
     let rows = rows([table]);
     let matching = clauses::estimate_matches(&from, clause)?;
-    if !matching.is_some_and(|matching| matching < rows * FEW) {
+    if !matching.is_some_and(|matching| order::few(matching, rows)) {
         return Ok(false);
     }
     let target = target::of(job, table, Vec::new())?;
     let statement = Prepared::new(target.sample_matches(), &[], Access::Tid)?;
     statement::announce(table, Oid::INVALID, [&statement].into_iter());
     let values = Values {
-        percent: (LOOKED_AT * 100.0 / rows.max(1.0)).clamp(0.0001, 100.0),
+        percent: (order::LOOKED_AT * 100.0 / rows.max(1.0)).clamp(0.0001, 100.0),
         ..Values::default()
     };
     let found = statement.run(values)?.rows;
     let count = |column| found.first().map_or(Ok(0), |row| row.number(column));
     let (seen, matching) = (count(0)? as f64, count(1)? as f64);
-    Ok(seen >= LOOKED_AT / 4.0 && matching < seen * FEW)
+    Ok(order::few_seen(matching, seen))
 }
 
 /// The index to go by: on the columns that were checked when the job was defined; of a partition its
 /// own; of a table that had no key then, one that it was given since.
-fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
+pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let checked = &job.definition.key_columns;
     if table == job.relation && !checked.is_empty() {
         return target::index(job, table, target::Wanted::Names(checked), None);
@@ -196,73 +189,6 @@ fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let written = |name: &String| job.definition.set_columns.contains(name);
     candidates.retain(|c| !c.column_names().iter().any(written));
     key::choose(candidates, named.as_deref(), &shown)
-}
-
-/// Cuts a table by its keys, up to the last one there is. `weight`: what is left of its weight, if
-/// it was begun in another order.
-fn by_key(
-    job: &Job,
-    table: (Oid, &str),
-    index: &Candidate,
-    slices: usize,
-    weight: Option<f64>,
-) -> Result<()> {
-    let target = target::of(job, table.0, index.columns.clone())?;
-    let last = Prepared::new(target.last_key(), &target.key, Access::Index)?;
-    statement::announce(table.0, index.oid.into(), [&last].into_iter());
-    let values = Values {
-        rows: &[1],
-        ..Values::default()
-    };
-    let width = target.key.len();
-    let found = last.run(values)?;
-    let Some(last) = found.rows.first().map(|row| row.texts(width)).transpose()? else {
-        return Ok(());
-    };
-    let sample = match slices {
-        1 => Vec::new(),
-        _ => sample(&target, table.0, &last)?,
-    };
-    let mut ends = cut::bounds(sample, slices);
-    ends.retain(|end| *end != last);
-    ends.push(last);
-    let rows = relation::estimate_rows(table.0).filter(|rows| *rows > 0);
-    let share = |all: f64| all / ends.len() as f64;
-    let attributes = attributes::of(job, table.0, &index.columns)?;
-    let mut after: Option<Key> = None;
-    for end in &ends {
-        let range = KeyRange {
-            after: after.replace(end.clone()),
-            last: end.clone(),
-            columns: index.column_names(),
-            order: index.order(),
-        };
-        let position = Position {
-            key: range.after.clone(),
-            ..Position::default()
-        };
-        let weight = share(weight.unwrap_or(rows.unwrap_or(0) as f64));
-        let id = slice::insert(job.id, 1, table, weight, &Extent::Key(range), &attributes)?;
-        let estimate = rows.map(|rows| share(rows as f64).ceil() as i64);
-        checkpoint::insert(id, &position, &Progress::new(estimate))?;
-    }
-    Ok(())
-}
-
-/// Keys from all over the table, in order.
-fn sample(target: &crate::plan::sql::Target, table: Oid, last: &Key) -> Result<Vec<Key>> {
-    let (pages, _) = heap::pages(table)?.unwrap_or_default();
-    let statement = Prepared::new(target.sample(), &target.key, Access::Tid)?;
-    statement::announce(table, Oid::INVALID, [&statement].into_iter());
-    let rows = relation::estimate_rows(table).unwrap_or(0).max(1) as f64;
-    let wanted = SAMPLE_PAGES.min(SAMPLE_ROWS * pages as f64 / rows);
-    let values = Values {
-        up_to: Some(last),
-        percent: (wanted * 100.0 / pages.max(1) as f64).clamp(0.0001, 100.0),
-        ..Values::default()
-    };
-    let rows = statement.run(values)?.rows;
-    rows.iter().map(|row| row.texts(target.key.len())).collect()
 }
 
 /// Cuts a table by its pages. `weight`: what is left of its weight, if it was begun before.
@@ -372,13 +298,8 @@ pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
         return Ok(());
     };
     let rows = rows([table]);
-    by_key(
-        job,
-        (table, shown),
-        &index,
-        slices(job, rows, rows),
-        Some(weight),
-    )?;
+    let slices = slices(job, rows, rows);
+    keycut::rest(job, (table, shown), &index, slices, weight)?;
     let note = format!("{shown} goes by key: in physical order, {}", why.message);
     walk::add_note(job.id, &note)?;
     event::record(

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::job::options::{Options, Strategy};
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
-use crate::plan::passes::{Pass, Passes, Room};
+use crate::plan::passes::{Pass, Passes};
 use crate::plan::rests::{Rest, Rests};
 use crate::plan::trail::Trail;
 use crate::plan::waves::{self, Shape};
@@ -188,15 +188,13 @@ impl Tactics {
     }
 
     fn wave_shape(&self) -> Shape {
-        Shape {
-            indexes: self.facts.indexes,
-            rows_per_page: self.rows_per_page,
-            room: Room {
-                rows: self.shape.fits() + waves::SLACK,
-                growth: (waves::GROWN / self.shape.row_bytes.max(1.0)).min(1.0),
-                pointers: hot::MOST_POINTERS - self.shape.rows_per_page(),
-            },
-        }
+        Shape::of(
+            self.facts.indexes,
+            self.rows_per_page,
+            self.shape.fits(),
+            self.shape.row_bytes,
+            hot::MOST_POINTERS - self.shape.rows_per_page(),
+        )
     }
 
     /// Whether waves are left out for now, and why.

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the view shows of a signal may be as old as this.
 const RETELL: Duration = Duration::from_secs(5);
 /// How often the time of a long wait is counted.
-const RECOUNT: Duration = Duration::from_secs(10);
+pub const RECOUNT: Duration = Duration::from_secs(10);
 /// A batch that takes no longer than this may hold others up, and need not get smaller.
 const SHORT: Duration = Duration::from_millis(20);
 /// Batches per second, at least, of a job whose rows per second are bounded: so it is a steady rate.
@@ -100,16 +100,17 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
         let throttle = &mut walk.learned.throttle;
         throttle.waited += begun.elapsed();
         throttle.spent.wait(first, begun.elapsed());
-        if changed {
+        // What came during the look itself has woken nobody.
+        if changed || pace::has_changed(job, walk) {
             // The bounds may be other ones.
-            throttle.looked = None;
+            walk.learned.throttle.look_again();
             return Look::Changed;
         }
     }
 }
 
 /// Has the view and the samples count the time of a long wait. That they can't is no reason to fail.
-fn count(walk: &mut Walk, job: &Job) {
+pub fn count(walk: &mut Walk, job: &Job) {
     if let Err(error) = walk.account() {
         report::log(&format!("backfill {}: {error}", job.shown()));
     }
@@ -119,6 +120,11 @@ fn count(walk: &mut Walk, job: &Job) {
 }
 
 impl Throttle {
+    /// The last look holds good no more.
+    pub fn look_again(&mut self) {
+        self.looked = None;
+    }
+
     /// Looks at the signals: the first one that is over its bound, if any is.
     fn look(&mut self, job: &Job, table: Oid) -> Option<Signal> {
         let now = Instant::now();
@@ -130,7 +136,8 @@ impl Throttle {
         for reason in unreadable {
             self.holds.hold(reason.signal, reason.text);
         }
-        self.readings.take(&self.limits, table, &mut self.holds);
+        self.readings
+            .take(&self.limits, (job.id, table), &mut self.holds);
         self.holds.settle(now).first().map(|reason| reason.signal)
     }
 
@@ -145,7 +152,8 @@ impl Throttle {
         if known.is_some_and(fresh) {
             return;
         }
-        let begins = known.is_none();
+        // Another signal is no other wait.
+        let begins = self.told.is_none();
         let told = txn::run(Durability::Deferred, || {
             setback::hold(job.id, &text, begins)
         });
@@ -227,7 +235,7 @@ impl Throttle {
 
     /// Counts a pause that is over.
     pub fn paused(&mut self, time: Duration) {
-        match self.pausing.take() {
+        match self.pausing {
             Some(signal) => self.spent.wait(signal, time),
             None => self.spent.sleeping += time,
         }

@@ -8,6 +8,7 @@ use super::attempt::Attempt;
 use super::attributes;
 use super::heartbeat::Heartbeat;
 use super::keys::Keys;
+use super::look::Look;
 use super::pages::Pages;
 use super::plans::Plans;
 use super::samples::Sampler;
@@ -87,6 +88,8 @@ pub enum Course {
     Keys(Box<Keys>),
     /// In the order of its pages.
     Pages(Box<Pages>),
+    /// In either order, without changing anything.
+    Look(Box<Look>),
 }
 
 /// What became of the table that a slice is a part of.
@@ -146,6 +149,10 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
     let checkpoint = checkpoint::seize(&writer, slice.id)?;
     attributes::check(&slice, slice.extent.columns())?;
     let (target, course) = match &slice.extent {
+        _ if job.definition.purpose.is_read_only() => {
+            let (target, look) = Look::prepare(job, &slice)?;
+            (target, Course::Look(Box::new(look)))
+        }
         Extent::Key(range) => {
             let (target, index) = target::by_key(job, &slice, range)?;
             let plans = Plans::prepare(&target, table, index.oid)?;
@@ -214,7 +221,7 @@ impl Walk {
     /// What was learned.
     pub fn leave(self) -> Learned {
         Learned {
-            rests: self.tactics().rests(),
+            rests: self.tactics().map_or(self.learned.rests, Tactics::rests),
             elsewhere: self.learned.elsewhere + self.checkpoint.progress.rows_done,
             claiming: None,
             ..self.learned
@@ -232,7 +239,7 @@ impl Walk {
 
     /// The transaction that the horizon has to pass before the next batch.
     pub fn awaited(&self) -> Option<u32> {
-        self.tactics().awaited()
+        self.tactics().and_then(Tactics::awaited)
     }
 
     /// Counts the time that was spent waiting for it.
@@ -240,13 +247,15 @@ impl Walk {
         match &mut self.course {
             Course::Keys(keys) => keys.tactics.waited(time),
             Course::Pages(pages) => pages.tactics.waited(time),
+            Course::Look(_) => {}
         }
     }
 
-    fn tactics(&self) -> &Tactics {
+    fn tactics(&self) -> Option<&Tactics> {
         match &self.course {
-            Course::Keys(keys) => &keys.tactics,
-            Course::Pages(pages) => &pages.tactics,
+            Course::Keys(keys) => Some(&keys.tactics),
+            Course::Pages(pages) => Some(&pages.tactics),
+            Course::Look(_) => None,
         }
     }
 
@@ -255,6 +264,7 @@ impl Walk {
         match &mut self.course {
             Course::Keys(keys) => keys.step_back(),
             Course::Pages(pages) => pages.step_back(),
+            Course::Look(_) => {}
         }
     }
 
@@ -329,7 +339,7 @@ impl Walk {
     pub fn distrust_places(&mut self) -> bool {
         match &mut self.course {
             Course::Keys(keys) => keys.distrust_places(),
-            Course::Pages(_) => false,
+            Course::Pages(_) | Course::Look(_) => false,
         }
     }
 
@@ -370,6 +380,16 @@ impl Walk {
                     return Ok(Ground::Rewritten);
                 }
                 pages.prepare_again(&target)?;
+                self.target = target;
+            }
+            (Course::Look(look), extent) => {
+                if let Extent::Physical(range) = extent
+                    && heap::pages(table)?.is_none_or(|(_, file)| file != range.filenode)
+                {
+                    return Ok(Ground::Rewritten);
+                }
+                let (target, again) = Look::prepare(job, &self.slice)?;
+                **look = again;
                 self.target = target;
             }
             _ => {}

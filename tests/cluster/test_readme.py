@@ -268,7 +268,10 @@ def test_each_function_is_in_the_readme(db) -> None:
     """README.md names each function that is not internal, and each of its arguments."""
     readme = (REPOSITORY / "README.md").read_text()
     functions = db.sql("""
-        SELECT p.proname, p.proargnames FROM pg_proc p
+        SELECT p.proname,
+               ARRAY(SELECT a.name FROM unnest(p.proargnames, p.proargmodes) WITH ORDINALITY AS a (name, mode, no)
+                     WHERE a.mode IS NULL OR a.mode = 'i' ORDER BY a.no)
+        FROM pg_proc p
         WHERE p.pronamespace = 'backfill'::regnamespace AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal:%'
     """)
     assert len(functions) > 10

@@ -1,0 +1,94 @@
+//! `backfill.plan`: what a backfill would do, what it takes, and what is easily forgotten. Changes nothing.
+
+mod estimates;
+mod statements;
+mod walk;
+mod warnings;
+
+use serde_json::{Map, Value, json};
+
+use super::call::Request;
+use super::caller::required;
+use super::sample::Backfill;
+use super::start::Pace;
+use crate::error::{Error, Result};
+
+/// A line of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// walk, estimates, warnings or statements.
+    pub section: &'static str,
+    /// What it is about.
+    pub item: String,
+    /// What there is.
+    pub value: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+impl Line {
+    fn new(section: &'static str, item: &str, value: impl Into<String>) -> Line {
+        Line {
+            section,
+            item: item.to_owned(),
+            value: value.into(),
+            advice: None,
+        }
+    }
+
+    fn advice(self, advice: impl Into<String>) -> Line {
+        Line {
+            advice: Some(advice.into()),
+            ..self
+        }
+    }
+}
+
+/// The plan of a call of `backfill.start` with these arguments. As `json` it is one line, whose value is a
+/// document.
+pub fn plan(
+    request: Request,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    format: Option<String>,
+) -> Result<Vec<Line>> {
+    let pace = Pace::check(
+        required(batch_size, "batch_size")?,
+        required(sleep_ms, "sleep_ms")?,
+    )?;
+    let format = required(format, "format")?;
+    if !["rows", "json"].contains(&format.as_str()) {
+        return Err(Error::invalid(format!(
+            "format must be \"rows\" or \"json\", not \"{format}\""
+        ))
+        .hint("Leave it out for rows."));
+    }
+    let backfill = Backfill::of_call(request, "backfill.plan()")?;
+    let (lines, numbers) = backfill.with_its_rights(|| {
+        let ways = walk::ways(&backfill)?;
+        let mut lines = walk::lines(&backfill, &ways, pace);
+        let (estimates, numbers) = estimates::lines(&backfill, &ways, pace)?;
+        lines.extend(estimates);
+        lines.extend(warnings::lines(&backfill, &ways, pace)?);
+        lines.extend(statements::lines(&backfill, &ways, pace)?);
+        Ok((lines, numbers))
+    })?;
+    Ok(match format.as_str() {
+        "json" => vec![Line::new("plan", "json", document(&lines, numbers))],
+        _ => lines,
+    })
+}
+
+/// All of it as JSON: a list for each section, and the estimates as numbers.
+fn document(lines: &[Line], numbers: Value) -> String {
+    let mut sections = Map::new();
+    for line in lines {
+        let entry = json!({"item": line.item, "value": line.value, "advice": line.advice});
+        let section = sections.entry(line.section).or_insert_with(|| json!([]));
+        if let Value::Array(list) = section {
+            list.push(entry);
+        }
+    }
+    sections.insert("numbers".to_owned(), numbers);
+    Value::Object(sections).to_string()
+}

@@ -1,0 +1,112 @@
+//! `backfill.preview`: what a backfill would make of some rows, computed without changing any.
+
+use serde_json::{Map, Value};
+
+use super::call::Request;
+use super::caller::required;
+use super::sample::{Backfill, Part, shown};
+use crate::error::{Error, Result};
+use crate::pg::evaluate::{self, Change};
+use crate::pg::heap::{self, Tid};
+use crate::pg::relation::Relation;
+use crate::pg::report::notice;
+use crate::pg::spi;
+use crate::pg::text::to_server;
+
+/// Rows that a call may ask for.
+const MOST: i32 = 1000;
+
+/// A row, as it is and as it would be.
+#[derive(Debug, Default)]
+pub struct Sample {
+    /// Its key, as a condition.
+    pub key: Option<String>,
+    /// The columns that are set, as they are: a JSON object.
+    pub before: Option<String>,
+    /// As they would be.
+    pub after: Option<String>,
+    /// The error, if it would fail.
+    pub error: Option<String>,
+}
+
+/// Rows from all over the table, so many at most.
+pub fn preview(request: Request, limit: Option<i32>) -> Result<Vec<Sample>> {
+    let limit = required(limit, "limit")?;
+    if !(1..=MOST).contains(&limit) {
+        let message = format!("limit must be between 1 and {MOST}, not {limit}");
+        return Err(Error::invalid(message).hint("It is the number of rows to show."));
+    }
+    let backfill = Backfill::of_call(request, "backfill.preview()")?;
+    backfill.with_its_rights(|| samples(&backfill, limit))
+}
+
+fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {
+    let found = backfill.parts(i64::from(limit))?;
+    let mut samples = Vec::new();
+    for part in &found.parts {
+        match &part.rows {
+            Ok(rows) => samples.extend(rows.iter().map(|(tid, key)| sample(part, *tid, key))),
+            Err(error) => samples.push(Sample {
+                key: Some(format!("pages {} to {}", part.pages.0, part.pages.1 - 1)),
+                error: Some(shown(error)),
+                ..Sample::default()
+            }),
+        }
+    }
+    samples.truncate(limit as usize);
+    if samples.len() < limit as usize && found.looked < found.pages {
+        let message = format!(
+            "of {} pages {} were looked through: rows that match where_clause are few",
+            found.pages, found.looked
+        );
+        notice(&message, None);
+    }
+    Ok(samples)
+}
+
+/// What would become of one row.
+fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
+    let mut sample = Sample {
+        key: Some(key.to_owned()),
+        ..Sample::default()
+    };
+    let table = &part.table;
+    let evaluated = spi::in_subtransaction(|| {
+        let statement = to_server(&part.target.update_listed().text)?;
+        let mut values = (None, None);
+        evaluate::changes(
+            table.oid,
+            &statement,
+            &[heap::tid_array(&[tid])],
+            |change| {
+                values = (
+                    Some(object(table, change, |n| change.before(n))?),
+                    Some(object(table, change, |n| change.after(n))?),
+                );
+                Ok(())
+            },
+        )?;
+        Ok(values)
+    });
+    match evaluated {
+        Ok((before, after)) => (sample.before, sample.after) = (before, after),
+        Err(error) => sample.error = Some(shown(&error)),
+    }
+    sample
+}
+
+/// The columns that are set, as a JSON object of their text forms.
+fn object(
+    table: &Relation,
+    change: &Change,
+    value: impl Fn(i16) -> Result<Option<String>>,
+) -> Result<String> {
+    let mut object = Map::new();
+    for column in &table.columns {
+        if change.set().contains(&column.number) {
+            let value = value(column.number)?.map_or(Value::Null, Value::String);
+            object.insert(column.name.clone(), value);
+        }
+    }
+    Ok(Value::Object(object).to_string())
+}

@@ -1,0 +1,196 @@
+//! `backfill.rehearse`: real batches of some rows, with triggers and constraints, that are rolled back.
+
+use std::time::{Duration, Instant};
+
+use super::caller::{locked_job, required};
+use super::sample::{Backfill, Part, shown};
+use crate::catalog::event;
+use crate::catalog::job::Job;
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::heap::{self, Tid};
+use crate::pg::report::notice;
+use crate::pg::spi;
+use crate::pg::{relation, server, settings, wal};
+
+/// Rows that a call may ask for.
+const MOST: i32 = 100_000;
+/// Rows that failed of which the errors are given.
+const SHOWN: usize = 100;
+
+/// What was tried: all rows first, then those that failed, one by one.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Which rows.
+    pub what: String,
+    /// How many.
+    pub rows: i64,
+    /// How many of them failed.
+    pub failed: i64,
+    /// Milliseconds for each.
+    pub ms_per_row: Option<f64>,
+    /// Bytes of WAL for each.
+    pub wal_bytes_per_row: Option<f64>,
+    /// Dead tuples that are left.
+    pub dead_tuples: i64,
+    /// The error.
+    pub error: Option<String>,
+}
+
+/// What batches took.
+#[derive(Debug, Default)]
+struct Sum {
+    rows: i64,
+    batches: i64,
+    time: Duration,
+    wal: u64,
+    dead: i64,
+    failed: Vec<Tried>,
+}
+
+/// Tries rows from all over the table, in batches of the job's size.
+pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
+    let job = locked_job(job_id, "backfill.rehearse()")?;
+    let rows = required(rows, "rows")?;
+    if !(1..=MOST).contains(&rows) {
+        let message = format!("rows must be between 1 and {MOST}, not {rows}");
+        return Err(Error::invalid(message).hint("It is the number of rows to try; 1000 will do."));
+    }
+    let Some(table) = relation::describe(job.relation)? else {
+        return Err(Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("table {} no longer exists", job.relation_name),
+        )
+        .hint("There is nothing to be tried."));
+    };
+    notice(
+        &format!(
+            "up to {rows} rows of {} are updated and rolled back: that writes WAL and leaves dead tuples",
+            job.relation_name
+        ),
+        Some(
+            "Their triggers fire. What does not belong to the transaction, as sequences do not, stays changed.",
+        ),
+    );
+    let backfill = Backfill::of(job.clone(), table);
+    let sum = backfill.with_its_rights(|| batches(&job, &backfill, i64::from(rows)))?;
+    let me = server::current_user();
+    event::record(
+        job.id,
+        me,
+        "rehearse",
+        None,
+        Some(&format!("{} rows", sum.rows)),
+    )?;
+    notice(
+        &format!(
+            "rolled back: {} bytes of WAL were written, and {} dead tuples are left",
+            sum.wal, sum.dead
+        ),
+        (sum.dead > 0).then_some("VACUUM removes them."),
+    );
+    Ok(sum.report())
+}
+
+fn batches(job: &Job, backfill: &Backfill, rows: i64) -> Result<Sum> {
+    let timeout = job.definition.options.lock_timeout_ms().to_string();
+    settings::set_text_local("lock_timeout", &timeout)?;
+    let mut sum = Sum::default();
+    let found = backfill.parts(rows)?;
+    let mut batch: Vec<(&Part, Tid, &str)> = Vec::new();
+    for part in &found.parts {
+        // A batch is of one table.
+        if batch
+            .first()
+            .is_some_and(|(first, ..)| first.table.oid != part.table.oid)
+        {
+            sum.batch(&batch);
+            batch.clear();
+        }
+        match &part.rows {
+            Err(error) => sum.failed.push(Tried {
+                what: format!("pages {} to {}", part.pages.0, part.pages.1 - 1),
+                error: Some(shown(error)),
+                ..Tried::default()
+            }),
+            Ok(rows) => {
+                for (tid, key) in rows {
+                    batch.push((part, *tid, key));
+                    if batch.len() as i64 >= i64::from(job.batch_size) {
+                        sum.batch(&batch);
+                        batch.clear();
+                    }
+                }
+            }
+        }
+    }
+    sum.batch(&batch);
+    Ok(sum)
+}
+
+impl Sum {
+    /// Tries a batch; if it fails, its rows one by one.
+    fn batch(&mut self, rows: &[(&Part, Tid, &str)]) {
+        let Some((part, ..)) = rows.first() else {
+            return;
+        };
+        self.batches += 1;
+        let places: Vec<Tid> = rows.iter().map(|(_, tid, _)| *tid).collect();
+        let Err(error) = self.measured(part, &places) else {
+            return;
+        };
+        if let [(_, _, key)] = rows {
+            self.fail(key, &error);
+            return;
+        }
+        for (part, tid, key) in rows {
+            if let Err(error) = self.measured(part, &[*tid]) {
+                self.fail(key, &error);
+            }
+        }
+    }
+
+    fn fail(&mut self, key: &str, error: &Error) {
+        self.rows += 1;
+        self.failed.push(Tried {
+            what: key.to_owned(),
+            rows: 1,
+            failed: 1,
+            error: Some(shown(error)),
+            ..Tried::default()
+        });
+    }
+
+    /// Updates rows and rolls that back. What is deferred to the commit is done at once.
+    fn measured(&mut self, part: &Part, places: &[Tid]) -> Result<()> {
+        let (begun, before) = (Instant::now(), wal::written());
+        let updated = spi::rolled_back(|| {
+            let args = [heap::tid_array(places)];
+            let updated = spi::query(&part.target.update_listed().text, &args)?.processed;
+            spi::query("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+            Ok(updated)
+        });
+        self.wal += wal::written() - before;
+        let updated = updated?;
+        self.time += begun.elapsed();
+        self.rows += updated;
+        self.dead += updated;
+        Ok(())
+    }
+
+    fn report(self) -> Vec<Tried> {
+        let good = self.rows - self.failed.len() as i64;
+        let per_row = |all: f64| (good > 0).then(|| (all / good as f64 * 1000.0).round() / 1000.0);
+        let s = if self.batches == 1 { "" } else { "es" };
+        let all = Tried {
+            what: format!("all, in {} batch{s}", self.batches),
+            rows: self.rows,
+            failed: self.failed.len() as i64,
+            ms_per_row: per_row(self.time.as_secs_f64() * 1000.0),
+            wal_bytes_per_row: per_row(self.wal as f64),
+            dead_tuples: self.dead,
+            error: None,
+        };
+        let failed = self.failed.into_iter().take(SHOWN);
+        std::iter::once(all).chain(failed).collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! Rows from all over a table, for what is tried on a few of them.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::call::{self, Request};
+use super::{start, tables};
+use crate::catalog::job::Job;
+use crate::error::{Error, Result};
+use crate::job::options::Options;
+use crate::pg::evaluate;
+use crate::pg::heap::{self, Tid};
+use crate::pg::relation::{self, Relation};
+use crate::pg::spi::{self, Arg};
+use crate::pg::{clauses, index, role, server, settings, triggers, txn};
+use crate::plan::key;
+use crate::plan::sql::Target;
+
+/// Pages that are looked through in search of rows that match.
+const PAGES: i64 = 10_000;
+
+/// A backfill that is tried on some rows, with its owner's rights and settings.
+pub struct Backfill {
+    /// The table.
+    pub relation: Relation,
+    /// The SET list.
+    pub set_clause: String,
+    /// The WHERE clause.
+    pub where_clause: Option<String>,
+    /// With whose rights.
+    pub owner: Oid,
+    /// The columns that the SET list writes.
+    pub set_columns: Vec<String>,
+    /// The options.
+    pub options: Options,
+    /// Settings of the defining session that are in force meanwhile.
+    pub session: BTreeMap<String, String>,
+}
+
+/// A part of a table, and what was found there.
+pub struct Part {
+    /// The table, or the partition.
+    pub table: Relation,
+    /// Its statements.
+    pub target: Target,
+    /// The pages: the first, and the one after the last.
+    pub pages: (i64, i64),
+    /// Rows that match, with their keys; or the error of the WHERE clause.
+    pub rows: Result<Vec<(Tid, String)>>,
+}
+
+/// Parts of all tables; and how many pages there are, and were looked through.
+pub struct Parts {
+    /// What was found, in the order of the tables and pages.
+    pub parts: Vec<Part>,
+    /// Pages of all tables.
+    pub pages: i64,
+    /// Pages that were looked through.
+    pub looked: i64,
+}
+
+impl Backfill {
+    /// The one that a call is about, checked as `backfill.start` would: one of its own, or the one that is
+    /// pending, with its owner's rights and settings.
+    pub fn of_call(request: Request, function: &str) -> Result<Backfill> {
+        let call = call::check(request, function)?;
+        let Some(set_clause) = &call.set_clause else {
+            let job = start::definition(&call)?;
+            let options = job.definition.options.started_with(&call.options)?;
+            let found = Backfill::of(job, call.relation);
+            return Ok(Backfill { options, ..found });
+        };
+        let set_columns = clauses::set_columns(set_clause)?;
+        if let Some(where_clause) = &call.where_clause {
+            clauses::check_expression("where_clause", where_clause)?;
+        }
+        tables::check(&call, set_clause, &set_columns)?;
+        Ok(Backfill {
+            set_clause: set_clause.clone(),
+            where_clause: call.where_clause,
+            relation: call.relation,
+            owner: server::current_user(),
+            set_columns,
+            options: call.options,
+            session: BTreeMap::new(),
+        })
+    }
+
+    /// That of a job that is there already.
+    pub fn of(job: Job, relation: Relation) -> Backfill {
+        let definition = job.definition;
+        Backfill {
+            relation,
+            set_clause: definition.set_clause,
+            where_clause: definition.where_clause,
+            owner: job.owner,
+            set_columns: definition.set_columns,
+            options: definition.options,
+            session: definition.session,
+        }
+    }
+
+    /// Runs `f` with the owner's rights and settings, as a worker would, as far as that can be in a session of
+    /// somebody else's: code of the owner's can change neither the user nor a setting.
+    pub fn with_its_rights<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        role::acting_as(self.owner, || {
+            txn::confined(|| {
+                for (name, value) in self.session.iter().chain(&self.options.settings) {
+                    settings::set_text_local(name, value)?;
+                }
+                if self.options.skips_triggers() {
+                    settings::set_text_local(triggers::SETTING.0, triggers::SETTING.1)?;
+                }
+                settings::set_text_local("row_security", "off")?;
+                settings::set_text_local("standard_conforming_strings", "on")?;
+                f()
+            })
+        })
+    }
+
+    /// Rows from all over its tables, `wanted` at most: a table has its share of them, and one at least.
+    pub fn parts(&self, wanted: i64) -> Result<Parts> {
+        let mut tables = Vec::new();
+        for table in tables::of(&self.relation)? {
+            relation::lock_for_update(table.oid);
+            let (pages, _) = heap::pages(table.oid)?.unwrap_or_default();
+            tables.push((table, pages));
+        }
+        let pages: i64 = tables.iter().map(|(_, pages)| pages).sum();
+        let (mut parts, mut looked) = (Vec::new(), 0);
+        for (table, own) in tables.into_iter().filter(|(_, own)| *own > 0) {
+            let share = (wanted * own / pages.max(1)).max(1);
+            looked += self.of_table(table, own, share, &mut parts)?;
+        }
+        Ok(Parts {
+            parts,
+            pages,
+            looked,
+        })
+    }
+
+    /// Rows of one table, evenly spread over its pages; gives how many of these were looked through.
+    fn of_table(
+        &self,
+        table: Relation,
+        pages: i64,
+        wanted: i64,
+        parts: &mut Vec<Part>,
+    ) -> Result<i64> {
+        let target = self.target(&table)?;
+        let count = wanted.min(pages);
+        let width = (pages / count).min((PAGES / count).max(1));
+        for part in 0..count {
+            let first = part * pages / count;
+            let most = (part + 1) * wanted / count - part * wanted / count;
+            let range = (first, first + width);
+            parts.push(Part {
+                rows: spi::in_subtransaction(|| find_rows(&target, range, most)),
+                table: table.clone(),
+                target: target.clone(),
+                pages: range,
+            });
+        }
+        Ok(count * width)
+    }
+
+    /// The table's statements.
+    pub fn target(&self, table: &Relation) -> Result<Target> {
+        let named = self.options.key.as_deref();
+        let key = key::choose(index::candidates(table.oid)?, named, &table.shown);
+        let partition = table.oid != self.relation.oid;
+        Ok(Target {
+            schema: table.schema.clone(),
+            relation: table.name.clone(),
+            alias: partition.then(|| self.relation.name.clone()),
+            key: key.map_or(Vec::new(), |key| key.columns),
+            set_clause: self.set_clause.clone(),
+            where_clause: self.where_clause.clone(),
+            writes_key: false,
+        })
+    }
+}
+
+/// Rows that match, from a page to before another, with their keys.
+fn find_rows(target: &Target, pages: (i64, i64), most: i64) -> Result<Vec<(Tid, String)>> {
+    let (from, until) = (format!("({},0)", pages.0), format!("({},0)", pages.1));
+    let args = [
+        Arg::Typed(pg_sys::TIDOID, &from),
+        Arg::Typed(pg_sys::TIDOID, &until),
+        Arg::Int8(most),
+    ];
+    let statement = target.sample_pages();
+    let rows = evaluate::read_only(|| spi::query(&statement.text, &args))?.rows;
+    let names: Vec<&str> = target.key.iter().map(|c| c.name.as_str()).collect();
+    let read = |row: &spi::Row| {
+        let place = row.text(0)?;
+        let tid = Tid::parse(place)
+            .ok_or_else(|| Error::internal(format!("the place of a row is {place}")))?;
+        let values: Vec<&str> = (1..=names.len()).filter_map(|n| row.get(n)).collect();
+        let key = match names.as_slice() {
+            [] => format!("ctid = {place}"),
+            [name] => format!("{name} = {}", values.join(", ")),
+            _ => format!("({}) = ({})", names.join(", "), values.join(", ")),
+        };
+        Ok((tid, key))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// An error, for a person.
+pub fn shown(error: &Error) -> String {
+    format!("{} (SQLSTATE {})", error.message, error.sqlstate)
+}

@@ -1,0 +1,267 @@
+//! `backfill.verify`: looks whether the rows of a job are as they should be; and `backfill.reapply`, which does
+//! those again that are not.
+
+use serde_json::Value;
+
+use super::caller::{locked_job, required};
+use super::{approve, checks, existing, launch, session, tables, throttles};
+use crate::catalog::job::{self, Definition, Job};
+use crate::catalog::{event, slice, verify_failure};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::{Options, Strategy};
+use crate::job::purpose::{Check, Purpose};
+use crate::job::state::{State, Wish};
+use crate::pg::relation::{self, Relation};
+use crate::pg::report::notice;
+use crate::pg::{clauses, role, server};
+use crate::plan::clause;
+
+/// Starts a verification of a job at commit; gives its id.
+pub fn verify(
+    job_id: Option<i64>,
+    check_clause: Option<String>,
+    recompute: Option<bool>,
+    options: Option<Value>,
+) -> Result<i64> {
+    let of = locked_job(job_id, "backfill.verify()")?;
+    let recompute = required(recompute, "recompute")?;
+    let given = Options::parse(&required(options, "options")?)?;
+    refuse_part(&of, &given)?;
+    let relation = its_table(&of)?;
+    let check = choose(&of, check_clause, recompute)?;
+    let options = inherited(&of).started_with(&given)?;
+    let owner = of.owner;
+    let purpose = Purpose::Verify { job: of.id, check };
+    role::acting_as(owner, || {
+        session::try_settings(&options.settings)?;
+        analyse(&of, &relation, &purpose)
+    })?;
+    throttles::check(&options.throttles)?;
+    let definition = Definition {
+        options,
+        purpose,
+        ..of.definition.clone()
+    };
+    let id = begin(&of, &relation, &definition, "verify")?;
+    release(id, State::Pending)
+}
+
+/// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
+/// its id, or nothing if there are none.
+pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
+    let of = locked_job(job_id, "backfill.reapply()")?;
+    let Some(verification) = job::last_verification(of.id)? else {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("backfill {} has not been verified", of.shown()),
+        )
+        .hint(format!("SELECT backfill.verify({});", of.id)));
+    };
+    if verification.state() != State::Completed {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "the last verification of backfill {}, {}, {}",
+                of.shown(),
+                verification.shown(),
+                verification.state().phrase(true)
+            ),
+        )
+        .hint(format!(
+            "Wait for it: CALL backfill.wait({});",
+            verification.id
+        )));
+    }
+    let wrong = slice::found(verification.id)?.found;
+    if wrong == 0 {
+        notice(
+            &format!("backfill {} is verified: no row is wrong", of.shown()),
+            None,
+        );
+        return Ok(None);
+    }
+    let recorded = verify_failure::count(verification.id)?;
+    if recorded < wrong {
+        return Err(Error::new(
+            sqlstate::PROGRAM_LIMIT_EXCEEDED,
+            format!("{wrong} rows are wrong, and only {recorded} of them are recorded"),
+        )
+        .hint("Start another job, with a where_clause that is true of these rows."));
+    }
+    if !verify_failure::have_keys(verification.id)? {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("table {} has no key to find the rows by", of.relation_name),
+        )
+        .hint("Start another job, with a where_clause that is true of these rows."));
+    }
+    let relation = its_table(&of)?;
+    existing::lock(of.relation)?;
+    let clause = of.definition.where_clause.as_deref();
+    let definition = Definition {
+        where_clause: verification.definition.purpose.wrong(clause),
+        options: Options {
+            // Row by row: these are few.
+            strategy: Some(Strategy::Sequential),
+            ..inherited(&of)
+        },
+        ..of.definition.clone()
+    };
+    let id = begin(&of, &relation, &definition, "reapply")?;
+    existing::refuse_overlap(id)?;
+    verify_failure::take_up(verification.id, id)?;
+    release(id, State::Pending).map(Some)
+}
+
+/// The options of a job that hold for another one that follows it, too.
+fn inherited(of: &Job) -> Options {
+    Options {
+        limit_rows: None,
+        key_from: None,
+        key_to: None,
+        on_end: None,
+        max_failed_rows: None,
+        ..of.definition.options.clone()
+    }
+}
+
+/// Refuses what can't be verified, and options that make no sense here.
+fn refuse_part(of: &Job, given: &Options) -> Result<()> {
+    if of.definition.purpose.is_read_only() {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("backfill {} has changed nothing to be verified", of.shown()),
+        )
+        .hint("Give the id of the job that has changed the rows."));
+    }
+    let state = of.state();
+    if matches!(
+        state,
+        State::Pending | State::Running | State::Pausing | State::Cancelling
+    ) {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "cannot verify backfill {}: it {}",
+                of.shown(),
+                state.phrase(false)
+            ),
+        )
+        .hint(match state {
+            State::Pending => "Start it first.".to_owned(),
+            _ => format!(
+                "Wait for it (CALL backfill.wait({0})), or SELECT backfill.pause({0}).",
+                of.id
+            ),
+        }));
+    }
+    for (name, found) in [
+        ("dry_run", given.dry_run.is_some()),
+        ("limit_rows", given.limit_rows.is_some()),
+        ("on_end", given.on_end.is_some()),
+    ] {
+        if found {
+            return Err(Error::invalid(format!(
+                "option \"{name}\" cannot be given to verify a job"
+            ))
+            .hint("Options of the pace can: workers, target_ms, and what it gives way to."));
+        }
+    }
+    Ok(())
+}
+
+fn its_table(of: &Job) -> Result<Relation> {
+    relation::describe(of.relation)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("table {} no longer exists", of.relation_name),
+        )
+        .hint("There is nothing to look at.")
+    })
+}
+
+/// What is asked of the rows.
+fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Check> {
+    match (check_clause, recompute) {
+        (Some(_), true) => Err(Error::invalid("check_clause and recompute are both given")
+            .hint("One verification asks one thing: start two.")),
+        (Some(text), false) => {
+            clause::check("check_clause", &text)?;
+            clauses::check_expression("check_clause", &text)?;
+            Ok(Check::Clause(text.trim().to_owned()))
+        }
+        (None, true) => Ok(Check::Recompute),
+        (None, false) if of.definition.where_clause.is_some() => Ok(Check::Pending),
+        (None, false) => Err(Error::invalid(format!(
+            "backfill {} has no where_clause that would tell whether a row is done",
+            of.shown()
+        ))
+        .hint(format!(
+            "Say what is to be true of each row, SELECT backfill.verify({0}, check_clause => 'rate_new = rate'), or have set_clause evaluated again: recompute => true.",
+            of.id
+        ))),
+    }
+}
+
+/// Analyses what is asked, as the owner.
+fn analyse(of: &Job, relation: &Relation, purpose: &Purpose) -> Result<()> {
+    let definition = &of.definition;
+    let clause = definition.where_clause.as_deref();
+    for table in tables::of(relation)? {
+        let alias = (table.oid != relation.oid).then_some(relation.name.as_str());
+        let from = table.alone(alias);
+        match purpose.wrong(clause) {
+            Some(wrong) => {
+                let statement = format!("SELECT FROM {from} WHERE (\n{wrong}\n)");
+                let given = match purpose {
+                    Purpose::Verify {
+                        check: Check::Clause(clause),
+                        ..
+                    } => clause,
+                    _ => &wrong,
+                };
+                clauses::explain(&statement, &[given])
+                    .map_err(|error| checks::with_hint(error, &table))?;
+            }
+            None => {
+                let statement = format!("UPDATE {from} SET {}", definition.set_clause);
+                if clauses::is_volatile(&statement)? {
+                    return Err(Error::invalid(
+                        "set_clause gives something else each time: it calls a VOLATILE function",
+                    )
+                    .hint("Say what is to be true of each row instead: check_clause => 'rate_new > 0'."));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores a job that follows another one, of the same owner's.
+fn begin(of: &Job, relation: &Relation, definition: &Definition, event: &str) -> Result<i64> {
+    let pace = (of.batch_size, of.sleep_ms);
+    let id = job::insert(of.owner, relation, None, definition, pace.0, pace.1)?;
+    let me = server::current_user();
+    event::change(id, me, "define", None, State::Pending)?;
+    event::record(of.id, me, event, None, Some(&format!("job {id}")))?;
+    Ok(id)
+}
+
+/// Has it run at commit.
+fn release(id: i64, old: State) -> Result<i64> {
+    let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    if approve::hold(&job)? {
+        return Ok(id);
+    }
+    job::set_wish(id, Wish::Run)?;
+    event::change(
+        id,
+        server::current_user(),
+        "start",
+        Some(old),
+        State::Running,
+    )?;
+    let started = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    launch::workers(&started)?;
+    Ok(id)
+}

@@ -1,0 +1,191 @@
+//! What a job is for.
+
+/// What a job does with the rows that it walks over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It updates them.
+    #[default]
+    Update,
+    /// It only sees what an update would make of them.
+    DryRun,
+    /// It looks whether the rows of another job are as they should be.
+    Verify {
+        /// That job.
+        job: i64,
+        /// What makes a row wrong.
+        check: Check,
+    },
+}
+
+/// What a job that only reads has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows that were looked at.
+    pub passed: i64,
+    /// Rows among them that match the WHERE clause, where that was asked.
+    pub matching: i64,
+    /// Rows that would change, or that are wrong.
+    pub found: i64,
+    /// Rows that would fail.
+    pub failed: i64,
+}
+
+/// What makes a row wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// The WHERE clause is true of it still.
+    Pending,
+    /// This is not true of it.
+    Clause(String),
+    /// The SET list would change it.
+    Recompute,
+}
+
+impl Purpose {
+    /// Whether it changes no row.
+    pub fn is_read_only(&self) -> bool {
+        *self != Purpose::Update
+    }
+
+    /// Whether it evaluates the SET list without doing it.
+    pub fn evaluates(&self) -> bool {
+        matches!(
+            self,
+            Purpose::DryRun
+                | Purpose::Verify {
+                    check: Check::Recompute,
+                    ..
+                }
+        )
+    }
+
+    /// The job that it verifies, and what is asked of its rows, as they are stored.
+    pub fn stored(&self) -> (Option<i64>, Option<&str>, bool) {
+        match self {
+            Purpose::Update | Purpose::DryRun => (None, None, false),
+            Purpose::Verify { job, check } => match check {
+                Check::Pending => (Some(*job), None, false),
+                Check::Clause(clause) => (Some(*job), Some(clause), false),
+                Check::Recompute => (Some(*job), None, true),
+            },
+        }
+    }
+
+    /// What was stored, read again.
+    pub fn read(dry_run: bool, job: Option<i64>, clause: Option<&str>, recompute: bool) -> Purpose {
+        let Some(job) = job else {
+            return if dry_run {
+                Purpose::DryRun
+            } else {
+                Purpose::Update
+            };
+        };
+        let check = match clause {
+            Some(clause) => Check::Clause(clause.to_owned()),
+            None if recompute => Check::Recompute,
+            None => Check::Pending,
+        };
+        Purpose::Verify { job, check }
+    }
+
+    /// What was found, in a line; nothing where rows are updated.
+    pub fn verdict(&self, tally: Tally) -> Option<String> {
+        let Tally {
+            passed,
+            matching,
+            found,
+            failed,
+        } = tally;
+        let failures = match failed {
+            0 => String::new(),
+            n => format!(", {n} would fail"),
+        };
+        Some(match self {
+            Purpose::Update => return None,
+            Purpose::DryRun => {
+                let same = (matching - found).max(0);
+                format!(
+                    "dry run: of {passed} rows {found} would change, {same} would get what they have{failures}"
+                )
+            }
+            Purpose::Verify { job, .. } if found == 0 => {
+                format!("job {job} is verified: none of {passed} rows is wrong")
+            }
+            Purpose::Verify { job, check } => {
+                let wrong = match check {
+                    Check::Pending => "still match where_clause",
+                    Check::Clause(_) => "do not pass the check",
+                    Check::Recompute => "have not what set_clause gives",
+                };
+                format!(
+                    "job {job} is not verified: {found} of {passed} rows {wrong}, see backfill.verify_failures"
+                )
+            }
+        })
+    }
+
+    /// The condition that is true of the rows that are wrong; none where the SET list tells.
+    pub fn wrong(&self, where_clause: Option<&str>) -> Option<String> {
+        match self {
+            Purpose::Verify { check, .. } => match check {
+                Check::Pending => where_clause.map(str::to_owned),
+                Check::Clause(clause) => Some(format!("(\n{clause}\n) IS NOT TRUE")),
+                Check::Recompute => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_read_again() {
+        let verify = |check| Purpose::Verify { job: 7, check };
+        for purpose in [
+            Purpose::Update,
+            Purpose::DryRun,
+            verify(Check::Pending),
+            verify(Check::Clause("a > 0".to_owned())),
+            verify(Check::Recompute),
+        ] {
+            let (job, clause, recompute) = purpose.stored();
+            let dry_run = purpose == Purpose::DryRun;
+            assert_eq!(Purpose::read(dry_run, job, clause, recompute), purpose);
+        }
+    }
+
+    #[test]
+    fn a_check_that_is_unknown_does_not_hold() {
+        let check = Check::Clause("a > 0 -- sign".to_owned());
+        let purpose = Purpose::Verify { job: 7, check };
+        let wrong = purpose.wrong(Some("a IS NULL")).unwrap();
+        assert_eq!(wrong, "(\na > 0 -- sign\n) IS NOT TRUE");
+        assert_eq!(Purpose::DryRun.wrong(Some("a IS NULL")), None);
+    }
+
+    #[test]
+    fn a_verdict_has_all_counts() {
+        let tally = Tally {
+            passed: 100,
+            matching: 40,
+            found: 30,
+            failed: 2,
+        };
+        let dry = Purpose::DryRun.verdict(tally).unwrap();
+        assert!(dry.starts_with("dry run: of 100 rows 30 would change, 10 would get"));
+        assert!(dry.contains("2 would fail"));
+        let check = Check::Pending;
+        let verify = Purpose::Verify { job: 7, check };
+        assert!(verify.verdict(tally).unwrap().contains("30 of 100 rows"));
+        assert!(
+            verify
+                .verdict(Tally::default())
+                .unwrap()
+                .contains("is verified")
+        );
+        assert_eq!(Purpose::Update.verdict(tally), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! What the catalogs have to say about a table before its rows are changed: what is easily forgotten.
+
+use pgrx::pg_sys::Oid;
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg};
+use crate::error::Result;
+
+/// Something to know of before a backfill.
+struct Trap {
+    /// What it is called.
+    item: &'static str,
+    /// Finds it: one text, NULL where there is nothing. `$1`: the table, `$2`: the columns that are set, `$3`: whether
+    /// triggers fire.
+    sql: &'static str,
+    /// What to do about it.
+    advice: &'static str,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What it is called.
+    pub item: &'static str,
+    /// What there is.
+    pub value: String,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
+/// The numbers of the columns that are set.
+const SET: &str = "(SELECT pg_catalog.array_agg(a.attnum) FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped)";
+
+/// Of the table.
+const OF_TABLE: &[Trap] = &[
+    Trap {
+        item: "triggers",
+        // 16: UPDATE; 2: BEFORE; 1: for each row. Those that name columns fire for these only.
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(t.tgname, ' (', CASE WHEN t.tgtype & 2 > 0 THEN 'before' ELSE 'after' END,
+                     CASE WHEN t.tgtype & 1 > 0 THEN ' each row, ' ELSE ' each batch, ' END, t.tgfoid::pg_catalog.regproc, ')'), ', ' ORDER BY t.tgname)
+              FROM pg_catalog.pg_trigger t
+              WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgtype & 16 > 0 AND $3
+                AND t.tgenabled IN ('O', 'A') AND (t.tgattr::text = '' OR t.tgattr::pg_catalog.int2[] && {SET})",
+        advice: "They fire for every row that is updated. What is not needed: option \"triggers\": \"skip\", or a condition on a setting.",
+    },
+    Trap {
+        item: "time of the last change",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attname = ANY ($2)
+                AND a.atttypid IN ('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype)
+                AND a.attname ~* '(updated|modified|changed)_?(at|on|time)?$'",
+        advice: "It stays as it is, unless a trigger sets it. Decide whether readers (caches, exports) are to see these rows as changed.",
+    },
+    Trap {
+        item: "indexes on columns that are set",
+        sql: "SELECT pg_catalog.string_agg(i.indexrelid::pg_catalog.regclass::text, ', ' ORDER BY i.indexrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indkey::pg_catalog.int2[] && {SET}",
+        advice: "No update can be heap-only: each gets an entry in every index, and the table grows. Create them after the backfill, if they can wait.",
+    },
+    Trap {
+        item: "foreign keys of columns that are set",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.conname), ', ' ORDER BY c.conname) FROM pg_catalog.pg_constraint c
+              WHERE c.contype = 'f' AND c.conrelid = $1 AND c.conkey && {SET}",
+        advice: "Each row is looked up in the other table, which takes time and locks its row there.",
+    },
+    Trap {
+        item: "foreign keys that refer to columns that are set",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname)), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND c.confkey && {SET}",
+        advice: "Each row is looked for in those tables: they need an index on their side.",
+    },
+    Trap {
+        item: "logical replication",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p
+              WHERE p.pubupdate AND (p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $1)
+                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
+                            WHERE n.pnpubid = p.oid AND c.oid = $1))",
+        advice: "Every row goes to each subscriber, one by one. max_lag_bytes waits for them; see that their slots have room.",
+    },
+    Trap {
+        item: "REPLICA IDENTITY FULL",
+        sql: "SELECT 'the whole old row goes to the WAL with each update' FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.relreplident = 'f'",
+        advice: "Twice the WAL, and subscribers look for each row without an index. Use a key: ALTER TABLE ... REPLICA IDENTITY DEFAULT or USING INDEX.",
+    },
+    Trap {
+        item: "row security",
+        sql: "SELECT CASE WHEN c.relforcerowsecurity THEN 'forced on the owner, too' ELSE 'not for the owner of the table' END
+              FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.relrowsecurity",
+        advice: "A job never hides rows by a policy: it has to be defined by the table's owner, or by a role with BYPASSRLS.",
+    },
+    Trap {
+        item: "new rows",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped AND NOT a.atthasdef AND a.attidentity = ''
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgtype & 6 = 6)",
+        advice: "These have neither a default nor a trigger that could set them: see that the application writes them, or rows inserted meanwhile stay NULL.",
+    },
+    Trap {
+        item: "constraints NOT VALID",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.conname), ', ' ORDER BY c.conname) FROM pg_catalog.pg_constraint c
+              WHERE c.conrelid = $1 AND NOT c.convalidated",
+        advice: "They hold for each row that is updated: rows that have been wrong for long fail now. A dry run finds them.",
+    },
+    Trap {
+        item: "generated columns",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = $1 AND a.attgenerated = 's' AND NOT a.attisdropped AND EXISTS (
+                  SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+                  WHERE d.adrelid = $1 AND d.adnum = a.attnum AND p.refobjid = $1 AND p.refobjsubid = ANY ({SET}::pg_catalog.int4[]))",
+        advice: "They are computed again for each row; indexes on them keep updates from being heap-only.",
+    },
+    Trap {
+        item: "autovacuum",
+        sql: "SELECT CASE WHEN c.reloptions::text ~* 'autovacuum_enabled=(false|off|0|no)' THEN 'off for the table' ELSE 'off for the server' END
+              FROM pg_catalog.pg_class c WHERE c.oid = $1
+                AND (c.reloptions::text ~* 'autovacuum_enabled=(false|off|0|no)' OR pg_catalog.current_setting('autovacuum') = 'off')",
+        advice: "Dead rows stay until somebody vacuums: switch it on while the job runs.",
+    },
+    Trap {
+        item: "children",
+        sql: "SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.regclass::text, ', ' ORDER BY i.inhrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
+              WHERE i.inhparent = $1 AND c.relkind = 'r'",
+        advice: "Tables that inherit from this one are not walked: start a job for each.",
+    },
+    Trap {
+        item: "wraparound",
+        sql: "SELECT pg_catalog.concat('the oldest row is ', pg_catalog.age(c.relfrozenxid), ' transactions old') FROM pg_catalog.pg_class c
+              WHERE c.oid = $1 AND c.relkind = 'r'
+                AND pg_catalog.age(c.relfrozenxid) > 0.75 * pg_catalog.current_setting('autovacuum_freeze_max_age')::pg_catalog.int8",
+        advice: "An aggressive VACUUM is near, and would run beside the job: VACUUM FREEZE first.",
+    },
+];
+
+/// Of the server, as it is now.
+const OF_SERVER: &[Trap] = &[
+    Trap {
+        item: "long transactions",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', a.pid, ' since ', pg_catalog.to_char(a.xact_start, 'YYYY-MM-DD HH24:MI')), ', ' ORDER BY a.xact_start)
+              FROM pg_catalog.pg_stat_activity a
+              WHERE a.xact_start < pg_catalog.clock_timestamp() - interval '5 minutes' AND a.backend_type = 'client backend'
+                AND a.pid <> pg_catalog.pg_backend_pid()",
+        advice: "While they are open, no dead row can be removed: waves rest, and the table grows. End them, or wait.",
+    },
+    Trap {
+        item: "prepared transactions",
+        sql: "SELECT pg_catalog.string_agg(p.gid, ', ' ORDER BY p.prepared) FROM pg_catalog.pg_prepared_xacts p",
+        advice: "They hold back VACUUM until COMMIT PREPARED or ROLLBACK PREPARED.",
+    },
+    Trap {
+        item: "slots that hold back VACUUM",
+        sql: "SELECT pg_catalog.string_agg(s.slot_name, ', ' ORDER BY s.slot_name) FROM pg_catalog.pg_replication_slots s WHERE s.xmin IS NOT NULL AND NOT s.active",
+        advice: "Nobody reads them: pg_drop_replication_slot, if they are left over.",
+    },
+    Trap {
+        item: "replication lag",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(l.name, ' ', pg_catalog.pg_size_pretty(l.bytes)), ', ' ORDER BY l.bytes DESC) FROM (
+                  SELECT COALESCE(NULLIF(r.application_name, ''), r.pid::text) AS name,
+                         pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(r.replay_lsn, r.flush_lsn)) AS bytes
+                  FROM pg_catalog.pg_stat_replication r
+                  UNION ALL
+                  SELECT s.slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(s.confirmed_flush_lsn, s.restart_lsn))
+                  FROM pg_catalog.pg_replication_slots s WHERE NOT s.active AND NOT s.temporary) AS l
+              WHERE l.bytes > 64 * 1024 * 1024 AND NOT pg_catalog.pg_is_in_recovery()",
+        advice: "A job waits while one lags more than max_lag_bytes (256 MB by default).",
+    },
+    Trap {
+        item: "preload",
+        sql: "SELECT 'the library is not in shared_preload_libraries'
+              WHERE pg_catalog.current_setting('shared_preload_libraries') !~ '(^|[, /])\"?backfill\"?($|[, .])'",
+        advice: "After a restart or a crash nothing takes the job up by itself: SELECT backfill.resume(...), or preload it.",
+    },
+];
+
+/// What is to be said of a table.
+pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Result<Vec<Finding>> {
+    let args = [
+        Arg::Oid(table),
+        Arg::Texts(set_columns),
+        Arg::Bool(triggers_fire),
+    ];
+    find(OF_TABLE, &args)
+}
+
+/// What is to be said of the server.
+pub fn of_server() -> Result<Vec<Finding>> {
+    find(OF_SERVER, &[])
+}
+
+fn find(traps: &[Trap], args: &[Arg]) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    for trap in traps {
+        let sql = trap.sql.replace("{SET}", SET);
+        // Each has all of the arguments, whether or not it asks for them.
+        let sql = match args.len() {
+            0 => sql,
+            _ => format!(
+                "SELECT f.value FROM ({sql}) AS f (value) WHERE $1 IS NOT NULL AND $2 IS NOT NULL AND $3 IS NOT NULL"
+            ),
+        };
+        let row = as_extension(|| spi::first(&sql, args))?;
+        let value = row.as_ref().and_then(|row| row.get(0));
+        found.extend(value.map(|value| Finding {
+            item: trap.item,
+            value: value.to_owned(),
+            advice: trap.advice,
+        }));
+    }
+    Ok(found)
+}

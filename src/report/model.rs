@@ -1,0 +1,518 @@
+//! What a report has to say, section by section.
+
+use serde_json::Value;
+
+use crate::plan::sql::literal;
+
+/// A job's record.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// All of it, as tools get it.
+    pub document: Value,
+}
+
+/// A section: a title, and lines or a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Section {
+    /// What it is about.
+    pub title: &'static str,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a section says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Names and values.
+    Facts(Vec<(String, String)>),
+    /// A table, with its head.
+    Table(Vec<&'static str>, Vec<Vec<String>>),
+    /// SQL.
+    Code(String),
+}
+
+/// A series of the history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// What it is called.
+    pub name: String,
+    /// Seconds since the first sample, and the value.
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Report {
+    fn job(&self, field: &str) -> &Value {
+        &self.document["job"][field]
+    }
+
+    fn text(&self, field: &str) -> String {
+        plain(self.job(field))
+    }
+
+    fn number(&self, field: &str) -> f64 {
+        self.job(field).as_f64().unwrap_or_default()
+    }
+
+    fn list(&self, name: &str) -> &[Value] {
+        self.document[name].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// What it is called, on one line.
+    pub fn title(&self) -> String {
+        let name = match self.text("name").as_str() {
+            "" => String::new(),
+            name => format!(" \"{name}\""),
+        };
+        let kind = self.text("kind");
+        format!(
+            "{}{} {}{name} on {}",
+            kind[..1].to_uppercase(),
+            &kind[1..],
+            self.text("job_id"),
+            self.text("relation")
+        )
+    }
+
+    /// How it stands, in a sentence.
+    pub fn verdict(&self) -> String {
+        let state = self.text("state");
+        let rows = count(self.number("rows_updated"));
+        match state.as_str() {
+            "completed" if self.text("kind") != "backfill" => {
+                format!("Completed. {}.", self.note())
+            }
+            "completed" => {
+                let failed = self.number("rows_failed");
+                let but = match failed > 0.0 {
+                    true => format!(", but {} failed", count(failed)),
+                    false => String::new(),
+                };
+                format!("Completed: {rows} rows updated{but}.")
+            }
+            "failed" => format!("Failed, after {rows} rows were updated. Not finished."),
+            "cancelled" => format!("Cancelled, after {rows} rows were updated. Not finished."),
+            state => format!("Not finished: it is {state}, with {rows} rows updated so far."),
+        }
+    }
+
+    fn note(&self) -> String {
+        self.text("note")
+    }
+
+    /// How well it went: completed, failed, cancelled, or something between.
+    pub fn mood(&self) -> &'static str {
+        match self.text("state").as_str() {
+            "completed" if self.number("rows_failed") == 0.0 => "completed",
+            "failed" => "failed",
+            "cancelled" => "cancelled",
+            _ => "other",
+        }
+    }
+
+    /// Where and when the report was made.
+    pub fn origin(&self) -> String {
+        let server = &self.document["server"];
+        format!(
+            "Made {} in database {} of PostgreSQL {}, backfill {}.",
+            plain(&self.document["made_at"]),
+            plain(&server["database"]),
+            plain(&server["version"]),
+            plain(&server["extension"])
+        )
+    }
+
+    /// All sections, in order.
+    pub fn sections(&self) -> Vec<Section> {
+        let mut sections = vec![self.what(), self.rows(), self.time()];
+        sections.extend(self.growth());
+        sections.extend(self.failures());
+        sections.extend(self.verifications());
+        sections.push(self.timeline());
+        sections.push(Section {
+            title: "To repeat it",
+            body: Body::Code(self.statement()),
+        });
+        sections
+    }
+
+    fn what(&self) -> Section {
+        let mut facts = vec![
+            fact("Table", self.text("relation")),
+            fact("SET", self.text("set_clause")),
+        ];
+        let where_clause = self.text("where_clause");
+        facts.push(match where_clause.as_str() {
+            "" => fact("WHERE", "every row".to_owned()),
+            clause => fact("WHERE", clause.to_owned()),
+        });
+        let key: Vec<String> = self
+            .job("key_columns")
+            .as_array()
+            .map_or(Vec::new(), |columns| columns.iter().map(plain).collect());
+        facts.push(match key.is_empty() {
+            true => fact("Order", "page by page".to_owned()),
+            false => fact("Order", format!("by key ({})", key.join(", "))),
+        });
+        facts.push(fact("Owner", self.text("owner")));
+        facts.push(fact("Defined by", self.actor("define")));
+        facts.push(fact("Started by", self.actor("start")));
+        for (name, field) in [("Started", "started_at"), ("Finished", "finished_at")] {
+            if !self.text(field).is_empty() {
+                facts.push(fact(name, moment(&self.text(field))));
+            }
+        }
+        facts.push(fact("Attempts", self.text("attempt")));
+        for (name, field) in [
+            ("Waits for", "waiting_for"),
+            ("Last error", "last_error"),
+            ("Note", "note"),
+        ] {
+            if !self.text(field).is_empty() {
+                facts.push(fact(name, self.text(field)));
+            }
+        }
+        section("What", Body::Facts(facts))
+    }
+
+    fn actor(&self, event: &str) -> String {
+        let mut events = self.list("events").iter();
+        let found = events.find(|e| e["event"] == event);
+        found.map_or_else(String::new, |e| {
+            format!("{}, {}", plain(&e["actor"]), moment(&plain(&e["at"])))
+        })
+    }
+
+    fn rows(&self) -> Section {
+        let hot = match self.job("hot_percent").as_f64() {
+            Some(percent) => format!(", {percent} % of them heap-only"),
+            None => String::new(),
+        };
+        section(
+            "Rows",
+            Body::Facts(vec![
+                fact("Passed", count(self.number("rows_done"))),
+                fact(
+                    "Updated",
+                    format!("{}{hot}", count(self.number("rows_updated"))),
+                ),
+                fact("Failed", count(self.number("rows_failed"))),
+            ]),
+        )
+    }
+
+    fn time(&self) -> Section {
+        let seconds = |field: &str| lasting(self.number(field));
+        let mut facts = Vec::new();
+        if let Some(seconds) = self.document["seconds"].as_f64() {
+            facts.push(fact("From start to end", lasting(seconds)));
+        }
+        facts.extend([
+            fact("In batches, all workers", seconds("seconds_working")),
+            fact("In pauses of sleep_ms", seconds("seconds_sleeping")),
+            fact("Giving way", self.throttled()),
+            fact("WAL", bytes(self.number("wal_bytes"))),
+            fact(
+                "Pace",
+                format!(
+                    "{} rows a commit, {} ms between two, {} worker{}",
+                    count(self.number("batch_size")),
+                    self.text("sleep_ms"),
+                    self.text("workers_wanted"),
+                    if self.number("workers_wanted") == 1.0 {
+                        ""
+                    } else {
+                        "s"
+                    }
+                ),
+            ),
+        ]);
+        section("Time and load", Body::Facts(facts))
+    }
+
+    fn throttled(&self) -> String {
+        let all = lasting(self.number("seconds_throttled"));
+        let by: Vec<String> = self.document["throttled_by"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, seconds)| {
+                format!("{name} {}", lasting(seconds.as_f64().unwrap_or_default()))
+            })
+            .collect();
+        match by.is_empty() {
+            true => all,
+            false => format!("{all}: {}", by.join(", ")),
+        }
+    }
+
+    fn growth(&self) -> Option<Section> {
+        let sizes = &self.document["sizes"];
+        let line = |name: &str, before: &str, after: &str| {
+            let (before, after) = (sizes[before].as_f64()?, sizes[after].as_f64()?);
+            let percent = match before > 0.0 {
+                true => format!("{:+.0} %", (after - before) * 100.0 / before),
+                false => String::new(),
+            };
+            Some(vec![name.to_owned(), bytes(before), bytes(after), percent])
+        };
+        let rows: Vec<Vec<String>> = [
+            line("table", "heap_before", "heap_after"),
+            line("indexes", "indexes_before", "indexes_after"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let head = vec!["", "before", "after", "growth"];
+        (!rows.is_empty()).then(|| section("Size", Body::Table(head, rows)))
+    }
+
+    fn failures(&self) -> Option<Section> {
+        let rows: Vec<Vec<String>> = self
+            .list("failed_rows")
+            .iter()
+            .map(|row| {
+                vec![
+                    plain(&row["relation"]),
+                    plain(&row["key"]),
+                    plain(&row["sqlstate"]),
+                    plain(&row["message"]),
+                ]
+            })
+            .collect();
+        let head = vec!["table", "key", "SQLSTATE", "message"];
+        (!rows.is_empty())
+            .then(|| section("Rows that failed (the first 20)", Body::Table(head, rows)))
+    }
+
+    fn verifications(&self) -> Option<Section> {
+        let rows: Vec<Vec<String>> = self
+            .list("verifications")
+            .iter()
+            .map(|row| {
+                vec![
+                    plain(&row["job_id"]),
+                    moment(&plain(&row["finished_at"])),
+                    plain(&row["state"]),
+                    plain(&row["note"]),
+                ]
+            })
+            .collect();
+        let head = vec!["job", "finished", "state", "verdict"];
+        (!rows.is_empty()).then(|| section("Verification", Body::Table(head, rows)))
+    }
+
+    fn timeline(&self) -> Section {
+        let rows = self
+            .list("events")
+            .iter()
+            .map(|event| {
+                let (old, new) = (plain(&event["old"]), plain(&event["new"]));
+                let change = match (old.is_empty(), new.is_empty()) {
+                    (true, true) => String::new(),
+                    (true, false) => new,
+                    (false, true) => old,
+                    (false, false) => format!("{old} \u{2192} {new}"),
+                };
+                vec![
+                    moment(&plain(&event["at"])),
+                    plain(&event["actor"]),
+                    plain(&event["event"]),
+                    change,
+                ]
+            })
+            .collect();
+        section(
+            "Timeline",
+            Body::Table(vec!["when", "who", "what", ""], rows),
+        )
+    }
+
+    /// The call that does the same again.
+    pub fn statement(&self) -> String {
+        let mut arguments = vec![
+            literal(&self.text("relation")),
+            self.text("batch_size"),
+            self.text("sleep_ms"),
+            format!("set_clause => {}", literal(&self.text("set_clause"))),
+        ];
+        for (name, field) in [("where_clause", "where_clause"), ("name", "name")] {
+            let value = self.text(field);
+            if !value.is_empty() {
+                arguments.push(format!("{name} => {}", literal(&value)));
+            }
+        }
+        let options = self.job("options");
+        if options
+            .as_object()
+            .is_some_and(|options| !options.is_empty())
+        {
+            arguments.push(format!("options => {}", literal(&options.to_string())));
+        }
+        format!("SELECT backfill.start({});", arguments.join(",\n    "))
+    }
+
+    /// The plots: what each shows, its unit, and its series.
+    pub fn plots(&self) -> Vec<(&'static str, &'static str, Vec<Series>)> {
+        let samples = self.list("samples");
+        let one = |field: &str, name: &str| Series {
+            name: name.to_owned(),
+            points: points(samples, |sample| sample[field].as_f64()),
+        };
+        let mut plots = vec![
+            (
+                "Rate",
+                "rows/s",
+                vec![one("rows_per_second", "rows passed")],
+            ),
+            ("Batch", "ms", vec![one("batch_ms", "last batch")]),
+            (
+                "Lag of the furthest-behind standby or slot",
+                "bytes",
+                vec![one("lag_bytes", "lag")],
+            ),
+            ("Waiting, of each interval", "s", waits(samples)),
+        ];
+        plots.retain(|(_, _, series)| series.iter().any(|one| one.points.len() > 1));
+        plots
+    }
+}
+
+/// Seconds of waiting, by signal.
+fn waits(samples: &[Value]) -> Vec<Series> {
+    let mut names: Vec<String> = Vec::new();
+    for sample in samples {
+        for name in sample["throttled_by"]
+            .as_object()
+            .into_iter()
+            .flat_map(|by| by.keys())
+        {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    let series = names.into_iter().map(|name| Series {
+        points: points(samples, |sample| {
+            Some(sample["throttled_by"][&name].as_f64().unwrap_or_default())
+        }),
+        name,
+    });
+    series.collect()
+}
+
+fn points(samples: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
+    let at = |sample: &Value| sample["second"].as_f64();
+    samples
+        .iter()
+        .filter_map(|sample| at(sample).zip(value(sample)))
+        .collect()
+}
+
+fn section(title: &'static str, body: Body) -> Section {
+    Section { title, body }
+}
+
+fn fact(name: &str, value: String) -> (String, String) {
+    (name.to_owned(), value)
+}
+
+/// A JSON value as people write it; nothing for null.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// Up to the second: `2026-11-23 14:03:22+00:00`.
+fn moment(text: &str) -> String {
+    let text = text.replacen('T', " ", 1);
+    match text.split_once('.') {
+        None => text,
+        Some((whole, rest)) => {
+            let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{whole}{zone}")
+        }
+    }
+}
+
+/// With commas between the thousands.
+fn count(number: f64) -> String {
+    crate::job::quantity::thousands(number)
+}
+
+fn bytes(number: f64) -> String {
+    crate::job::quantity::Shown(number.max(0.0) as u64).to_string()
+}
+
+fn lasting(seconds: f64) -> String {
+    match seconds < 10.0 {
+        true => format!("{seconds:.1} s"),
+        false => {
+            let time = std::time::Duration::from_secs_f64(seconds);
+            crate::job::quantity::Lasting(time).to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn example() -> Report {
+    Report {
+        document: serde_json::json!({
+            "made_at": "2026-11-23T14:05:00.5+00:00",
+            "server": {"database": "shop", "version": "15.20", "extension": "0.2.0"},
+            "job": {"job_id": 7, "name": "<b>rates</b> | x", "relation": "orders", "state": "completed", "kind": "backfill",
+                "rows_done": 1_234_567, "rows_updated": 1_234_560, "rows_failed": 7, "batch_size": 1000, "sleep_ms": 5,
+                "workers_wanted": 2, "set_clause": "a = 'it''s'", "where_clause": "a IS NULL", "owner": "app",
+                "key_columns": ["id"], "attempt": 1, "seconds_working": 61.5, "seconds_sleeping": 2.0,
+                "seconds_throttled": 12.5, "wal_bytes": 104_857_600, "hot_percent": 88.5,
+                "options": {"workers": 2}, "started_at": "2026-11-23T14:00:00.123456+00:00"},
+            "throttled_by": {"max_lag_bytes": 12.5},
+            "sizes": {"heap_before": 1000, "heap_after": 1100, "indexes_before": 0, "indexes_after": 0},
+            "events": [{"at": "2026-11-23T14:00:00+00:00", "actor": "app", "event": "define", "old": null, "new": "pending"}],
+            "failed_rows": [{"relation": "orders", "key": ["1"], "sqlstate": "22012", "message": "a | b\n<script>"}],
+            "verifications": [],
+            "samples": [{"second": 0.0, "rows_per_second": 10.0, "batch_ms": 1.0}, {"second": 10.0, "rows_per_second": 2000.0, "batch_ms": 5.0,
+                "throttled_by": {"max_lag_bytes": 2.0}}],
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_can_be_pasted() {
+        assert_eq!(
+            example().statement(),
+            "SELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    name => '<b>rates</b> | x',\n    options => '{\"workers\":2}');"
+        );
+    }
+
+    #[test]
+    fn counts_and_times_are_for_people() {
+        let report = example();
+        assert_eq!(
+            report.verdict(),
+            "Completed: 1,234,560 rows updated, but 7 failed."
+        );
+        let all = format!("{:?}", report.sections());
+        assert!(all.contains("100 MB") && all.contains("1 min 1 s"), "{all}");
+        assert!(all.contains("12 s: max_lag_bytes 12 s"), "{all}");
+        assert!(all.contains("+10 %"), "{all}");
+        assert_eq!(
+            moment("2026-11-23T14:00:00.123456+00:00"),
+            "2026-11-23 14:00:00+00:00"
+        );
+    }
+
+    #[test]
+    fn only_what_has_a_history_is_drawn() {
+        let plots = example().plots();
+        let titles: Vec<&str> = plots.iter().map(|(title, ..)| *title).collect();
+        assert_eq!(titles, ["Rate", "Batch", "Waiting, of each interval"]);
+    }
+}

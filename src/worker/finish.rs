@@ -1,0 +1,121 @@
+//! What comes when no slice is free: the next pass, the end, and what follows the last batch.
+
+use super::ending::Ending;
+use super::locking::lock_tables;
+use super::passes::{self, Next};
+use super::permission::unwanted;
+use super::setbacks::Setbacks;
+use super::{limit, pace, samples, session, takeover, upkeep};
+use crate::catalog::job::{self, Job};
+use crate::catalog::{slice, walk as walks};
+use crate::guc;
+use crate::job::state::State;
+use crate::pg::bgworker::Start;
+use crate::pg::lock::Lock;
+use crate::pg::report;
+use crate::pg::txn::{self, Durability};
+
+/// The next pass, or the end, or nothing to do for this worker.
+pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
+    let tables = txn::run(Durability::Deferred, || walks::tables(job.id));
+    let next = tables.and_then(|tables| {
+        let lock = || {
+            lock_tables(job, &tables);
+            Lock::Council(job.id).for_transaction();
+        };
+        txn::run_after(lock, Durability::Deferred, || passes::next(job))
+    });
+    if next.is_ok() {
+        pace::got_on(job, setbacks);
+    }
+    match next {
+        Ok(Next::Slices) => {
+            if job.definition.options.workers() > 1 {
+                // Those that had nothing to do, and left, may have something now.
+                takeover::sweep();
+            }
+            None
+        }
+        Ok(Next::Others) => Some(Ending::Left),
+        Ok(Next::Enough) => match limit::pause(job, limit::of_keys(job)) {
+            Ok(()) => None,
+            Err(error) => Some(Ending::Failed(error, None)),
+        },
+        Ok(Next::End) => Some(end(job, start)),
+        Err(error) => Some(Ending::Failed(error, None)),
+    }
+}
+
+/// What comes after the last batch; one worker does it, and holds the lock until that is recorded.
+fn end(job: &Job, start: Start) -> Ending {
+    let lock = Lock::Upkeep(job.id);
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
+        return Ending::Left;
+    }
+    samples::take(job, None);
+    let mut wanted = match txn::run(Durability::Deferred, || job::load(job.id)) {
+        Ok(Some(now)) if now.state() != State::Completed => None,
+        _ => return Ending::Gone,
+    };
+    if job.definition.purpose.is_read_only() {
+        return say_verdict(job);
+    }
+    let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
+    let options = job.definition.options.clone();
+    let notes = upkeep::run(
+        job.relation,
+        &tables,
+        options.vacuum(),
+        options.analyze(),
+        |phase| {
+            session::keep_identity(start);
+            let shown = txn::run(Durability::Deferred, || {
+                walks::set_phase(job.id, phase)?;
+                job::load(job.id)
+            });
+            if let Ok(Some(now)) = shown {
+                // How many workers are wanted means nothing any more.
+                wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
+            }
+            wanted.is_none() && guc::ENABLED.get()
+        },
+    );
+    for note in &notes {
+        say(job, note);
+    }
+    measure(job);
+    // A pause is not worth it any more, nor is a cancel: every row is done.
+    match wanted {
+        Some(Ending::Gone) => Ending::Gone,
+        _ => Ending::Completed,
+    }
+}
+
+/// What a job that only reads has found.
+fn say_verdict(job: &Job) -> Ending {
+    match txn::run(Durability::Deferred, || slice::found(job.id)) {
+        Ok(tally) => {
+            if let Some(verdict) = job.definition.purpose.verdict(tally) {
+                say(job, &verdict);
+            }
+            Ending::Completed
+        }
+        Err(error) => Ending::Failed(error, None),
+    }
+}
+
+/// Says in the server log and in the view what the owner should know.
+fn say(job: &Job, note: &str) {
+    report::log(&format!("backfill {}: {note}", job.shown()));
+    let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
+    if let Err(error) = noted {
+        report::log(&format!("backfill {}: {error}", job.shown()));
+    }
+}
+
+/// Records what the tables have grown to. That it can't is no reason to fail.
+fn measure(job: &Job) {
+    if let Err(error) = txn::run(Durability::Deferred, || walks::measure(job.id, true)) {
+        report::log(&format!("backfill {}: {error}", job.shown()));
+    }
+}

@@ -1,0 +1,241 @@
+//! A walk that changes nothing: a dry run, or a verification. In one pass, range by range.
+
+use pgrx::pg_sys::Oid;
+
+use super::attempt::Attempt;
+use super::plans::{Plans, range as of_range};
+use super::statement::{self, Prepared, Values};
+use super::step::{Done, Work};
+use super::target;
+use crate::catalog::job::Job;
+use crate::catalog::slice::{BlockRange, Extent, KeyRange, Slice};
+use crate::catalog::verify_failure;
+use crate::error::Result;
+use crate::job::purpose::Purpose;
+use crate::pg::evaluate::{self, Change};
+use crate::pg::planner::Access;
+use crate::pg::{heap, relation, report};
+use crate::plan::position::{Key, Position};
+use crate::plan::sql::{Statement, Target};
+
+/// Rows on a page, where the planner knows nothing.
+const SOME_PER_PAGE: f64 = 50.0;
+
+/// What a worker keeps in memory of a slice that it only looks at.
+#[derive(Debug)]
+pub struct Look {
+    relation: Oid,
+    relation_name: String,
+    purpose: Purpose,
+    way: Way,
+}
+
+/// In which order it goes, with its statements.
+#[derive(Debug)]
+enum Way {
+    Keys {
+        range: KeyRange,
+        /// The columns of the key, by their numbers.
+        numbers: Vec<i16>,
+        plans: Box<Plans>,
+        /// Without a lower bound, and with one.
+        look: Box<[Prepared; 2]>,
+    },
+    Pages {
+        range: BlockRange,
+        /// Rows on a page, by the planner's estimate.
+        density: f64,
+        look: Box<Prepared>,
+    },
+}
+
+/// What a look at some rows has found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Rows that match the WHERE clause, where there is one and it is asked for.
+    matching: i64,
+    /// Rows that would change, or that are wrong.
+    rows: i64,
+    /// The latter's keys.
+    wrong: Vec<Key>,
+}
+
+impl Look {
+    /// Analyses its statements, as the owner. Within `spi::connect`.
+    pub fn prepare(job: &Job, slice: &Slice) -> Result<(Target, Look)> {
+        let table = slice.relation;
+        let (target, way) = match &slice.extent {
+            Extent::Key(range) => {
+                let (target, index) = target::by_key(job, slice, range)?;
+                let plans = Plans::prepare(&target, table, index.oid)?;
+                let one = |after| {
+                    let statement = by_key(job, &target, after);
+                    Prepared::new(statement, &target.key, Access::Index)
+                };
+                let look = [one(false)?, one(true)?];
+                statement::announce(table, index.oid.into(), plans.all().chain(&look));
+                let way = Way::Keys {
+                    range: range.clone(),
+                    numbers: index.numbers(),
+                    plans: Box::new(plans),
+                    look: Box::new(look),
+                };
+                (target, way)
+            }
+            Extent::Physical(range) => {
+                let target = target::of(job, table, Vec::new())?;
+                let look = Prepared::new(by_pages(job, &target), &[], Access::Tid)?;
+                statement::announce(table, Oid::INVALID, [&look].into_iter());
+                let way = Way::Pages {
+                    range: *range,
+                    density: density(table)?,
+                    look: Box::new(look),
+                };
+                (target, way)
+            }
+        };
+        let look = Look {
+            relation: table,
+            relation_name: slice.relation_name.clone(),
+            purpose: job.definition.purpose.clone(),
+            way,
+        };
+        Ok((target, look))
+    }
+
+    /// The next rows.
+    pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
+        let size = work.size(i64::from(work.job.batch_size));
+        match &self.way {
+            Way::Keys {
+                range,
+                numbers,
+                plans,
+                look,
+            } => {
+                let after = at.key.as_ref();
+                let (end, scanned) = plans.reach(after, &range.last, size)?;
+                if scanned == 0 {
+                    return Ok(Done::nothing_left(at.behind(range.last.clone())));
+                }
+                *work.attempt = Some(Attempt::Keys(end.clone()));
+                let statement = &look[usize::from(after.is_some())];
+                let found = self.look(statement, of_range(after, &end, &[]), numbers)?;
+                self.record(work.job, &range.columns, &found)?;
+                let last = end == range.last;
+                Ok(done(at.behind(end), scanned, &found, last))
+            }
+            Way::Pages {
+                range,
+                density,
+                look,
+            } => {
+                let first = at.block.unwrap_or(range.first);
+                let pages = (size as f64 / density).ceil().max(1.0) as i64;
+                let end = (first + pages).min(range.end);
+                *work.attempt = Some(Attempt::Pages(first, end));
+                let values = Values {
+                    pages: (first, end),
+                    ..Values::default()
+                };
+                let found = self.look(look, values, &[])?;
+                self.record(work.job, &["ctid".to_owned()], &found)?;
+                let scanned = ((end - first) as f64 * density).round() as i64;
+                let mut position = at.clone();
+                position.block = Some(end);
+                Ok(done(position, scanned, &found, end == range.end))
+            }
+        }
+    }
+
+    /// Looks at the rows that a statement is about. Nothing can be written meanwhile.
+    fn look(&self, statement: &Prepared, values: Values, key: &[i16]) -> Result<Found> {
+        report::activity(statement.text());
+        let mut found = Found::default();
+        if !self.purpose.evaluates() {
+            let rows = evaluate::read_only(|| statement.run(values))?.rows;
+            found.rows = rows.len() as i64;
+            let width = key.len().max(1);
+            found.wrong = rows
+                .iter()
+                .map(|row| row.texts(width))
+                .collect::<Result<_>>()?;
+            return Ok(found);
+        }
+        let verifies = self.purpose != Purpose::DryRun;
+        statement.evaluate(self.relation, values, |change| {
+            found.matching += 1;
+            if change.differs() {
+                found.rows += 1;
+                if verifies {
+                    found.wrong.push(key_of(change, key)?);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn record(&self, job: &Job, columns: &[String], found: &Found) -> Result<()> {
+        if found.wrong.is_empty() {
+            return Ok(());
+        }
+        let table = (self.relation, self.relation_name.as_str());
+        verify_failure::add(job.id, table, columns, &found.wrong)
+    }
+}
+
+fn by_key(job: &Job, target: &Target, after: bool) -> Statement {
+    match condition(job) {
+        Some(condition) => target.search(after, &condition),
+        None => target.update(after),
+    }
+}
+
+fn by_pages(job: &Job, target: &Target) -> Statement {
+    match condition(job) {
+        Some(condition) => target.search_pages(&condition),
+        None => target.update_pages(),
+    }
+}
+
+/// What is true of the rows that are wrong.
+fn condition(job: &Job) -> Option<String> {
+    let definition = &job.definition;
+    let clause = definition.where_clause.as_deref();
+    definition.purpose.wrong(clause)
+}
+
+fn key_of(change: &Change, numbers: &[i16]) -> Result<Key> {
+    if numbers.is_empty() {
+        let place = change.place();
+        return Ok(place
+            .map(|tid| vec![format!("({},{})", tid.block, tid.offset)])
+            .unwrap_or_default());
+    }
+    let text = |number: &i16| Ok(change.before(*number)?.unwrap_or_default());
+    numbers.iter().map(text).collect()
+}
+
+fn density(table: Oid) -> Result<f64> {
+    let (pages, _) = heap::pages(table)?.unwrap_or_default();
+    let rows = relation::estimate_rows(table).unwrap_or(0) as f64;
+    let density = rows / pages.max(1) as f64;
+    Ok(if density > 0.0 {
+        density
+    } else {
+        SOME_PER_PAGE
+    })
+}
+
+fn done(position: Position, scanned: i64, found: &Found, last: bool) -> Done {
+    Done {
+        position,
+        scanned,
+        updated: found.rows,
+        found: found.matching,
+        tried: scanned,
+        last,
+        ..Done::default()
+    }
+}

@@ -1,0 +1,204 @@
+"""backfill.verify and backfill.reapply: the rows are as they should be, or are made so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from harness import Database, wait_until
+from harness.jobs import complete, progress, start, wait_for
+
+ROWS = 20_000
+SPOILED = [1, 2, 17, 6000, 6001, 12_345, 19_999, 20_000]
+
+
+def make(db: Database, **options: Any) -> int:
+    """A table, and a job on it that is done."""
+    db.sql("CREATE TABLE orders (id integer PRIMARY KEY, rate integer, rate_new integer)")
+    db.sql(f"INSERT INTO orders SELECT id, id FROM generate_series(1, {ROWS}) id")
+    job = start(db, "orders", "rate_new = rate", where="rate_new IS NULL", name="rates", options=options)
+    complete(db, job)
+    return job
+
+
+def spoil(db: Database, value: str = "-1") -> None:
+    """Makes some rows wrong."""
+    db.sql(f"UPDATE orders SET rate_new = {value} WHERE id = ANY (%s)", [SPOILED])
+
+
+def verify(db: Database, job: int, arguments: str = "") -> dict[str, Any]:
+    """The verification's row, once it is done."""
+    return complete(db, db.value(f"SELECT backfill.verify(%s{arguments})", [job]))
+
+
+def wrong(db: Database, job: int) -> list[int]:
+    """The keys in the view, of the newest verification."""
+    return [
+        int(key)
+        for ((key,),) in db.sql(
+            "SELECT key FROM backfill.verify_failures WHERE job_id = %s AND verification_id ="
+            " (SELECT max(job_id) FROM backfill.progress WHERE verifies = %s) ORDER BY key[1]::int",
+            [job, job],
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments, value",
+    [
+        (", check_clause => 'rate_new = rate'", "-1"),
+        (", check_clause => 'rate_new = rate'", "NULL"),
+        (", recompute => true", "-1"),
+        ("", "NULL"),
+    ],
+)
+def test_wrong_rows_are_found_and_done_again(db: Database, arguments: str, value: str) -> None:
+    """Exactly these: the others are not touched."""
+    job = make(db)
+    assert "is verified" in verify(db, job, arguments)["note"]
+    assert db.value("SELECT backfill.reapply(%s)", [job]) is None
+    spoil(db, value)
+    row = verify(db, job, arguments)
+    assert (row["kind"], row["verifies"], row["rows_updated"]) == ("verification", job, len(SPOILED))
+    assert f"is not verified: {len(SPOILED)} of {ROWS} rows" in row["note"]
+    assert wrong(db, job) == SPOILED
+    places = dict(db.sql("SELECT id, ctid::text FROM orders"))
+    again = complete(db, db.value("SELECT backfill.reapply(%s)", [job]))
+    assert (again["kind"], again["rows_updated"]) == ("backfill", len(SPOILED))
+    assert db.value("SELECT count(*) FROM orders WHERE rate_new IS DISTINCT FROM rate") == 0
+    moved = [id for id, place in db.sql("SELECT id, ctid::text FROM orders") if places[id] != place]
+    assert sorted(moved) == SPOILED
+    assert "is verified" in verify(db, job, arguments)["note"]
+
+
+def test_a_row_that_is_right_by_now_is_left_alone(db: Database) -> None:
+    """What the check asks is asked once more before a row is done again."""
+    job = make(db)
+    spoil(db)
+    verify(db, job, ", check_clause => 'rate_new = rate'")
+    db.sql("UPDATE orders SET rate = 5, rate_new = 5 WHERE id = 17")
+    again = complete(db, db.value("SELECT backfill.reapply(%s)", [job]))
+    assert again["rows_updated"] == len(SPOILED) - 1
+
+
+def test_partitions_and_keys_of_several_columns(db: Database) -> None:
+    """Wrong rows are named with their partition."""
+    db.sql("CREATE TABLE p (a integer, b text, n integer, PRIMARY KEY (a, b)) PARTITION BY LIST (a)")
+    db.sql("CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)")
+    db.sql("INSERT INTO p SELECT 1 + id % 2, 'k' || id FROM generate_series(1, 4000) id")
+    job = start(db, "p", "n = p.a * 10")
+    complete(db, job)
+    db.sql("UPDATE p SET n = 0 WHERE b IN ('k7', 'k8', 'k3999')")
+    verify(db, job, ", check_clause => 'p.n = p.a * 10', options => '{\"workers\": 2}'")
+    found = db.sql("SELECT relation::text, key_columns, key FROM backfill.verify_failures ORDER BY key")
+    assert found == [
+        ("p1", ["a", "b"], ["1", "k8"]),
+        ("p2", ["a", "b"], ["2", "k3999"]),
+        ("p2", ["a", "b"], ["2", "k7"]),
+    ]
+    assert complete(db, db.value("SELECT backfill.reapply(%s)", [job]))["rows_updated"] == 3
+    assert db.value("SELECT count(*) FROM p WHERE n <> a * 10") == 0
+
+
+def test_a_table_without_a_key(db: Database) -> None:
+    """Wrong rows are known by their places; to do them again takes another job."""
+    db.sql("CREATE TABLE heap (v integer, n integer); INSERT INTO heap SELECT id FROM generate_series(1, 3000) id")
+    job = start(db, "heap", "n = v", where="n IS NULL")
+    complete(db, job)
+    db.sql("UPDATE heap SET n = 0 WHERE v = 1500")
+    row = verify(db, job, ", check_clause => 'n = v'")
+    assert row["rows_updated"] == 1
+    place = db.value("SELECT ctid::text FROM heap WHERE v = 1500")
+    assert db.sql("SELECT key_columns, key FROM backfill.verify_failures") == [(["ctid"], [place])]
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has no key to find the rows by"):
+        db.sql("SELECT backfill.reapply(%s)", [job])
+
+
+def test_a_verification_is_a_job(db: Database) -> None:
+    """It can be paused, killed and resumed, and finds each wrong row once."""
+    job = make(db)
+    spoil(db)
+    verification = db.value(
+        "SELECT backfill.verify(%s, 'pg_sleep(0.0002) IS NOT NULL AND rate_new = rate')",
+        [job],
+    )
+    db.sql("SELECT backfill.alter(%s, 500, 20)", [verification])
+    wait_until(lambda: progress(db, verification)["rows_done"] > 4000, 60, "the verification to get on")
+    db.sql("SELECT backfill.pause(%s)", [verification])
+    wait_for(db, verification, "paused")
+    db.sql("SELECT backfill.resume(%s)", [verification])
+    wait_until(lambda: progress(db, verification)["rows_done"] > 9000, 60, "the verification to get on")
+    kill_a_worker(db, verification)
+    row = complete(db, verification, timeout=120)
+    assert (row["rows_done"], row["rows_updated"]) == (ROWS, len(SPOILED))
+    assert wrong(db, job) == SPOILED
+
+
+def kill_a_worker(db: Database, job: int) -> None:
+    """As pg_terminate_backend does; the job is resumed."""
+    pids = db.worker_pids(job)
+    for pid in pids:
+        db.sql("SELECT pg_terminate_backend(%s)", [pid])
+    wait_until(lambda: not set(db.worker_pids(job)) & set(pids), 30, "the worker to end")
+    db.sql("SELECT backfill.resume(%s)", [job])
+
+
+@pytest.mark.parametrize(
+    "call, state, message",
+    [
+        ("verify(%(job)s, 'nothing = 1')", "42703", 'column "nothing" does not exist'),
+        ("verify(%(job)s, 'rate = 1; DROP TABLE orders')", "42601", "check_clause contains a semicolon"),
+        ("verify(%(job)s, 'true', true)", "22023", "check_clause and recompute are both given"),
+        ("verify(%(job)s, options => '{\"dry_run\": true}')", "22023", 'option "dry_run" cannot be given'),
+        ("verify(999)", "42704", "backfill job 999 does not exist"),
+        ("verify(NULL)", "22004", "job_id must not be NULL"),
+        ("reapply(%(job)s)", "55000", "has not been verified"),
+    ],
+)
+def test_bad_calls(db: Database, call: str, state: str, message: str) -> None:
+    """Each says what is wrong, and leaves nothing behind."""
+    job = make(db)
+    with pytest.raises(psycopg.Error) as caught:
+        db.sql(f"SELECT backfill.{call}", {"job": job})
+    assert caught.value.sqlstate == state
+    assert message in str(caught.value)
+    assert caught.value.diag.message_hint
+    assert db.value("SELECT count(*) FROM backfill.progress") == 1
+
+
+def test_what_can_be_verified(db: Database) -> None:
+    """Not what runs, not what only reads, and not what comes to something else each time."""
+    db.sql("CREATE TABLE t (id integer PRIMARY KEY, n float); INSERT INTO t SELECT generate_series(1, 1000)")
+    job = start(db, "t", "n = random()", batch=10, sleep_ms=1000)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is running"):
+        db.sql("SELECT backfill.verify(%s, 'n > 0')", [job])
+    db.sql("SELECT backfill.alter(%s, 1000, 0)", [job])
+    complete(db, job)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no where_clause that would tell"):
+        db.sql("SELECT backfill.verify(%s)", [job])
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="VOLATILE"):
+        db.sql("SELECT backfill.verify(%s, recompute => true)", [job])
+    verification = db.value("SELECT backfill.verify(%s, 'n >= 0')", [job])
+    complete(db, verification)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has changed nothing"):
+        db.sql("SELECT backfill.verify(%s, 'n >= 0')", [verification])
+
+
+def test_rights(db: Database) -> None:
+    """Somebody else's job can't be verified, nor are its wrong rows seen; a check runs with the owner's rights."""
+    db.sql("DROP ROLE IF EXISTS eve; CREATE ROLE eve LOGIN")
+    job = make(db)
+    spoil(db)
+    verify(db, job, ", check_clause => 'rate_new = rate'")
+    with psycopg.connect(db.dsn("eve"), autocommit=True) as eve:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            eve.execute("SELECT backfill.verify(%s, 'true')", [job])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            eve.execute("SELECT backfill.reapply(%s)", [job])
+        assert eve.execute("SELECT count(*) FROM backfill.verify_failures").fetchone() == (0,)
+    db.sql("GRANT pg_monitor TO eve")
+    with psycopg.connect(db.dsn("eve"), autocommit=True) as eve:
+        rows = eve.execute("SELECT DISTINCT relation::text, key FROM backfill.verify_failures").fetchall()
+        assert rows == [("orders", None)]
+    db.sql("DROP ROLE eve")
