@@ -371,6 +371,14 @@ CREATE FUNCTION backfill.report(job_id bigint, format text DEFAULT 'text') RETUR
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_wrapper';
 COMMENT ON FUNCTION backfill.report IS 'The record of a job: what was done, by whom, when, the call to repeat it, counts, time, growth, failed rows, timeline. As text, json, markdown or html, which has plots and is one file.';
 
+CREATE FUNCTION backfill.procedure(job_id bigint, style text DEFAULT 'standalone', install boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'procedure_wrapper';
+COMMENT ON FUNCTION backfill.procedure(bigint, text, boolean) IS 'A script that creates a procedure which does what the job does and needs nothing of this extension; with style "batch", a function that does one batch. With install, it is run at once.';
+
+CREATE FUNCTION backfill.procedure(name text, style text DEFAULT 'standalone', install boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'procedure_named_wrapper';
+COMMENT ON FUNCTION backfill.procedure(text, text, boolean) IS 'The same for the backfill of this name.';
+
 CREATE FUNCTION backfill.approve(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_wrapper';
 COMMENT ON FUNCTION backfill.approve IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';

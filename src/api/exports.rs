@@ -9,8 +9,8 @@ use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{
-    alter, approve, control, define, forget, inspect, plan, preview, rehearse, report, require,
-    retry_failed, start, verify, wait,
+    alter, approve, control, define, forget, inspect, plan, preview, procedure, rehearse, report,
+    require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
 use crate::error::{Error, Result};
@@ -294,6 +294,22 @@ fn report(job_id: Option<i64>, format: Option<&[u8]>) -> Vec<u8> {
     call(|| {
         let report = report::report(job_id, text(format)?)?;
         Ok(to_server(&report)?.into_bytes())
+    })
+}
+
+#[pg_extern(sql = false)]
+fn procedure(job_id: Option<i64>, style: Option<&[u8]>, install: Option<bool>) -> Vec<u8> {
+    call(|| {
+        let script = procedure::of_job(job_id, text(style)?, install)?;
+        Ok(to_server(&script)?.into_bytes())
+    })
+}
+
+#[pg_extern(sql = false)]
+fn procedure_named(name: Option<&[u8]>, style: Option<&[u8]>, install: Option<bool>) -> Vec<u8> {
+    call(|| {
+        let script = procedure::of_name(text(name)?, text(style)?, install)?;
+        Ok(to_server(&script)?.into_bytes())
     })
 }
 

@@ -16,6 +16,7 @@ mod launch;
 mod on_end;
 mod plan;
 mod preview;
+mod procedure;
 mod rehearse;
 mod report;
 mod require;

@@ -13,7 +13,7 @@ use crate::pg::server;
 pub fn require_completed(name: Option<String>, verified: Option<bool>) -> Result<()> {
     let name = required(name, "name")?;
     let verified = required(verified, "verified")?;
-    let job = find(&name)?;
+    let job = of_name(&name)?;
     if job.state() != State::Completed {
         return Err(unfinished(&job)?);
     }
@@ -49,7 +49,7 @@ pub fn outside_block(called: Option<String>, atomic: bool) -> Result<()> {
 }
 
 /// The job of this name that the caller may act on; his own before others'.
-fn find(name: &str) -> Result<Job> {
+pub fn of_name(name: &str) -> Result<Job> {
     let me = server::current_user();
     let mut known: Vec<Job> = job::named(name)?
         .into_iter()

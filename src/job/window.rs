@@ -153,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn what_people_write_is_understood() {
+        for (text, read) in [
+            ("9:00-17:00", "09:00-17:00"),
+            ("22:00 - 6:00", "22:00-06:00"),
+            (" 22:00 -06:00  Europe/Berlin ", "22:00-06:00 Europe/Berlin"),
+        ] {
+            assert_eq!(RunWindow::parse(text).unwrap().to_string(), read);
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for text in [
             "22-06",
@@ -162,9 +173,9 @@ mod tests {
             "00:00-24:00",
             "24:00-06:00",
             "22:60-06:00",
-            "9:00-17:00",
+            "009:00-17:00",
+            "09:0-17:00",
             "+1:00-02:00",
-            "22:00 - 06:00",
             "a:b-c:d",
         ] {
             assert_eq!(RunWindow::parse(text), None, "{text}");

@@ -17,6 +17,7 @@ pub mod keylist;
 pub mod latch;
 pub mod lock;
 pub mod maintenance;
+pub mod name;
 pub mod notify;
 pub mod partition;
 pub mod physical;

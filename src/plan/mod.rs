@@ -14,5 +14,6 @@ pub mod position;
 pub mod rests;
 pub mod spread;
 pub mod sql;
+pub mod standalone;
 pub mod trail;
 pub mod waves;

@@ -1,0 +1,221 @@
+//! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::Oid;
+
+use super::caller::{denied, required};
+use super::require;
+use crate::catalog::extension;
+use crate::catalog::job::{self, Job};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::options::Walk;
+use crate::pg::elevate::as_extension;
+use crate::pg::relation::{self, Relation};
+use crate::pg::spi::{self, Arg};
+use crate::pg::{index, name, server, triggers};
+use crate::plan::key::{self, Column};
+use crate::plan::sql::qualified;
+use crate::plan::standalone::{KeyColumn, Standalone};
+
+/// Settings that are always written down, since servers differ in them.
+const ALWAYS: &[&str] = &["search_path", "TimeZone", "DateStyle", "IntervalStyle"];
+
+/// What each transaction runs under, as the worker's do: see `worker::session`.
+const FIXED: &[(&str, &str)] = &[
+    ("row_security", "off"),
+    ("standard_conforming_strings", "on"),
+    // Safe, since the checkpoint commits with its batch: a crash loses both or neither.
+    ("synchronous_commit", "off"),
+];
+
+/// What is to be written.
+#[derive(Clone, Copy)]
+enum Style {
+    Standalone,
+    Batch,
+}
+
+/// The script for the job with this id. Where `install` is true it is run, with the caller's rights.
+pub fn of_job(job_id: Option<i64>, style: Option<String>, install: Option<bool>) -> Result<String> {
+    let id = required(job_id, "job_id")?;
+    let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    if !server::may_act_for(job.owner) {
+        return Err(denied(id));
+    }
+    write(&job, style, install)
+}
+
+/// The same for the backfill of this name.
+pub fn of_name(
+    name: Option<String>,
+    style: Option<String>,
+    install: Option<bool>,
+) -> Result<String> {
+    let job = require::of_name(&required(name, "name")?)?;
+    write(&job, style, install)
+}
+
+fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<String> {
+    let style = match required(style, "style")?.as_str() {
+        "standalone" => Style::Standalone,
+        "batch" => Style::Batch,
+        other => {
+            return Err(Error::invalid(format!(
+                "style must be \"standalone\" or \"batch\", not \"{other}\""
+            ))
+            .hint("Leave it out for a procedure that does the whole walk."));
+        }
+    };
+    let install = required(install, "install")?;
+    let standalone = describe(job)?;
+    let script = match style {
+        Style::Standalone => standalone.script(),
+        Style::Batch => standalone.batch(),
+    };
+    if install {
+        server::refuse_read_only("backfill.procedure()")?;
+        spi::run_for_effect(&script).map_err(|error| with_hint(error, &standalone))?;
+    }
+    Ok(script)
+}
+
+fn with_hint(error: Error, standalone: &Standalone) -> Error {
+    let hint = match error.sqlstate.as_str() {
+        "42P07" | "42723" => format!(
+            "One that was installed before is removed by DROP ROUTINE {}; DROP TABLE {};",
+            qualified(&standalone.schema, &standalone.procedure),
+            qualified(&standalone.schema, &standalone.checkpoint)
+        ),
+        sqlstate::INSUFFICIENT_PRIVILEGE => {
+            "It takes the right to create in the table's schema. Leave out install, and have the script run by whoever has it.".to_owned()
+        }
+        _ => return error,
+    };
+    error.hint(hint)
+}
+
+fn describe(job: &Job) -> Result<Standalone> {
+    let definition = &job.definition;
+    if definition.purpose.is_read_only() {
+        return Err(Error::new(
+            sqlstate::WRONG_OBJECT_TYPE,
+            format!("backfill {} changes nothing", job.shown()),
+        )
+        .hint("Name the job that does."));
+    }
+    let relation = relation::describe(job.relation)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("table {} no longer exists", job.relation_name),
+        )
+        .hint("There is nothing to be done.")
+    })?;
+    let options = &definition.options;
+    let bounds = options.bounds().unwrap_or_default();
+    let base = job.name.as_ref().unwrap_or(&relation.name);
+    let made = |label: &str| name::object_name("backfill", &name::plain(base), label);
+    Ok(Standalone {
+        quote: name::quoted,
+        title: format!("A backfill of table {}", relation.shown),
+        job: job.shown(),
+        version: extension::LIBRARY.to_owned(),
+        schema: relation.schema.clone(),
+        table: relation.name.clone(),
+        partitioned: relation.kind == 'p',
+        columns: relation.columns.iter().map(|c| c.name.clone()).collect(),
+        procedure: made("")?,
+        checkpoint: made("checkpoint")?,
+        function: made("batch")?,
+        key: key_of(job, &relation)?,
+        key_from: bounds.from,
+        key_to: bounds.to,
+        set_clause: definition.set_clause.clone(),
+        where_clause: definition.where_clause.clone(),
+        settings: settings_of(job)?,
+        batch_size: job.batch_size,
+        sleep_ms: job.sleep_ms,
+        lock_timeout_ms: options.lock_timeout_ms(),
+    })
+}
+
+/// The columns that order the walk; none: it goes by pages.
+fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
+    let definition = &job.definition;
+    let partitioned = relation.kind == 'p';
+    if definition.options.walk() == Walk::Physical && !partitioned {
+        return Ok(Vec::new());
+    }
+    let mut candidates = index::candidates(relation.oid)?;
+    if candidates
+        .iter()
+        .any(|c| c.column_names() == definition.key_columns)
+    {
+        candidates.retain(|c| c.column_names() == definition.key_columns);
+    }
+    let named = definition.options.key.as_deref();
+    match key::choose(candidates, named, &relation.shown) {
+        Ok(key) => key.columns.iter().map(key_column).collect(),
+        Err(_) if !partitioned && definition.options.key.is_none() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn key_column(column: &Column) -> Result<KeyColumn> {
+    let type_name = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.format_type($1, NULL)",
+            &[Arg::Oid(Oid::from(column.type_oid))],
+        )
+    })?;
+    let type_name = type_name.ok_or_else(|| Error::internal("format_type returned no row"))?;
+    let schema = column.operator_schema.as_deref();
+    Ok(KeyColumn {
+        name: column.name.clone(),
+        type_name: type_name.text(0)?.to_owned(),
+        collation: column
+            .collation
+            .as_ref()
+            .map(|(schema, name)| qualified(schema, name)),
+        nulls_first: column.nulls_first != column.descending,
+        operators: schema
+            .filter(|schema| *schema != "pg_catalog")
+            .map(name::quoted),
+    })
+}
+
+/// Those of the session that defined the job that are not what a server has by itself, those of its options, and ours.
+fn settings_of(job: &Job) -> Result<Vec<(String, String)>> {
+    let definition = &job.definition;
+    let mut settings: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, value) in &definition.session {
+        if ALWAYS.contains(&name.as_str()) || !is_built_in(name, value)? {
+            settings.insert(name, value);
+        }
+    }
+    settings.extend(
+        definition
+            .options
+            .settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    settings.extend(FIXED.iter().copied());
+    if definition.options.skips_triggers() {
+        let (name, value) = triggers::SETTING;
+        settings.insert(name, value);
+    }
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Ok(settings.into_iter().map(owned).collect())
+}
+
+/// Whether a setting has this value where nobody sets it.
+fn is_built_in(name: &str, value: &str) -> Result<bool> {
+    let found = as_extension(|| {
+        spi::first(
+            "SELECT boot_val FROM pg_catalog.pg_settings WHERE name = $1",
+            &[Arg::Text(name)],
+        )
+    })?;
+    Ok(found.is_some_and(|row| row.get(0) == Some(value)))
+}

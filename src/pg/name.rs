@@ -1,0 +1,42 @@
+//! Names of objects, as the server writes and shortens them.
+
+use pgrx::pg_sys;
+
+use super::text::{from_server, lossy, to_server};
+use crate::error::Result;
+use crate::plan::sql::ident;
+
+/// An identifier, quoted where need be.
+pub fn quoted(name: &str) -> String {
+    let quoted = || {
+        let name = to_server(name).ok()?;
+        unsafe { lossy(pg_sys::quote_identifier(name.as_ptr())) }
+    };
+    quoted().unwrap_or_else(|| ident(name))
+}
+
+/// A part of a name that needs no quotes: what is not a letter, a digit or an underscore becomes one.
+pub fn plain(name: &str) -> String {
+    let sound = |c: char| match c.is_alphanumeric() {
+        true => c,
+        false => '_',
+    };
+    name.to_lowercase().chars().map(sound).collect()
+}
+
+/// `first_middle_label`, with as much of the middle as a name has room for.
+pub fn object_name(first: &str, middle: &str, label: &str) -> Result<String> {
+    let (first, middle, label) = (to_server(first)?, to_server(middle)?, to_server(label)?);
+    let none = std::ptr::null();
+    let label = match label.is_empty() {
+        true => none,
+        false => label.as_ptr(),
+    };
+    unsafe {
+        from_server(pg_sys::makeObjectName(
+            first.as_ptr(),
+            middle.as_ptr(),
+            label,
+        ))
+    }
+}

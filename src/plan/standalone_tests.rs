@@ -1,0 +1,134 @@
+use super::*;
+use crate::plan::sql::ident;
+
+fn column(name: &str) -> KeyColumn {
+    KeyColumn {
+        name: name.into(),
+        type_name: "bigint".into(),
+        collation: None,
+        nulls_first: false,
+        operators: None,
+    }
+}
+
+fn standalone(key: &[&str]) -> Standalone {
+    Standalone {
+        quote: ident,
+        title: "A backfill of table public.orders".into(),
+        job: "job 7".into(),
+        version: "1.2.3".into(),
+        schema: "public".into(),
+        table: "orders".into(),
+        partitioned: false,
+        columns: vec!["id".into(), "rate".into()],
+        procedure: "backfill_orders".into(),
+        checkpoint: "backfill_orders_checkpoint".into(),
+        function: "backfill_orders_batch".into(),
+        key: key.iter().map(|name| column(name)).collect(),
+        key_from: None,
+        key_to: None,
+        set_clause: "rate = rate + 1 -- more".into(),
+        where_clause: Some("rate < 5 -- few".into()),
+        settings: vec![("TimeZone".into(), "UTC".into())],
+        batch_size: 1000,
+        sleep_ms: 50,
+        lock_timeout_ms: 500,
+    }
+}
+
+#[test]
+fn each_part_of_each_template_is_known() {
+    for key in [&["id"][..], &["id", "rate"][..], &[][..]] {
+        let it = standalone(key);
+        for text in [it.script(), it.batch()] {
+            assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_a_range_of_the_key() {
+    let text = standalone(&["id"]).script();
+    for part in [
+        "UPDATE ONLY \"public\".\"orders\" SET\nrate = rate + 1 -- more\n",
+        "WHERE \"orders\".\"id\" >= \"_first_id\" AND \"orders\".\"id\" <= \"_end_id\" AND (\nrate < 5 -- few\n);",
+        "\"after_id\" bigint, -- of the last row that is done",
+        "ORDER BY \"orders\".\"id\" DESC LIMIT 1;",
+        "(VALUES ('TimeZone', 'UTC'))",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+}
+
+#[test]
+fn several_columns_are_compared_as_rows() {
+    let mut it = standalone(&["id", "rate"]);
+    it.key_to = Some(vec!["5".into(), "it's".into()]);
+    let text = it.script();
+    for part in [
+        "(\"orders\".\"id\", \"orders\".\"rate\") >= (\"_first_id\", \"_first_rate\")",
+        "WHERE (\"orders\".\"id\", \"orders\".\"rate\") <= (CAST('5' AS bigint), CAST('it''s' AS bigint))",
+        "\"_end_id\" := \"_last_id\"; \"_end_rate\" := \"_last_rate\";",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+}
+
+#[test]
+fn an_odd_index_is_read_as_it_is() {
+    let mut it = standalone(&["id"]);
+    it.key[0].nulls_first = true;
+    it.key[0].collation = Some("\"C\"".into());
+    it.key[0].operators = Some("mine".into());
+    it.partitioned = true;
+    let text = it.script();
+    for part in [
+        "ORDER BY \"orders\".\"id\" COLLATE \"C\" NULLS FIRST LIMIT 1",
+        "ORDER BY \"orders\".\"id\" COLLATE \"C\" DESC NULLS LAST LIMIT 1",
+        "\"orders\".\"id\" COLLATE \"C\" OPERATOR(mine.>) \"_after_id\"",
+        "UPDATE \"public\".\"orders\" SET",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+}
+
+#[test]
+fn variables_are_never_columns() {
+    let mut it = standalone(&["id"]);
+    it.columns.push("_rows".into());
+    assert!(it.script().contains("__rows bigint;"));
+    it.table = "__rows".into();
+    assert!(it.script().contains("___rows bigint;"));
+}
+
+#[test]
+fn names_of_variables_have_room() {
+    let long = "k".repeat(63);
+    let mut it = standalone(&["id", &long]);
+    it.columns.push(long);
+    let text = it.script();
+    assert!(text.contains("\"_after_2\" bigint;"), "{text}");
+    assert!(text.contains("\"_after_id\" bigint;"), "{text}");
+}
+
+#[test]
+fn nothing_ends_the_body_or_a_comment_early() {
+    let mut it = standalone(&["id"]);
+    it.set_clause = "rate = $backfill$1$backfill$".into();
+    it.job = "job 7 (\"a\nb\")".into();
+    it.title = "A backfill of table \"a\n; DROP TABLE x; --\"".into();
+    let text = it.script();
+    assert!(text.contains("AS $backfill_$\n"), "{text}");
+    assert!(text.starts_with("-- A backfill of table \"a ; DROP TABLE x; --\"\n"));
+    assert!(text.contains("from job 7 (\"a b\")"));
+    assert!(it.batch().contains("AS $backfill_$\n"));
+}
+
+#[test]
+fn without_a_key_it_goes_by_pages() {
+    let it = standalone(&[]);
+    let text = it.script();
+    assert!(text.contains("\"orders\".ctid >= _from AND \"orders\".ctid < _until AND (\nrate < 5"));
+    assert!(text.contains("_batch_pages integer DEFAULT 20"));
+    assert!(it.batch().contains("_until_page bigint"));
+}
