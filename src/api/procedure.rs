@@ -19,7 +19,21 @@ use crate::plan::sql::qualified;
 use crate::plan::standalone::{KeyColumn, Standalone};
 
 /// Settings that are always written down, since servers differ in them.
-const ALWAYS: &[&str] = &["search_path", "TimeZone", "DateStyle", "IntervalStyle"];
+const ALWAYS: &[&str] = &[
+    "search_path",
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "default_text_search_config",
+];
+
+/// Settings whose values a server may not have: written down only where they are not this server's own.
+const INSTALLED: &[&str] = &[
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "timezone_abbreviations",
+];
 
 /// What each transaction runs under, as the worker's do: see `worker::session`.
 const FIXED: &[(&str, &str)] = &[
@@ -75,12 +89,15 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
     };
     if install {
         server::refuse_read_only("backfill.procedure()")?;
-        spi::run_for_effect(&script).map_err(|error| with_hint(error, &standalone))?;
+        spi::in_subtransaction(|| spi::run_for_effect(&script))
+            .map_err(|error| with_hint(error, &standalone))?;
     }
     Ok(script)
 }
 
-fn with_hint(error: Error, standalone: &Standalone) -> Error {
+fn with_hint(mut error: Error, standalone: &Standalone) -> Error {
+    // It has the whole script.
+    error.context = None;
     let hint = match error.sqlstate.as_str() {
         "42P07" | "42723" => format!(
             "One that was installed before is removed by DROP ROUTINE {}; DROP TABLE {};",
@@ -211,9 +228,14 @@ fn settings_of(job: &Job) -> Result<Vec<(String, String)>> {
 
 /// Whether a setting has this value where nobody sets it.
 fn is_built_in(name: &str, value: &str) -> Result<bool> {
+    let own = if INSTALLED.contains(&name) {
+        "reset_val"
+    } else {
+        "boot_val"
+    };
     let found = as_extension(|| {
         spi::first(
-            "SELECT boot_val FROM pg_catalog.pg_settings WHERE name = $1",
+            &format!("SELECT {own} FROM pg_catalog.pg_settings WHERE name = $1"),
             &[Arg::Text(name)],
         )
     })?;

@@ -130,13 +130,12 @@ impl Standalone {
     fn clause(&self, name: &str) -> Option<String> {
         Some(match name {
             "set_clause" => self.set_clause.clone(),
-            // On lines of its own: it may end with a comment.
             "and_where" => self
                 .where_clause
                 .as_ref()
-                .map_or(String::new(), |clause| format!(" AND (\n{clause}\n)")),
+                .map_or(String::new(), |clause| format!(" AND ({clause})")),
             "where" => self.where_clause.clone().unwrap_or("true".to_owned()),
-            "settings" => self.set_config(),
+            "settings" => self.settings(),
             _ => return None,
         })
     }
@@ -346,16 +345,11 @@ impl Standalone {
         }
     }
 
-    fn set_config(&self) -> String {
-        let pairs: Vec<String> = self
-            .settings
-            .iter()
-            .map(|(name, value)| format!("({}, {})", literal(name), literal(value)))
-            .collect();
-        format!(
-            "PERFORM pg_catalog.set_config(s.name, s.value, true) FROM (VALUES {}) AS s (name, value);",
-            pairs.join(", ")
-        )
+    fn settings(&self) -> String {
+        let pair =
+            |(name, value): &(String, String)| format!("({}, {})", literal(name), literal(value));
+        let pairs: Vec<String> = self.settings.iter().map(pair).collect();
+        pairs.join(",\n            ")
     }
 
     /// The parameters of a batch: its range.

@@ -27,8 +27,8 @@ fn standalone(key: &[&str]) -> Standalone {
         key: key.iter().map(|name| column(name)).collect(),
         key_from: None,
         key_to: None,
-        set_clause: "rate = rate + 1 -- more".into(),
-        where_clause: Some("rate < 5 -- few".into()),
+        set_clause: "rate = rate + 1".into(),
+        where_clause: Some("rate < 5".into()),
         settings: vec![("TimeZone".into(), "UTC".into())],
         batch_size: 1000,
         sleep_ms: 50,
@@ -50,11 +50,11 @@ fn each_part_of_each_template_is_known() {
 fn a_batch_is_a_range_of_the_key() {
     let text = standalone(&["id"]).script();
     for part in [
-        "UPDATE ONLY \"public\".\"orders\" SET\nrate = rate + 1 -- more\n",
-        "WHERE \"orders\".\"id\" >= \"_first_id\" AND \"orders\".\"id\" <= \"_end_id\" AND (\nrate < 5 -- few\n);",
+        "UPDATE ONLY \"public\".\"orders\"\n                SET rate = rate + 1\n",
+        "WHERE \"orders\".\"id\" >= \"_first_id\" AND \"orders\".\"id\" <= \"_end_id\" AND (rate < 5);",
         "\"after_id\" bigint, -- of the last row that is done",
         "ORDER BY \"orders\".\"id\" DESC LIMIT 1;",
-        "(VALUES ('TimeZone', 'UTC'))",
+        "('TimeZone', 'UTC')\n",
     ] {
         assert!(text.contains(part), "{part} in:\n{text}");
     }
@@ -86,7 +86,7 @@ fn an_odd_index_is_read_as_it_is() {
         "ORDER BY \"orders\".\"id\" COLLATE \"C\" NULLS FIRST LIMIT 1",
         "ORDER BY \"orders\".\"id\" COLLATE \"C\" DESC NULLS LAST LIMIT 1",
         "\"orders\".\"id\" COLLATE \"C\" OPERATOR(mine.>) \"_after_id\"",
-        "UPDATE \"public\".\"orders\" SET",
+        "UPDATE \"public\".\"orders\"\n",
     ] {
         assert!(text.contains(part), "{part} in:\n{text}");
     }
@@ -128,7 +128,7 @@ fn nothing_ends_the_body_or_a_comment_early() {
 fn without_a_key_it_goes_by_pages() {
     let it = standalone(&[]);
     let text = it.script();
-    assert!(text.contains("\"orders\".ctid >= _from AND \"orders\".ctid < _until AND (\nrate < 5"));
+    assert!(text.contains("\"orders\".ctid >= _from AND \"orders\".ctid < _until AND (rate < 5"));
     assert!(text.contains("_batch_pages integer DEFAULT 20"));
     assert!(it.batch().contains("_until_page bigint"));
 }

@@ -203,22 +203,22 @@ def test_a_preview_is_spread_over_the_table(db: Database) -> None:
 
 def test_a_preview_runs_with_the_owners_rights(db: Database) -> None:
     """A superuser who looks at somebody's definition lends him nothing; and it goes by the definition's settings."""
-    db.sql("DROP ROLE IF EXISTS bob; CREATE ROLE bob LOGIN; GRANT ALL ON SCHEMA public TO bob")
-    db.sql("SET ROLE bob; CREATE TABLE t (id integer PRIMARY KEY, who text); INSERT INTO t VALUES (1)")
+    db.sql("DROP ROLE IF EXISTS dreamer; CREATE ROLE dreamer LOGIN; GRANT ALL ON SCHEMA public TO dreamer")
+    db.sql("SET ROLE dreamer; CREATE TABLE t (id integer PRIMARY KEY, who text); INSERT INTO t VALUES (1)")
     db.sql(
-        "SET ROLE bob; CREATE FUNCTION who() RETURNS text LANGUAGE plpgsql VOLATILE AS"
+        "SET ROLE dreamer; CREATE FUNCTION who() RETURNS text LANGUAGE plpgsql VOLATILE AS"
         " $$ BEGIN RETURN current_user || ' ' || current_setting('DateStyle'); END $$"
     )
-    db.sql("SET ROLE bob; SET DateStyle = 'German'; SELECT backfill.define('t', 'who = public.who()')")
+    db.sql("SET ROLE dreamer; SET DateStyle = 'German'; SELECT backfill.define('t', 'who = public.who()')")
     [(after,)] = db.sql("SELECT after FROM backfill.preview('t')")
-    assert after == {"who": "bob German, DMY"}
+    assert after == {"who": "dreamer German, DMY"}
     db.sql(
-        "SET ROLE bob; CREATE OR REPLACE FUNCTION who() RETURNS text LANGUAGE plpgsql VOLATILE AS"
+        "SET ROLE dreamer; CREATE OR REPLACE FUNCTION who() RETURNS text LANGUAGE plpgsql VOLATILE AS"
         " $$ BEGIN RESET ROLE; RETURN current_user; END $$"
     )
     [(error,)] = db.sql("SELECT error FROM backfill.preview('t')")
     assert "within security-restricted operation" in error or "security-definer function" in error
-    db.sql("DROP TABLE t; DROP FUNCTION who(); DROP OWNED BY bob; DROP ROLE bob")
+    db.sql("DROP TABLE t; DROP FUNCTION who(); DROP OWNED BY dreamer; DROP ROLE dreamer")
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_where_it_is_refused(db: Database) -> None:
     assert caught.value.sqlstate == "55000"
     assert caught.value.diag.message_primary == f"cannot retry the failed rows of backfill job {job}: it is paused"
     assert "backfill.resume" in (caught.value.diag.message_hint or "")
-    db.sql("CREATE ROLE stranger LOGIN")
-    with pytest.raises(psycopg.Error) as caught, db.connect(user="stranger") as connection:
+    db.sql("DROP ROLE IF EXISTS latecomer; CREATE ROLE latecomer LOGIN")
+    with pytest.raises(psycopg.Error) as caught, db.connect(user="latecomer") as connection:
         connection.execute("SELECT backfill.retry_failed(%s)", [job])
     assert caught.value.sqlstate == "42501"
 

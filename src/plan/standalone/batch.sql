@@ -9,9 +9,12 @@ CREATE FUNCTION {{function}}(
 DECLARE
     {{v}}rows bigint;
 BEGIN
-    {{settings}}
-    UPDATE {{from}} SET
-{{set_clause}}
+    PERFORM pg_catalog.set_config(s.name, s.value, true)
+    FROM (VALUES
+            {{settings}}
+    ) AS s (name, value);
+    UPDATE {{from}}
+    SET {{set_clause}}
     WHERE {{range}}{{and_where}};
     GET DIAGNOSTICS {{v}}rows = ROW_COUNT;
     RETURN {{v}}rows;

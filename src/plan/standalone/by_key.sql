@@ -52,7 +52,7 @@ BEGIN
     -- The first call notes where the walk is to end.
     INSERT INTO {{checkpoint}} DEFAULT VALUES ON CONFLICT DO NOTHING;
     IF FOUND THEN
-        {{settings}}
+        SET LOCAL row_security = off;
         SELECT {{columns}} INTO {{last}} FROM {{from}}{{where_bounds}}
         ORDER BY {{descending}} LIMIT 1;
         UPDATE {{checkpoint}} SET {{set_last}};
@@ -61,7 +61,10 @@ BEGIN
 
     LOOP
         -- From here to the COMMIT is one batch. The lock on the checkpoint keeps other calls from the same rows.
-        {{settings}}
+        PERFORM pg_catalog.set_config(s.name, s.value, true)
+        FROM (VALUES
+            {{settings}}
+        ) AS s (name, value);
         SELECT {{checkpoint_names}}, batches, rows_updated, finished_at
         INTO {{state}}, {{v}}batches, {{v}}rows_updated, {{v}}finished_at
         FROM {{checkpoint}} FOR UPDATE;
@@ -93,8 +96,8 @@ BEGIN
                     {{end_is_last}}
                 END IF;
 
-                UPDATE {{from}} SET
-{{set_clause}}
+                UPDATE {{from}}
+                SET {{set_clause}}
                 WHERE {{from_first}} AND {{up_to_end}}{{and_where}};
                 GET DIAGNOSTICS {{v}}rows = ROW_COUNT;
                 UPDATE {{checkpoint}}

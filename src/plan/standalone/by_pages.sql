@@ -60,7 +60,10 @@ BEGIN
 
     LOOP
         -- From here to the COMMIT is one batch. The lock on the checkpoint keeps other calls from the same rows.
-        {{settings}}
+        PERFORM pg_catalog.set_config(s.name, s.value, true)
+        FROM (VALUES
+            {{settings}}
+        ) AS s (name, value);
         SELECT next_page, batches, rows_updated, finished_at
         INTO {{v}}page, {{v}}batches, {{v}}rows_updated, {{v}}finished_at
         FROM {{checkpoint}} FOR UPDATE;
@@ -76,12 +79,10 @@ BEGIN
                 {{v}}from := pg_catalog.format('(%s,0)', {{v}}page)::tid;
                 {{v}}until := pg_catalog.format('(%s,0)', {{v}}page + {{v}}batch_pages)::tid;
                 WITH changed AS (
-                    UPDATE {{from}} SET
-{{set_clause}}
+                    UPDATE {{from}}
+                    SET {{set_clause}}
                     WHERE {{name}}.ctid >= {{v}}from AND {{name}}.ctid < {{v}}until{{and_where}}
-                    RETURNING (
-{{where}}
-                    ) AS still
+                    RETURNING ({{where}}) AS still
                 )
                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) INTO {{v}}rows, {{v}}still FROM changed;
                 IF {{v}}still > 0 THEN
