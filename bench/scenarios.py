@@ -18,6 +18,7 @@ from bench.contenders import (
     OnlineMigrations,
     Pgroll,
     PredicateProcedure,
+    Standalone,
     TableRewrite,
     ours,
     with_all_defaults,
@@ -107,7 +108,7 @@ MAIN = Scenario(
     (
         *_on(datasets.ORDERS, OneUpdate(), *PEERS, repetitions=FACTOR),
         *_on(datasets.ORDERS, *SLOW_PEERS, repetitions=1),
-        *_on(datasets.ORDERS, SEQUENTIAL, SEQUENTIAL_2, PHYSICAL, repetitions=FACTOR),
+        *_on(datasets.ORDERS, Standalone(), SEQUENTIAL, SEQUENTIAL_2, PHYSICAL, repetitions=FACTOR),
         *_on(datasets.ORDERS, *WAVES, drawn=False),
         *_on(datasets.ORDERS, AUTO, AUTO_2, TableRewrite()),
         *_on(datasets.ORDERS, with_all_defaults(), repetitions=FACTOR),

@@ -9,7 +9,7 @@ from bench.contenders.gitlab import Gitlab
 from bench.contenders.idle import Idle
 from bench.contenders.maintenance_tasks import MaintenanceTasks
 from bench.contenders.online_migrations import OnlineMigrations
-from bench.contenders.ours import ours, with_all_defaults
+from bench.contenders.ours import Standalone, ours, with_all_defaults
 from bench.contenders.pgroll import Pgroll
 from bench.contenders.procedure import KeysetProcedure, PredicateProcedure
 from bench.contenders.statement import OneUpdate, TableRewrite
@@ -26,6 +26,7 @@ __all__ = [
     "OnlineMigrations",
     "Pgroll",
     "PredicateProcedure",
+    "Standalone",
     "TableRewrite",
     "Task",
     "ours",

@@ -52,6 +52,27 @@ def with_all_defaults() -> Ours:
     return Ours("ours-defaults", "backfill, VACUUM and ANALYZE included")
 
 
+@dataclass(frozen=True)
+class Standalone(Contender):
+    """The procedure that `backfill.procedure` writes, which needs no extension."""
+
+    name: str = "standalone"
+    label: str = "backfill.procedure"
+    batch_size: int = BATCH
+
+    def prepare(self, task: Task) -> None:
+        """Writes it down and creates it."""
+        work = task.dataset
+        job = task.db.value("SELECT backfill.define(%s::regclass, %s, %s)", [work.table, work.set_clause, work.where])
+        task.db.sql("SELECT backfill.procedure(%s::bigint, install => true)", [job])
+        task.db.sql("SELECT backfill.cancel(%s)", [job])
+
+    def fill(self, task: Task) -> None:
+        """Calls it."""
+        with task.connect() as connection:
+            connection.execute(f"CALL backfill_{task.dataset.table}(%s, 0)", [self.batch_size])
+
+
 @contextlib.contextmanager
 def _listening(task: Task) -> Iterator[None]:
     """Collects what the view says while the job runs, where that is asked for."""

@@ -1,11 +1,9 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use std::collections::BTreeMap;
-
 use pgrx::pg_sys::Oid;
 
 use super::caller::{denied, required};
-use super::require;
+use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
@@ -17,23 +15,6 @@ use crate::pg::{index, name, server, triggers};
 use crate::plan::key::{self, Column};
 use crate::plan::sql::qualified;
 use crate::plan::standalone::{KeyColumn, Standalone};
-
-/// Settings that are always written down, since servers differ in them.
-const ALWAYS: &[&str] = &[
-    "search_path",
-    "TimeZone",
-    "DateStyle",
-    "IntervalStyle",
-    "default_text_search_config",
-];
-
-/// Settings whose values a server may not have: written down only where they are not this server's own.
-const INSTALLED: &[&str] = &[
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "timezone_abbreviations",
-];
 
 /// What each transaction runs under, as the worker's do: see `worker::session`.
 const FIXED: &[(&str, &str)] = &[
@@ -201,43 +182,15 @@ fn key_column(column: &Column) -> Result<KeyColumn> {
     })
 }
 
-/// Those of the session that defined the job that are not what a server has by itself, those of its options, and ours.
+/// Those under which it was defined, those of its options, and ours.
 fn settings_of(job: &Job) -> Result<Vec<(String, String)>> {
     let definition = &job.definition;
-    let mut settings: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, value) in &definition.session {
-        if ALWAYS.contains(&name.as_str()) || !is_built_in(name, value)? {
-            settings.insert(name, value);
-        }
-    }
-    settings.extend(
-        definition
-            .options
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str())),
-    );
-    settings.extend(FIXED.iter().copied());
-    if definition.options.skips_triggers() {
-        let (name, value) = triggers::SETTING;
-        settings.insert(name, value);
-    }
+    let mut settings = session::worth_writing(&definition.session)?;
+    settings.extend(definition.options.settings.clone());
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    Ok(settings.into_iter().map(owned).collect())
-}
-
-/// Whether a setting has this value where nobody sets it.
-fn is_built_in(name: &str, value: &str) -> Result<bool> {
-    let own = if INSTALLED.contains(&name) {
-        "reset_val"
-    } else {
-        "boot_val"
-    };
-    let found = as_extension(|| {
-        spi::first(
-            &format!("SELECT {own} FROM pg_catalog.pg_settings WHERE name = $1"),
-            &[Arg::Text(name)],
-        )
-    })?;
-    Ok(found.is_some_and(|row| row.get(0) == Some(value)))
+    settings.extend(FIXED.iter().copied().map(owned));
+    if definition.options.skips_triggers() {
+        settings.extend([owned(triggers::SETTING)]);
+    }
+    Ok(settings.into_iter().collect())
 }

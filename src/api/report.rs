@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::caller::required;
-use super::inspect;
-use crate::catalog::walk;
+use super::{inspect, session};
+use crate::catalog::{job, walk};
 use crate::error::{Error, Result};
-use crate::pg::settings;
+use crate::pg::server;
+use crate::pg::settings::with;
 use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
 
@@ -79,6 +80,7 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
         document.insert((*part).to_owned(), read(sql, id)?);
     }
     document.insert("sizes".to_owned(), sizes(id)?);
+    document.insert("settings".to_owned(), settings(id)?);
     let report = Report {
         document: Value::Object(document),
     };
@@ -88,10 +90,19 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
 fn read(sql: &str, id: i64) -> Result<Value> {
     // Nobody's operators, and times as the caller has them.
     let plain = [(c"search_path", c"pg_catalog, pg_temp")];
-    let row = settings::with(&plain, || spi::first(sql, &[Arg::Int8(id)]))?;
+    let row = with(&plain, || spi::first(sql, &[Arg::Int8(id)]))?;
     let text = row.as_ref().and_then(|row| row.get(0)).unwrap_or("null");
     serde_json::from_str(text)
         .map_err(|e| Error::internal(format!("a part of the report cannot be read: {e}")))
+}
+
+/// Under which the clauses mean what they meant; for those who may see the clauses.
+fn settings(id: i64) -> Result<Value> {
+    let job = job::load(id)?.filter(|job| server::may_act_for(job.owner));
+    Ok(match job {
+        Some(job) => json!(session::worth_writing(&job.definition.session)?),
+        None => Value::Null,
+    })
 }
 
 fn sizes(id: i64) -> Result<Value> {

@@ -3,7 +3,7 @@
 use super::caller::required;
 use super::control::{after_cancel, start_of};
 use crate::catalog::job::{self, Job};
-use crate::catalog::{approval, failed_row, outcome, slice};
+use crate::catalog::{approval, failed_row, outcome, slice, trial};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::server;
@@ -113,7 +113,7 @@ fn require_verified(job: &Job) -> Result<()> {
     let id = job.id;
     let again = format!("SELECT backfill.verify({id}), and come back when that has completed.");
     let shown = job.shown();
-    let Some(last) = job::last_verification(id)? else {
+    let Some(last) = trial::last_verification(id)? else {
         return Err(refuse(format!("backfill {shown} was not verified")).hint(again));
     };
     if last.state() != State::Completed {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Result, sqlstate};
+use crate::pg::elevate::as_extension;
 use crate::pg::settings;
+use crate::pg::spi::{self, Arg};
 
 /// Settings that can change what a clause means or what an expression yields.
 const MEANING: &[&std::ffi::CStr] = &[
@@ -25,12 +27,57 @@ const MEANING: &[&std::ffi::CStr] = &[
     c"default_toast_compression",
 ];
 
+/// Settings that are always written down, since servers differ in them.
+const ALWAYS: &[&str] = &[
+    "search_path",
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "default_text_search_config",
+];
+
+/// Settings whose values a server may not have: written down only where they are not this server's own.
+const INSTALLED: &[&str] = &[
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "timezone_abbreviations",
+];
+
 /// The settings in force now.
 pub fn take() -> BTreeMap<String, String> {
     let value = |name: &&std::ffi::CStr| {
         settings::get(name).map(|value| (name.to_string_lossy().into_owned(), value))
     };
     MEANING.iter().filter_map(value).collect()
+}
+
+/// Of the settings that were taken those which have to be set again for the same meaning elsewhere: those in which
+/// servers differ, and what is not what a server has by itself.
+pub fn worth_writing(taken: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let mut worth = BTreeMap::new();
+    for (name, value) in taken {
+        if ALWAYS.contains(&name.as_str()) || !is_built_in(name, value)? {
+            worth.insert(name.clone(), value.clone());
+        }
+    }
+    Ok(worth)
+}
+
+/// Whether a setting has this value where nobody sets it.
+fn is_built_in(name: &str, value: &str) -> Result<bool> {
+    let own = if INSTALLED.contains(&name) {
+        "reset_val"
+    } else {
+        "boot_val"
+    };
+    let found = as_extension(|| {
+        spi::first(
+            &format!("SELECT {own} FROM pg_catalog.pg_settings WHERE name = $1"),
+            &[Arg::Text(name)],
+        )
+    })?;
+    Ok(found.is_some_and(|row| row.get(0) == Some(value)))
 }
 
 /// Tries `options.settings` with the rights of the caller; nothing stays changed.

@@ -6,7 +6,7 @@ use super::control::after_cancel;
 use super::launch;
 use super::{approve, checks, define, existing};
 use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{approval, event};
+use crate::catalog::{approval, event, trial};
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::job::options::Options;
@@ -231,7 +231,7 @@ fn require_dry_run(job: &Job) -> Result<()> {
         return Ok(());
     }
     let within = duration(most);
-    let found = job::dry_run_of(job)?;
+    let found = trial::dry_run_of(job)?;
     if found.is_some_and(|age| age <= f64::from(most)) {
         return Ok(());
     }

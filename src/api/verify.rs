@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::caller::{locked_job, required};
 use super::{approve, checks, existing, launch, session, tables, throttles};
 use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{event, slice, verify_failure};
+use crate::catalog::{event, slice, trial, verify_failure};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::{Options, Strategy};
 use crate::job::purpose::{Check, Purpose};
@@ -50,7 +50,7 @@ pub fn verify(
 /// its id, or nothing if there are none.
 pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     let of = locked_job(job_id, "backfill.reapply()")?;
-    let Some(verification) = job::last_verification(of.id)? else {
+    let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
             format!("backfill {} has not been verified", of.shown()),

@@ -178,7 +178,7 @@ pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
     Ok(rows.iter().filter_map(readable).collect())
 }
 
-fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
+pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {
         spi::query(&select(condition), args)?
             .rows
@@ -250,36 +250,6 @@ pub fn on(relation: Oid) -> Result<Vec<Job>> {
         "WHERE j.relation::pg_catalog.oid = $1 ORDER BY j.id",
         &[Arg::Oid(relation)],
     )
-}
-
-/// How many seconds ago the newest dry run of the same thing has completed, if there is one.
-pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
-    let definition = &job.definition;
-    let row = as_extension(|| {
-        spi::first(
-            "SELECT pg_catalog.min(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8)
-             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
-             WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.set_clause = $3
-               AND j.where_clause IS NOT DISTINCT FROM $4 AND j.verifies IS NULL
-               AND j.options @> '{\"dry_run\": true}' AND o.outcome = 'completed'",
-            &[
-                Arg::Oid(job.relation),
-                Arg::Oid(job.owner),
-                Arg::Text(&definition.set_clause),
-                Arg::text(definition.where_clause.as_deref()),
-            ],
-        )
-    })?;
-    row.map_or(Ok(None), |row| row.parse(0))
-}
-
-/// The newest job that verifies this one, unless it was cancelled.
-pub fn last_verification(id: i64) -> Result<Option<Job>> {
-    Ok(find(
-        "WHERE j.verifies = $1 AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
-        &[Arg::Int8(id)],
-    )?
-    .pop())
 }
 
 /// Jobs that are neither completed nor cancelled.

@@ -19,6 +19,8 @@ pub mod sample;
 pub mod setback;
 pub mod signals;
 pub mod slice;
+pub mod tally;
+pub mod trial;
 pub mod verify_failure;
 pub mod version;
 pub mod walk;

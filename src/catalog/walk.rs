@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 
 use super::slice::array;
 use crate::error::Result;
-use crate::job::options::Bounds;
+use crate::job::bounds::Bounds;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 

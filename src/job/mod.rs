@@ -1,6 +1,7 @@
 //! What a job is, apart from any server: its states, options and progress.
 
 pub mod announcement;
+pub mod bounds;
 pub mod bucket;
 pub mod heartbeat;
 pub mod lag;

@@ -19,7 +19,7 @@ pub enum Purpose {
 
 /// What a job that only reads has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Found {
     /// Rows that were looked at.
     pub passed: i64,
     /// Rows among them that match the WHERE clause, where that was asked.
@@ -89,13 +89,13 @@ impl Purpose {
     }
 
     /// What was found, in a line; nothing where rows are updated.
-    pub fn verdict(&self, tally: Tally) -> Option<String> {
-        let Tally {
+    pub fn verdict(&self, found: Found) -> Option<String> {
+        let Found {
             passed,
             matching,
             found,
             failed,
-        } = tally;
+        } = found;
         let failures = match failed {
             0 => String::new(),
             n => format!(", {n} would fail"),
@@ -168,24 +168,24 @@ mod tests {
 
     #[test]
     fn a_verdict_has_all_counts() {
-        let tally = Tally {
+        let found = Found {
             passed: 100,
             matching: 40,
             found: 30,
             failed: 2,
         };
-        let dry = Purpose::DryRun.verdict(tally).unwrap();
+        let dry = Purpose::DryRun.verdict(found).unwrap();
         assert!(dry.starts_with("dry run: of 100 rows 30 would change, 10 would get"));
         assert!(dry.contains("2 would fail"));
         let check = Check::Pending;
         let verify = Purpose::Verify { job: 7, check };
-        assert!(verify.verdict(tally).unwrap().contains("30 of 100 rows"));
+        assert!(verify.verdict(found).unwrap().contains("30 of 100 rows"));
         assert!(
             verify
-                .verdict(Tally::default())
+                .verdict(Found::default())
                 .unwrap()
                 .contains("is verified")
         );
-        assert_eq!(Purpose::Update.verdict(tally), None);
+        assert_eq!(Purpose::Update.verdict(found), None);
     }
 }

@@ -133,7 +133,7 @@ pub fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::example;
+    use super::super::example::example;
     use super::*;
 
     #[test]

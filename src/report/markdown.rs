@@ -65,7 +65,7 @@ fn inline(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::example;
+    use super::super::example::example;
     use super::inline;
 
     #[test]

@@ -1,10 +1,14 @@
 //! The record of a job, for people and tools. Pure: what is to be said is given.
 
+#[cfg(test)]
+mod example;
+mod history;
 mod html;
 mod markdown;
 mod model;
 mod plot;
 mod text;
+mod words;
 
 pub use model::Report;
 

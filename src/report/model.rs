@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::words::{bytes, count, lasting, moment, plain};
 use crate::plan::sql::literal;
 
 /// A job's record.
@@ -31,15 +32,6 @@ pub enum Body {
     Code(String),
 }
 
-/// A series of the history.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Series {
-    /// What it is called.
-    pub name: String,
-    /// Seconds since the first sample, and the value.
-    pub points: Vec<(f64, f64)>,
-}
-
 impl Report {
     fn job(&self, field: &str) -> &Value {
         &self.document["job"][field]
@@ -53,7 +45,7 @@ impl Report {
         self.job(field).as_f64().unwrap_or_default()
     }
 
-    fn list(&self, name: &str) -> &[Value] {
+    pub(super) fn list(&self, name: &str) -> &[Value] {
         self.document[name].as_array().map_or(&[], Vec::as_slice)
     }
 
@@ -327,8 +319,20 @@ impl Report {
         )
     }
 
-    /// The call that does the same again.
+    /// What does the same again: the settings that the clauses were written under, and the call.
     pub fn statement(&self) -> String {
+        let settings = self.document["settings"].as_object().into_iter().flatten();
+        let mut lines: Vec<String> = settings
+            .map(|(name, value)| {
+                let value = literal(&plain(value));
+                format!("SELECT set_config({}, {value}, false);", literal(name))
+            })
+            .collect();
+        lines.push(self.call());
+        lines.join("\n")
+    }
+
+    fn call(&self) -> String {
         let mut arguments = vec![
             literal(&self.text("relation")),
             self.text("batch_size"),
@@ -350,62 +354,6 @@ impl Report {
         }
         format!("SELECT backfill.start({});", arguments.join(",\n    "))
     }
-
-    /// The plots: what each shows, its unit, and its series.
-    pub fn plots(&self) -> Vec<(&'static str, &'static str, Vec<Series>)> {
-        let samples = self.list("samples");
-        let one = |field: &str, name: &str| Series {
-            name: name.to_owned(),
-            points: points(samples, |sample| sample[field].as_f64()),
-        };
-        let mut plots = vec![
-            (
-                "Rate",
-                "rows/s",
-                vec![one("rows_per_second", "rows passed")],
-            ),
-            ("Batch", "ms", vec![one("batch_ms", "last batch")]),
-            (
-                "Lag of the furthest-behind standby or slot",
-                "bytes",
-                vec![one("lag_bytes", "lag")],
-            ),
-            ("Waiting, of each interval", "s", waits(samples)),
-        ];
-        plots.retain(|(_, _, series)| series.iter().any(|one| one.points.len() > 1));
-        plots
-    }
-}
-
-/// Seconds of waiting, by signal.
-fn waits(samples: &[Value]) -> Vec<Series> {
-    let mut names: Vec<String> = Vec::new();
-    for sample in samples {
-        for name in sample["throttled_by"]
-            .as_object()
-            .into_iter()
-            .flat_map(|by| by.keys())
-        {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-    }
-    let series = names.into_iter().map(|name| Series {
-        points: points(samples, |sample| {
-            Some(sample["throttled_by"][&name].as_f64().unwrap_or_default())
-        }),
-        name,
-    });
-    series.collect()
-}
-
-fn points(samples: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
-    let at = |sample: &Value| sample["second"].as_f64();
-    samples
-        .iter()
-        .filter_map(|sample| at(sample).zip(value(sample)))
-        .collect()
 }
 
 fn section(title: &'static str, body: Body) -> Section {
@@ -416,79 +364,15 @@ fn fact(name: &str, value: String) -> (String, String) {
     (name.to_owned(), value)
 }
 
-/// A JSON value as people write it; nothing for null.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
-}
-
-/// Up to the second: `2026-11-23 14:03:22+00:00`.
-fn moment(text: &str) -> String {
-    let text = text.replacen('T', " ", 1);
-    match text.split_once('.') {
-        None => text,
-        Some((whole, rest)) => {
-            let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-            format!("{whole}{zone}")
-        }
-    }
-}
-
-/// With commas between the thousands.
-fn count(number: f64) -> String {
-    crate::job::quantity::thousands(number)
-}
-
-fn bytes(number: f64) -> String {
-    crate::job::quantity::Shown(number.max(0.0) as u64).to_string()
-}
-
-fn lasting(seconds: f64) -> String {
-    match seconds < 10.0 {
-        true => format!("{seconds:.1} s"),
-        false => {
-            let time = std::time::Duration::from_secs_f64(seconds);
-            crate::job::quantity::Lasting(time).to_string()
-        }
-    }
-}
-
-#[cfg(test)]
-pub(super) fn example() -> Report {
-    Report {
-        document: serde_json::json!({
-            "made_at": "2026-11-23T14:05:00.5+00:00",
-            "server": {"database": "shop", "version": "15.20", "extension": "0.2.0"},
-            "job": {"job_id": 7, "name": "<b>rates</b> | x", "relation": "orders", "state": "completed", "kind": "backfill",
-                "rows_done": 1_234_567, "rows_updated": 1_234_560, "rows_failed": 7, "batch_size": 1000, "sleep_ms": 5,
-                "workers_wanted": 2, "set_clause": "a = 'it''s'", "where_clause": "a IS NULL", "owner": "app",
-                "key_columns": ["id"], "attempt": 1, "seconds_working": 61.5, "seconds_sleeping": 2.0,
-                "seconds_throttled": 12.5, "wal_bytes": 104_857_600, "hot_percent": 88.5,
-                "options": {"workers": 2}, "started_at": "2026-11-23T14:00:00.123456+00:00"},
-            "throttled_by": {"max_lag_bytes": 12.5},
-            "sizes": {"heap_before": 1000, "heap_after": 1100, "indexes_before": 0, "indexes_after": 0},
-            "events": [{"at": "2026-11-23T14:00:00+00:00", "actor": "app", "event": "define", "old": null, "new": "pending"}],
-            "failed_rows": [{"relation": "orders", "key": ["1"], "sqlstate": "22012", "message": "a | b\n<script>"}],
-            "verifications": [],
-            "samples": [{"second": 0.0, "rows_per_second": 10.0, "batch_ms": 1.0}, {"second": 10.0, "rows_per_second": 2000.0, "batch_ms": 5.0,
-                "throttled_by": {"max_lag_bytes": 2.0}}],
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::example::example;
 
     #[test]
     fn the_call_can_be_pasted() {
         assert_eq!(
             example().statement(),
-            "SELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    name => '<b>rates</b> | x',\n    options => '{\"workers\":2}');"
+            "SELECT set_config('search_path', '\"$user\", public', false);\nSELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    name => '<b>rates</b> | x',\n    options => '{\"workers\":2}');"
         );
     }
 
@@ -503,16 +387,5 @@ mod tests {
         assert!(all.contains("100 MB") && all.contains("1 min 1 s"), "{all}");
         assert!(all.contains("12 s: max_lag_bytes 12 s"), "{all}");
         assert!(all.contains("+10 %"), "{all}");
-        assert_eq!(
-            moment("2026-11-23T14:00:00.123456+00:00"),
-            "2026-11-23 14:00:00+00:00"
-        );
-    }
-
-    #[test]
-    fn only_what_has_a_history_is_drawn() {
-        let plots = example().plots();
-        let titles: Vec<&str> = plots.iter().map(|(title, ..)| *title).collect();
-        assert_eq!(titles, ["Rate", "Batch", "Waiting, of each interval"]);
     }
 }

@@ -1,7 +1,7 @@
 //! A plot as SVG, with axes, units and a legend.
 
+use super::history::Series;
 use super::html::escape;
-use super::model::Series;
 use crate::job::quantity::Shown;
 
 /// The picture, in units of its own: small enough for text to stay readable on a telephone.

@@ -61,7 +61,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::example;
+    use super::super::example::example;
 
     #[test]
     fn values_stand_below_each_other() {

@@ -10,7 +10,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Extent, KeyRange};
 use crate::catalog::walk;
 use crate::error::{Error, Result};
-use crate::job::options::Bounds;
+use crate::job::bounds::Bounds;
 use crate::job::progress::Progress;
 use crate::pg::planner::Access;
 use crate::pg::{heap, relation};

@@ -6,8 +6,8 @@ use super::pages::ENOUGH;
 use super::statement::{Prepared, Values};
 use super::{survey, target};
 use crate::catalog::job::Job;
-use crate::catalog::slice::{self, Tally};
-use crate::catalog::{failed_row, walk};
+use crate::catalog::tally::{self, Tally};
+use crate::catalog::{failed_row, slice, walk};
 use crate::error::Result;
 use crate::pg::planner::Access;
 use crate::pg::{heap, partition, relation};
@@ -51,9 +51,9 @@ pub fn next(job: &Job) -> Result<Next> {
         return Ok(Next::End);
     }
     let pass = walk::pass(job.id)?.unwrap_or(1);
-    let before = slice::tallies(job.id, pass - 1)?;
+    let before = tally::tallies(job.id, pass - 1)?;
     let mut again = Vec::new();
-    for tally in slice::tallies(job.id, pass)? {
+    for tally in tally::tallies(job.id, pass)? {
         let earlier = before.iter().find(|t| t.relation == tally.relation);
         match verdict(&tally, earlier, pass)? {
             Verdict::Done => {}

@@ -8,7 +8,7 @@ use super::{attributes, keycut, target};
 use crate::catalog::checkpoint::{self, Writer};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, BlockRange, Extent};
-use crate::catalog::{event, walk};
+use crate::catalog::{event, tally, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::names;
 use crate::job::options::Walk as Order;
@@ -274,7 +274,7 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
 fn abandon(job: &Job, table: Oid) -> Result<Option<f64>> {
     let writer = Writer::prepare()?;
     let mut left = None;
-    for id in slice::unfinished_physical(job.id, table)? {
+    for id in tally::unfinished_physical(job.id, table)? {
         let last = checkpoint::seize(&writer, id)?;
         let percent = f64::from(last.progress.percent.unwrap_or(0.0));
         let mut end = last.successor();
