@@ -193,7 +193,8 @@ mod tests {
             },
             None,
         );
-        assert!(few.wal < 12e6, "{few:?}");
+        // An image of a page of the heap for each row, and of each index for some.
+        assert!(few.wal > 8e6 && few.wal < 14e6, "{few:?}");
         assert!(few.seconds > 0.25 && few.seconds < 0.5, "{few:?}");
     }
 

@@ -56,6 +56,8 @@ HUGE = (
 KEYS = (
     "key", "walk", "strategy", "waves", "workers", "target_ms", "scan_limit", "max_failed_rows", "locked_rows",
     "triggers", "lock_timeout_ms", "statement_timeout_ms", "settings", "vacuum", "analyze", "Workers", "worker", "",
+    "dry_run", "limit_rows", "key_from", "key_to", "on_end", "throttle_query", "max_lag", "max_lock_waiters",
+    "max_rows_per_second", "max_wal_rate", "run_window", "max_growth",
     "é", "set_clause", "__proto__",
 )  # fmt: skip
 VALUES = (
@@ -64,6 +66,7 @@ VALUES = (
     '"skip"', '"wait"', '"fire"', "[]", "{}", "[1]", '"1"', '"t_pkey"', '{"a.b": "c"}', '{"work_mem": "1MB"}',
     '{"a": {"b": 1}}', '{"work_mem": "-1"}', '{"search_path": "x, y"}', '{"role": "postgres"}', '{"nope": "1"}',
     '{"": ""}', '{"a.b": 1}', '{"TimeZone": "Nope"}', '{"DateStyle": "German"}', '"\\u0001"',
+    '["7"]', '["1", "2"]', '"é"', '"22:00-06:00 UTC"', '"10s"', '"1MB"', '"SELECT false"', '"SELECT 1 / 0"',
     '{"client_encoding": "LATIN1"}', '{"log_statement": "all"}', '{"statement_timeout": "1"}', '{"a.\\"b": "x"}',
     '{"é.ü": "ß"}', '{"datestyle": "x\'y"}', '{"backfill.enabled": "off"}',
 )  # fmt: skip
@@ -215,7 +218,7 @@ def invocation(draw: Random, function: Function, jobs: list[int]) -> str:
         shown.append((f"{name} => " if at >= named_from else "") + value(draw, name, kind, jobs))
     if named_from < count and draw.random() < 0.3:
         shown[named_from:] = draw.sample(shown[named_from:], count - named_from)
-    if function.name == "start" and draw.random() < 0.4:
+    if function.name in ("start", "plan", "preview") and draw.random() < 0.4:
         # One that has a chance.
         name = draw.choice(("NULL", quoted(f"job {draw.randrange(4)}")))
         relation, extra = draw.choice(("t", "u", "fresh", "parts", "unlogged")), json_value(draw)
@@ -235,10 +238,13 @@ def statement(draw: Random, function: Function, jobs: list[int]) -> str:
     """A statement that calls the function."""
     call = invocation(draw, function, jobs)
     if function.procedure:
-        if "timeout_ms" not in call and call.count(",") != 1:
+        if function.name == "wait" and "timeout_ms" not in call and call.count(",") != 1:
             call = (
                 f"backfill.wait({draw.choice([*map(str, jobs), '1', 'NULL'])}, {draw.choice(('0', '1', '20', '-1'))})"
             )
+        if function.name == "set_not_null" and draw.random() < 0.7:
+            table, column = draw.choice(("t", "u", "parts", "fresh", "v")), draw.choice(("n", "id", "none"))
+            call = f"backfill.set_not_null('{table}', '{column}', {draw.choice(('1', '20', '0'))}, 1)"
         return draw.choice((f"CALL {call}", f"CALL {call}", f"DO $w$ BEGIN CALL {call}; END $w$", f"SELECT {call}"))
     form = draw.randrange(14)
     if form == 0:
