@@ -3,6 +3,7 @@
 --
 -- To begin, and to go on after an interruption, not within a transaction block:
 --     CALL {{procedure}}();
+-- A statement_timeout counts for the whole of a call: SET statement_timeout = 0 first.
 -- To see how far it is, from another session:
 --     TABLE {{checkpoint}};
 -- When it is done:
