@@ -106,7 +106,7 @@ impl Report {
         let server = &self.document["server"];
         format!(
             "Made {} in database {} of PostgreSQL {}, backfill {}.",
-            plain(&self.document["made_at"]),
+            moment(&plain(&self.document["made_at"])),
             plain(&server["database"]),
             plain(&server["version"]),
             plain(&server["extension"])
@@ -303,6 +303,7 @@ impl Report {
                     (true, true) => String::new(),
                     (true, false) => new,
                     (false, true) => old,
+                    _ if old == new => new,
                     (false, false) => format!("{old} \u{2192} {new}"),
                 };
                 vec![
@@ -322,12 +323,21 @@ impl Report {
     /// What does the same again: the settings that the clauses were written under, and the call.
     pub fn statement(&self) -> String {
         let settings = self.document["settings"].as_object().into_iter().flatten();
-        let mut lines: Vec<String> = settings
+        let settings: Vec<String> = settings
             .map(|(name, value)| {
                 let value = literal(&plain(value));
-                format!("SELECT set_config({}, {value}, false);", literal(name))
+                format!("set_config({}, {value}, false)", literal(name))
             })
             .collect();
+        let mut lines = Vec::new();
+        if !settings.is_empty() {
+            lines.push(format!("SELECT {};", settings.join(",\n    ")));
+        }
+        if !self.job("options")["settings"].is_null() {
+            lines.push(
+                "-- The values of options.settings are not shown here: put them in.".to_owned(),
+            );
+        }
         lines.push(self.call());
         lines.join("\n")
     }

@@ -78,8 +78,11 @@ def test_not_a_byte_of_the_table_changes(new_cluster: Callable[..., Cluster]) ->
     db.sql("SELECT count(*) FROM orders WHERE rate <> ''")
     before = files(cluster, db, "orders")
     assert len(before) == 2
+    preview = "SELECT * FROM backfill.preview('orders', set_clause => 'rate_new = rate::integer')"
+    # The first settles the hint bits of the catalogs, which are logged where there are checksums.
+    assert len(db.sql(preview)) == 10
     start_lsn = db.value("SELECT pg_current_wal_insert_lsn()")
-    assert len(db.sql("SELECT * FROM backfill.preview('orders', set_clause => 'rate_new = rate::integer')")) == 10
+    assert len(db.sql(preview)) == 10
     assert db.value("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", [start_lsn]) < 2000
     options = {"dry_run": True, "vacuum": True}
     complete(db, start(db, "orders", "rate_new = rate::integer", options=options))

@@ -104,6 +104,8 @@ BEGIN
                 UPDATE {{checkpoint}}
                 SET {{set_done}}, batches = batches + 1, rows_updated = rows_updated + {{v}}rows;
             ELSE
+                -- The end waits for the disk, and for all commits before it.
+                SET LOCAL synchronous_commit = on;
                 UPDATE {{checkpoint}} SET finished_at = pg_catalog.clock_timestamp();
             END IF;
             {{v}}retries := 0;

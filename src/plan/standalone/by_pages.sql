@@ -95,7 +95,9 @@ BEGIN
                 SET next_page = next_page + {{v}}batch_pages, rows_of_pass = rows_of_pass + {{v}}rows,
                     batches = batches + 1, rows_updated = rows_updated + {{v}}rows;
             ELSE
-                -- The end of a pass. One that has found no row is the last.
+                -- The end of a pass. One that has found no row is the last. It waits for the disk, and for all
+                -- commits before it.
+                SET LOCAL synchronous_commit = on;
                 UPDATE {{checkpoint}}
                 SET finished_at = CASE WHEN rows_of_pass = 0 THEN pg_catalog.clock_timestamp() END,
                     pass = CASE WHEN rows_of_pass = 0 THEN pass ELSE pass + 1 END, next_page = 0, rows_of_pass = 0;
