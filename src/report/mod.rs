@@ -7,6 +7,7 @@ mod html;
 mod markdown;
 mod model;
 mod plot;
+mod repeat;
 mod text;
 mod words;
 
