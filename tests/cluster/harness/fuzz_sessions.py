@@ -35,6 +35,10 @@ SELECT session_user, current_user, current_setting('search_path'), current_setti
 """
 
 
+# What makes jobs, and returns their ids.
+MAKERS = ("define", "start", "verify", "reapply")
+
+
 class Sessions:
     """A server's database `calls`; functions and views are those that its catalog has."""
 
@@ -93,7 +97,10 @@ class Sessions:
         self.counts += crowd.counts
         left = set(self.jobs()) - crowd.returned
         if left:
-            raise Violation(f"jobs {left} are there, but no call has returned them (seed {self.seed}, crowd {number})")
+            rows = self.root.execute("SELECT j::text FROM backfill.job j WHERE id = ANY (%s)", [[*left]]).fetchall()
+            raise Violation(
+                f"jobs {left} are there, but no call has returned them (seed {self.seed}, crowd {number}): {rows}"
+            )
         self.clear()
         self.watch.look()
 
@@ -160,7 +167,7 @@ class Session:
                 cursor = self.connection.execute(statement.replace("%", "%%"), [])
             else:
                 cursor = self.connection.execute(statement)
-            if cursor.description and ("backfill.start" in statement or "backfill.define" in statement):
+            if cursor.description and any(f"backfill.{maker}(" in statement for maker in MAKERS):
                 self._note(cursor)
             return True
         except (UnicodeError, psycopg.DataError) as error:
