@@ -80,7 +80,9 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
         document.insert((*part).to_owned(), read(sql, id)?);
     }
     document.insert("sizes".to_owned(), sizes(id)?);
-    document.insert("settings".to_owned(), settings(id)?);
+    let (settings, check) = of_the_owner(id)?;
+    document.insert("settings".to_owned(), settings);
+    document.insert("check".to_owned(), check);
     let report = Report {
         document: Value::Object(document),
     };
@@ -96,13 +98,19 @@ fn read(sql: &str, id: i64) -> Result<Value> {
         .map_err(|e| Error::internal(format!("a part of the report cannot be read: {e}")))
 }
 
-/// Under which the clauses mean what they meant; for those who may see the clauses.
-fn settings(id: i64) -> Result<Value> {
+/// For those who have the owner's rights: the settings under which the clauses mean what they meant, and what a
+/// verification asks.
+fn of_the_owner(id: i64) -> Result<(Value, Value)> {
     let job = job::load(id)?.filter(|job| server::may_act_for(job.owner));
-    Ok(match job {
-        Some(job) => json!(session::worth_writing(&job.definition.session)?),
-        None => Value::Null,
-    })
+    let Some(job) = job else {
+        return Ok((Value::Null, Value::Null));
+    };
+    let settings = json!(session::worth_writing(&job.definition.session)?);
+    let check = match job.definition.purpose.stored() {
+        (None, ..) => Value::Null,
+        (Some(_), clause, recompute) => json!({"check_clause": clause, "recompute": recompute}),
+    };
+    Ok((settings, check))
 }
 
 fn sizes(id: i64) -> Result<Value> {

@@ -2,6 +2,7 @@
 
 use super::model::{Body, Report, Section};
 use super::plot;
+use super::words::printable;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c2430;--dim:#5b6675;--bg:#fff;--card:#f5f7fa;--line:#d8dee6;--good:#1a7f4b;--bad:#b42318;--busy:#8a5a00;
@@ -116,15 +117,14 @@ fn of_section(section: &Section) -> String {
 /// Text that is nothing but text, also within an attribute.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
+    // Nothing that HTML does not allow.
+    for c in printable(text).chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // Nothing that HTML does not allow.
-            c if c.is_control() && !matches!(c, '\n' | '\t') => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }

@@ -42,9 +42,9 @@ impl Format {
 /// The report, written so.
 pub fn render(report: &Report, format: Format) -> String {
     match format {
-        Format::Text => text::render(report),
+        Format::Text => words::printable(&text::render(report)),
         Format::Json => serde_json::to_string_pretty(&report.document).unwrap_or_default(),
-        Format::Markdown => markdown::render(report),
+        Format::Markdown => words::printable(&markdown::render(report)),
         Format::Html => html::render(report),
     }
 }

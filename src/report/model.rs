@@ -67,23 +67,35 @@ impl Report {
     /// How it stands, in a sentence.
     pub fn verdict(&self) -> String {
         let state = self.text("state");
-        let rows = count(self.number("rows_updated"));
+        let rows = match self.is_read_only() {
+            true => format!("{} rows were looked at", count(self.number("rows_done"))),
+            false => format!("{} rows were updated", count(self.number("rows_updated"))),
+        };
         match state.as_str() {
-            "completed" if self.text("kind") != "backfill" => {
-                format!("Completed. {}.", self.note())
-            }
+            "completed" if self.is_read_only() => format!("Completed. {}.", self.note()),
             "completed" => {
                 let failed = self.number("rows_failed");
                 let but = match failed > 0.0 {
                     true => format!(", but {} failed", count(failed)),
                     false => String::new(),
                 };
+                let rows = count(self.number("rows_updated"));
                 format!("Completed: {rows} rows updated{but}.")
             }
-            "failed" => format!("Failed, after {rows} rows were updated. Not finished."),
-            "cancelled" => format!("Cancelled, after {rows} rows were updated. Not finished."),
-            state => format!("Not finished: it is {state}, with {rows} rows updated so far."),
+            "failed" => format!("Failed, after {rows}. Not finished."),
+            "cancelled" => format!("Cancelled, after {rows}. Not finished."),
+            state => format!("Not finished: it is {state}; so far {rows}."),
         }
+    }
+
+    /// Whether it has changed no row.
+    fn is_read_only(&self) -> bool {
+        self.text("kind") != "backfill"
+    }
+
+    /// Whether it is a verification that has found rows to be wrong.
+    fn is_wrong(&self) -> bool {
+        self.text("kind") == "verification" && self.number("rows_updated") > 0.0
     }
 
     fn note(&self) -> String {
@@ -93,7 +105,8 @@ impl Report {
     /// How well it went: completed, failed, cancelled, or something between.
     pub fn mood(&self) -> &'static str {
         match self.text("state").as_str() {
-            "completed" if self.number("rows_failed") == 0.0 => "completed",
+            "completed" if self.number("rows_failed") > 0.0 || self.is_wrong() => "other",
+            "completed" => "completed",
             "failed" => "failed",
             "cancelled" => "cancelled",
             _ => "other",
@@ -119,10 +132,10 @@ impl Report {
         sections.extend(self.failures());
         sections.extend(self.verifications());
         sections.push(self.timeline());
-        sections.push(Section {
-            title: "To repeat it",
-            body: Body::Code(self.statement()),
-        });
+        sections.extend(
+            self.statement()
+                .map(|code| section("To repeat it", Body::Code(code))),
+        );
         sections
     }
 
@@ -144,6 +157,12 @@ impl Report {
             true => fact("Order", "page by page".to_owned()),
             false => fact("Order", format!("by key ({})", key.join(", "))),
         });
+        if !self.text("verifies").is_empty() {
+            facts.push(fact("Verifies", format!("job {}", self.text("verifies"))));
+        }
+        if let Some(wanted) = self.wanted() {
+            facts.push(fact("Check", wanted));
+        }
         facts.push(fact("Owner", self.text("owner")));
         facts.push(fact("Defined by", self.actor("define")));
         facts.push(fact("Started by", self.actor("start")));
@@ -174,21 +193,18 @@ impl Report {
     }
 
     fn rows(&self) -> Section {
-        let hot = match self.job("hot_percent").as_f64() {
-            Some(percent) => format!(", {percent} % of them heap-only"),
-            None => String::new(),
+        let found = count(self.number("rows_updated"));
+        let found = match self.text("kind").as_str() {
+            "verification" => fact("Wrong", found),
+            "dry run" => fact("Would change", found),
+            _ => match self.job("hot_percent").as_f64() {
+                Some(percent) => fact("Updated", format!("{found}, {percent} % of them heap-only")),
+                None => fact("Updated", found),
+            },
         };
-        section(
-            "Rows",
-            Body::Facts(vec![
-                fact("Passed", count(self.number("rows_done"))),
-                fact(
-                    "Updated",
-                    format!("{}{hot}", count(self.number("rows_updated"))),
-                ),
-                fact("Failed", count(self.number("rows_failed"))),
-            ]),
-        )
+        let passed = fact("Passed", count(self.number("rows_done")));
+        let failed = fact("Failed", count(self.number("rows_failed")));
+        section("Rows", Body::Facts(vec![passed, found, failed]))
     }
 
     fn time(&self) -> Section {

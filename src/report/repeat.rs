@@ -5,10 +5,13 @@ use super::words::plain;
 use crate::plan::sql::literal;
 
 impl Report {
-    /// What does the same again: the settings that the clauses were written under, and the call.
-    pub fn statement(&self) -> String {
-        let settings = self.document["settings"].as_object().into_iter().flatten();
+    /// What does the same again: the settings that the clauses were written under, and the call. Nothing for those
+    /// who may not see all that it takes.
+    pub fn statement(&self) -> Option<String> {
+        let call = self.call()?;
+        let settings = self.document["settings"].as_object()?;
         let settings: Vec<String> = settings
+            .iter()
             .map(|(name, value)| {
                 let value = literal(&plain(value));
                 format!("set_config({}, {value}, false)", literal(name))
@@ -23,31 +26,60 @@ impl Report {
                 "-- The values of options.settings are not shown here: put them in.".to_owned(),
             );
         }
-        lines.push(self.call());
-        lines.join("\n")
+        lines.push(call);
+        Some(lines.join("\n"))
     }
 
-    fn call(&self) -> String {
+    /// What a verification asks of each row.
+    pub(super) fn wanted(&self) -> Option<String> {
+        let check = self.document["check"].as_object()?;
+        Some(match check["check_clause"].as_str() {
+            Some(clause) => clause.to_owned(),
+            None if check["recompute"] == true => "the SET list would not change it".to_owned(),
+            None => "the WHERE clause is not true of it".to_owned(),
+        })
+    }
+
+    fn call(&self) -> Option<String> {
+        let job = self.text("verifies");
+        let (function, mut arguments) = match job.is_empty() {
+            true => ("start", self.arguments_of_start()),
+            false => ("verify", self.arguments_of_verify(job)?),
+        };
+        let options = self.job("options");
+        if options.as_object().is_some_and(|given| !given.is_empty()) {
+            arguments.push(format!("options => {}", literal(&options.to_string())));
+        }
+        let arguments = arguments.join(",\n    ");
+        Some(format!("SELECT backfill.{function}({arguments});"))
+    }
+
+    fn arguments_of_start(&self) -> Vec<String> {
         let mut arguments = vec![
             literal(&self.text("relation")),
             self.text("batch_size"),
             self.text("sleep_ms"),
             format!("set_clause => {}", literal(&self.text("set_clause"))),
         ];
-        for (name, field) in [("where_clause", "where_clause"), ("name", "name")] {
-            let value = self.text(field);
+        for name in ["where_clause", "name"] {
+            let value = self.text(name);
             if !value.is_empty() {
                 arguments.push(format!("{name} => {}", literal(&value)));
             }
         }
-        let options = self.job("options");
-        if options
-            .as_object()
-            .is_some_and(|options| !options.is_empty())
-        {
-            arguments.push(format!("options => {}", literal(&options.to_string())));
+        arguments
+    }
+
+    fn arguments_of_verify(&self, job: String) -> Option<Vec<String>> {
+        let check = self.document["check"].as_object()?;
+        let mut arguments = vec![job];
+        if let Some(clause) = check["check_clause"].as_str() {
+            arguments.push(format!("check_clause => {}", literal(clause)));
         }
-        format!("SELECT backfill.start({});", arguments.join(",\n    "))
+        if check["recompute"] == true {
+            arguments.push("recompute => true".to_owned());
+        }
+        Some(arguments)
     }
 }
 
@@ -58,8 +90,27 @@ mod tests {
     #[test]
     fn the_call_can_be_pasted() {
         assert_eq!(
-            example().statement(),
+            example().statement().unwrap(),
             "SELECT set_config('search_path', '\"$user\", public', false);\nSELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    name => '<b>rates</b> | x',\n    options => '{\"workers\":2}');"
         );
+    }
+
+    #[test]
+    fn a_verification_is_repeated_as_one() {
+        let mut report = example();
+        report.document["job"]["verifies"] = 3.into();
+        report.document["job"]["options"] = serde_json::json!({});
+        report.document["settings"] = serde_json::json!({});
+        assert_eq!(report.statement(), None);
+        let clause = serde_json::json!({"check_clause": "a = 'b'", "recompute": false});
+        report.document["check"] = clause;
+        assert_eq!(
+            report.statement().unwrap(),
+            "SELECT backfill.verify(3,\n    check_clause => 'a = ''b''');"
+        );
+        assert_eq!(report.wanted().unwrap(), "a = 'b'");
+        let recompute = serde_json::json!({"check_clause": null, "recompute": true});
+        report.document["check"] = recompute;
+        assert!(report.statement().unwrap().contains("recompute => true"));
     }
 }

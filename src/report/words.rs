@@ -16,6 +16,15 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
+/// Without what a terminal would obey: a message can hold anybody's text.
+pub fn printable(text: &str) -> String {
+    let sound = |c: char| match c.is_control() && !matches!(c, '\n' | '\t') {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
+    };
+    text.chars().map(sound).collect()
+}
+
 /// Up to the second: `2026-11-23 14:03:22+00:00`.
 pub fn moment(text: &str) -> String {
     let text = text.replacen('T', " ", 1);
@@ -60,6 +69,10 @@ mod tests {
             "2026-11-23 14:00:00+00:00"
         );
         assert_eq!(plain(&serde_json::json!(["a", 1, null])), "a, 1, ");
+        assert_eq!(
+            printable("\u{1b}[2J\ta\n\u{9b}"),
+            "\u{fffd}[2J\ta\n\u{fffd}"
+        );
         assert_eq!(lasting(0.44), "0.4 s");
         assert_eq!(lasting(61.0), "1 min 1 s");
     }

@@ -236,7 +236,7 @@ def test_jobs_in_each_state_have_one(db: Database) -> None:
     db.sql("SELECT backfill.cancel(%s)", [pending])
     job = start(db, "t", "n = n + 1", batch=100, sleep_ms=60_000)
     wait_until(lambda: progress(db, job)["rows_updated"] >= 100, 30, "a batch")
-    assert "Not finished: it is running, with 100 rows updated so far." in report(db, job)
+    assert "Not finished: it is running; so far 100 rows were updated." in report(db, job)
     db.sql("SELECT backfill.pause(%s)", [job])
     wait_for_state(db, job, "paused")
     assert "Not finished: it is paused" in report(db, job, "markdown")
@@ -279,6 +279,73 @@ def test_who_may_see_it(db: Database) -> None:
     assert [row["key"] for row in seen["failed_rows"]] == [None] * 3
     assert "division" not in report(db, job, user="onlooker")
     db.sql("DROP ROLE onlooker, passing")
+
+
+def test_sizes_and_times_are_those_that_were_measured(db: Database) -> None:
+    """Before, after and growth, in each form; and a job without samples has no plots."""
+    measure = "SELECT pg_table_size('t'), pg_indexes_size('t')"
+    make_table(db, 3000)
+    db.sql("ALTER TABLE t SET (autovacuum_enabled = off)")
+    (before,) = db.sql(measure)
+    job = start(db, "t", "n = n + 1", batch=100, sleep_ms=20)
+    row = complete(db, job)
+    (after,) = db.sql(measure)
+    found = document(db, job)
+    names = ("heap_before", "indexes_before", "heap_after", "indexes_after")
+    assert tuple(found["sizes"][name] for name in names) == before + after and after[0] > before[0]
+    for name in ("seconds_working", "seconds_sleeping", "seconds_throttled"):
+        assert found["job"][name] == float(row[name]), name
+    assert found["job"]["seconds_sleeping"] >= 0.5
+    growth = [f"{(new - old) * 100 / old:+.0f} %" for old, new in zip(before, after, strict=True)]
+    sizes = Page(report(db, job)).sections["Size"][1:]
+    assert [line[3] for line in sizes] == growth
+    for form in ("text", "markdown"):
+        lines = [re.split(r" \| |  +", line.strip("| ")) for line in report(db, job, form).splitlines()]
+        assert all(line in lines for line in sizes), form
+    db.sql("DELETE FROM backfill.sample")
+    page = Page(report(db, job))
+    assert document(db, job)["samples"] is None and page.plots == [] and "History" not in page.sections
+
+
+@pytest.mark.parametrize("options", [{"workers": 2, "max_failed_rows": 9}, {"dry_run": True}, {"target_ms": 50}])
+def test_the_call_has_all_that_was_asked(db: Database, options: dict[str, Any]) -> None:
+    """Names that need quotes, clauses with quotes, a changed pace, options: the job that it starts is the same."""
+    same = ("relation", "set_clause", "where_clause", "name", "options", "batch_size", "sleep_ms", "kind")
+    db.sql('CREATE TABLE "a \'b\' ""c""" (id int PRIMARY KEY, "x y" text); INSERT INTO "a \'b\' ""c""" VALUES (1), (2)')
+    job = start(db, '"a \'b\' ""c"""', "\"x y\" = 'it''s'", where="id <> 2", name="d 'e'", options=options)
+    first = complete(db, job)
+    call = Page(report(db, job)).sections["To repeat it"][0][0]
+    db.sql("SELECT backfill.forget(%s)", [job])
+    db.psql(call)
+    again = complete(db, db.value("SELECT job_id FROM backfill.progress"))
+    assert [again[name] for name in same] == [first[name] for name in same]
+
+
+def test_a_verification_is_told_as_one(db: Database) -> None:
+    """It has updated nothing, is no success where rows are wrong, and to repeat it changes nothing."""
+    make_table(db, 100)
+    job = start(db, "t", "n = id")
+    complete(db, job)
+    db.sql("UPDATE t SET n = -1 WHERE id <= 8")
+    check = db.value("SELECT backfill.verify(%s, 'n = id')", [job])
+    complete(db, check)
+    html = report(db, check)
+    page = Page(html)
+    assert "8 of 100 rows" in html
+    db.psql(page.sections["To repeat it"][0][0])
+    again = complete(db, db.value("SELECT max(job_id) FROM backfill.progress"))
+    wrong = db.value("SELECT count(*) FROM t WHERE n = -1")
+    assert (again["kind"], wrong) == ("verification", 8)
+    assert 'class="verdict other"' in html and "Updated" not in page.facts and page.facts["Wrong"] == "8"
+    assert (page.facts["Verifies"], page.facts["Check"]) == (f"job {job}", "n = id")
+
+
+def test_a_terminal_is_not_driven(db: Database) -> None:
+    """An error message can hold row data, and that what a terminal obeys."""
+    make_table(db, 1)
+    complete(db, start(db, "t", "n = (E'\\x1b[2J\\x07' || n)::int", options={"max_failed_rows": 1}))
+    raw = {form: re.findall(r"[^\n -\uffff]|[\x7f-\x9f]", report(db, 1, form)) for form in ("html", "text", "markdown")}
+    assert raw == {"html": [], "text": [], "markdown": []}
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
