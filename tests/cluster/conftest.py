@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from harness import Cluster, Database, Server
 from harness.cluster import LIVE
 from harness.hostile import CLEAN, HOSTILE, OWNERS, Scene
+from harness.jobs import cancel_running
 
 
 def _destroy_all() -> None:
@@ -82,10 +81,7 @@ def scene(request: pytest.FixtureRequest, db: Database) -> Iterator[Scene]:
     made = Scene(db, owner, user, session)
     made.arm()
     yield made
-    for (job,) in db.sql("SELECT job_id FROM backfill.progress WHERE state IN ('running', 'pausing')"):
-        # It may end by itself just now.
-        with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
-            db.sql("SELECT backfill.cancel(%s, true)", [job])
+    cancel_running(db)
     db.sql(CLEAN)
 
 

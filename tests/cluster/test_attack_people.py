@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.jobs import complete, progress, start, wait_for
+from harness.jobs import cancel_running, complete, progress, start, wait_for
 
 DENIED = psycopg.errors.InsufficientPrivilege
 ROLES = {
@@ -38,7 +38,7 @@ def office(db: Database) -> Iterator[Database]:
         ALTER TABLE vault.accounts OWNER TO boss
     """)
     yield db
-    db.sql("SELECT backfill.cancel(job_id, true) FROM backfill.progress WHERE state IN ('running', 'pausing')")
+    cancel_running(db)
 
 
 def held(db: Database) -> int:

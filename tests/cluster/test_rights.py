@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.jobs import complete, fail, progress, start, wait_for
+from harness.jobs import cancel_running, complete, fail, progress, start, wait_for
 
 DENIED = psycopg.errors.InsufficientPrivilege
 ROLES = """
@@ -31,7 +31,7 @@ def people(db: Database) -> Iterator[Database]:
     """)
     yield db
     # A worker that is left would keep its database from being dropped by the owner's connection.
-    db.sql("SELECT backfill.cancel(job_id, true) FROM backfill.progress WHERE state IN ('running', 'pausing')")
+    cancel_running(db)
 
 
 def held(db: Database, user: str = "alice", session: str = "", table: str = "alice.t") -> int:

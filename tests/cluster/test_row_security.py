@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Database, wait_until
-from harness.jobs import complete, fail, progress, start
+from harness.jobs import cancel_running, complete, fail, progress, start
 
 DENIED = psycopg.errors.InsufficientPrivilege
 ROLES = {
@@ -38,7 +38,7 @@ def tenants(db: Database) -> Iterator[Database]:
     db.sql("GRANT CREATE ON SCHEMA public TO tenant")
     db.sql(TABLES, user="tenant")
     yield db
-    db.sql("SELECT backfill.cancel(job_id, true) FROM backfill.progress WHERE state IN ('running', 'pausing')")
+    cancel_running(db)
 
 
 def enable(db: Database, table: str, *, force: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -117,6 +118,14 @@ def wait_for_nap_between_batches(db: Database, job: int) -> int:
 def wait_for_no_worker(db: Database, job: int) -> None:
     """Waits until no process works on the job."""
     wait_until(lambda: not db.worker_pids(job), 30, f"the worker of job {job} to end")
+
+
+def cancel_running(db: Database) -> None:
+    """Cancels what runs, at the end of a test."""
+    for (job,) in db.sql("SELECT job_id FROM backfill.progress WHERE state IN ('running', 'pausing')"):
+        # It may end by itself just now.
+        with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+            db.sql("SELECT backfill.cancel(%s, true)", [job])
 
 
 def switch(db: Database, on: bool) -> None:
