@@ -82,7 +82,7 @@ def test_a_new_row_in_the_place_of_a_deleted_one(table: Database) -> None:
     table.sql("VACUUM (INDEX_CLEANUP on) t")
     table.sql(f"INSERT INTO t SELECT {ROWS} + g, 0, 'new' FROM generate_series(1, 4000) g")
     there = table.value("SELECT count(*) FROM t JOIN places ON t.ctid = place WHERE pad = 'new'")
-    assert there > 1000, "the test needs rows in places that are listed"
+    assert there > 100, "the test needs rows in places that are listed"
     finish(table, job)
     assert counts(table) == [(0, 4000), (1, ROWS - 4000)]
 
