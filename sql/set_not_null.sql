@@ -42,14 +42,17 @@ BEGIN
     alter_table := format('ALTER TABLE %I.%I ', t.nspname, t.relname);
     drop_own := alter_table || format('DROP CONSTRAINT %I', own);
     SELECT k.contype, k.convalidated, k.conislocal AND k.coninhcount = 0 AS droppable,
-           k.contype = 'c' AND pg_get_expr(k.conbin, k.conrelid) = format('(%I IS NOT NULL)', $2) AS check_of_column INTO mine
+           k.contype = 'c' AND NOT k.connoinherit
+               AND pg_get_expr(k.conbin, k.conrelid) = format('(%I IS NOT NULL)', $2) AS check_of_column INTO mine
     FROM pg_constraint k WHERE k.conrelid = $1 AND k.conname = own;
-    IF mine.contype = 'c' AND NOT mine.check_of_column THEN
+    IF mine.contype <> 'n' AND NOT mine.check_of_column THEN
         RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
             MESSAGE = format('constraint "%s" of relation "%s" is not the one that this is to be done with', own, t.relname),
             HINT = format('It has to be CHECK (%I IS NOT NULL). Rename it.', $2);
     END IF;
+    -- One that children don't have proves nothing of them.
     SELECT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c' AND k.convalidated
+                   AND NOT (k.connoinherit AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = $1))
                    AND pg_get_expr(k.conbin, k.conrelid) = format('(%I IS NOT NULL)', $2)) INTO proven;
     -- From PostgreSQL 18 on a column is marked as NOT NULL with a constraint that is not validated.
     SELECT k.conname INTO pending FROM pg_constraint k
@@ -91,7 +94,8 @@ BEGIN
                 HINT = 'Before PostgreSQL 18 there is only ALTER TABLE ... SET NOT NULL, which keeps everybody out while it reads the table.';
         END IF;
         lock := brief;
-        undo := drop_own;
+        -- What a parent has handed down can be dropped there only.
+        undo := CASE WHEN mine.contype IS NULL OR mine.droppable THEN drop_own END;
         IF mine.contype IS NULL AND NOT proven THEN
             statement := alter_table || format('ADD CONSTRAINT %I CHECK (%I IS NOT NULL) NOT VALID', own, $2);
             RETURN NEXT;
@@ -139,6 +143,7 @@ DECLARE
     todo text;
     undo text;
     undo_step text;
+    done text;
     violation text;
     late boolean;
     tries integer := 0;
@@ -161,7 +166,11 @@ BEGIN
             SELECT s.statement, s.undo INTO todo, undo_step
             FROM backfill.set_not_null_statements(relation, column_name) s ORDER BY s.step LIMIT 1;
             EXIT WHEN NOT FOUND;
-            undo := COALESCE(undo_step, undo);
+            IF todo = done THEN
+                RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                    MESSAGE = format('"%s" did not bring column "%s" of %s any further', todo, column_name, relation),
+                    HINT = 'Somebody else takes back what is done here. Call it again when they are through.';
+            END IF;
         ELSE
             todo := undo;
         END IF;
@@ -171,8 +180,13 @@ BEGIN
         END IF;
         BEGIN
             EXECUTE todo;
+            done := todo;
         EXCEPTION
             WHEN lock_not_available OR deadlock_detected THEN late := true;
+            -- Another call was faster.
+            WHEN duplicate_object OR undefined_object THEN
+                IF tries >= retries THEN RAISE; END IF;
+                late := true;
             WHEN check_violation OR not_null_violation THEN violation := SQLERRM;
         END;
         COMMIT;
@@ -183,11 +197,12 @@ BEGIN
                 RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
                     MESSAGE = format('the lock for "%s" was not to be had in %s tries of %s ms', todo, tries, lock_timeout_ms),
                     HINT = 'pg_locks shows who uses the table. Call it again to go on from here.'
-                        || COALESCE(format(' Or take back what was done: %s;', undo), '');
+                        || COALESCE(' Or take back what was done: ' || undo || ';', '');
             END IF;
             -- Others get their turn; 0.1 s at first, 5 s at most.
             PERFORM pg_sleep(least(0.1 * 2 ^ least(tries - 1, 10), 5));
         ELSE
+            undo := COALESCE(undo_step, undo);
             EXIT WHEN violation IS NOT NULL AND (undo IS NULL OR todo = undo);
             tries := 0;
         END IF;

@@ -6,21 +6,37 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum KeyText {
-    /// Of one column, a number.
-    Number(i64),
     /// Of one column.
-    One(String),
+    One(KeyValue),
     /// Of several.
-    Many(Vec<String>),
+    Many(Vec<KeyValue>),
+}
+
+/// A value of a key as a call gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeyValue {
+    /// A number without a fraction, which JSON holds exactly.
+    Number(i64),
+    /// Anything else.
+    Text(String),
 }
 
 impl KeyText {
     /// Column by column, in text form.
     pub fn texts(&self) -> Vec<String> {
         match self {
-            KeyText::Number(number) => vec![number.to_string()],
-            KeyText::One(text) => vec![text.clone()],
-            KeyText::Many(texts) => texts.clone(),
+            KeyText::One(value) => vec![value.text()],
+            KeyText::Many(values) => values.iter().map(KeyValue::text).collect(),
+        }
+    }
+}
+
+impl KeyValue {
+    fn text(&self) -> String {
+        match self {
+            KeyValue::Number(number) => number.to_string(),
+            KeyValue::Text(text) => text.clone(),
         }
     }
 }

@@ -3,9 +3,11 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
-use super::spi::{self, Arg, Row};
+use super::settings;
+use super::spi::{self, Arg, CANONICAL, Row};
 use crate::error::Result;
 use crate::plan::key::{Candidate, Column};
+use crate::plan::sql::ident;
 
 /// All indexes of the table. Within `spi::connect`.
 pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
@@ -21,6 +23,34 @@ pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a key does not come after another one, in the order of the index. Both column by column, in text form.
+/// As the current user, within `spi::connect`.
+pub fn in_order(index: &Candidate, low: &[String], high: &[String]) -> Result<bool> {
+    let collations = as_extension(|| spi::query(COLLATIONS, &[Arg::Oid(index.oid.into())]))?.rows;
+    let mut arguments = Vec::new();
+    let mut side = |values: &'_ [String]| {
+        let mut parts = Vec::new();
+        for ((column, value), row) in index.columns.iter().zip(values).zip(&collations) {
+            arguments.push((Oid::from(column.type_oid), value.clone()));
+            let collate = row
+                .get(0)
+                .map_or(String::new(), |name| format!(" COLLATE {name}"));
+            parts.push(format!("${}{collate}", arguments.len()));
+        }
+        format!("ROW({})", parts.join(", "))
+    };
+    let schema = index.columns[0].operator_schema.as_deref();
+    let operator = format!("OPERATOR({}.<=)", ident(schema.unwrap_or("pg_catalog")));
+    let query = format!("SELECT {} {operator} {}", side(low), side(high));
+    let arguments: Vec<Arg> = arguments
+        .iter()
+        .map(|(of_type, value)| Arg::Typed(*of_type, value))
+        .collect();
+    let compare = || settings::with(CANONICAL, || spi::first(&query, &arguments));
+    let row = spi::in_subtransaction(compare)?;
+    Ok(row.is_some_and(|row| row.bool(0)))
 }
 
 fn candidate(row: &Row) -> Result<Candidate> {
@@ -55,6 +85,16 @@ fn column(row: &Row) -> Result<Column> {
         order: row.text(19)?.to_owned(),
     })
 }
+
+/// The collations of an index' key columns.
+const COLLATIONS: &str = "
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname)
+FROM pg_catalog.pg_index i
+CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k(n)
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = i.indcollation[k.n]
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+WHERE i.indexrelid = $1
+ORDER BY k.n";
 
 /// A row per index and key column. 403 is btree; strategies 2, 3 and 5 are `<=`, `=` and `>`; option bits
 /// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; the

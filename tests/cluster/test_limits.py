@@ -91,10 +91,10 @@ def test_key_bounds_are_widened(db: Database, options: dict[str, Any]) -> None:
     go_on(db, job, '{"key_to": 6000}')
     wait_for(db, job, "paused")
     assert done(db) == set(range(4000, 6001))
-    # Narrower ones, and others that have no rows, add nothing.
-    go_on(db, job, '{"key_from": 4500, "key_to": 5500}')
-    wait_for(db, job, "paused")
-    assert done(db) == set(range(4000, 6001))
+    # Others would do what lies between, too.
+    for moved in ('{"key_from": 4500}', '{"key_to": 5999}', '{"key_from": 7000, "key_to": 8000}'):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="cannot become"):
+            db.sql("SELECT backfill.alter(%s, options => %s)", [job, moved])
     go_on(db, job, '{"key_from": 3000, "key_to": 7000}')
     wait_for(db, job, "paused")
     assert done(db) == set(range(3000, 7001))
@@ -123,7 +123,7 @@ def test_bounds_of_a_key_of_two_columns_and_partitions(db: Database) -> None:
     db.sql("CREATE TABLE p (a integer, b text, n integer DEFAULT 0, PRIMARY KEY (a, b)) PARTITION BY LIST (a)")
     db.sql("CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)")
     db.sql("INSERT INTO p SELECT 1 + id % 2, to_char(id, 'FM00000') FROM generate_series(1, 4000) id")
-    options = {"key_from": ["1", "01000"], "key_to": ["2", "02000"]}
+    options = {"key_from": [1, "01000"], "key_to": ["2", "02000"]}
     job = start(db, "p", "n = p.n + 1", options=options)
     wait_for(db, job, "paused")
     between = "(a, b) >= (1, '01000') AND (a, b) <= (2, '02000')"
@@ -141,6 +141,8 @@ def test_bounds_of_a_key_of_two_columns_and_partitions(db: Database) -> None:
         ({"key_from": "a"}, 'invalid input syntax for type integer: "a"'),
         ({"key_to": ["1", "2"]}, '"key_to" has 2 values, but the key of table public.t is (id)'),
         ({"key_to": True}, '"key_to" must be a key'),
+        ({"key_to": 1.5}, '"key_to" must be a key: a string, an integer'),
+        ({"key_from": 10, "key_to": "9"}, '"key_from" (10) comes after "key_to" (9)'),
         ({"key_from": 1, "walk": "physical"}, "need a key to walk by"),
     ],
 )
@@ -151,6 +153,43 @@ def test_bad_options(db: Database, options: dict[str, Any], message: str) -> Non
         start(db, "t", "n = 1", where="n = 0", options=options)
     assert message in str(caught.value) and caught.value.diag.message_hint
     assert db.value("SELECT count(*) FROM backfill.progress") == 0
+
+
+def test_bounds_are_compared_in_the_order_of_the_key(db: Database) -> None:
+    """By the collation of its column: capital letters come first in "C", and in no language."""
+    db.sql('CREATE TABLE words (word text COLLATE "C" PRIMARY KEY, n int DEFAULT 0)')
+    db.sql("INSERT INTO words VALUES ('A'), ('B'), ('a'), ('b'), ('c')")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"\(a\) comes after .* \(B\)"):
+        start(db, "words", "n = n + 1", options={"key_from": "a", "key_to": "B"})
+    job = start(db, "words", "n = n + 1", options={"key_from": "B", "key_to": "a"})
+    wait_for(db, job, "paused")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"is \(B\) and cannot become \(a\)"):
+        db.sql("SELECT backfill.alter(%s, options => '{\"key_from\": \"a\"}')", [job])
+    go_on(db, job, '{"key_from": "A"}')
+    wait_for(db, job, "paused")
+    assert db.value("SELECT string_agg(word, '' ORDER BY word) FROM words WHERE n = 1") == "ABa"
+
+
+def test_bounds_are_compared_with_the_owners_rights(db: Database) -> None:
+    """Reading a value of a type of his may call a function of his."""
+    if not db.value("SELECT to_regrole('boxer') IS NOT NULL"):
+        db.sql("CREATE ROLE boxer LOGIN")
+    db.sql("""
+        CREATE SCHEMA boxer AUTHORIZATION boxer; SET SESSION AUTHORIZATION boxer;
+        CREATE TABLE boxer.seen (who text);
+        CREATE FUNCTION boxer.note(text) RETURNS boolean LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO boxer.seen VALUES (current_user); RETURN true; END';
+        CREATE DOMAIN boxer.name AS text CHECK (boxer.note(VALUE));
+        CREATE TYPE boxer.pair AS (a boxer.name, b int);
+        CREATE TABLE boxer.t (id boxer.pair PRIMARY KEY, n int DEFAULT 0);
+        INSERT INTO boxer.t VALUES ('(a,1)'), ('(b,2)'), ('(c,3)')
+    """)
+    job = start(db, "boxer.t", "n = n + 1", options={"key_from": "(b,1)", "key_to": "(b,9)"}, user="boxer")
+    wait_for(db, job, "paused")
+    go_on(db, job, '{"key_from": "(a,0)"}')
+    wait_for(db, job, "paused")
+    assert db.sql("SELECT DISTINCT who FROM boxer.seen") == [("boxer",)]
+    assert db.value("SELECT count(*) FROM boxer.t WHERE n = 1") == 2
 
 
 def test_bounds_are_not_brought_in(db: Database) -> None:

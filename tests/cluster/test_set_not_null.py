@@ -130,6 +130,7 @@ def test_others_go_first(db: Database) -> None:
         holder.execute("SELECT count(*) FROM t")
         error = refused(db, CALL.format("'t', 'v', lock_timeout_ms => 20, retries => 2"))
         assert error.sqlstate == "55P03" and "3 tries of 20 ms" in str(error)
+        assert "take back" not in error.diag.message_hint
         assert constraints(db) == []
         call = threading.Thread(target=db.sql, args=[CALL.format("'t', 'v', lock_timeout_ms => 20")])
         call.start()
@@ -141,6 +142,69 @@ def test_others_go_first(db: Database) -> None:
             holder.rollback()
             call.join(60)
     assert is_not_null(db)
+
+
+def test_several_at_once(db: Database) -> None:
+    """Each comes to the same end, whichever of them was faster at each step."""
+    make(db)
+    errors: list[psycopg.Error] = []
+
+    def call() -> None:
+        try:
+            db.sql(CALL.format("'t', 'v', lock_timeout_ms => 100"))
+        except psycopg.Error as error:
+            errors.append(error)
+
+    for _ in range(5):
+        with psycopg.connect(db.dsn()) as holder:
+            holder.execute("SELECT count(*) FROM t")
+            calls = [threading.Thread(target=call) for _ in range(4)]
+            for thread in calls:
+                thread.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND NOT granted"
+            wait_until(lambda query=waiting: db.value(query) > 1, 30, "two of them to wait")
+        for thread in calls:
+            thread.join()
+        assert errors == []
+        assert is_not_null(db) and steps(db) == []
+        db.sql("ALTER TABLE t ALTER v DROP NOT NULL")
+
+
+def test_a_name_that_is_taken(db: Database) -> None:
+    """By a constraint of another kind: it is named, and nothing is done."""
+    kinds = ["FOREIGN KEY (v) REFERENCES other", "UNIQUE (v)", "CHECK (v IS NOT NULL) NO INHERIT", "CHECK (v > 0)"]
+    make(db)
+    db.sql("CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other SELECT id FROM t")
+    for kind in kinds:
+        db.sql(f"ALTER TABLE t ADD CONSTRAINT backfill_not_null_v {kind}")
+        error = refused(db, CALL.format("'t', 'v'"))
+        assert error.sqlstate == "42710" and "Rename it" in error.diag.message_hint
+        db.sql("ALTER TABLE t DROP CONSTRAINT backfill_not_null_v")
+
+
+def test_a_proof_that_children_do_not_share(db: Database) -> None:
+    """A constraint that is not inherited says nothing of a child's rows, which SET NOT NULL would then read."""
+    make(db)
+    db.sql("ALTER TABLE t ADD CONSTRAINT own CHECK (v IS NOT NULL) NO INHERIT")
+    assert len(steps(db)) == 1
+    db.sql("CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1, 1)")
+    assert any("VALIDATE" in step for step in steps(db))
+    db.sql(CALL.format("'t', 'v'"))
+    assert is_not_null(db) and is_not_null(db, "child")
+
+
+def test_a_partition_of_one_that_is_halfway(db: Database) -> None:
+    """A call for the parent was cut off: what it left to its partitions is not theirs to drop."""
+    db.sql("CREATE TABLE t (id int, v int) PARTITION BY RANGE (id)")
+    db.sql("CREATE TABLE part PARTITION OF t FOR VALUES FROM (0) TO (100); INSERT INTO t VALUES (1, NULL), (2, 2)")
+    db.sql(steps(db)[0])
+    error = refused(db, CALL.format("'part', 'v'"))
+    assert error.sqlstate == "23502" and "rows of it are NULL" in str(error)
+    db.sql("UPDATE t SET v = 1 WHERE v IS NULL")
+    db.sql(CALL.format("'part', 'v'"))
+    assert is_not_null(db, "part")
+    db.sql(CALL.format("'t', 'v'"))
+    assert is_not_null(db) and steps(db) == []
 
 
 def test_a_script_for_psql(db: Database) -> None:
