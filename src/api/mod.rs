@@ -22,6 +22,7 @@ mod report;
 mod require;
 mod retry_failed;
 mod sample;
+mod scope;
 mod session;
 mod start;
 mod tables;

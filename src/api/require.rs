@@ -2,6 +2,7 @@
 
 use super::caller::required;
 use super::control::{after_cancel, start_of};
+use super::verify;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{approval, failed_row, outcome, slice, trial};
 use crate::error::{Error, Result, sqlstate};
@@ -128,11 +129,13 @@ fn require_verified(job: &Job) -> Result<()> {
         )));
     }
     let wrong = slice::found(last.id)?;
-    if wrong.found > 0 || wrong.failed > 0 {
+    if wrong.found == 0 && wrong.failed > 0 {
+        return Err(verify::unseen(job, &last, wrong.failed));
+    }
+    if wrong.found > 0 {
         return Err(refuse(format!(
             "backfill {shown} was found to be wrong: {} of {} rows",
-            wrong.found + wrong.failed,
-            wrong.passed
+            wrong.found, wrong.passed
         ))
         .hint(format!(
             "See backfill.verify_failures. SELECT backfill.reapply({id}) does these rows again; then verify it once more."

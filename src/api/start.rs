@@ -236,7 +236,7 @@ fn require_dry_run(job: &Job) -> Result<()> {
         return Ok(());
     }
     let detail = match found {
-        None => "None has completed of this table, set_clause and where_clause.".to_owned(),
+        None => "None has completed of all rows, with this table, set_clause and where_clause.".to_owned(),
         Some(age) => format!("The last one was {} ago.", duration(age as i32)),
     };
     Err(Error::new(

@@ -4,12 +4,14 @@
 use serde_json::Value;
 
 use super::caller::{locked_job, required};
-use super::{approve, checks, existing, launch, session, tables, throttles};
+use super::sample::Backfill;
+use super::{approve, checks, existing, launch, scope, session, tables, throttles};
 use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{event, slice, trial, verify_failure};
+use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
+use crate::job::bounds::KeyText;
 use crate::job::options::{Options, Strategy};
-use crate::job::purpose::{Check, Purpose};
+use crate::job::purpose::{Check, Found, Purpose, all_of};
 use crate::job::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
@@ -29,19 +31,26 @@ pub fn verify(
     refuse_part(&of, &given)?;
     let relation = its_table(&of)?;
     let check = choose(&of, check_clause, recompute)?;
-    let options = inherited(&of).started_with(&given)?;
-    let owner = of.owner;
-    let purpose = Purpose::Verify { job: of.id, check };
-    role::acting_as(owner, || {
-        session::try_settings(&options.settings)?;
-        analyse(&of, &relation, &purpose)
-    })?;
+    let bounds = walk::bounds(of.id)?.unwrap_or_default();
+    let options = Options {
+        // What a job has walked between bounds is verified between these.
+        key_from: bounds.from.map(KeyText::from),
+        key_to: bounds.to.map(KeyText::from),
+        ..inherited(&of).started_with(&given)?
+    };
+    role::acting_as(of.owner, || session::try_settings(&options.settings))?;
     throttles::check(&options.throttles)?;
-    let definition = Definition {
+    let mut definition = Definition {
         options,
-        purpose,
+        purpose: Purpose::Verify { job: of.id, check },
         ..of.definition.clone()
     };
+    Backfill::of(of.clone(), relation.clone()).with_its_rights(|| {
+        if definition.purpose != (Purpose::Verify { job: of.id, check: Check::Pending }) {
+            definition.where_clause = scope::lasting(&of, &relation)?;
+        }
+        analyse(&definition, &relation)
+    })?;
     let id = begin(&of, &relation, &definition, "verify")?;
     release(id, State::Pending)
 }
@@ -72,7 +81,14 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
             verification.id
         )));
     }
-    let wrong = slice::found(verification.id)?.found;
+    let Found {
+        found: wrong,
+        failed,
+        ..
+    } = slice::found(verification.id)?;
+    if wrong == 0 && failed > 0 {
+        return Err(unseen(&of, &verification, failed));
+    }
     if wrong == 0 {
         notice(
             &format!("backfill {} is verified: no row is wrong", of.shown()),
@@ -97,9 +113,12 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     }
     let relation = its_table(&of)?;
     existing::lock(of.relation)?;
-    let clause = of.definition.where_clause.as_deref();
+    let unset = Backfill::of(of.clone(), relation.clone())
+        .with_its_rights(|| scope::unset(&of, &relation))?;
+    let purpose = &verification.definition.purpose;
+    let wrong = purpose.wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
-        where_clause: verification.definition.purpose.wrong(clause),
+        where_clause: all_of(unset.into_iter().chain(wrong)),
         options: Options {
             // Row by row: these are few.
             strategy: Some(Strategy::Sequential),
@@ -111,6 +130,21 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     existing::refuse_overlap(id)?;
     verify_failure::take_up(verification.id, id)?;
     release(id, State::Pending).map(Some)
+}
+
+/// Why rows can't be done again, where some could not even be looked at.
+pub fn unseen(of: &Job, verification: &Job, failed: i64) -> Error {
+    Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "backfill {} is not verified: {failed} rows could not be looked at",
+            of.shown()
+        ),
+    )
+    .hint(format!(
+        "See backfill.failed_rows, where job_id is {}; once the cause is mended, SELECT backfill.verify({}).",
+        verification.id, of.id
+    ))
 }
 
 /// The options of a job that hold for another one that follows it, too.
@@ -158,6 +192,8 @@ fn refuse_part(of: &Job, given: &Options) -> Result<()> {
     for (name, found) in [
         ("dry_run", given.dry_run.is_some()),
         ("limit_rows", given.limit_rows.is_some()),
+        ("key_from", given.key_from.is_some()),
+        ("key_to", given.key_to.is_some()),
         ("on_end", given.on_end.is_some()),
     ] {
         if found {
@@ -204,9 +240,9 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
 }
 
 /// Analyses what is asked, as the owner.
-fn analyse(of: &Job, relation: &Relation, purpose: &Purpose) -> Result<()> {
-    let definition = &of.definition;
+fn analyse(definition: &Definition, relation: &Relation) -> Result<()> {
     let clause = definition.where_clause.as_deref();
+    let purpose = &definition.purpose;
     for table in tables::of(relation)? {
         let alias = (table.oid != relation.oid).then_some(relation.name.as_str());
         let from = table.alone(alias);

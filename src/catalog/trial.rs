@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// How many seconds ago the newest dry run of the same thing has completed, if there is one.
+/// How many seconds ago the newest dry run of the same thing has completed, if there is one. A part of the rows
+/// tells nothing of the others.
 pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
     let definition = &job.definition;
     let row = as_extension(|| {
@@ -14,7 +15,7 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
              FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
              WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.set_clause = $3
                AND j.where_clause IS NOT DISTINCT FROM $4 AND j.verifies IS NULL
-               AND j.options @> '{\"dry_run\": true}' AND o.outcome = 'completed'",
+               AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'",
             &[
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),

@@ -32,6 +32,12 @@ impl KeyText {
     }
 }
 
+impl From<Vec<String>> for KeyText {
+    fn from(texts: Vec<String>) -> KeyText {
+        KeyText::Many(texts.into_iter().map(KeyValue::Text).collect())
+    }
+}
+
 impl KeyValue {
     fn text(&self) -> String {
         match self {

@@ -96,20 +96,24 @@ impl Purpose {
             found,
             failed,
         } = found;
-        let failures = match failed {
+        let failures = |how: &str| match failed {
             0 => String::new(),
-            n => format!(", {n} would fail"),
+            n => format!(", {n} {how}"),
         };
         Some(match self {
             Purpose::Update => return None,
             Purpose::DryRun => {
                 let same = (matching - found).max(0);
                 format!(
-                    "dry run: of {passed} rows {found} would change, {same} would get what they have{failures}"
+                    "dry run: of {passed} rows {found} would change, {same} would get what they have{}",
+                    failures("would fail")
                 )
             }
-            Purpose::Verify { job, .. } if found == 0 => {
+            Purpose::Verify { job, .. } if found == 0 && failed == 0 => {
                 format!("job {job} is verified: none of {passed} rows is wrong")
+            }
+            Purpose::Verify { job, .. } if found == 0 => {
+                format!("job {job} is not verified: {failed} of {passed} rows could not be looked at")
             }
             Purpose::Verify { job, check } => {
                 let wrong = match check {
@@ -118,22 +122,37 @@ impl Purpose {
                     Check::Recompute => "have not what set_clause gives",
                 };
                 format!(
-                    "job {job} is not verified: {found} of {passed} rows {wrong}, see backfill.verify_failures"
+                    "job {job} is not verified: {found} of {passed} rows {wrong}, see backfill.verify_failures{}",
+                    failures("could not be looked at")
                 )
             }
         })
     }
 
-    /// The condition that is true of the rows that are wrong; none where the SET list tells.
+    /// The condition that is true of the rows that are wrong, of those that the WHERE clause is about; none where
+    /// the SET list tells.
     pub fn wrong(&self, where_clause: Option<&str>) -> Option<String> {
-        match self {
-            Purpose::Verify { check, .. } => match check {
-                Check::Pending => where_clause.map(str::to_owned),
-                Check::Clause(clause) => Some(format!("(\n{clause}\n) IS NOT TRUE")),
-                Check::Recompute => None,
-            },
-            _ => None,
+        let Purpose::Verify { check, .. } = self else {
+            return None;
+        };
+        match check {
+            Check::Pending => where_clause.map(str::to_owned),
+            Check::Clause(clause) => {
+                let wrong = format!("(\n{clause}\n) IS NOT TRUE");
+                all_of(where_clause.map(str::to_owned).into_iter().chain([wrong]))
+            }
+            Check::Recompute => None,
         }
+    }
+}
+
+/// The condition that is true where all of these are; none if there are none.
+pub fn all_of(conditions: impl IntoIterator<Item = String>) -> Option<String> {
+    let conditions: Vec<String> = conditions.into_iter().collect();
+    match conditions.as_slice() {
+        [] => None,
+        [alone] => Some(alone.clone()),
+        several => Some(format!("(\n{}\n)", several.join("\n) AND (\n"))),
     }
 }
 
@@ -161,8 +180,13 @@ mod tests {
     fn a_check_that_is_unknown_does_not_hold() {
         let check = Check::Clause("a > 0 -- sign".to_owned());
         let purpose = Purpose::Verify { job: 7, check };
-        let wrong = purpose.wrong(Some("a IS NULL")).unwrap();
+        let wrong = purpose.wrong(None).unwrap();
         assert_eq!(wrong, "(\na > 0 -- sign\n) IS NOT TRUE");
+        let wrong = purpose.wrong(Some("b = 1 OR c")).unwrap();
+        assert_eq!(
+            wrong,
+            "(\nb = 1 OR c\n) AND (\n(\na > 0 -- sign\n) IS NOT TRUE\n)"
+        );
         assert_eq!(Purpose::DryRun.wrong(Some("a IS NULL")), None);
     }
 

@@ -198,7 +198,7 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
 }
 
 /// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
-fn analysed(statement: &str, mut f: impl FnMut(*mut pg_sys::CachedPlanSource)) -> Result<()> {
+pub(super) fn analysed(statement: &str, mut f: impl FnMut(*mut pg_sys::CachedPlanSource)) -> Result<()> {
     let text = to_server(statement)?;
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
@@ -216,7 +216,7 @@ fn analysed(statement: &str, mut f: impl FnMut(*mut pg_sys::CachedPlanSource)) -
 }
 
 /// The queries that a statement became.
-fn queries(source: *mut pg_sys::CachedPlanSource) -> Vec<*mut pg_sys::Query> {
+pub(super) fn queries(source: *mut pg_sys::CachedPlanSource) -> Vec<*mut pg_sys::Query> {
     unsafe {
         let list = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
         let queries = list.iter_ptr().collect();

@@ -5,6 +5,7 @@ pub mod arg;
 pub mod bgworker;
 pub mod capture;
 pub mod clauses;
+pub mod conjuncts;
 pub mod databases;
 pub mod elevate;
 pub mod evaluate;

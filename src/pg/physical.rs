@@ -66,16 +66,25 @@ pub fn can_fall_out(
     where_clause: &str,
     set_columns: &[String],
 ) -> Result<bool> {
+    Ok(!reads_what_stays(table, known_as, where_clause, set_columns)?
+        || first(BEFORE_TRIGGER, &[Arg::Oid(table.oid)])?.is_some())
+}
+
+/// Whether a clause reads only columns that an update of these columns leaves as they are, triggers aside. As the
+/// current user, within `spi::connect`.
+pub fn reads_what_stays(
+    table: &Relation,
+    known_as: Option<&str>,
+    where_clause: &str,
+    set_columns: &[String],
+) -> Result<bool> {
     let from = table.alone(known_as);
     let read = clauses::columns_used(&format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"))?;
     let stays = |number: &i16| {
         let mut columns = table.columns.iter();
         columns.any(|c| c.number == *number && !c.generated && !set_columns.contains(&c.name))
     };
-    if !read.iter().all(stays) {
-        return Ok(true);
-    }
-    Ok(first(BEFORE_TRIGGER, &[Arg::Oid(table.oid)])?.is_some())
+    Ok(read.iter().all(stays))
 }
 
 fn first(query: &str, args: &[Arg]) -> Result<Option<String>> {

@@ -35,12 +35,12 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     })
 }
 
-/// What is asked of the rows that are looked at. Whether a row has what the SET list gives is asked of all: of
-/// those that are done, the WHERE clause may be true no more.
+/// What is asked of the rows that are updated, or evaluated. A verification that asks something else has it in its
+/// condition.
 fn where_clause(job: &Job) -> Option<String> {
+    let purpose = &job.definition.purpose;
     let clause = job.definition.where_clause.clone();
-    let of_all = matches!(job.definition.purpose, Purpose::Verify { .. });
-    clause.filter(|_| !of_all)
+    clause.filter(|_| purpose.evaluates() || *purpose == Purpose::Update)
 }
 
 fn gone(job: &Job) -> Error {

@@ -72,6 +72,105 @@ def test_wrong_rows_are_found_and_done_again(db: Database, arguments: str, value
     assert "is verified" in verify(db, job, arguments)["note"]
 
 
+CONDITIONS = [
+    # where_clause, the part of it that a verification keeps to
+    ("country = 'DE'", "(country = 'DE'::text)"),
+    ("country = 'DE' AND net IS NULL", "(country = 'DE'::text)"),
+    ("(country = 'DE' AND id > 0) AND (net IS NULL AND cents <> 0)", "id > 0"),
+    ("country IN (SELECT 'DE') AND net IS NULL", None),
+    ("country = 'DE' OR net = -1", None),
+]
+
+
+@pytest.mark.parametrize("where, kept", CONDITIONS)
+def test_rows_that_the_job_was_not_about(db: Database, where: str, kept: str | None) -> None:
+    """They are not counted where the clause tells, and never touched where a part of it says so."""
+    db.sql("CREATE TABLE prices (id int PRIMARY KEY, country text, cents int, net int)")
+    db.sql("INSERT INTO prices SELECT id, CASE id % 2 WHEN 0 THEN 'DE' ELSE 'FR' END, id FROM generate_series(1, 1000) id")
+    job = start(db, "prices", "net = 1000000 / (cents * 2 - cents)", where=where)
+    complete(db, job)
+    db.sql("UPDATE prices SET net = 0 WHERE id IN (7, 8)")
+    found = verify(db, job, ", recompute => true")
+    assert (found["where_clause"] is None) == (kept is None)
+    assert kept is None or kept in found["where_clause"]
+    assert found["rows_updated"] == (501 if kept is None else 1)
+    complete(db, db.value("SELECT backfill.reapply(%s)", [job]))
+    others = "SELECT count(*) FROM prices WHERE country = 'FR' AND net IS NOT NULL"
+    assert db.value(others) == (1 if "OR" not in where else 500)
+    assert db.value("SELECT net FROM prices WHERE id = 8") == 125_000
+    assert verify(db, job, ", check_clause => 'net > 0'")["rows_updated"] == (0 if kept or "OR" in where else 500)
+
+
+def test_rows_of_which_the_set_list_fails_are_not_evaluated(db: Database) -> None:
+    """The clause kept the job from them, and keeps the verification from them."""
+    db.sql("CREATE TABLE parts (id int PRIMARY KEY, n int, share int)")
+    db.sql("INSERT INTO parts SELECT id, id % 10 FROM generate_series(1, 1000) id")
+    job = start(db, "parts", "share = 100 / n", where="n <> 0")
+    complete(db, job)
+    assert "is verified" in verify(db, job, ", recompute => true")["note"]
+
+
+def test_a_trigger_may_change_what_the_clause_reads(db: Database) -> None:
+    """Rows that are done would not be looked at: so all are; but others are not done again."""
+    job = make_touched(db)
+    found = verify(db, job, ", recompute => true")
+    assert (found["where_clause"], found["rows_updated"]) == (None, 502)
+    complete(db, db.value("SELECT backfill.reapply(%s)", [job]))
+    assert db.value("SELECT count(*) FROM touched WHERE n IS NULL") == 500
+
+
+def make_touched(db: Database) -> int:
+    """A job whose clause is about a column that a trigger sets; two of its rows are spoiled."""
+    db.sql("""
+        CREATE TABLE touched (id int PRIMARY KEY, kind text, at date DEFAULT '2020-01-01', n int);
+        INSERT INTO touched SELECT id, CASE WHEN id % 2 = 0 THEN 'even' ELSE 'odd' END FROM generate_series(1, 1000) id;
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN new.at := now(); RETURN new; END';
+        CREATE TRIGGER touch BEFORE UPDATE ON touched FOR EACH ROW EXECUTE FUNCTION touch()
+    """)
+    job = start(db, "touched", "n = 1", where="kind = 'even' AND at < '2021-01-01'")
+    complete(db, job)
+    db.sql("UPDATE touched SET n = 2 WHERE id IN (10, 20)")
+    return job
+
+
+def test_a_part_of_a_table_is_verified_as_a_part(db: Database) -> None:
+    """Between the bounds of the first, small run; no call can narrow that down."""
+    db.sql("CREATE TABLE orders (id integer PRIMARY KEY, rate integer, rate_new integer)")
+    db.sql(f"INSERT INTO orders SELECT id, id FROM generate_series(1, {ROWS}) id")
+    bounds = {"key_from": 10, "key_to": 2000}
+    job = start(db, "orders", "rate_new = rate", where="rate_new IS NULL", name="rates", options=bounds)
+    wait_for(db, job, "paused")
+    assert "is verified: none of 1991 rows" in verify(db, job, ", recompute => true")["note"]
+    spoil(db)
+    verify(db, job, ", recompute => true")
+    assert wrong(db, job) == [17]
+    for option in ("key_from", "key_to"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=f'option "{option}" cannot be given'):
+            db.sql(f"SELECT backfill.verify(%s, recompute => true, options => '{{\"{option}\": 5}}')", [job])
+    db.sql("SELECT backfill.alter(%s, options => '{\"key_from\": null, \"key_to\": null}')", [job])
+    db.sql("SELECT backfill.resume(%s)", [job])
+    complete(db, job)
+    verify(db, job, ", recompute => true")
+    assert wrong(db, job) == SPOILED
+
+
+def test_rows_that_cannot_be_looked_at(db: Database) -> None:
+    """They are not called right, nor can they be done again."""
+    db.sql("CREATE TABLE texts (id int PRIMARY KEY, source text, n int)")
+    db.sql("INSERT INTO texts SELECT id, id::text FROM generate_series(1, 1000) id")
+    job = start(db, "texts", "n = source::int", name="texts")
+    complete(db, job)
+    db.sql("UPDATE texts SET source = 'x' WHERE id IN (10, 20)")
+    found = verify(db, job, ", recompute => true, options => '{\"max_failed_rows\": 10}'")
+    assert "is not verified: 2 of 1000 rows could not be looked at" in found["note"]
+    for call in (f"backfill.reapply({job})", "backfill.require_completed('texts', verified => true)"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
+            db.sql(f"SELECT {call}")
+        assert "2 rows could not be looked at" in str(caught.value)
+        assert "See backfill.failed_rows" in caught.value.diag.message_hint
+
+
 def test_a_row_that_is_right_by_now_is_left_alone(db: Database) -> None:
     """What the check asks is asked once more before a row is done again."""
     job = make(db)

@@ -1,0 +1,49 @@
+//! Takes a WHERE clause apart with PostgreSQL's own analyser.
+
+use pgrx::pg_sys;
+
+use super::clauses::{analysed, queries};
+use super::relation::Relation;
+use super::text::{lossy, to_server};
+use crate::error::Result;
+
+/// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so.
+/// As the current user, within [`spi::connect`](super::spi::connect); nothing is run or planned.
+pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
+    let from = relation.alone(None);
+    let name = to_server(&relation.name)?;
+    let mut found = Vec::new();
+    analysed(
+        &format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"),
+        |source| unsafe {
+            let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
+            for query in queries(source) {
+                take_apart((*(*query).jointree).quals, &mut |condition| {
+                    found.extend(lossy(pg_sys::deparse_expression(
+                        condition, context, false, false,
+                    )));
+                });
+            }
+        },
+    )?;
+    Ok(found)
+}
+
+/// Calls `f` for each condition of an AND, however they are nested.
+unsafe fn take_apart(condition: *mut pg_sys::Node, f: &mut impl FnMut(*mut pg_sys::Node)) {
+    unsafe {
+        if condition.is_null() {
+            return;
+        }
+        if (*condition).type_ == pg_sys::NodeTag::T_BoolExpr {
+            let expression = &*condition.cast::<pg_sys::BoolExpr>();
+            if expression.boolop == pg_sys::BoolExprType::AND_EXPR {
+                let parts = pgrx::PgList::<pg_sys::Node>::from_pg(expression.args);
+                parts.iter_ptr().for_each(|part| take_apart(part, f));
+                std::mem::forget(parts);
+                return;
+            }
+        }
+        f(condition);
+    }
+}
