@@ -185,7 +185,10 @@ BEGIN
             WHEN lock_not_available OR deadlock_detected THEN late := true;
             -- Another call was faster.
             WHEN duplicate_object OR undefined_object THEN
-                IF tries >= retries THEN RAISE; END IF;
+                IF tries >= least(retries, 5) THEN
+                    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM,
+                        HINT = 'A child of the table has another constraint of that name: rename it.';
+                END IF;
                 late := true;
             WHEN check_violation OR not_null_violation THEN violation := SQLERRM;
         END;

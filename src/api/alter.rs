@@ -48,7 +48,7 @@ pub fn alter(
         sleep_ms.unwrap_or(job.sleep_ms),
     )?;
     let before = &job.definition.options;
-    let after = before.altered(&change)?;
+    let mut after = before.altered(&change)?;
     if after.settings != before.settings {
         role::acting_as(job.owner, || session::try_settings(&after.settings))?;
     }
@@ -56,7 +56,7 @@ pub fn alter(
         throttles::check(&after.throttles)?;
     }
     if after.bounds() != before.bounds() {
-        bounds::check_altered(&job, &after)?;
+        after = bounds::settle_altered(&job, after)?;
     }
     if after.on_end != before.on_end {
         on_end::check(after.on_end.as_deref())?;

@@ -1,13 +1,20 @@
 //! The options "key_from" and "key_to": whether they can be keys of the table.
 
+use std::ffi::CStr;
+
+use pgrx::pg_sys::Oid;
+
 use crate::catalog::job::Job;
 use crate::catalog::walk;
 use crate::error::{Error, Result};
-use crate::job::bounds::Bounds;
+use crate::job::bounds::{Bounds, KeyText};
 use crate::job::options::Options;
-use crate::pg::spi::{self, Arg, CANONICAL};
+use crate::pg::spi::{self, Arg};
 use crate::pg::{index, partition, role, settings};
-use crate::plan::key::Candidate;
+use crate::plan::key::{Candidate, Column};
+
+/// Settings under which values are written down; read they are as before.
+const ISO: &[(&CStr, &CStr)] = &[(c"DateStyle", c"ISO"), (c"extra_float_digits", c"1")];
 
 /// Refuses bounds that no key of this kind can have; `key` is the one that orders the walk, if one does.
 pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<()> {
@@ -35,10 +42,9 @@ pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<
         }
         for (column, value) in key.columns.iter().zip(values) {
             let argument = Arg::Typed(column.type_oid.into(), value);
-            let read = || settings::with(CANONICAL, || spi::query("SELECT $1", &[argument]));
-            spi::in_subtransaction(read).map_err(|error| {
+            spi::in_subtransaction(|| spi::query("SELECT $1", &[argument])).map_err(|error| {
                 Error::invalid(format!("option \"{name}\": {}", error.message)).hint(format!(
-                    "It is a value of the key's column \"{}\", as psql shows it under DateStyle ISO.",
+                    "It is a value of the key's column \"{}\", as psql shows it.",
                     column.name
                 ))
             })?;
@@ -58,10 +64,46 @@ pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<
     Ok(())
 }
 
+/// The options with bounds that mean the same under all settings: read under those of the session, of the table's
+/// key with these columns.
+pub fn settle(table: (Oid, &str), columns: &[String], options: Options) -> Result<Options> {
+    if options.bounds().is_none() {
+        return Ok(options);
+    }
+    let (oid, shown) = table;
+    let key = key_of(oid, columns)?;
+    check(&options, shown, key.as_ref())?;
+    let settled = |bound: &Option<KeyText>| match (bound, &key) {
+        (Some(bound), Some(key)) => in_iso_form(bound, key).map(Some),
+        _ => Ok(bound.clone()),
+    };
+    Ok(Options {
+        key_from: settled(&options.key_from)?,
+        key_to: settled(&options.key_to)?,
+        ..options
+    })
+}
+
+/// A key, with the values that settings could change the meaning of as ISO 8601 has them, with the time zone.
+fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
+    if !key.columns.iter().any(Column::depends_on_settings) {
+        return Ok(bound.clone());
+    }
+    let mut texts = bound.texts();
+    for (column, text) in key.columns.iter().zip(&mut texts) {
+        let argument = Arg::Typed(column.type_oid.into(), text);
+        let read = || settings::with(ISO, || spi::first("SELECT $1", &[argument]));
+        if let Some(row) = spi::in_subtransaction(read)? {
+            *text = row.text(0)?.to_owned();
+        }
+    }
+    Ok(KeyText::from(texts))
+}
+
 /// The same for a job that is there already: what it has begun with stays between the bounds.
-pub fn check_altered(job: &Job, options: &Options) -> Result<()> {
-    let begun = walk::pass(job.id)?.is_some();
-    if begun && options.bounds().is_some() && job.definition.options.bounds().is_none() {
+pub fn settle_altered(job: &Job, options: Options) -> Result<Options> {
+    let covered = walk::bounds(job.id)?;
+    if walk::pass(job.id)?.is_some() && options.bounds().is_some() && covered.is_none() {
         return Err(Error::invalid(format!(
             "backfill {} has begun to walk all of table {}",
             job.shown(),
@@ -71,14 +113,15 @@ pub fn check_altered(job: &Job, options: &Options) -> Result<()> {
     }
     // As the owner: types of his may call functions of his.
     role::acting_as(job.owner, || {
-        let key = key_of(job)?;
-        check(options, &job.relation_name, key.as_ref())?;
-        match (walk::bounds(job.id)?, key) {
+        let columns = &job.definition.key_columns;
+        let settled = settle((job.relation, &job.relation_name), columns, options)?;
+        match (covered, key_of(job.relation, columns)?) {
             (Some(covered), Some(key)) => {
-                refuse_moved(job, &key, &covered, &options.bounds().unwrap_or_default())
+                refuse_moved(job, &key, &covered, &settled.bounds().unwrap_or_default())?;
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(settled)
     })
 }
 
@@ -119,13 +162,13 @@ fn reaches(
     }
 }
 
-/// The key that orders the walk, if one does.
-fn key_of(job: &Job) -> Result<Option<Candidate>> {
-    let mut tables = vec![job.relation];
-    tables.extend(partition::leaves(job.relation)?.iter().map(|leaf| leaf.oid));
+/// The key of the table with these columns, or else of one of its partitions.
+fn key_of(relation: Oid, columns: &[String]) -> Result<Option<Candidate>> {
+    let mut tables = vec![relation];
+    tables.extend(partition::leaves(relation)?.iter().map(|leaf| leaf.oid));
     for table in tables {
         let mut candidates = index::candidates(table)?.into_iter();
-        let key = candidates.find(|c| c.column_names() == job.definition.key_columns);
+        let key = candidates.find(|c| c.column_names() == columns);
         if key.is_some() {
             return Ok(key);
         }

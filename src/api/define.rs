@@ -3,7 +3,7 @@
 use super::call::{self, Call, Request};
 use super::caller::required;
 use super::existing::same_job;
-use super::{existing, on_end, session, tables, throttles};
+use super::{bounds, existing, on_end, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
@@ -41,6 +41,8 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     throttles::check(&call.options.throttles)?;
     on_end::check(call.options.on_end.as_deref())?;
     let key_columns = tables::check(call, &set_clause, &set_columns)?;
+    let table = (call.relation.oid, call.relation.shown.as_str());
+    let options = bounds::settle(table, &key_columns, call.options.clone())?;
     let session = session::take();
     let definition = Definition {
         set_clause,
@@ -48,7 +50,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         set_columns,
         key_columns,
         purpose: Purpose::read(call.options.dry_run(), None, None, false),
-        options: call.options.clone(),
+        options,
         session,
     };
     let id = job::insert(

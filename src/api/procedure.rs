@@ -1,16 +1,14 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use pgrx::pg_sys::Oid;
-
 use super::caller::{denied, required};
 use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
-use crate::pg::elevate::as_extension;
 use crate::pg::relation::{self, Relation};
-use crate::pg::spi::{self, Arg};
+use crate::pg::report::notice;
+use crate::pg::spi;
 use crate::pg::{index, name, server, triggers};
 use crate::plan::key::{self, Column};
 use crate::plan::sql::qualified;
@@ -64,6 +62,12 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
     };
     let install = required(install, "install")?;
     let standalone = describe(job)?;
+    if let Some(limit) = job.definition.options.limit_rows {
+        notice(
+            &format!("the procedure does all rows, not {limit} as option \"limit_rows\" has it"),
+            Some("Options \"key_from\" and \"key_to\" hold for a procedure, too."),
+        );
+    }
     let script = match style {
         Style::Standalone => standalone.script(),
         Style::Batch => standalone.batch(),
@@ -77,8 +81,9 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
 }
 
 fn with_hint(mut error: Error, standalone: &Standalone) -> Error {
-    // It has the whole script.
+    // They have the whole script.
     error.context = None;
+    error.position = None;
     let hint = match error.sqlstate.as_str() {
         "42P07" | "42723" => format!(
             "One that was installed before is removed by DROP ROUTINE {}; DROP TABLE {};",
@@ -160,17 +165,10 @@ fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
 }
 
 fn key_column(column: &Column) -> Result<KeyColumn> {
-    let type_name = as_extension(|| {
-        spi::first(
-            "SELECT pg_catalog.format_type($1, NULL)",
-            &[Arg::Oid(Oid::from(column.type_oid))],
-        )
-    })?;
-    let type_name = type_name.ok_or_else(|| Error::internal("format_type returned no row"))?;
     let schema = column.operator_schema.as_deref();
     Ok(KeyColumn {
         name: column.name.clone(),
-        type_name: type_name.text(0)?.to_owned(),
+        type_name: name::of_type(column.type_oid.into())?,
         collation: column
             .collation
             .as_ref()

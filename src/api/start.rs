@@ -4,7 +4,7 @@ use super::call::{self, Call, Request};
 use super::caller::required;
 use super::control::after_cancel;
 use super::launch;
-use super::{approve, checks, define, existing};
+use super::{approve, bounds, checks, define, existing};
 use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{approval, event, trial};
 use crate::error::{Error, Result, sqlstate};
@@ -205,8 +205,10 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     existing::refuse_overlap(job.id)?;
     require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
-    role::acting_as(locked.owner, || {
-        super::session::try_settings(&options.settings)
+    let merged = role::acting_as(locked.owner, || {
+        super::session::try_settings(&options.settings)?;
+        let table = (locked.relation, locked.relation_name.as_str());
+        bounds::settle(table, &locked.definition.key_columns, merged)
     })?;
     super::throttles::check(&options.throttles)?;
     super::on_end::check(options.on_end.as_deref())?;
@@ -236,7 +238,7 @@ fn require_dry_run(job: &Job) -> Result<()> {
         return Ok(());
     }
     let detail = match found {
-        None => "None has completed of all rows, with this table, set_clause and where_clause.".to_owned(),
+        None => "None has completed of all rows, with this table, set_clause, where_clause, search_path and options.settings.".to_owned(),
         Some(age) => format!("The last one was {} ago.", duration(age as i32)),
     };
     Err(Error::new(

@@ -10,7 +10,8 @@ use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::bounds::KeyText;
-use crate::job::options::{Options, Strategy};
+
+use crate::job::options::{Options, Strategy, is_alterable};
 use crate::job::purpose::{Check, Found, Purpose, all_of};
 use crate::job::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
@@ -28,15 +29,16 @@ pub fn verify(
     let of = locked_job(job_id, "backfill.verify()")?;
     let recompute = required(recompute, "recompute")?;
     let given = Options::parse(&required(options, "options")?)?;
-    refuse_part(&of, &given)?;
+    refuse_part(&of)?;
     let relation = its_table(&of)?;
     let check = choose(&of, check_clause, recompute)?;
     let bounds = walk::bounds(of.id)?.unwrap_or_default();
+    refuse_options(&inherited(&of), &given)?;
     let options = Options {
         // What a job has walked between bounds is verified between these.
         key_from: bounds.from.map(KeyText::from),
         key_to: bounds.to.map(KeyText::from),
-        ..inherited(&of).started_with(&given)?
+        ..inherited(&of).overlaid(&given)?
     };
     role::acting_as(of.owner, || session::try_settings(&options.settings))?;
     throttles::check(&options.throttles)?;
@@ -46,7 +48,12 @@ pub fn verify(
         ..of.definition.clone()
     };
     Backfill::of(of.clone(), relation.clone()).with_its_rights(|| {
-        if definition.purpose != (Purpose::Verify { job: of.id, check: Check::Pending }) {
+        if definition.purpose
+            != (Purpose::Verify {
+                job: of.id,
+                check: Check::Pending,
+            })
+        {
             definition.where_clause = scope::lasting(&of, &relation)?;
         }
         analyse(&definition, &relation)
@@ -159,8 +166,8 @@ fn inherited(of: &Job) -> Options {
     }
 }
 
-/// Refuses what can't be verified, and options that make no sense here.
-fn refuse_part(of: &Job, given: &Options) -> Result<()> {
+/// Refuses what can't be verified.
+fn refuse_part(of: &Job) -> Result<()> {
     if of.definition.purpose.is_read_only() {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -189,21 +196,21 @@ fn refuse_part(of: &Job, given: &Options) -> Result<()> {
             ),
         }));
     }
-    for (name, found) in [
-        ("dry_run", given.dry_run.is_some()),
-        ("limit_rows", given.limit_rows.is_some()),
-        ("key_from", given.key_from.is_some()),
-        ("key_to", given.key_to.is_some()),
-        ("on_end", given.on_end.is_some()),
-    ] {
-        if found {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" cannot be given to verify a job"
-            ))
-            .hint("Options of the pace can: workers, target_ms, and what it gives way to."));
-        }
-    }
     Ok(())
+}
+
+/// Refuses options that make no sense here: all but those of the pace.
+fn refuse_options(of: &Options, given: &Options) -> Result<()> {
+    const OTHERS: &[&str] = &["limit_rows", "key_from", "key_to", "on_end"];
+    let differs = |name: &str| OTHERS.contains(&name) || !is_alterable(name);
+    let merged = of.differences(&of.overlaid(given)?);
+    match merged.iter().find(|(name, ..)| differs(name)) {
+        None => Ok(()),
+        Some((name, ..)) => Err(Error::invalid(format!(
+            "option \"{name}\" cannot be given to verify a job"
+        ))
+        .hint("Options of the pace can: workers, target_ms, and what it gives way to.")),
+    }
 }
 
 fn its_table(of: &Job) -> Result<Relation> {
@@ -261,9 +268,9 @@ fn analyse(definition: &Definition, relation: &Relation) -> Result<()> {
             }
             None => {
                 let statement = format!("UPDATE {from} SET {}", definition.set_clause);
-                if clauses::is_volatile(&statement)? {
+                if clauses::is_volatile(&statement)? || clauses::is_of_the_moment(&statement)? {
                     return Err(Error::invalid(
-                        "set_clause gives something else each time: it calls a VOLATILE function",
+                        "set_clause gives something else each time: it asks for the time, or calls a VOLATILE function",
                     )
                     .hint("Say what is to be true of each row instead: check_clause => 'rate_new > 0'."));
                 }

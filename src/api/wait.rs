@@ -73,7 +73,12 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
                     timeout_ms.unwrap_or(0)
                 ),
             )
-            .hint("The job goes on. Wait longer, or look at backfill.progress."));
+            .hint(match job.state() {
+                State::Paused => format!(
+                    "SELECT backfill.resume({id}) lets it go on; its note in backfill.progress tells where it paused by itself."
+                ),
+                _ => "The job goes on. Wait longer, or look at backfill.progress.".to_owned(),
+            }));
         }
         wait_in_call(INTERVAL);
     }

@@ -218,6 +218,24 @@ pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
     Ok(Some((row.get(0).map(array).transpose()?, last)))
 }
 
+/// Has the first slice of a table, which is done, begin behind another key.
+pub fn set_edge(job: i64, relation: Oid, old: Option<&Key>, new: &Key) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.slice SET after_key = $4
+             WHERE job_id = $1 AND relation::pg_catalog.oid = $2 AND walk = 'key'
+               AND after_key IS NOT DISTINCT FROM $3 AND after_key IS DISTINCT FROM last_key",
+            &[
+                Arg::Int8(job),
+                Arg::Oid(relation),
+                Arg::texts(old.map(Vec::as_slice)),
+                Arg::texts(Some(new)),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
 /// Rows that a job has updated.
 pub fn updated(job: i64) -> Result<i64> {
     let sql = format!("SELECT COALESCE(pg_catalog.sum(c.rows_updated), 0) {STANDINGS}");

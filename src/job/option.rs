@@ -169,8 +169,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What a key must be.
-const KEY: &str =
-    "a key: a string, an integer, or an array of them for a key of several columns";
+const KEY: &str = "a key: a string, an integer, or an array of them for a key of several columns";
 /// What an amount of bytes must be.
 const BYTES: &str = "an amount such as \"256MB\", a number of bytes, or -1 for no bound";
 /// More than any server has of it.

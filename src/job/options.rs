@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bounds::{Bounds, KeyText};
-use super::option::{self, KEYS, is_alterable};
+pub use super::option::is_alterable;
+use super::option::{self, KEYS};
 use super::throttles::Throttles;
 use crate::error::{Error, Result};
 
@@ -307,16 +308,24 @@ impl Options {
     }
 
     /// These options, as a definition stored them, with those of the call that starts it laid over
-    /// them. Settings are added one by one.
+    /// them.
     pub fn started_with(&self, given: &Options) -> Result<Options> {
-        let mut merged = self.to_map();
+        let stored = self.to_map();
         for (name, value) in given.to_map() {
-            if !is_alterable(&name) && merged.get(&name) != Some(&value) {
+            if !is_alterable(&name) && stored.get(&name) != Some(&value) {
                 return Err(Error::invalid(format!(
                     "option \"{name}\" cannot be given to start a stored definition"
                 ))
                 .hint("It is checked and stored by backfill.define()."));
             }
+        }
+        self.overlaid(given)
+    }
+
+    /// These options with others laid over them. Settings are added one by one.
+    pub fn overlaid(&self, given: &Options) -> Result<Options> {
+        let mut merged = self.to_map();
+        for (name, value) in given.to_map() {
             match (merged.get_mut(&name), value) {
                 (Some(Value::Object(stored)), Value::Object(more)) => stored.extend(more),
                 (_, value) => {

@@ -113,7 +113,9 @@ impl Purpose {
                 format!("job {job} is verified: none of {passed} rows is wrong")
             }
             Purpose::Verify { job, .. } if found == 0 => {
-                format!("job {job} is not verified: {failed} of {passed} rows could not be looked at")
+                format!(
+                    "job {job} is not verified: {failed} of {passed} rows could not be looked at"
+                )
             }
             Purpose::Verify { job, check } => {
                 let wrong = match check {

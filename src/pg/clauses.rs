@@ -198,7 +198,10 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
 }
 
 /// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
-pub(super) fn analysed(statement: &str, mut f: impl FnMut(*mut pg_sys::CachedPlanSource)) -> Result<()> {
+pub(super) fn analysed(
+    statement: &str,
+    mut f: impl FnMut(*mut pg_sys::CachedPlanSource),
+) -> Result<()> {
     let text = to_server(statement)?;
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
@@ -247,6 +250,36 @@ pub fn is_volatile(statement: &str) -> Result<bool> {
         let volatile =
             |query: *mut pg_sys::Query| unsafe { pg_sys::contain_volatile_functions(query.cast()) };
         found |= queries(source).into_iter().any(volatile);
+    })?;
+    Ok(found)
+}
+
+/// Functions that give the same within a transaction only, beside `current_timestamp` and its like.
+const OF_THE_MOMENT: &[u32] = &[
+    pg_sys::F_NOW,
+    pg_sys::F_TRANSACTION_TIMESTAMP,
+    pg_sys::F_STATEMENT_TIMESTAMP,
+    pg_sys::F_TXID_CURRENT,
+    pg_sys::F_PG_CURRENT_XACT_ID,
+    pg_sys::F_PG_BACKEND_PID,
+];
+
+/// Whether a statement asks what time it is, or which transaction it is in. As the current user, within
+/// [`spi::connect`]; nothing is run or planned.
+pub fn is_of_the_moment(statement: &str) -> Result<bool> {
+    // `op` of current_date, current_time, current_timestamp, localtime, localtimestamp: 0 to 8 of SQLValueFunctionOp.
+    let values = (0..=8).map(|op| format!("{{SQLVALUEFUNCTION :op {op} "));
+    let calls = OF_THE_MOMENT
+        .iter()
+        .map(|oid| format!("{{FUNCEXPR :funcid {oid} "));
+    let signs: Vec<String> = values.chain(calls).collect();
+    let mut found = false;
+    analysed(statement, |source| {
+        for query in queries(source) {
+            // The tree as text, in which constants are bytes.
+            let text = unsafe { super::text::lossy(pg_sys::nodeToString(query.cast())) };
+            found |= text.is_some_and(|text| signs.iter().any(|sign| text.contains(sign)));
+        }
     })?;
     Ok(found)
 }

@@ -3,11 +3,11 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
-use super::settings;
-use super::spi::{self, Arg, CANONICAL, Row};
+use super::name;
+use super::spi::{self, Arg, Row};
 use crate::error::Result;
 use crate::plan::key::{Candidate, Column};
-use crate::plan::sql::ident;
+use crate::plan::sql::{Target, ident, literal};
 
 /// All indexes of the table. Within `spi::connect`.
 pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
@@ -48,9 +48,19 @@ pub fn in_order(index: &Candidate, low: &[String], high: &[String]) -> Result<bo
         .iter()
         .map(|(of_type, value)| Arg::Typed(*of_type, value))
         .collect();
-    let compare = || settings::with(CANONICAL, || spi::first(&query, &arguments));
-    let row = spi::in_subtransaction(compare)?;
+    let row = spi::in_subtransaction(|| spi::first(&query, &arguments))?;
     Ok(row.is_some_and(|row| row.bool(0)))
+}
+
+/// How the keys of a table's rows compare to this one, which is in text form: a condition.
+pub fn condition(target: &Target, operator: &str, key: &[String]) -> Result<String> {
+    let pairs = target.key.iter().zip(key);
+    let value = |(column, text): (&Column, &String)| {
+        let of_type = name::of_type(column.type_oid.into())?;
+        Ok(format!("CAST({} AS {of_type})", literal(text)))
+    };
+    let values: Result<Vec<String>> = pairs.map(value).collect();
+    Ok(target.compared(operator, &values?))
 }
 
 fn candidate(row: &Row) -> Result<Candidate> {

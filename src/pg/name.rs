@@ -1,6 +1,6 @@
 //! Names of objects, as the server writes and shortens them.
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Oid};
 
 use super::text::{from_server, lossy, to_server};
 use crate::error::Result;
@@ -13,6 +13,12 @@ pub fn quoted(name: &str) -> String {
         unsafe { lossy(pg_sys::quote_identifier(name.as_ptr())) }
     };
     quoted().unwrap_or_else(|| ident(name))
+}
+
+/// A type, ready to be put into a statement: with its schema, and of any length, as `character` alone is one of 1.
+pub fn of_type(oid: Oid) -> Result<String> {
+    let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+    unsafe { from_server(pg_sys::format_type_extended(oid, -1, flags as u16)) }
 }
 
 /// A part of a name that needs no quotes: what is not a letter, a digit or an underscore becomes one.

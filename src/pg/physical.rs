@@ -66,8 +66,10 @@ pub fn can_fall_out(
     where_clause: &str,
     set_columns: &[String],
 ) -> Result<bool> {
-    Ok(!reads_what_stays(table, known_as, where_clause, set_columns)?
-        || first(BEFORE_TRIGGER, &[Arg::Oid(table.oid)])?.is_some())
+    Ok(
+        !reads_what_stays(table, known_as, where_clause, set_columns)?
+            || first(BEFORE_TRIGGER, &[Arg::Oid(table.oid)])?.is_some(),
+    )
 }
 
 /// Whether a clause reads only columns that an update of these columns leaves as they are, triggers aside. As the

@@ -11,7 +11,10 @@ pub fn check(what: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(Error::invalid(format!("{what} is empty")).hint(match what {
             "set_clause" => "Write for example 'rate_new = rate_old'.",
-            _ => "Leave it NULL to take every row, or write for example 'rate_new IS NULL'.",
+            "where_clause" => {
+                "Leave it NULL to take every row, or write for example 'rate_new IS NULL'."
+            }
+            _ => "Leave it out, or write what is to be true of each row, as 'rate_new > 0'.",
         }));
     }
     Scanner {

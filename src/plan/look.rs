@@ -28,6 +28,17 @@ impl Target {
         w.statement(text)
     }
 
+    /// How many rows there are in a range of pages: parameters are the range.
+    pub fn count_pages(&self) -> Statement {
+        let mut w = self.writer();
+        let text = format!(
+            "SELECT pg_catalog.count(*) FROM ONLY {} WHERE {}",
+            self.item(),
+            w.pages()
+        );
+        w.statement(text)
+    }
+
     /// The UPDATE of a range of pages: parameters are the range.
     pub fn update_pages(&self) -> Statement {
         let mut w = self.writer();

@@ -107,6 +107,11 @@ impl Target {
         }
     }
 
+    /// How the rows' keys compare to this one: its values as SQL, column by column.
+    pub fn compared(&self, operator: &str, values: &[String]) -> String {
+        self.writer().compared(operator, values)
+    }
+
     /// The last key of the relation, or the last that stands so to each of these: parameters are theirs, and the one that says "one row".
     pub fn greatest(&self, bounds: &[(&str, Param)]) -> Statement {
         let mut w = self.writer();
@@ -323,6 +328,10 @@ impl Writer<'_> {
     /// A row comparison: one index condition, however many columns.
     pub(super) fn compare(&mut self, operator: &str, param: Param) -> String {
         let values = self.many(param);
+        self.compared(operator, &values)
+    }
+
+    fn compared(&self, operator: &str, values: &[String]) -> String {
         let operator = self.operator(operator);
         match self.target.key.len() {
             1 => format!("{} {operator} {}", self.columns(), values[0]),

@@ -12,6 +12,9 @@ const BATCH: &str = include_str!("standalone/batch.sql");
 /// Rows that a page is taken to have, where a batch is given in rows and goes by pages.
 const ROWS_OF_A_PAGE: i32 = 50;
 
+/// What the statement of a batch is indented by.
+const INDENT: &str = "\n                ";
+
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyColumn {
@@ -130,10 +133,15 @@ impl Standalone {
     fn clause(&self, name: &str) -> Option<String> {
         Some(match name {
             "set_clause" => self.set_clause.clone(),
-            "and_where" => self
-                .where_clause
-                .as_ref()
-                .map_or(String::new(), |clause| format!(" AND ({clause})")),
+            "and_where" => self.where_clause.as_ref().map_or(String::new(), |clause| {
+                format!(" AND CASE WHEN ({clause}) THEN true END")
+            }),
+            "why_case" => match self.where_clause {
+                Some(_) => {
+                    format!("-- CASE, so that no index but the one of the walk is used.{INDENT}")
+                }
+                None => String::new(),
+            },
             "where" => self.where_clause.clone().unwrap_or("true".to_owned()),
             "settings" => self.settings(),
             _ => return None,
@@ -250,12 +258,12 @@ impl Standalone {
         }
     }
 
-    /// A name made of a column's: of its number where it would be too long for the server.
+    /// A name made of a column's: of its number where one of them would be too long for the server.
     fn made_of(&self, text: &str, column: &KeyColumn) -> String {
         const LONGEST: usize = 63;
-        let name = format!("{text}{}", column.name);
-        if name.len() <= LONGEST {
-            return name;
+        let name = |c: &KeyColumn| format!("{text}{}", c.name);
+        if self.key.iter().all(|c| name(c).len() <= LONGEST) {
+            return name(column);
         }
         let number = self.key.iter().position(|c| c == column).unwrap_or(0) + 1;
         format!("{text}{number}")

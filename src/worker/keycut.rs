@@ -254,7 +254,7 @@ pub fn widen(job: &Job) -> Result<Beyond> {
         relation::lock_for_update(oid);
         let index = survey::key_of(job, oid)?;
         let table = Table::new(job, (oid, &found.shown), &index)?;
-        widen_table(job, &table, &wanted)?;
+        widen_table(job, &table, &wanted, covered.as_ref())?;
     }
     walk::set_bounds(job.id, job.definition.options.bounds().as_ref())?;
     Ok(match (slice::left(job.id)? > 0, wanted.is_open()) {
@@ -264,7 +264,7 @@ pub fn widen(job: &Job) -> Result<Beyond> {
     })
 }
 
-fn widen_table(job: &Job, table: &Table, wanted: &Bounds) -> Result<()> {
+fn widen_table(job: &Job, table: &Table, wanted: &Bounds, covered: Option<&Bounds>) -> Result<()> {
     let first = match &wanted.from {
         Some(from) => table.before(from)?,
         None => None,
@@ -275,15 +275,13 @@ fn widen_table(job: &Job, table: &Table, wanted: &Bounds) -> Result<()> {
             bounded(job, table, Part { after: first, last })
         });
     };
-    // Below what is covered, if it does not begin with the first row.
-    if let Some(after) = after
-        && table.last(first.as_ref(), Some(&after))?.is_some()
+    // Below the bound, if there was one. Rows may have come between it and the row that the first slice begins behind.
+    if let Some(from) = covered.and_then(|covered| covered.from.as_ref())
+        && let Some(last) = table.before(from)?
+        && table.last(first.as_ref(), Some(&last))?.is_some()
     {
-        let part = Part {
-            after: first,
-            last: after,
-        };
-        bounded(job, table, part)?;
+        slice::set_edge(job.id, table.oid, after.as_ref(), &last)?;
+        bounded(job, table, Part { after: first, last })?;
     }
     // And above.
     match table.last(Some(&last), wanted.to.as_ref())? {

@@ -46,6 +46,7 @@ enum Way {
         /// Rows on a page, by the planner's estimate.
         density: f64,
         look: Box<Prepared>,
+        count: Box<Prepared>,
     },
 }
 
@@ -85,11 +86,13 @@ impl Look {
             Extent::Physical(range) => {
                 let target = target::of(job, table, Vec::new())?;
                 let look = Prepared::new(by_pages(job, &target), &[], Access::Tid)?;
-                statement::announce(table, Oid::INVALID, [&look].into_iter());
+                let count = Prepared::new(target.count_pages(), &[], Access::Tid)?;
+                statement::announce(table, Oid::INVALID, [&look, &count].into_iter());
                 let way = Way::Pages {
                     range: *range,
                     density: density(table)?,
                     look: Box::new(look),
+                    count: Box::new(count),
                 };
                 (target, way)
             }
@@ -129,18 +132,17 @@ impl Look {
                 range,
                 density,
                 look,
+                count,
             } => {
                 let first = at.block.unwrap_or(range.first);
                 let pages = (size as f64 / density).ceil().max(1.0) as i64;
                 let end = (first + pages).min(range.end);
                 *work.attempt = Some(Attempt::Pages(first, end));
-                let values = Values {
-                    pages: (first, end),
-                    ..Values::default()
-                };
-                let found = self.look(look, values, &[])?;
+                let found = self.look(look, between(first, end), &[])?;
                 self.record(work.job, &["ctid".to_owned()], &found)?;
-                let scanned = ((end - first) as f64 * density).round() as i64;
+                // What others change just now may be counted otherwise than it was looked at.
+                let counted = evaluate::read_only(|| count.run(between(first, end)))?.rows;
+                let scanned = counted.first().map_or(Ok(0), |row| row.number(0))?;
                 let mut position = at.clone();
                 position.block = Some(end);
                 Ok(done(position, scanned, &found, end == range.end))
@@ -215,6 +217,13 @@ fn key_of(change: &Change, numbers: &[i16]) -> Result<Key> {
     }
     let text = |number: &i16| Ok(change.before(*number)?.unwrap_or_default());
     numbers.iter().map(text).collect()
+}
+
+fn between<'a>(first: i64, end: i64) -> Values<'a> {
+    Values {
+        pages: (first, end),
+        ..Values::default()
+    }
 }
 
 fn density(table: Oid) -> Result<f64> {

@@ -6,8 +6,9 @@ use pgrx::pg_sys::Oid;
 use super::{attributes, ending};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{KeyRange, Slice};
+use crate::catalog::walk;
 use crate::error::{Error, Result, Signal, sqlstate};
-use crate::job::purpose::Purpose;
+use crate::job::purpose::{Purpose, all_of};
 use crate::pg::relation::Relation;
 use crate::pg::{hot, index, physical, relation, server, triggers};
 use crate::plan::key::{self, Candidate, Column};
@@ -108,6 +109,12 @@ pub fn by_key(job: &Job, slice: &Slice, begun: &KeyRange) -> Result<(Target, Can
         )?,
     };
     target.key.clone_from(&index.columns);
+    let bounds = walk::bounds(job.id)?.unwrap_or_default();
+    if let Some(from) = bounds.from.filter(|from| from.len() == target.key.len()) {
+        // The slice begins behind the row before it: others may have come between.
+        let conditions = [index::condition(&target, ">=", &from)?].into_iter();
+        target.where_clause = all_of(conditions.chain(target.where_clause.take()));
+    }
     Ok((target, index))
 }
 

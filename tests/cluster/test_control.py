@@ -13,6 +13,7 @@ from harness.jobs import (
     progress,
     start,
     start_count,
+    wait_for,
     wait_for_nap_between_batches,
     wait_for_nap_in_batch,
     wait_for_rows,
@@ -249,6 +250,11 @@ def test_wait_gives_up_when_told_to(db: Database) -> None:
         with pytest.raises(psycopg.errors.QueryCanceled, match=f"is still running after {timeout} ms"):
             db.sql("CALL backfill.wait(%s, %s)", [job, timeout])
     assert progress(db, job)["state"] == "running"
+    db.sql("SELECT backfill.pause(%s)", [job])
+    wait_for(db, job, "paused")
+    with pytest.raises(psycopg.errors.QueryCanceled, match="is still paused") as caught:
+        db.sql("CALL backfill.wait(%s, 0)", [job])
+    assert f"SELECT backfill.resume({job})" in caught.value.diag.message_hint
     db.sql("SELECT backfill.cancel(%s)", [job])
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has been cancelled"):
         db.sql("CALL backfill.wait(%s)", [job])

@@ -293,6 +293,12 @@ def test_a_dry_run_can_be_required(db: Database) -> None:
         start(db, "orders", "kept = 1", session=required)
     assert caught.value.diag.message_detail == "The last one was 2 hours ago."
     db.sql("UPDATE backfill.outcome SET at = at + interval '2 hours'")
+    for other in ({"settings": {"search_path": "pg_catalog"}}, {"key_to": 1}):
+        complete(db, start(db, "orders", "kept = 2", session=required, options={"dry_run": True} | other))
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="wants a dry run"):
+            start(db, "orders", "kept = 2", session=required)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="wants a dry run"):
+        start(db, "orders", "kept = 1", session=f"{required}; SET search_path = public")
     complete(db, start(db, "orders", "kept = 1", session=required))
     db.sql("DROP ROLE IF EXISTS carl; CREATE ROLE carl LOGIN")
     with psycopg.connect(db.dsn("carl")) as carl, pytest.raises(psycopg.errors.InsufficientPrivilege):

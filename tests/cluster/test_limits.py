@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness import Database
+from harness import Database, wait_until
 from harness.jobs import complete, progress, start, wait_for
 from harness.tables import counts, make_table
 
@@ -155,6 +155,33 @@ def test_bad_options(db: Database, options: dict[str, Any], message: str) -> Non
     assert db.value("SELECT count(*) FROM backfill.progress") == 0
 
 
+def test_rows_that_come_before_the_first_one(db: Database) -> None:
+    """Between the call and the first batch: they are not between the bounds."""
+    db.sql("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1000, 1100)")
+    db.sql("CREATE TABLE hold AS SELECT true AS held")
+    options = {"key_from": 500, "key_to": 1100, "throttle_query": "SELECT held FROM public.hold"}
+    job = start(db, "t", "n = n + 1", options=options)
+    wait_until(lambda: progress(db, job)["waiting_for"], 30, "the job to give way")
+    db.sql("INSERT INTO t VALUES (400), (600); UPDATE hold SET held = false")
+    wait_for(db, job, "paused")
+    assert done(db) == {600, *range(1000, 1101)}
+    go_on(db, job, '{"key_from": null, "key_to": null}')
+    complete(db, job)
+    assert counts(db) == [(1, 103)]
+
+
+def test_bounds_that_were_taken_away_can_be_put_back(db: Database) -> None:
+    """Nothing has been done beyond them as yet."""
+    make_table(db, 1000)
+    job = start(db, "t", "n = n + 1", options={"key_to": 100})
+    wait_for(db, job, "paused")
+    for bound in ("null", "200"):
+        db.sql("SELECT backfill.alter(%s, options => %s)", [job, f'{{"key_to": {bound}}}'])
+    db.sql("SELECT backfill.resume(%s)", [job])
+    wait_for(db, job, "paused")
+    assert done(db) == set(range(1, 201))
+
+
 def test_bounds_are_compared_in_the_order_of_the_key(db: Database) -> None:
     """By the collation of its column: capital letters come first in "C", and in no language."""
     db.sql('CREATE TABLE words (word text COLLATE "C" PRIMARY KEY, n int DEFAULT 0)')
@@ -164,7 +191,7 @@ def test_bounds_are_compared_in_the_order_of_the_key(db: Database) -> None:
     job = start(db, "words", "n = n + 1", options={"key_from": "B", "key_to": "a"})
     wait_for(db, job, "paused")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"is \(B\) and cannot become \(a\)"):
-        db.sql("SELECT backfill.alter(%s, options => '{\"key_from\": \"a\"}')", [job])
+        db.sql('SELECT backfill.alter(%s, options => \'{"key_from": "a"}\')', [job])
     go_on(db, job, '{"key_from": "A"}')
     wait_for(db, job, "paused")
     assert db.value("SELECT string_agg(word, '' ORDER BY word) FROM words WHERE n = 1") == "ABa"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness import Cluster, Database, Server, wait_until
+from harness.jobs import wait_for
 from harness.server import clean_environment
 from harness.tables import counts, make_table
 
@@ -89,6 +90,9 @@ TABLES = {
     "collation": ("id text PRIMARY KEY", "CASE g % 2 WHEN 0 THEN upper(md5(g::text)) ELSE md5(g::text) END"),
     "dates": ("at timestamptz PRIMARY KEY", "'epoch'::timestamptz + g * interval '1 hour'"),
     "odd names": ('"The ""Key""\n{{x}} 100%" bigint PRIMARY KEY', "g"),
+    "char(n)": ("code char(6) PRIMARY KEY", "lpad(g::text, 6, '0')"),
+    "bit(n)": ("code bit(16) PRIMARY KEY", "g::bit(16)"),
+    "a long name and its number": (f'{"k" * 63} bigint, "1" bigint, PRIMARY KEY ({"k" * 63}, "1")', "g, g"),
     "variables": ("_rows bigint, found int, _after__rows int, PRIMARY KEY (_rows)", "g, g, g"),
     "long names": (f"{'k' * 63} bigint, {'k' * 62}l bigint, PRIMARY KEY ({'k' * 63}, {'k' * 62}l)", "g, g"),
 }
@@ -316,6 +320,54 @@ def test_one_batch_as_a_function(db: Database, bare: Database) -> None:
     bare.psql(script(db, "t", "n = n + 1", "id % 2 = 0", style="batch"))
     assert bare.value("SELECT backfill_t_batch(11, 20)") == 5
     assert bare.sql("SELECT id FROM t WHERE n > 0 ORDER BY id") == [(12,), (14,), (16,), (18,), (20,)]
+
+
+def test_bounds_mean_what_they_meant_to_their_author(db: Database, bare: Database) -> None:
+    """Under other settings, too: for the job, and for the procedure."""
+    for one in (db, bare):
+        one.sql("CREATE TABLE t (at timestamptz PRIMARY KEY, n int DEFAULT 0)")
+        one.sql(
+            "INSERT INTO t SELECT '2024-01-01 00:00+00'::timestamptz + g * interval '1h' FROM generate_series(0, 99) g"
+        )
+    bounds = '{"key_from": "02/01/2024 00:00", "key_to": "03/01/2024 00:00"}'
+    define = f"backfill.define('t', 'n = n + 1', options => '{bounds}')"
+    job = db.value(f"SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'SQL, DMY'; SELECT {define}")
+    bare.psql(db.value("SELECT backfill.procedure(%s::bigint)", [job]))
+    bare.sql(f"ALTER DATABASE {bare.name} SET TimeZone = 'America/Los_Angeles'")
+    call(bare)
+    db.sql("SELECT backfill.start('t')")
+    wait_for(db, job, "paused")
+    wanted = "at BETWEEN '2024-01-02 00:00+09' AND '2024-01-03 00:00+09'"
+    for one in (db, bare):
+        assert one.sql(f"SELECT ({wanted}) = (n = 1), count(*) FROM t GROUP BY 1") == [(True, 100)]
+        assert one.value("SELECT count(*) FROM t WHERE n = 1") == 25
+
+
+def test_no_other_index_is_used(db: Database, bare: Database) -> None:
+    """One that the WHERE clause could use would be read to its end in each batch, where statistics are old."""
+    for one in (db, bare):
+        one.sql("CREATE TABLE t (id bigint PRIMARY KEY, g int, kilos numeric) WITH (autovacuum_enabled = off)")
+        one.sql("INSERT INTO t SELECT g, g, 1 FROM generate_series(1, 1000) g; CREATE INDEX t_kilos ON t (kilos)")
+        one.sql("ANALYZE t; INSERT INTO t SELECT g, g FROM generate_series(1001, 20000) g")
+    bare.psql(script(db, "t", "kilos = g", "kilos IS NULL"))
+    bare.sql("SELECT pg_stat_reset()")
+    call(bare, "500, 0")
+    scans = "SELECT idx_tup_read FROM pg_stat_all_indexes WHERE indexrelname = 't_kilos'"
+    assert bare.value(scans) == 0
+    assert bare.value("SELECT count(*) FROM t WHERE kilos IS NULL") == 0
+
+
+def test_isolation_is_its_own(db: Database, bare: Database) -> None:
+    """Under a stricter default calls would fail where they are to take turns."""
+    for one in (db, bare):
+        make_table(one, ROWS)
+    bare.psql(script(db, "t", "n = n + 1"))
+    bare.sql(f"ALTER DATABASE {bare.name} SET default_transaction_isolation = 'repeatable read'")
+    calls = [background(bare, "50, 1") for _ in range(3)]
+    for one in calls:
+        assert one.communicate(timeout=60)[0].endswith("CALL\n"), one
+        assert one.returncode == 0
+    assert counts(bare) == [(1, ROWS)]
 
 
 def test_install_creates_it(db: Database) -> None:

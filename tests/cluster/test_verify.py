@@ -86,7 +86,9 @@ CONDITIONS = [
 def test_rows_that_the_job_was_not_about(db: Database, where: str, kept: str | None) -> None:
     """They are not counted where the clause tells, and never touched where a part of it says so."""
     db.sql("CREATE TABLE prices (id int PRIMARY KEY, country text, cents int, net int)")
-    db.sql("INSERT INTO prices SELECT id, CASE id % 2 WHEN 0 THEN 'DE' ELSE 'FR' END, id FROM generate_series(1, 1000) id")
+    db.sql(
+        "INSERT INTO prices SELECT id, CASE id % 2 WHEN 0 THEN 'DE' ELSE 'FR' END, id FROM generate_series(1, 1000) id"
+    )
     job = start(db, "prices", "net = 1000000 / (cents * 2 - cents)", where=where)
     complete(db, job)
     db.sql("UPDATE prices SET net = 0 WHERE id IN (7, 8)")
@@ -108,6 +110,17 @@ def test_rows_of_which_the_set_list_fails_are_not_evaluated(db: Database) -> Non
     job = start(db, "parts", "share = 100 / n", where="n <> 0")
     complete(db, job)
     assert "is verified" in verify(db, job, ", recompute => true")["note"]
+
+
+@pytest.mark.parametrize("clock", ["now()", "current_timestamp", "localtimestamp(0)", "current_date", "txid_current()"])
+def test_what_is_another_thing_each_time_is_not_computed_again(db: Database, clock: str) -> None:
+    """Every row would be wrong, and wrong again when it is done again."""
+    db.sql("CREATE TABLE stamped (id int PRIMARY KEY, n int, at text); INSERT INTO stamped VALUES (1), (2)")
+    job = start(db, "stamped", f"n = id, at = {clock}::text")
+    complete(db, job)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="something else each time"):
+        db.sql("SELECT backfill.verify(%s, recompute => true)", [job])
+    assert "is verified" in verify(db, job, ", check_clause => 'n = id AND at IS NOT NULL'")["note"]
 
 
 def test_a_trigger_may_change_what_the_clause_reads(db: Database) -> None:
@@ -148,7 +161,7 @@ def test_a_part_of_a_table_is_verified_as_a_part(db: Database) -> None:
     for option in ("key_from", "key_to"):
         with pytest.raises(psycopg.errors.InvalidParameterValue, match=f'option "{option}" cannot be given'):
             db.sql(f"SELECT backfill.verify(%s, recompute => true, options => '{{\"{option}\": 5}}')", [job])
-    db.sql("SELECT backfill.alter(%s, options => '{\"key_from\": null, \"key_to\": null}')", [job])
+    db.sql('SELECT backfill.alter(%s, options => \'{"key_from": null, "key_to": null}\')', [job])
     db.sql("SELECT backfill.resume(%s)", [job])
     complete(db, job)
     verify(db, job, ", recompute => true")
@@ -206,8 +219,10 @@ def test_a_table_without_a_key(db: Database) -> None:
     job = start(db, "heap", "n = v", where="n IS NULL")
     complete(db, job)
     db.sql("UPDATE heap SET n = 0 WHERE v = 1500")
+    db.sql("DELETE FROM heap WHERE v > 1600")
     row = verify(db, job, ", check_clause => 'n = v'")
     assert row["rows_updated"] == 1
+    assert "1 of 1600 rows do not pass the check" in row["note"]
     place = db.value("SELECT ctid::text FROM heap WHERE v = 1500")
     assert db.sql("SELECT key_columns, key FROM backfill.verify_failures") == [(["ctid"], [place])]
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has no key to find the rows by"):
@@ -248,6 +263,8 @@ def kill_a_worker(db: Database, job: int) -> None:
     [
         ("verify(%(job)s, 'nothing = 1')", "42703", 'column "nothing" does not exist'),
         ("verify(%(job)s, 'rate = 1; DROP TABLE orders')", "42601", "check_clause contains a semicolon"),
+        ("verify(%(job)s, 'true', options => '{\"walk\": \"physical\"}')", "22023", '"walk" cannot be given to verify'),
+        ("verify(%(job)s, ' ')", "22023", "check_clause is empty"),
         ("verify(%(job)s, 'true', true)", "22023", "check_clause and recompute are both given"),
         ("verify(%(job)s, options => '{\"dry_run\": true}')", "22023", 'option "dry_run" cannot be given'),
         ("verify(999)", "42704", "backfill job 999 does not exist"),

@@ -45,27 +45,28 @@ DECLARE
     {{v}}retries integer := 0;
     {{v}}told_at timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    IF {{v}}batch_size IS NULL OR {{v}}batch_size < 1 OR {{v}}sleep_ms IS NULL OR {{v}}sleep_ms < 0 THEN
+    IF {{v}}batch_size < 1 OR LEAST({{v}}sleep_ms, {{v}}lock_timeout_ms, {{v}}max_retries) < 0
+        OR pg_catalog.num_nulls({{v}}batch_size, {{v}}sleep_ms, {{v}}lock_timeout_ms, {{v}}max_retries) > 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'the batch size has to be 1 or more, the pause 0 or more';
+            MESSAGE = 'the batch size has to be 1 or more, all others 0 or more';
     END IF;
-
-    -- The first call notes where the walk is to end.
-    INSERT INTO {{checkpoint}} DEFAULT VALUES ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-        SET LOCAL row_security = off;
-        SELECT {{columns}} INTO {{last}} FROM {{from}}{{where_bounds}}
-        ORDER BY {{descending}} LIMIT 1;
-        UPDATE {{checkpoint}} SET {{set_last}};
-    END IF;
-    COMMIT;
-
+    COMMIT; -- an error where the caller has a transaction open
     LOOP
         -- From here to the COMMIT is one batch. The lock on the checkpoint keeps other calls from the same rows.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         PERFORM pg_catalog.set_config(s.name, s.value, true)
         FROM (VALUES
             {{settings}}
         ) AS s (name, value);
+        IF {{v}}batches IS NULL THEN
+            -- The first call notes where the walk is to end.
+            INSERT INTO {{checkpoint}} DEFAULT VALUES ON CONFLICT DO NOTHING;
+            IF FOUND THEN
+                SELECT {{columns}} INTO {{last}} FROM {{from}}{{where_bounds}}
+                ORDER BY {{descending}} LIMIT 1;
+                UPDATE {{checkpoint}} SET {{set_last}};
+            END IF;
+        END IF;
         SELECT {{checkpoint_names}}, batches, rows_updated, finished_at
         INTO {{state}}, {{v}}batches, {{v}}rows_updated, {{v}}finished_at
         FROM {{checkpoint}} FOR UPDATE;
@@ -97,7 +98,7 @@ BEGIN
                     {{end_is_last}}
                 END IF;
 
-                UPDATE {{from}}
+                {{why_case}}UPDATE {{from}}
                 SET {{set_clause}}
                 WHERE {{from_first}} AND {{up_to_end}}{{and_where}};
                 GET DIAGNOSTICS {{v}}rows = ROW_COUNT;

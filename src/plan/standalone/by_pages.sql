@@ -52,19 +52,22 @@ DECLARE
     {{v}}retries integer := 0;
     {{v}}told_at timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    IF {{v}}batch_pages IS NULL OR {{v}}batch_pages < 1 OR {{v}}sleep_ms IS NULL OR {{v}}sleep_ms < 0 THEN
+    IF {{v}}batch_pages < 1 OR LEAST({{v}}sleep_ms, {{v}}lock_timeout_ms, {{v}}max_retries) < 0
+        OR pg_catalog.num_nulls({{v}}batch_pages, {{v}}sleep_ms, {{v}}lock_timeout_ms, {{v}}max_retries) > 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'a batch has to have 1 page or more, the pause 0 ms or more';
+            MESSAGE = 'the pages of a batch have to be 1 or more, all others 0 or more';
     END IF;
-    INSERT INTO {{checkpoint}} DEFAULT VALUES ON CONFLICT DO NOTHING;
-    COMMIT;
-
+    COMMIT; -- an error where the caller has a transaction open
     LOOP
         -- From here to the COMMIT is one batch. The lock on the checkpoint keeps other calls from the same rows.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         PERFORM pg_catalog.set_config(s.name, s.value, true)
         FROM (VALUES
             {{settings}}
         ) AS s (name, value);
+        IF {{v}}batches IS NULL THEN
+            INSERT INTO {{checkpoint}} DEFAULT VALUES ON CONFLICT DO NOTHING;
+        END IF;
         SELECT next_page, batches, rows_updated, finished_at
         INTO {{v}}page, {{v}}batches, {{v}}rows_updated, {{v}}finished_at
         FROM {{checkpoint}} FOR UPDATE;
@@ -79,7 +82,7 @@ BEGIN
             IF {{v}}page < {{v}}pages THEN
                 {{v}}from := pg_catalog.format('(%s,0)', {{v}}page)::tid;
                 {{v}}until := pg_catalog.format('(%s,0)', {{v}}page + {{v}}batch_pages)::tid;
-                WITH changed AS (
+                {{why_case}}WITH changed AS (
                     UPDATE {{from}}
                     SET {{set_clause}}
                     WHERE {{name}}.ctid >= {{v}}from AND {{name}}.ctid < {{v}}until{{and_where}}
