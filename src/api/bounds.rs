@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::job::bounds::{Bounds, KeyText};
 use crate::job::options::Options;
 use crate::pg::spi::{self, Arg};
-use crate::pg::{index, partition, role, settings};
+use crate::pg::{index, partition, role, settings, txn};
 use crate::plan::key::{Candidate, Column};
 
 /// Settings under which values are written down; read they are as before.
@@ -27,6 +27,11 @@ pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<
         ))
         .hint("Leave them out, or give the table a unique index on columns that are NOT NULL."));
     };
+    // Reading a value of a type, and comparing two, may call functions of whoever made it.
+    txn::confined(|| check_values(&bounds, table, key))
+}
+
+fn check_values(bounds: &Bounds, table: &str, key: &Candidate) -> Result<()> {
     for (name, values) in [("key_from", &bounds.from), ("key_to", &bounds.to)] {
         let Some(values) = values else { continue };
         let names = key.column_names();
@@ -92,7 +97,8 @@ fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     let mut texts = bound.texts();
     for (column, text) in key.columns.iter().zip(&mut texts) {
         let argument = Arg::Typed(column.type_oid.into(), text);
-        let read = || settings::with(ISO, || spi::first("SELECT $1", &[argument]));
+        let read =
+            || txn::confined(|| settings::with(ISO, || spi::first("SELECT $1", &[argument])));
         if let Some(row) = spi::in_subtransaction(read)? {
             *text = row.text(0)?.to_owned();
         }
@@ -111,15 +117,13 @@ pub fn settle_altered(job: &Job, options: Options) -> Result<Options> {
         ))
         .hint("Bounds can be widened, not brought in. The option \"limit_rows\" lets it pause after so many rows."));
     }
-    // As the owner: types of his may call functions of his.
+    // As the owner, for the same reason.
     role::acting_as(job.owner, || {
         let columns = &job.definition.key_columns;
         let settled = settle((job.relation, &job.relation_name), columns, options)?;
-        match (covered, key_of(job.relation, columns)?) {
-            (Some(covered), Some(key)) => {
-                refuse_moved(job, &key, &covered, &settled.bounds().unwrap_or_default())?;
-            }
-            _ => {}
+        if let (Some(covered), Some(key)) = (covered, key_of(job.relation, columns)?) {
+            let wanted = settled.bounds().unwrap_or_default();
+            txn::confined(|| refuse_moved(job, &key, &covered, &wanted))?;
         }
         Ok(settled)
     })

@@ -31,3 +31,15 @@ pub fn denied(id: i64) -> Error {
     Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for backfill job {id}"))
         .hint("It takes the rights of the role that defined the job: be a member of that role, or a superuser.")
 }
+
+/// Refuses a job that only reads, where it is about what a job changes.
+pub fn refuse_read_only(job: &Job) -> Result<()> {
+    if !job.definition.purpose.is_read_only() {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::WRONG_OBJECT_TYPE,
+        format!("backfill {} changes nothing", job.shown()),
+    )
+    .hint("Name the job that does."))
+}

@@ -1,6 +1,6 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use super::caller::{denied, required};
+use super::caller::{denied, refuse_read_only, required};
 use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
@@ -100,13 +100,7 @@ fn with_hint(mut error: Error, standalone: &Standalone) -> Error {
 
 fn describe(job: &Job) -> Result<Standalone> {
     let definition = &job.definition;
-    if definition.purpose.is_read_only() {
-        return Err(Error::new(
-            sqlstate::WRONG_OBJECT_TYPE,
-            format!("backfill {} changes nothing", job.shown()),
-        )
-        .hint("Name the job that does."));
-    }
+    refuse_read_only(job)?;
     let relation = relation::describe(job.relation)?.ok_or_else(|| {
         Error::new(
             sqlstate::UNDEFINED_TABLE,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::caller::{locked_job, required};
+use super::caller::{locked_job, refuse_read_only, required};
 use super::sample::{Backfill, Part, shown};
 use crate::catalog::event;
 use crate::catalog::job::Job;
@@ -50,10 +50,13 @@ struct Sum {
 /// Tries rows from all over the table, in batches of the job's size.
 pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
     let job = locked_job(job_id, "backfill.rehearse()")?;
+    refuse_read_only(&job)?;
     let rows = required(rows, "rows")?;
     if !(1..=MOST).contains(&rows) {
         let message = format!("rows must be between 1 and {MOST}, not {rows}");
-        return Err(Error::invalid(message).hint("It is the number of rows to try; 1000 will do."));
+        return Err(
+            Error::invalid(message).hint("It is how many rows to try at most; 1000 will do.")
+        );
     }
     let Some(table) = relation::describe(job.relation)? else {
         return Err(Error::new(

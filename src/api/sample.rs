@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::{self, Oid};
 
 use super::call::{self, Request};
-use super::{start, tables};
+use super::{bounds, start, tables};
 use crate::catalog::job::Job;
 use crate::error::{Error, Result};
 use crate::job::options::Options;
+use crate::job::purpose::all_of;
 use crate::pg::evaluate;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
@@ -68,6 +69,9 @@ impl Backfill {
         let Some(set_clause) = &call.set_clause else {
             let job = start::definition(&call)?;
             let options = job.definition.options.started_with(&call.options)?;
+            let table = (job.relation, job.relation_name.as_str());
+            let columns = &job.definition.key_columns;
+            let options = role::acting_as(job.owner, || bounds::settle(table, columns, options))?;
             let found = Backfill::of(job, call.relation);
             return Ok(Backfill { options, ..found });
         };
@@ -75,14 +79,16 @@ impl Backfill {
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
         }
-        tables::check(&call, set_clause, &set_columns)?;
+        let key_columns = tables::check(&call, set_clause, &set_columns)?;
+        let table = (call.relation.oid, call.relation.shown.as_str());
+        let options = bounds::settle(table, &key_columns, call.options)?;
         Ok(Backfill {
             set_clause: set_clause.clone(),
             where_clause: call.where_clause,
             relation: call.relation,
             owner: server::current_user(),
             set_columns,
-            options: call.options,
+            options,
             session: BTreeMap::new(),
         })
     }
@@ -140,7 +146,8 @@ impl Backfill {
         })
     }
 
-    /// Rows of one table, evenly spread over its pages; gives how many of these were looked through.
+    /// Rows of one table, evenly spread over its pages; gives how many of these were looked through. Between bounds,
+    /// the first ones that the server finds.
     fn of_table(
         &self,
         table: Relation,
@@ -148,7 +155,17 @@ impl Backfill {
         wanted: i64,
         parts: &mut Vec<Part>,
     ) -> Result<i64> {
-        let target = self.target(&table)?;
+        let mut target = self.target(&table)?;
+        if let Some(between) = self.between(&target)? {
+            target.where_clause = all_of([between].into_iter().chain(target.where_clause.take()));
+            parts.push(Part {
+                rows: spi::in_subtransaction(|| find_rows(&target, (0, pages), wanted)),
+                table,
+                target,
+                pages: (0, pages),
+            });
+            return Ok(pages);
+        }
         let count = wanted.min(pages);
         let width = (pages / count).min((PAGES / count).max(1));
         for part in 0..count {
@@ -163,6 +180,19 @@ impl Backfill {
             });
         }
         Ok(count * width)
+    }
+
+    /// The condition of its bounds, if it has any.
+    pub fn between(&self, target: &Target) -> Result<Option<String>> {
+        let bounds = self.options.bounds().unwrap_or_default();
+        let sides = [(">=", bounds.from), ("<=", bounds.to)];
+        let mut conditions = Vec::new();
+        for (operator, key) in sides {
+            if let Some(key) = key.filter(|key| key.len() == target.key.len()) {
+                conditions.push(index::condition(target, operator, &key)?);
+            }
+        }
+        Ok(all_of(conditions))
     }
 
     /// The table's statements.

@@ -168,6 +168,28 @@ def test_few_rows_that_match(db: Database) -> None:
     assert found == "2,000, by a sample"
 
 
+PARTS = [
+    ({"key_from": 5001, "key_to": 6000}, 1000, "from key (5001), to key (6000); then it pauses"),
+    ({"limit_rows": 500}, 500, "500 rows; then it pauses"),
+    ({"key_from": 10001, "limit_rows": 200}, 200, "from key (10001), 200 rows; then it pauses"),
+]
+
+
+@pytest.mark.parametrize("options, rows, part", PARTS)
+def test_a_small_first_run(db: Database, options: dict[str, int], rows: int, part: str) -> None:
+    """What it takes is what the part takes; a preview shows rows of the part."""
+    make(db)
+    whole = plan(db)
+    lines = plan(db, options=json.dumps(options))
+    assert lines["walk"]["part"][0] == part and "part" not in whole["walk"]
+    matching = lines["estimates"]["rows that match"][0].split(",")
+    assert rows * 0.9 <= int("".join(matching[:-1])) <= rows * 1.1, matching
+    shown = "SELECT key FROM backfill.preview('orders', %s, options => %s)"
+    keys = [int(key.removeprefix("id = ")) for (key,) in db.sql(shown, [CALL, json.dumps(options)])]
+    assert len(keys) == 10
+    assert options.get("key_from", 0) <= min(keys) and max(keys) <= options.get("key_to", 20_000)
+
+
 def test_partitions(db: Database) -> None:
     """Sums of all, and the same warning once."""
     db.sql(

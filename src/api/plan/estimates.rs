@@ -71,8 +71,8 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace) -> Given {
     Given {
         rows: way.rows,
         matching: way.matching,
-        heap: heap_bytes(way),
-        indexes: index_bytes(way),
+        heap: heap_bytes(way) * way.part,
+        indexes: index_bytes(way) * way.part,
         index_count: f64::from(way.facts.indexes),
         waves: way.waves.is_ok(),
         full_page_writes: settings::get(c"full_page_writes").as_deref() != Some("off"),

@@ -34,7 +34,9 @@ pub struct Way {
     pub shape: TableShape,
     /// What its indexes mean for an update.
     pub facts: HotFacts,
-    /// Rows, and how many of them match.
+    /// The share of the table that is walked, where options limit it to a part: 1 is all of it.
+    pub part: f64,
+    /// Rows of that part, and how many of them match.
     pub rows: f64,
     /// See `rows`.
     pub matching: f64,
@@ -49,7 +51,23 @@ pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
         relation::lock_for_update(table.oid);
         ways.push(way(backfill, table)?);
     }
+    let matching: f64 = ways.iter().map(|way| way.matching).sum();
+    if let Some(limit) = backfill.options.limit_rows.map(|limit| limit as f64)
+        && limit < matching
+    {
+        for way in &mut ways {
+            way.limit_to(limit / matching);
+        }
+    }
     Ok(ways)
+}
+
+impl Way {
+    fn limit_to(&mut self, share: f64) {
+        self.part *= share;
+        self.rows *= share;
+        self.matching *= share;
+    }
 }
 
 fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
@@ -62,7 +80,13 @@ fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
         Some(_) => matching(&target, rows)?,
     };
     let (by_pages, why) = ordered(backfill, &table, &target, &shape, (rows, matching, seen))?;
-    Ok(Way {
+    let between = match backfill.between(&target)? {
+        Some(condition) => {
+            clauses::estimate_matches(&table.alone(target.alias.as_deref()), &condition)?
+        }
+        None => None,
+    };
+    let mut way = Way {
         waves: chosen_waves(backfill, &facts, &shape),
         by_pages,
         why,
@@ -73,7 +97,12 @@ fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
         rows,
         matching,
         sampled: seen.is_some(),
-    })
+        part: 1.0,
+    };
+    if let Some(between) = between {
+        way.limit_to((between / rows.max(1.0)).min(1.0));
+    }
+    Ok(way)
 }
 
 /// Rows that match, by a sample of the table's pages; and of how many rows that was.
@@ -166,6 +195,19 @@ fn chosen_waves(
     }
 }
 
+/// What of the table is walked, where that is not all.
+fn part(backfill: &Backfill) -> Option<String> {
+    let options = &backfill.options;
+    let bounds = options.bounds().unwrap_or_default();
+    let bound = |word: &str, key: Option<Vec<String>>| {
+        key.map(|key| format!("{word} key ({})", key.join(", ")))
+    };
+    let limit = options.limit_rows.map(|limit| format!("{limit} rows"));
+    let parts = [bound("from", bounds.from), bound("to", bounds.to), limit];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("{}; then it pauses", parts.join(", ")))
+}
+
 /// What is to be said of it.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
     let line = |item: &str, value: String| Line::new("walk", item, value);
@@ -192,6 +234,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
         Ok(waves) => line("waves", format!("{waves}: most updates will be heap-only")),
         Err(why) => line("waves", format!("none: {why}")),
     });
+    lines.extend(part(backfill).map(|part| line("part", part)));
     let all: f64 = ways.iter().map(|way| way.rows).sum();
     let workers = backfill.options.workers();
     let slices: usize = ways
