@@ -184,7 +184,7 @@ def test_a_small_first_run(db: Database, options: dict[str, int], rows: int, par
     assert lines["walk"]["part"][0] == part and "part" not in whole["walk"]
     matching = lines["estimates"]["rows that match"][0].split(",")
     assert rows * 0.9 <= int("".join(matching[:-1])) <= rows * 1.1, matching
-    shown = "SELECT key FROM backfill.preview('orders', %s, options => %s)"
+    shown = "SELECT key FROM backfill.preview('orders', set_clause => %s, options => %s)"
     keys = [int(key.removeprefix("id = ")) for (key,) in db.sql(shown, [CALL, json.dumps(options)])]
     assert len(keys) == 10
     assert options.get("key_from", 0) <= min(keys) and max(keys) <= options.get("key_to", 20_000)
