@@ -71,7 +71,7 @@ fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
         ..Sample::default()
     };
     let table = &part.table;
-    let evaluated = spi::in_subtransaction(|| {
+    let evaluated = spi::undone(|| {
         let statement = to_server(&part.target.update_listed().text)?;
         let mut values = (None, None);
         evaluate::changes(

@@ -159,7 +159,7 @@ impl Backfill {
         if let Some(between) = self.between(&target)? {
             target.where_clause = all_of([between].into_iter().chain(target.where_clause.take()));
             parts.push(Part {
-                rows: spi::in_subtransaction(|| find_rows(&target, (0, pages), wanted)),
+                rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
                 table,
                 target,
                 pages: (0, pages),
@@ -173,7 +173,7 @@ impl Backfill {
             let most = (part + 1) * wanted / count - part * wanted / count;
             let range = (first, first + width);
             parts.push(Part {
-                rows: spi::in_subtransaction(|| find_rows(&target, range, most)),
+                rows: spi::undone(|| find_rows(&target, range, most)),
                 table: table.clone(),
                 target: target.clone(),
                 pages: range,

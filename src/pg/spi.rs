@@ -188,6 +188,16 @@ pub fn rolled_back<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Runs `f` in a subtransaction of its own, which is rolled back if it gives an error, or raises one.
 pub fn in_subtransaction<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    subtransaction(true, f)
+}
+
+/// The same, and it is rolled back in any case. For what only looks: a read-only transaction may still notify, and before
+/// PostgreSQL 16 write large objects.
+pub fn undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    subtransaction(false, f)
+}
+
+fn subtransaction<T>(keep: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -195,8 +205,8 @@ pub fn in_subtransaction<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::MemoryContextSwitchTo(context);
         let result = capture(f);
         match result {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+            Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),
+            _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::job::purpose::Purpose;
 use crate::pg::evaluate::{self, Change};
 use crate::pg::planner::Access;
-use crate::pg::{heap, relation, report};
+use crate::pg::{heap, relation, report, spi};
 use crate::plan::position::{Key, Position};
 use crate::plan::sql::{Statement, Target};
 
@@ -123,7 +123,8 @@ impl Look {
                 }
                 *work.attempt = Some(Attempt::Keys(end.clone()));
                 let statement = &look[usize::from(after.is_some())];
-                let found = self.look(statement, of_range(after, &end, &[]), numbers)?;
+                let values = of_range(after, &end, &[]);
+                let found = spi::undone(|| self.look(statement, values, numbers))?;
                 self.record(work.job, &range.columns, &found)?;
                 let last = end == range.last;
                 Ok(done(at.behind(end), scanned, &found, last))
@@ -138,7 +139,7 @@ impl Look {
                 let pages = (size as f64 / density).ceil().max(1.0) as i64;
                 let end = (first + pages).min(range.end);
                 *work.attempt = Some(Attempt::Pages(first, end));
-                let found = self.look(look, between(first, end), &[])?;
+                let found = spi::undone(|| self.look(look, between(first, end), &[]))?;
                 self.record(work.job, &["ctid".to_owned()], &found)?;
                 // What others change just now may be counted otherwise than it was looked at.
                 let counted = evaluate::read_only(|| count.run(between(first, end)))?.rows;

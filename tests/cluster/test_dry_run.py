@@ -153,6 +153,25 @@ def test_functions_that_write_are_refused(db: Database) -> None:
     assert db.value("SELECT is_called FROM numbers") is False
 
 
+def test_what_a_read_only_transaction_may_do_is_undone(db: Database) -> None:
+    """It may notify, and in older servers write large objects: not in a dry run, a preview or a plan."""
+    make(db)
+    db.sql(
+        "CREATE FUNCTION told(bigint) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('told', $1::text);"
+        " IF current_setting('server_version_num')::int < 160000 THEN PERFORM lo_create(0); END IF; RETURN 1; END $$"
+    )
+    with psycopg.connect(db.dsn(), autocommit=True) as listener:
+        listener.execute("LISTEN told")
+        row = complete(db, start(db, "orders", "kept = told(id)", where="told(id) = 1", options={"dry_run": True}))
+        assert row["rows_updated"] == ROWS
+        call = "backfill.preview('orders', set_clause => 'kept = told(id)', where_clause => 'told(id) = 1')"
+        assert db.sql(f"SELECT after FROM {call}") == [({"kept": "1"},)] * 10
+        db.sql("SELECT FROM backfill.plan('orders', set_clause => 'kept = 1', where_clause => 'told(id) = 1')")
+        db.sql("NOTIFY told, 'the end'")
+        assert [said.payload for said in listener.notifies(timeout=30, stop_after=1)] == ["the end"]
+    assert db.value("SELECT count(*) FROM pg_largeobject_metadata") == 0
+
+
 def test_partitions_and_pages(db: Database) -> None:
     """A partitioned table leaf by leaf; a table without a key page by page."""
     db.sql("CREATE TABLE p (a integer, b integer, n integer, PRIMARY KEY (a, b)) PARTITION BY LIST (a)")

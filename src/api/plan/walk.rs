@@ -112,7 +112,8 @@ fn matching(target: &Target, rows: f64) -> Result<(f64, Option<f64>)> {
         .to_string();
     let args = [Arg::Typed(pg_sys::FLOAT4OID, &percent)];
     let statement = target.sample_matches();
-    let found = evaluate::read_only(|| spi::first(&statement.text, &args))?;
+    let look = || evaluate::read_only(|| spi::first(&statement.text, &args));
+    let found = spi::undone(look)?;
     let Some(row) = found else {
         return Ok((rows, None));
     };
