@@ -95,6 +95,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
             note("completed", State::Completed)?;
             match failed_row::count(job.id)? {
                 0 => format!("backfill {shown} completed"),
+                1 => format!("backfill {shown} completed: 1 row failed, see backfill.failed_rows"),
                 rows => format!(
                     "backfill {shown} completed: {rows} rows failed, see backfill.failed_rows"
                 ),
