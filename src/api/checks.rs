@@ -27,7 +27,7 @@ pub fn with_hint(error: Error, relation: &Relation) -> Error {
         sqlstate::INSUFFICIENT_PRIVILEGE => {
             "The batches run with the rights of the role that defines the job: GRANT it what is missing (UPDATE on the columns set, SELECT on those read), or SET ROLE to the table's owner.".to_owned()
         }
-        _ => "set_clause and where_clause are checked as the UPDATE that they are parts of.".to_owned(),
+        _ => "The clauses are checked as parts of the statement that a batch runs.".to_owned(),
     };
     error.hint(hint)
 }

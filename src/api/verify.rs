@@ -83,10 +83,13 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
                 verification.state().phrase(true)
             ),
         )
-        .hint(format!(
-            "Wait for it: CALL backfill.wait({});",
-            verification.id
-        )));
+        .hint(match verification.state() {
+            State::Failed => format!(
+                "Mend the cause, and SELECT backfill.resume({}).",
+                verification.id
+            ),
+            _ => format!("Wait for it: CALL backfill.wait({});", verification.id),
+        }));
     }
     let Found {
         found: wrong,
