@@ -21,9 +21,18 @@ pub fn define(request: Request) -> Result<i64> {
     let set_clause = required(call.set_clause.clone(), "set_clause")?;
     existing::lock(call.relation.oid)?;
     if let Some(known) = same_job(&call, &set_clause)? {
+        let differ = !known
+            .definition
+            .options
+            .differences(&call.options)
+            .is_empty();
+        let hint = format!(
+            "Its options stay as they are: SELECT backfill.alter({}, ...) changes them.",
+            known.id
+        );
         notice(
             &format!("backfill {} is already {}", known.shown(), known.state()),
-            None,
+            differ.then_some(hint.as_str()),
         );
         return Ok(known.id);
     }

@@ -126,9 +126,9 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     let unset = Backfill::of(of.clone(), relation.clone())
         .with_its_rights(|| scope::unset(&of, &relation))?;
     let purpose = &verification.definition.purpose;
-    let wrong = purpose.wrong(verification.definition.where_clause.as_deref());
+    let still = purpose.wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
-        where_clause: all_of(unset.into_iter().chain(wrong)),
+        where_clause: all_of(unset.into_iter().chain(still)),
         options: Options {
             // Row by row: these are few.
             strategy: Some(Strategy::Sequential),
@@ -139,6 +139,14 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     let id = begin(&of, &relation, &definition, "reapply")?;
     existing::refuse_overlap(id)?;
     verify_failure::take_up(verification.id, id)?;
+    let rows = if wrong == 1 { "row" } else { "rows" };
+    walk::add_note(
+        id,
+        &format!(
+            "for {wrong} {rows} that job {} has found to be wrong, if still so",
+            verification.id
+        ),
+    )?;
     release(id, State::Pending).map(Some)
 }
 

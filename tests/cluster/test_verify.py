@@ -192,6 +192,7 @@ def test_a_row_that_is_right_by_now_is_left_alone(db: Database) -> None:
     db.sql("UPDATE orders SET rate = 5, rate_new = 5 WHERE id = 17")
     again = complete(db, db.value("SELECT backfill.reapply(%s)", [job]))
     assert again["rows_updated"] == len(SPOILED) - 1
+    assert f"for {len(SPOILED)} rows that job {job + 1} has found to be wrong, if still so" in again["note"]
 
 
 def test_partitions_and_keys_of_several_columns(db: Database) -> None:
