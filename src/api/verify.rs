@@ -10,7 +10,6 @@ use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::bounds::KeyText;
-
 use crate::job::options::{Options, Strategy, is_alterable};
 use crate::job::purpose::{Check, Found, Purpose, all_of};
 use crate::job::state::{State, Wish};
@@ -42,18 +41,14 @@ pub fn verify(
     };
     role::acting_as(of.owner, || session::try_settings(&options.settings))?;
     throttles::check(&options.throttles)?;
+    let pending = check == Check::Pending;
     let mut definition = Definition {
         options,
         purpose: Purpose::Verify { job: of.id, check },
         ..of.definition.clone()
     };
     Backfill::of(of.clone(), relation.clone()).with_its_rights(|| {
-        if definition.purpose
-            != (Purpose::Verify {
-                job: of.id,
-                check: Check::Pending,
-            })
-        {
+        if !pending {
             definition.where_clause = scope::lasting(&of, &relation)?;
         }
         analyse(&definition, &relation)
