@@ -274,16 +274,31 @@ fn analyse(definition: &Definition, relation: &Relation) -> Result<()> {
             }
             None => {
                 let statement = format!("UPDATE {from} SET {}", definition.set_clause);
-                if clauses::is_volatile(&statement)? || clauses::is_of_the_moment(&statement)? {
-                    return Err(Error::invalid(
-                        "set_clause gives something else each time: it asks for the time, or calls a VOLATILE function",
-                    )
-                    .hint("Say what is to be true of each row instead: check_clause => 'rate_new > 0'."));
-                }
+                refuse_unrepeatable(&statement, &table)?;
             }
         }
     }
     Ok(())
+}
+
+/// Refuses to compute again what is something else the second time: rows that are right would be wrong, and be done twice.
+fn refuse_unrepeatable(statement: &str, table: &Relation) -> Result<()> {
+    let why = if clauses::is_volatile(statement)? || clauses::is_of_the_moment(statement)? {
+        "it asks for the time, or calls a VOLATILE function".to_owned()
+    } else {
+        let (read, set) = clauses::read_and_set(statement)?;
+        let both =
+            |number: &i16| set.contains(number) && (read.contains(number) || read.contains(&0));
+        let mut columns = table.columns.iter();
+        match columns.find(|column| both(&column.number)) {
+            Some(column) => format!("it reads column \"{}\", which it sets", column.name),
+            None => return Ok(()),
+        }
+    };
+    Err(
+        Error::invalid(format!("set_clause gives something else each time: {why}"))
+            .hint("Say what is to be true of each row instead: check_clause => 'rate_new > 0'."),
+    )
 }
 
 /// Stores a job that follows another one, of the same owner's.

@@ -305,17 +305,27 @@ pub fn temporary_used(statement: &str) -> Result<Option<String>> {
 /// The numbers of the columns that an UPDATE sets or reads of its target, or a SELECT of the first
 /// relation after its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn columns_used(statement: &str) -> Result<Vec<i16>> {
-    let mut used = Vec::new();
-    analysed(statement, |source| {
-        for query in queries(source) {
-            used.extend(unsafe { columns_of_target(query) });
-        }
-    })?;
+    let (mut used, written) = read_and_set(statement)?;
+    used.extend(written);
     Ok(used)
 }
 
-/// What the query's target has to be readable and writable for.
-unsafe fn columns_of_target(query: *mut pg_sys::Query) -> Vec<i16> {
+/// The numbers of the columns that an UPDATE reads of its target, 0 for the row as a whole, and of those that it sets. As
+/// the current user, within [`spi::connect`]; nothing is run or planned.
+pub fn read_and_set(statement: &str) -> Result<(Vec<i16>, Vec<i16>)> {
+    let (mut read, mut set) = (Vec::new(), Vec::new());
+    analysed(statement, |source| {
+        for query in queries(source) {
+            let columns = unsafe { columns_of_target(query) };
+            read.extend(columns.0);
+            set.extend(columns.1);
+        }
+    })?;
+    Ok((read, set))
+}
+
+/// What the query's target has to be readable for, and writable.
+unsafe fn columns_of_target(query: *mut pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
     unsafe {
         let target = pg_sys::list_nth((*query).rtable, (*query).resultRelation.max(1) - 1);
         let target = target.cast::<pg_sys::RangeTblEntry>();
@@ -326,17 +336,19 @@ unsafe fn columns_of_target(query: *mut pg_sys::Query) -> Vec<i16> {
             let rights = pg_sys::getRTEPermissionInfo((*query).rteperminfos, target);
             ((*rights).selectedCols, (*rights).updatedCols)
         };
-        let mut columns = Vec::new();
-        for set in [read, written] {
-            let mut member = pg_sys::bms_next_member(set, -1);
-            while member >= 0 {
-                // Members are counted from the first system column.
-                columns.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
-                member = pg_sys::bms_next_member(set, member);
-            }
-        }
-        columns
+        (members(read), members(written))
     }
+}
+
+/// The numbers of columns in a set, in which they are counted from the first system column.
+unsafe fn members(set: *mut pg_sys::Bitmapset) -> Vec<i16> {
+    let mut columns = Vec::new();
+    let mut member = unsafe { pg_sys::bms_next_member(set, -1) };
+    while member >= 0 {
+        columns.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+        member = unsafe { pg_sys::bms_next_member(set, member) };
+    }
+    columns
 }
 
 /// How many rows the planner expects to match. As the current user, within [`spi::connect`].

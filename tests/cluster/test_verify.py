@@ -123,6 +123,19 @@ def test_what_is_another_thing_each_time_is_not_computed_again(db: Database, clo
     assert "is verified" in verify(db, job, ", check_clause => 'n = id AND at IS NOT NULL'")["note"]
 
 
+@pytest.mark.parametrize("clause", ["n = n + 1", "m = 1, n = length(orders::text)", "m = n, n = m"])
+def test_what_reads_a_column_that_it_sets_is_not_computed_again(db: Database, clause: str) -> None:
+    """Rows that are right would be done twice."""
+    db.sql(
+        "CREATE TABLE orders (id int PRIMARY KEY, n int DEFAULT 0, m int DEFAULT 7); INSERT INTO orders VALUES (1), (2)"
+    )
+    job = start(db, "orders", clause)
+    complete(db, job)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=r'it reads column "[nm]", which it sets'):
+        db.sql("SELECT backfill.verify(%s, recompute => true)", [job])
+    assert "is not verified: 2 of 2" in verify(db, job, ", check_clause => 'n < 0'")["note"]
+
+
 def test_a_trigger_may_change_what_the_clause_reads(db: Database) -> None:
     """Rows that are done would not be looked at: so all are; but others are not done again."""
     job = make_touched(db)
