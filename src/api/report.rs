@@ -79,6 +79,10 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
     for (part, sql) in QUERIES {
         document.insert((*part).to_owned(), read(sql, id)?);
     }
+    if document["job"].is_null() {
+        // It was forgotten just now.
+        return Err(job::unknown(id));
+    }
     document.insert("sizes".to_owned(), sizes(id)?);
     let (settings, check) = of_the_owner(id)?;
     document.insert("settings".to_owned(), settings);
