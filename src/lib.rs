@@ -16,6 +16,7 @@ mod job;
 mod pg;
 mod plan;
 mod report;
+mod stranger;
 mod worker;
 
 ::pgrx::pg_module_magic!(name, version);

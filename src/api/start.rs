@@ -4,7 +4,9 @@ use super::call::{self, Call, Request};
 use super::caller::required;
 use super::control::after_cancel;
 use super::launch;
-use super::{approve, bounds, checks, define, existing};
+use super::{approve, changed, checks, define, existing};
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{approval, event, trial};
 use crate::error::{Error, Result, sqlstate};
@@ -13,11 +15,11 @@ use crate::job::options::Options;
 use crate::job::purpose::Purpose;
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::notice;
-use crate::pg::{role, server};
+use crate::pg::server;
 use crate::plan::sql::literal;
 
 /// The pace, within its bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Pace {
     /// Rows per commit, at most.
     pub batch_size: i32,
@@ -205,13 +207,11 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     existing::refuse_overlap(job.id)?;
     require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
-    let merged = role::acting_as(locked.owner, || {
-        super::session::try_settings(&options.settings)?;
-        let table = (locked.relation, locked.relation_name.as_str());
-        bounds::settle(table, &locked.definition.key_columns, merged)
-    })?;
-    super::throttles::check(&options.throttles)?;
-    super::on_end::check(options.on_end.as_deref())?;
+    // What was given at `define` was checked and settled then.
+    let merged = match job.definition.options == merged {
+        true => merged,
+        false => changed::check(&locked, &locked.definition.options, merged)?,
+    };
     if approval::asked(job.id)?.is_some() && approve::hold(&locked)? {
         // What was asked for first is what is approved.
         return Ok(());

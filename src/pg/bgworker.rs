@@ -24,6 +24,15 @@ pub fn job_worker(job: i64, start: Start) -> Box<pg_sys::BackgroundWorker> {
     worker
 }
 
+/// A worker that looks at text of the owner's for somebody else, answers, and ends. What is to be looked at goes
+/// into `bgw_main_arg`, see `channel`.
+pub fn checker(start: Start) -> Box<pg_sys::BackgroundWorker> {
+    let main = c"backfill_checker_main".to_bytes();
+    let mut worker = describe("backfill checker", "backfill checker", main);
+    put(&mut worker.bgw_extra, start);
+    worker
+}
+
 /// A worker that looks through one database for jobs to be taken up, and ends.
 pub fn sweeper(database: Oid, notify: i32) -> Box<pg_sys::BackgroundWorker> {
     let mut worker = describe(
@@ -65,7 +74,7 @@ pub fn run_to_end(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     }
 }
 
-/// What [`job_worker`] put into the worker that this process is.
+/// What [`job_worker`] or [`checker`] put into the worker that this process is.
 pub fn my_start() -> Start {
     let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
     let oid = |i: usize| {

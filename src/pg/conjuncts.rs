@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use super::clauses::{analysed, queries};
 use super::relation::Relation;
-use super::text::{lossy, to_server};
+use super::text::{lossy_whole, to_server};
 use crate::error::Result;
 
 /// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so.
@@ -12,21 +12,20 @@ use crate::error::Result;
 pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let from = relation.alone(None);
     let name = to_server(&relation.name)?;
-    let mut found = Vec::new();
+    let mut found: Vec<Result<String>> = Vec::new();
     analysed(
         &format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"),
         |source| unsafe {
             let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
             for query in queries(source) {
                 take_apart((*(*query).jointree).quals, &mut |condition| {
-                    found.extend(lossy(pg_sys::deparse_expression(
-                        condition, context, false, false,
-                    )));
+                    let text = pg_sys::deparse_expression(condition, context, false, false);
+                    found.push(lossy_whole(text));
                 });
             }
         },
     )?;
-    Ok(found)
+    found.into_iter().collect()
 }
 
 /// Calls `f` for each condition of an AND, however they are nested.

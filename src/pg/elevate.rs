@@ -28,6 +28,7 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
             | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
         pg_sys::SetUserIdAndSecContext(owner, elevated);
+        DEPTH.set(DEPTH.get() + 1);
         Guard {
             user,
             security,
@@ -40,8 +41,19 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
+thread_local! {
+    /// How many calls of [`as_extension`] are in progress.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether a statement of the extension's own is in progress, with the rights of its owner.
+pub fn is_elevated() -> bool {
+    DEPTH.get() > 0
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
         unsafe {
             // On an error the abort of the transaction puts the settings back.
             if !std::thread::panicking() {

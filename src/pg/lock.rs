@@ -17,6 +17,8 @@ pub const SLICE: u16 = 7704;
 const COUNCIL: u16 = 7705;
 /// `objsubid` of the lock of the one worker that does what comes after the last batch.
 const UPKEEP: u16 = 7706;
+/// `objsubid` of the lock that whoever asks a checker holds meanwhile. Fields: the owner's role, and a number.
+const CHECKER: u16 = 7707;
 
 /// A lock of this extension's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum Lock {
     Council(i64),
     /// What comes after the last batch of this job.
     Upkeep(i64),
+    /// One of the checkers of the server that may look at text of this role's at the same time.
+    Checker(u32, u32),
 }
 
 impl Lock {
@@ -45,6 +49,7 @@ impl Lock {
             Lock::Slice(id) => (here, id as u64, SLICE),
             Lock::Council(id) => (here, id as u64, COUNCIL),
             Lock::Upkeep(id) => (here, id as u64, UPKEEP),
+            Lock::Checker(role, number) => (0, u64::from(role) << 32 | u64::from(number), CHECKER),
         };
         pg_sys::LOCKTAG {
             locktag_field1: database,
@@ -84,6 +89,16 @@ impl Lock {
             #[cfg(not(any(feature = "pg17", feature = "pg18")))]
             return pg_sys::LockHeldByMe(&self.tag(), self.mode());
         }
+    }
+
+    /// Takes the lock for the transaction if nobody else holds it in a way that conflicts.
+    pub fn try_transaction(self) -> bool {
+        self.acquire(false, true)
+    }
+
+    /// Lets a lock of the transaction's go before its end.
+    pub fn release_transaction(self) {
+        unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), false) };
     }
 
     /// Waits for the lock and holds it until the transaction ends.
