@@ -6,8 +6,9 @@ use pgrx::pg_sys::Oid;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::blocked::{self, Blocked};
 use super::errand::unreadable;
-use super::{Answer, Question, blocked};
+use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::channel::{Channel, Received};
 use crate::pg::lock::Lock;
@@ -37,14 +38,18 @@ pub fn ask(
     let Some(mut channel) = opened else {
         return Err(no_process(owner));
     };
-    let answer = wait(&mut channel, owner, limit);
+    let waited = wait(&mut channel, owner, limit);
     drop(channel);
     turn.release_transaction();
-    let answer: Answer = serde_json::from_slice(&answer?).map_err(unreadable)?;
+    let (answer, lock) = waited?;
+    let answer: Answer = serde_json::from_slice(&answer).map_err(unreadable)?;
     for said in &answer.said {
         report::say(said);
     }
-    answer.result
+    answer.result.map_err(|error| match lock {
+        Some(lock) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => lock.explain(error),
+        _ => error,
+    })
 }
 
 fn take_turn(owner: Oid) -> Result<Lock> {
@@ -73,17 +78,22 @@ fn no_process(owner: Oid) -> Error {
     .hint("Try again later, raise max_worker_processes, or make the call as that role: SET ROLE.")
 }
 
-fn wait(channel: &mut Channel, owner: Oid, limit: Option<Duration>) -> Result<Vec<u8>> {
+/// The answer, and the lock that was last waited for.
+fn wait(
+    channel: &mut Channel,
+    owner: Oid,
+    limit: Option<Duration>,
+) -> Result<(Vec<u8>, Option<Blocked>)> {
     let begun = Instant::now();
     let mut lock = None;
     loop {
         match channel.receive(LOOK)? {
-            Received::Answer(answer) => return Ok(answer),
+            Received::Answer(answer) => return Ok((answer, lock)),
             Received::Nothing => return Err(no_answer(owner)),
             Received::NotYet => {}
         }
         if let Some(pid) = channel.pid() {
-            lock = blocked::lock_waited_for(pid)?;
+            lock = blocked::lock_waited_for(pid)?.or(lock);
         }
         if let Some(lock) = &lock
             && lock.holders.contains(&server::pid())
@@ -107,7 +117,7 @@ fn no_answer(owner: Oid) -> Error {
     .hint("The server log says why: the role may not connect to this database, or somebody has ended it.")
 }
 
-fn took_too_long(owner: Oid, limit: Duration, lock: Option<blocked::Blocked>) -> Error {
+fn took_too_long(owner: Oid, limit: Duration, lock: Option<Blocked>) -> Error {
     let error = Error::new(
         sqlstate::QUERY_CANCELED,
         format!(

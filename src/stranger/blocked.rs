@@ -48,6 +48,13 @@ impl Blocked {
         )
     }
 
+    /// Adds to the error of a lock that was not to be had which one that is.
+    pub fn explain(&self, error: Error) -> Error {
+        error
+            .detail(self.shown())
+            .hint("Try again when that transaction has ended; pg_stat_activity shows what the process does.")
+    }
+
     /// The error where the caller's own transaction holds it: waiting would never end.
     pub fn held_by_caller(&self, owner: Oid) -> Error {
         Error::new(
