@@ -13,9 +13,9 @@ use super::{
     report, require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::pg::capture::capture;
-use crate::pg::elevate;
+use crate::pg::guard;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
@@ -400,9 +400,19 @@ fn waiting_for(
 }
 
 #[pg_extern(sql = false)]
-fn guard() {
-    // Of whatever version: an update writes to these tables, too.
-    unwrap(capture(elevate::refuse_others));
+fn guard(fcinfo: pg_sys::FunctionCallInfo) -> Internal {
+    // SAFETY: it is the one that this function was called with.
+    let fired = unsafe { guard::fired(fcinfo) };
+    // Of whatever version: an update writes to these tables, too. The row is handed on as it came.
+    let row = unwrap(capture(|| match fired {
+        Some(fired) => guard::pass(fired),
+        None => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "function backfill.guard() was not called as a trigger",
+        )
+        .hint("The triggers on the extension's own tables call it.")),
+    }));
+    Internal::from(Some(row))
 }
 
 #[pg_extern(sql = false)]

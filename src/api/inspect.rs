@@ -9,7 +9,7 @@ use crate::catalog::origin::is_here;
 use crate::error::Result;
 use crate::guc;
 use crate::job::state::{Facts, Outcome, Wish, derive};
-use crate::pg::elevate::as_extension;
+use crate::pg::elevate::{self, as_extension};
 use crate::pg::server;
 use crate::pg::spi;
 
@@ -68,6 +68,13 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
     {
         let hint = error.hint.as_deref().unwrap_or_default();
         return Some(format!("an update: {}: {hint}", error.message));
+    }
+    if job.workers == 0
+        && job.state == "running"
+        && let Err(error) = elevate::check_tables()
+    {
+        let hint = error.hint.as_deref().unwrap_or_default();
+        return Some(format!("{}: {hint}", error.message));
     }
     let unattended = job.state == "running" && job.workers == 0;
     let (processes, most) = match unattended {

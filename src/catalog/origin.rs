@@ -5,10 +5,7 @@ use crate::pg::{elevate, server};
 /// Whether this is the cluster and database that a job says it was started in, and the extension.
 /// Within a transaction.
 pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
-    // Before its update, a database of 0.1.0 has the database only.
-    let here = [here(), i64::from(server::database().to_u32())];
-    system_identifier == Some(server::system_identifier())
-        && database.is_some_and(|started_in| here.contains(&started_in))
+    system_identifier == Some(server::system_identifier()) && database == Some(here())
 }
 
 /// The database, and above its 32 bits the table of jobs: another one after DROP EXTENSION, which is
