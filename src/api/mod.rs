@@ -7,6 +7,7 @@ mod call;
 mod caller;
 mod checks;
 mod control;
+mod crowd;
 mod define;
 mod existing;
 mod exports;

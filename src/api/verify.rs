@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::caller::{locked_job, required};
+use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
 use super::{approve, checks, existing, launch, scope, session, tables, throttles};
 use crate::catalog::job::{self, Definition, Job};
@@ -60,7 +60,7 @@ pub fn verify(
 /// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
 /// its id, or nothing if there are none.
 pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
-    let of = locked_job(job_id, "backfill.reapply()")?;
+    let of = activated_job(job_id, "backfill.reapply()")?;
     let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -117,7 +117,6 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
         .hint("Start another job, with a where_clause that is true of these rows."));
     }
     let relation = its_table(&of)?;
-    existing::lock(of.relation)?;
     let unset = Backfill::of(of.clone(), relation.clone())
         .with_its_rights(|| scope::unset(&of, &relation))?;
     let purpose = &verification.definition.purpose;

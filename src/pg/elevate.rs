@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::patience::{self, Explained};
 use super::{server, settings};
 use crate::error::{Error, Result, sqlstate};
 
@@ -18,7 +19,7 @@ struct Guard {
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
 ///
 /// Only for statements that are schema-qualified, bind values of built-in types and run no code
-/// of a user's. Never across a commit.
+/// of a user's. Never across a commit. They wait for locks a few seconds at most, see [`patience`].
 pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = extension_owner()?;
     let guard = unsafe {
@@ -35,7 +36,12 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         }
     };
     settings::set_local(c"search_path", c"pg_catalog, pg_temp");
+    if let Some(milliseconds) = patience::bound() {
+        settings::set_text_local("lock_timeout", &milliseconds.to_string())?;
+    }
+    let explained = Explained::begin();
     let result = f();
+    drop(explained);
     drop(guard);
     result
 }

@@ -21,6 +21,7 @@ pub mod maintenance;
 pub mod name;
 pub mod notify;
 pub mod partition;
+pub mod patience;
 pub mod physical;
 pub mod planner;
 pub mod relation;

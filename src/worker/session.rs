@@ -56,11 +56,6 @@ pub fn keep_identity(start: Start) {
     run(&["SET SESSION AUTHORIZATION DEFAULT", "SET ROLE NONE"]);
 }
 
-/// Forgets the job that was run, before another one of the same owner's.
-pub fn clear() {
-    run(&["RESET ALL", "DISCARD TEMP"]);
-}
-
 /// Gives up after a while what one database holds up: others wait for the same launcher.
 pub fn limit_waits() {
     run(&["SET lock_timeout = '5s'"]);
