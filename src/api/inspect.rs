@@ -2,7 +2,8 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::caller::{denied, required};
+use super::caller::{denied, may_attend, required};
+use super::crowd;
 use crate::catalog::extension;
 use crate::catalog::job;
 use crate::catalog::origin::is_here;
@@ -81,6 +82,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         true => server::background_workers(),
         false => (0, 1),
     };
+    let crowd = if unattended { crowd::of(job_id) } else { None };
     match job.state.as_str() {
         "pending" => Some("backfill.start()".to_owned()),
         "paused" if !job.here => Some(format!(
@@ -94,6 +96,9 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if slots_in_use >= limit => Some(format!(
             "a worker to end: {slots_in_use} of {limit} (backfill.max_workers) are busy"
         )),
+        "running" if crowd.is_some() => {
+            crowd.map(|crowd| format!("a worker of its role to end: {crowd}"))
+        }
         // Not where the clock was set back since.
         "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
@@ -112,7 +117,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
 pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    if server::may_act_for(job.owner) || server::may_act_for(monitor()?) {
+    if may_attend(&job)? || server::may_act_for(monitor()?) {
         Ok(id)
     } else {
         Err(denied(id))

@@ -9,6 +9,7 @@ mod changed;
 mod checker;
 mod checks;
 mod control;
+mod crowd;
 mod define;
 mod existing;
 mod exports;

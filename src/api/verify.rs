@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::caller::{locked_job, required};
+use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
 use super::subject::Subject;
 use super::{approve, changed, checks, existing, launch, scope, tables};
@@ -62,7 +62,7 @@ pub fn verify(
 /// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
 /// its id, or nothing if there are none.
 pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
-    let of = locked_job(job_id, "backfill.reapply()")?;
+    let of = activated_job(job_id, "backfill.reapply()")?;
     let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -119,7 +119,6 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
         .hint("Start another job, with a where_clause that is true of these rows."));
     }
     let relation = its_table(&of)?;
-    existing::lock(of.relation)?;
     let unset = carry_out(ConditionsOf {
         subject: Subject::of(&of),
     })?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::Oid;
 
+use super::holder;
 use super::origin::{here, is_here};
 use super::outcome;
 use super::slice::{self, array};
@@ -204,15 +205,25 @@ pub fn load(id: i64) -> Result<Option<Job>> {
     Ok(find("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
 }
 
-/// The job with this id, its row locked against other calls until the transaction ends.
+/// The job with this id, its row locked against other calls until the transaction ends. An error
+/// that names who has it locked, if that is still so after a few seconds.
 pub fn lock(id: i64) -> Result<Option<Job>> {
-    as_extension(|| {
-        spi::query(
-            "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE",
-            &[Arg::Int8(id)],
-        )
-    })?;
-    load(id)
+    if let Some(job) = lock_if_free(id)? {
+        return Ok(Some(job));
+    }
+    let waited = spi::in_subtransaction(|| {
+        as_extension(|| {
+            spi::query(
+                "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE",
+                &[Arg::Int8(id)],
+            )
+        })
+    });
+    match waited {
+        Ok(_) => load(id),
+        Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => Err(holder::of_job(id)),
+        Err(error) => Err(error),
+    }
 }
 
 /// The job with this id, locked as by [`lock`], unless an open transaction is changing it.
@@ -230,13 +241,21 @@ pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     }
 }
 
-/// Whether no open transaction is changing the job.
-pub fn is_free(id: i64) -> Result<bool> {
-    let free = as_extension(|| {
-        let sql = "SELECT FROM backfill.job WHERE id = $1 FOR KEY SHARE SKIP LOCKED";
-        spi::query(sql, &[Arg::Int8(id)])
-    })?;
-    Ok(free.processed > 0)
+/// The other processes that work on jobs of this database.
+pub fn workers_here() -> Result<Vec<i32>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted AND l.database::bigint = $2
+               AND l.pid <> pg_catalog.pg_backend_pid()",
+            &[
+                Arg::Int4(i32::from(lock::JOB)),
+                Arg::Int8(i64::from(server::database().to_u32())),
+            ],
+        )
+    })?
+    .rows;
+    rows.iter().map(|row| Ok(row.number(0)? as i32)).collect()
 }
 
 /// Jobs with this name, as committed by now.
@@ -259,15 +278,21 @@ pub fn unfinished() -> Result<Vec<Job>> {
 
 /// Jobs that are to run and have fewer workers than they want: those with none first, then the
 /// longest waiting; the first hundred. One that has a worker wants another only while there is a
-/// slice that nobody holds.
-pub fn understaffed() -> Result<Vec<Job>> {
+/// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now.
+pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
+    let crowded: Vec<String> = crowded
+        .iter()
+        .map(|role| role.to_u32().to_string())
+        .collect();
     let wanted = list(&format!(
         "CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n FROM live l WHERE l.job_id = j.id) staff
          WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
            AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
+           AND NOT j.owner::pg_catalog.oid = ANY ('{{{}}}'::pg_catalog.oid[])
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
                 AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
          ORDER BY staff.n > 0, j.wished_at, j.id LIMIT 100",
+        crowded.join(","),
         slice::free("s")
     ))?;
     Ok(wanted

@@ -17,6 +17,7 @@ pub mod signal;
 pub mod sizer;
 pub mod spacing;
 pub mod state;
+pub mod stored;
 pub mod throttles;
 pub mod timing;
 pub mod window;

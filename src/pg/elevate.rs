@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::patience::{self, Explained};
 use super::{intact, settings};
 use crate::error::{Error, Result, sqlstate};
 
@@ -19,14 +20,13 @@ struct Guard {
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
 ///
 /// Only for statements that are schema-qualified, bind values of built-in types and run no code
-/// of a user's. Never across a commit.
+/// of a user's. Never across a commit. They wait for locks a few seconds at most, see [`patience`].
 ///
 /// Of the triggers on the tables that it writes to those fire alone that are enabled ALWAYS or REPLICA,
 /// which takes the table's owner: the guards. A trigger that was put there by somebody with no more than
 /// the privilege TRIGGER does not, nor does the check of a foreign key that refers to such a table.
 pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = extension_owner()?;
-    intact::check(owner)?;
     // SAFETY: both are plain variables and functions of this backend; what is changed here the guard puts
     // back. The variable is set without its setting's hook, which would throw away all kept plans: rules
     // are all that plans depend on it for, and `intact` has found none.
@@ -48,7 +48,12 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         }
     };
     settings::set_local(c"search_path", c"pg_catalog, pg_temp");
-    let result = f();
+    if let Some(milliseconds) = patience::bound() {
+        settings::set_text_local("lock_timeout", &milliseconds.to_string())?;
+    }
+    let explained = Explained::begin();
+    let result = intact::check(owner).and_then(|()| f());
+    drop(explained);
     drop(guard);
     result
 }

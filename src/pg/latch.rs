@@ -42,3 +42,15 @@ fn wait_on_latch(time: Duration) {
         pg_sys::ResetLatch(latch);
     }
 }
+
+/// Wakes another process. One that is gone does no harm.
+pub fn set(pid: i32) {
+    // SAFETY: the entry of a process is in shared memory, and stays there when the process is gone; a latch that is set for
+    // nothing is only a short look.
+    unsafe {
+        let process = pg_sys::BackendPidGetProc(pid);
+        if !process.is_null() {
+            pg_sys::SetLatch(&raw mut (*process).procLatch);
+        }
+    }
+}

@@ -27,6 +27,7 @@ pub mod name;
 pub mod notify;
 pub mod owner_session;
 pub mod partition;
+pub mod patience;
 pub mod physical;
 pub mod planner;
 pub mod relation;

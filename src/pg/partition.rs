@@ -4,6 +4,7 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
 
@@ -71,6 +72,20 @@ pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
                  SELECT pg_catalog.bool_or(pg_catalog.has_any_column_privilege($2, tree.oid, 'UPDATE')) FROM tree"
             ),
             &[Arg::Oid(relation), Arg::Oid(role)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
+/// Whether the current user has the rights of the owner of the relation, or of a partitioned table that it belongs to. False
+/// where it is gone. Within `spi::connect`.
+pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
+    let caller = server::current_user();
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_has_role($2, c.relowner, 'USAGE')), false)
+             FROM pg_catalog.pg_class c WHERE c.oid IN ($1, pg_catalog.pg_partition_root($1))",
+            &[Arg::Oid(relation), Arg::Oid(caller)],
         )
     })?;
     Ok(row.is_some_and(|row| row.bool(0)))

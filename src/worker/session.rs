@@ -25,11 +25,6 @@ const FIXED: &[(&str, &str)] = &[
     ("synchronous_commit", "off"),
 ];
 
-/// Forgets the job that was run, before another one of the same owner's.
-pub fn clear() {
-    run(&["RESET ALL", "DISCARD TEMP"]);
-}
-
 /// Gives up after a while what one database holds up: others wait for the same launcher.
 pub fn limit_waits() {
     run(&["SET lock_timeout = '5s'"]);
