@@ -2,25 +2,17 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::scan::Scan;
+
 /// OIDs of the databases that accept connections and are no templates. Within a transaction.
 pub fn connectable() -> Vec<Oid> {
     let mut found = Vec::new();
-    unsafe {
-        let lock = pg_sys::AccessShareLock as i32;
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
-        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
-        loop {
-            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
-            if tuple.is_null() {
-                break;
-            }
-            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if (*form).datallowconn && !(*form).datistemplate {
-                found.push((*form).oid);
-            }
+    let mut scan = Scan::<pg_sys::FormData_pg_database>::begin();
+    while let Some(row) = scan.next() {
+        let form = row.form();
+        if form.datallowconn && !form.datistemplate {
+            found.push(form.oid);
         }
-        pg_sys::heap_endscan(scan);
-        pg_sys::table_close(relation, lock);
     }
     found
 }
