@@ -4,6 +4,7 @@
 mod clauses;
 mod definitions;
 mod errors;
+mod guards;
 mod horizon;
 mod hot;
 mod keys;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::{self, Datum};
 
+use super::alloc::reserve;
 use super::latch;
-use super::memory::reserve;
 use crate::error::{Error, Result, sqlstate};
 
 /// What a segment begins with, so that the worker can tell that it is the one it was started for.

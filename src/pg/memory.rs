@@ -1,105 +1,117 @@
-//! Memory of Rust's own, in a process that must not die of its lack.
-//!
-//! Rust ends a process that is out of memory with SIGABRT, and the postmaster then restarts every session
-//! of the server. So an allocation whose size a user can choose is asked for with [`reserve`], which gives
-//! an error; and where any other one fails, the allocator ends this session alone, as FATAL does.
+//! A memory context of our own, for what PostgreSQL allocates and we keep beyond the present call.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::ffi::{c_char, c_int};
+use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, sqlstate};
+/// A memory context that is deleted when this is dropped. It outlives transactions.
+#[derive(Debug)]
+pub(super) struct Memory(pg_sys::MemoryContext);
 
-thread_local! {
-    /// Whether a failed allocation is an error that somebody waits for.
-    static FALLIBLE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The system's allocator, which ends the session where the system has no memory.
-struct OrEndTheSession;
-
-#[global_allocator]
-static ALLOCATOR: OrEndTheSession = OrEndTheSession;
-
-// SAFETY: every call goes to the system's allocator as it came, and gives back what that gave; where it does
-// not return, it breaks no promise. Nothing here unwinds or allocates from Rust.
-unsafe impl GlobalAlloc for OrEndTheSession {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise about `layout`.
-        checked(unsafe { System.alloc(layout) })
+impl Memory {
+    /// An empty one. The name shows up in `pg_backend_memory_contexts`.
+    pub fn new(name: &'static CStr) -> Memory {
+        // SAFETY: TopMemoryContext exists as long as the process. The context keeps the pointer to the
+        // name, which is why that must be 'static.
+        Memory(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                name.as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
     }
 
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise about `layout`.
-        checked(unsafe { System.alloc_zeroed(layout) })
+    /// The context itself, valid until this is dropped.
+    pub fn as_ptr(&self) -> pg_sys::MemoryContext {
+        self.0
     }
 
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise: `old` came from this allocator, which is the system's, with `layout`.
-        checked(unsafe { System.realloc(old, layout, size) })
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
-
-fn checked(memory: *mut u8) -> *mut u8 {
-    if memory.is_null() && !FALLIBLE.get() {
-        end_the_session();
-    }
-    memory
-}
-
-// elog.h, the same from 15 to 18.
-unsafe extern "C-unwind" {
-    fn errstart(elevel: c_int, domain: *const c_char) -> bool;
-    fn errcode(sqlerrcode: c_int) -> c_int;
-    fn errmsg(fmt: *const c_char, ...) -> c_int;
-    fn errfinish(filename: *const c_char, lineno: c_int, funcname: *const c_char);
-}
-
-/// `ERRCODE_OUT_OF_MEMORY`: MAKE_SQLSTATE('5','3','2','0','0').
-const OUT_OF_MEMORY: c_int = 5 + (3 << 6) + (2 << 12);
-
-#[cold]
-fn end_the_session() {
-    // SAFETY: MyProcPid is 0 only where no server has set this process up (the tests that are plain Rust).
-    // PostgreSQL's error system keeps memory of its own for this case. FATAL does not return and does not
-    // unwind: it calls proc_exit(), which rolls the transaction back. While that is in progress, it would
-    // come here again without end.
-    unsafe {
-        if pg_sys::MyProcPid == 0 || pg_sys::proc_exit_inprogress {
-            return;
+    /// Runs `f` with this as the current memory context. The one from before is the current one
+    /// afterwards, also when an error leaves `f`.
+    ///
+    /// # Safety
+    /// `f` must neither begin nor end a (sub)transaction: the context from before might end with it.
+    pub unsafe fn within<T>(&self, f: impl FnOnce() -> T) -> T {
+        struct Back(pg_sys::MemoryContext);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                // SAFETY: this context was the current one when `within` was called, and what could
+                // have deleted it since, the end of a transaction, is excluded by the contract.
+                unsafe { pg_sys::MemoryContextSwitchTo(self.0) };
+            }
         }
-        if errstart(pg_sys::FATAL as c_int, std::ptr::null()) {
-            errcode(OUT_OF_MEMORY);
-            errmsg(c"out of memory in extension \"backfill\"".as_ptr());
-            errfinish(c"backfill".as_ptr(), 0, std::ptr::null());
+        // SAFETY: the context lives as long as `self`.
+        let _back = Back(unsafe { pg_sys::MemoryContextSwitchTo(self.0) });
+        f()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the context was created in `new`, nobody else deletes it (its parent is never
+        // reset), and this is the only owner, as the type can't be cloned. If it should be the
+        // current one still, after an error, the process goes on in one that stays.
+        unsafe {
+            if pg_sys::CurrentMemoryContext == self.0 {
+                pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            }
+            pg_sys::MemoryContextDelete(self.0);
         }
     }
 }
 
-/// Makes room for `bytes` more, or gives an error with SQLSTATE 53200.
-pub fn reserve(buffer: &mut Vec<u8>, bytes: usize) -> Result<()> {
-    FALLIBLE.set(true);
-    let reserved = buffer.try_reserve_exact(bytes);
-    FALLIBLE.set(false);
-    reserved.map_err(|_| {
-        Error::new(sqlstate::OUT_OF_MEMORY, "out of memory")
-            .detail(format!("Failed on request of size {bytes}."))
-            .hint("Give the server more memory, or shorten what is given.")
-    })
-}
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::pg_sys;
+    use pgrx::prelude::*;
 
-/// An owned copy, or an error with SQLSTATE 53200.
-pub fn copy(text: &str) -> Result<String> {
-    let mut owned = Vec::new();
-    reserve(&mut owned, text.len())?;
-    owned.extend_from_slice(text.as_bytes());
-    // SAFETY: it is a copy of a str.
-    Ok(unsafe { String::from_utf8_unchecked(owned) })
+    use super::Memory;
+    use crate::error::Result;
+    use crate::pg::spi;
+
+    fn current() -> pg_sys::MemoryContext {
+        // SAFETY: reads a variable of this process.
+        unsafe { pg_sys::CurrentMemoryContext }
+    }
+
+    #[pg_test]
+    fn the_context_from_before_comes_back_also_after_an_error() {
+        let before = current();
+        let memory = Memory::new(c"backfill test");
+        // SAFETY: nothing in here is about transactions.
+        assert_eq!(unsafe { memory.within(current) }, memory.as_ptr());
+        assert_eq!(current(), before);
+        let mut on_the_way = std::ptr::null_mut();
+        let error = spi::in_subtransaction(|| {
+            let left = std::panic::catch_unwind(|| {
+                // SAFETY: as above.
+                unsafe { memory.within(|| -> Result<()> { pgrx::error!("left early") }) }
+            });
+            on_the_way = current();
+            left.unwrap_or_else(|error| std::panic::resume_unwind(error))
+        });
+        assert_eq!(error.expect_err("an error").message, "left early");
+        assert_eq!(on_the_way, before);
+    }
+
+    #[pg_test]
+    fn one_that_is_deleted_is_not_the_current_one() {
+        let before = current();
+        let memory = Memory::new(c"backfill test");
+        // SAFETY: the context is live, and another takes its place below.
+        unsafe { pg_sys::MemoryContextSwitchTo(memory.as_ptr()) };
+        drop(memory);
+        // SAFETY: TopMemoryContext always exists, and the context from before is the test's.
+        let (top, now) = unsafe {
+            (
+                pg_sys::TopMemoryContext,
+                pg_sys::MemoryContextSwitchTo(before),
+            )
+        };
+        assert_eq!(now, top);
+    }
 }

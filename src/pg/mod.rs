@@ -1,6 +1,7 @@
 //! Everything that touches PostgreSQL's C interface; the one place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
+pub mod alloc;
 pub mod arg;
 pub mod bgworker;
 pub mod capture;
@@ -20,11 +21,13 @@ pub mod index;
 pub mod intact;
 pub mod keylist;
 pub mod latch;
+mod list;
 pub mod lock;
 pub mod maintenance;
-pub mod memory;
+mod memory;
 pub mod name;
 pub mod notify;
+mod open;
 pub mod owner_session;
 pub mod partition;
 pub mod patience;
@@ -33,6 +36,7 @@ pub mod planner;
 pub mod relation;
 pub mod report;
 pub mod role;
+mod scan;
 pub mod server;
 pub mod settings;
 pub mod signal;

@@ -4,6 +4,7 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::list;
 use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub struct Leaf {
 }
 
 unsafe extern "C-unwind" {
-    // pgrx has no binding of it.
+    // catalog/partition.h, of which pgrx has no binding. The same in the headers of 15, 16 and 18.
     fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
 }
 
@@ -124,15 +125,16 @@ fn below(root: Oid, condition: &str) -> Result<Vec<Oid>> {
 /// The partitioned tables that the relation is a partition of, the nearest first. Not beyond one
 /// that is being detached. Within a transaction.
 pub fn ancestors(relation: Oid) -> Vec<Oid> {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: one of no relation is no partition, and of one that
+    // is none no longer there are no ancestors. The list is a new one of OIDs, or null. An error becomes
+    // a panic at the boundary, so that it jumps over no Rust frame.
     unsafe {
         if !pg_sys::get_rel_relispartition(relation) {
             return Vec::new();
         }
-        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
-        let found = pgrx::PgList::<pg_sys::Oid>::from_pg(list);
-        let ancestors = found.iter_oid().collect();
-        std::mem::forget(found);
-        ancestors
+        let found = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
+        list::oids(found)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
 
-use super::memory::{copy, reserve};
+use super::alloc::{copy, reserve};
 use crate::error::{Error, Result, sqlstate};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
