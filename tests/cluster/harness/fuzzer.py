@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import resource
+import subprocess
 
 from harness.cluster import Cluster
 from harness.database import Database
@@ -75,5 +75,6 @@ class Fuzz:
         self._clusters.append(cluster)
         if self._memory:
             # What the postmaster starts from now on inherits it.
-            resource.prlimit(cluster.pid, resource.RLIMIT_AS, (self._memory, self._memory))
+            limit = ["prlimit", "--pid", str(cluster.pid), f"--as={self._memory}"]
+            subprocess.run(limit, check=True, user=cluster.os_user, group=cluster.os_user)
         return cluster
