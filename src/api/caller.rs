@@ -1,7 +1,9 @@
 //! Who calls, and what he may do.
 
 use crate::catalog::job::{self, Job};
+use crate::catalog::origin;
 use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::server;
 
 /// The argument, which must not be NULL.
@@ -15,7 +17,25 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
     })
 }
 
-/// The job, locked against other calls, if the caller may act on it.
+/// Calls about a job that may not be run as it stands, which decide about it and run nothing of it.
+const WHATEVER_IT_IS: &[&str] = &[
+    "backfill.pause()",
+    "backfill.resume()",
+    "backfill.cancel()",
+    "backfill.alter()",
+    "backfill.forget()",
+];
+
+/// Refuses a job that was not written by the functions, or whose owner is another role now. One of a copy
+/// is for whoever may act for its owner.
+pub fn refuse_unsound(job: &Job) -> Result<()> {
+    match job.standing {
+        Standing::Here | Standing::Copy => Ok(()),
+        standing => Err(origin::refused("use", &job.shown(), job.id, standing)),
+    }
+}
+
+/// The job, locked against other calls, if the caller may act on it, and may do so as it stands.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     server::refuse_read_only(function)?;
     let id = required(job_id, "job_id")?;
@@ -23,7 +43,11 @@ pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     if !server::may_act_for(job.owner) {
         return Err(denied(id));
     }
-    job::lock(id)?.ok_or_else(|| job::unknown(id))
+    let job = job::lock(id)?.ok_or_else(|| job::unknown(id))?;
+    if !WHATEVER_IT_IS.contains(&function) {
+        refuse_unsound(&job)?;
+    }
+    Ok(job)
 }
 
 /// The error for a job of somebody else's.

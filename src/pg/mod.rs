@@ -28,6 +28,7 @@ pub mod planner;
 pub mod relation;
 pub mod report;
 pub mod role;
+pub mod seal;
 pub mod server;
 pub mod settings;
 pub mod signal;
