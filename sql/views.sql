@@ -147,7 +147,7 @@ CROSS JOIN LATERAL (
     FROM (
         -- What has ended is not looked into.
         SELECT CASE WHEN j.wish = 'cancel' OR o.outcome = 'completed' OR o.outcome = 'failed' AND o.attempt = j.attempt THEN 'here'
-                    ELSE backfill.standing(j.owner::oid, j.owner_name::text, j.system_identifier, j.database_oid,
+                    ELSE backfill.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
                                            backfill.digest_of(j), j.seal) END AS standing
         OFFSET 0
     ) y
