@@ -36,7 +36,13 @@ fn change_owner(job: &Job) -> Result<()> {
         warn_of_seal(job);
     }
     let before = job.owner_name.as_str();
-    event::record(job.id, server::current_user(), "owner", Some(before), Some(&name))
+    event::record(
+        job.id,
+        server::current_user(),
+        "owner",
+        Some(before),
+        Some(&name),
+    )
 }
 
 fn warn_of_seal(job: &Job) {

@@ -67,7 +67,11 @@ pub fn pause_all() -> Result<i64> {
 /// Resumes every paused job of the caller's, and every running one that has lost its worker.
 pub fn resume_all() -> Result<i64> {
     let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
-    let resumed = all("backfill.resume_all()", |job| idle(job) && job.here, resume_job)?;
+    let resumed = all(
+        "backfill.resume_all()",
+        |job| idle(job) && job.here,
+        resume_job,
+    )?;
     adopt::warn_of_left_out(idle)?;
     Ok(resumed)
 }

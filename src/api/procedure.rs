@@ -1,6 +1,6 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use super::caller::{denied, refuse_unsound, refuse_read_only, required};
+use super::caller::{denied, refuse_read_only, refuse_unsound, required};
 use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};

@@ -9,7 +9,8 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::{elevate, seal, server};
 
 /// What of the job `j` decides what runs with whose rights, as `backfill.standing` takes it.
-pub const STANDING: &str = "backfill.standing(j.owner::pg_catalog.oid, j.owner_name::pg_catalog.text, j.system_identifier,
+pub const STANDING: &str =
+    "backfill.standing(j.owner::pg_catalog.oid, j.owner_name::pg_catalog.text, j.system_identifier,
                           j.database_oid, backfill.digest_of(j), j.seal)";
 
 /// Whether this is the cluster and database that a job says it was started in, and the extension.
@@ -147,8 +148,12 @@ pub fn refused(what: &str, shown: &str, id: i64, standing: Standing) -> Error {
         _ => "it was not written by backfill's functions",
     };
     let hint = match standing {
-        Standing::Copy => format!("SELECT backfill.resume({id}) runs it here; of one that was not started its owner says SELECT backfill.start(...). Or SELECT backfill.cancel({id}), and define it again."),
-        _ => format!("Look at it in backfill.job. If it was started, a superuser may SELECT backfill.resume({id}); else SELECT backfill.cancel({id}), and define it again."),
+        Standing::Copy => format!(
+            "SELECT backfill.resume({id}) runs it here; of one that was not started its owner says SELECT backfill.start(...). Or SELECT backfill.cancel({id}), and define it again."
+        ),
+        _ => format!(
+            "Look at it in backfill.job. If it was started, a superuser may SELECT backfill.resume({id}); else SELECT backfill.cancel({id}), and define it again."
+        ),
     };
     Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,

@@ -133,7 +133,8 @@ unsafe fn strange(relation: pg_sys::Relation, shown: &str, owner: Oid) -> Option
             // Enabled otherwise than by CREATE TRIGGER it is by the table's owner, who knows about it.
             let by_default = trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ON_ORIGIN;
             if by_default && !trigger.tgisinternal && !is_guard(trigger.tgfoid) {
-                let name = text::lossy(pg_sys::quote_identifier(trigger.tgname)).unwrap_or_default();
+                let name =
+                    text::lossy(pg_sys::quote_identifier(trigger.tgname)).unwrap_or_default();
                 return Some(refuse(
                     format!("table {shown} has a trigger {name}, which is not the extension's"),
                     format!(

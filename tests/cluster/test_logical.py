@@ -99,9 +99,12 @@ def test_rows_that_a_publisher_forges(new_cluster: New, publisher: Cluster) -> N
     make_table(subscriber, 10, "own")
     own = start_count(subscriber, "own")
     complete(subscriber, own)
-    identifier, database = subscriber.sql(f"SELECT system_identifier, database_oid FROM backfill.job WHERE id = {own}")[0]
+    identifier, database = subscriber.sql(f"SELECT system_identifier, database_oid FROM backfill.job WHERE id = {own}")[
+        0
+    ]
     publisher.sql(
-        f"UPDATE backfill.job SET wish = 'run', system_identifier = {identifier}, database_oid = {database} WHERE id = {job};"
+        f"UPDATE backfill.job SET wish = 'run', system_identifier = {identifier}, database_oid = {database}"
+        f" WHERE id = {job};"
         "INSERT INTO backfill.outcome (job_id, outcome, attempt, at) VALUES (1, 'cancelled', 9, now())"
     )
     publisher.sql("DELETE FROM backfill.event; INSERT INTO asleep VALUES (5000, 7)")
@@ -109,7 +112,7 @@ def test_rows_that_a_publisher_forges(new_cluster: New, publisher: Cluster) -> N
     assert subscriber.sql("SELECT job_id, state FROM backfill.progress") == [(own, "completed")]
     assert subscriber.value("SELECT count(*) FROM backfill.event") > 0
     publisher.sql("TRUNCATE backfill.event")
-    told = "a TRUNCATE of a table of the extension \"backfill\" was replicated"
+    told = 'a TRUNCATE of a table of the extension "backfill" was replicated'
     wait_until(lambda: told in subscriber.log.read_text(), 60, "the subscriber to refuse it")
     assert subscriber.value("SELECT count(*) FROM backfill.event") > 0
 
