@@ -19,6 +19,242 @@ END $$;
 -- Batches in progress end first, and others wait. So does whoever looks at the views.
 LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
 
+-- Owners of tables see the jobs on these; slots are counted by what no user code can let go of.
+
+CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
+WITH locks AS MATERIALIZED (
+    -- 7701: held by each worker of a job; 7702 and 7708: a worker slot of the server; 7704: a slice; 7705: by one that decides
+    -- for the whole job, or records its end (src/pg/lock.rs)
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
+    FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705, 7708) AND l.granted
+), here AS (
+    SELECT l.id, l.objsubid, l.pid
+    FROM locks l
+    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+), live AS (
+    SELECT h.id AS job_id, (pg_catalog.count(*) FILTER (WHERE h.objsubid = 7701))::integer AS workers,
+           pg_catalog.count(*)::integer AS attending
+    FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
+), slots AS (
+    SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708)
+), going AS MATERIALIZED (
+    -- Jobs that may get further. Of the others, the end has the sums over their slices.
+    SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
+), walked AS (
+    -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
+    SELECT sl.job_id,
+           pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
+               / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
+           pg_catalog.sum(c.rows_done)::bigint AS rows_done,
+           pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
+           pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
+           pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
+           pg_catalog.sum(c.rows_hot)::bigint AS rows_hot,
+           pg_catalog.sum(c.rows_per_second) FILTER (WHERE held.id IS NOT NULL) AS rows_per_second,
+           pg_catalog.min(c.batch_rows) FILTER (WHERE held.id IS NOT NULL) AS batch_rows,
+           pg_catalog.max(c.batch_ms) FILTER (WHERE held.id IS NOT NULL) AS batch_ms,
+           pg_catalog.max(c.batch_ms_p95) FILTER (WHERE held.id IS NOT NULL) AS batch_ms_p95,
+           pg_catalog.sum(c.worked_ms)::bigint AS worked_ms,
+           pg_catalog.sum(c.slept_ms)::bigint AS slept_ms,
+           COALESCE(pg_catalog.sum(CASE WHEN c.waited_ms IS NOT NULL THEN
+               (SELECT pg_catalog.sum(e.value::bigint) FROM pg_catalog.jsonb_each_text(c.waited_ms) e) END), 0)::bigint AS waited_ms,
+           pg_catalog.sum(c.wal_bytes)::bigint AS wal_bytes,
+           pg_catalog.bool_and(c.past_estimate) FILTER (WHERE NOT sl.done) AS past_estimate,
+           pg_catalog.string_agg(DISTINCT c.note, '; ') FILTER (WHERE held.id IS NOT NULL) AS note,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(c.waits_for, ', next at ',
+                                                            pg_catalog.to_char(c.waits_until, 'HH24:MI:SS')), '; ')
+               FILTER (WHERE held.id IS NOT NULL AND c.waits_for IS NOT NULL) AS waits,
+           pg_catalog.max(c.at) AS at
+    FROM going g
+    -- Job by job: those that have ended have many slices, too.
+    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill.slice i WHERE i.job_id = g.id OFFSET 0) sl
+    CROSS JOIN LATERAL (
+        SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
+               k.batch_rows, k.batch_ms, k.batch_ms_p95, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes,
+               k.note, k.waits_for, k.waits_until, k.at
+        FROM backfill.checkpoint k
+        WHERE k.slice_id = sl.id
+        ORDER BY k.seq DESC LIMIT 1
+    ) c
+    LEFT JOIN here held ON held.objsubid = 7704 AND held.id = sl.id AND NOT sl.done
+    GROUP BY sl.job_id
+), held_up AS (
+    SELECT t.job_id,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
+                                                            CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
+                                 '; ') AS waits,
+           pg_catalog.min(t.since) AS since
+    FROM backfill.setback t
+    JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
+    GROUP BY t.job_id
+)
+SELECT j.id AS job_id,
+       j.name,
+       j.relation,
+       s.state,
+       CASE WHEN s.state = 'completed' THEN 100.0
+            WHEN COALESCE(p.percent, o.percent) > 99.9 THEN 99.9
+            ELSE pg_catalog.round(COALESCE(p.percent, o.percent)::numeric, 1) END AS percent,
+       COALESCE(p.rows_done, o.rows_done, 0) AS rows_done,
+       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, o.rows_done, 0) ELSE COALESCE(p.rows_total, o.rows_total) END AS rows_total,
+       COALESCE(p.rows_updated, o.rows_updated, 0) AS rows_updated,
+       f.rows AS rows_failed,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN p.past_estimate THEN interval '0'
+                 WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
+                     secs => pg_catalog.ceil(p.rows_left / p.rows_per_second)) END
+       END AS eta,
+       j.batch_size,
+       j.sleep_ms,
+       COALESCE(l.workers, 0) AS workers,
+       COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
+                     THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
+                backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
+                                     j.system_identifier, j.database_oid),
+                CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
+                     WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
+       CASE WHEN o.outcome = 'failed' THEN
+            CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
+                 THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
+                                        E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
+                 ELSE pg_catalog.concat('SQLSTATE ', o.sqlstate, ' (the message may hold row data: it takes SELECT on the relation)') END
+       END AS last_error,
+       j.started_at,
+       GREATEST(p.at, w.at, o.at, j.wished_at) AS updated_at,
+       CASE WHEN s.state IN ('completed', 'failed') THEN o.at
+            WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
+       j.owner,
+       j.set_clause,
+       j.where_clause,
+       j.key_columns,
+       COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
+       pg_catalog.round(COALESCE(p.rows_hot, o.rows_hot) * 100.0 / NULLIF(COALESCE(p.rows_updated, o.rows_updated), 0), 1) AS hot_percent,
+       CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
+       NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,
+                                                                           ' failed: see backfill.failed_rows') END,
+                                   p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note,
+       j.attempt,
+       CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN p.past_estimate THEN 'due'
+                 WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN b.since END AS waiting_since,
+       pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round(COALESCE(p.slept_ms, o.slept_ms, 0) / 1000.0, 1) AS seconds_sleeping,
+       pg_catalog.round(COALESCE(p.waited_ms, o.waited_ms, 0) / 1000.0, 1) AS seconds_throttled,
+       pg_catalog.round(p.batch_ms::numeric, 1) AS batch_ms,
+       pg_catalog.round(p.batch_ms_p95::numeric, 1) AS batch_ms_p95,
+       COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
+       CASE WHEN j.options ? 'settings' THEN
+            pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
+            ELSE j.options END AS options,
+       CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
+       j.verifies
+FROM backfill.job j
+CROSS JOIN slots
+LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+LEFT JOIN live l ON l.job_id = j.id
+LEFT JOIN walked p ON p.job_id = j.id
+LEFT JOIN held_up b ON b.job_id = j.id
+LEFT JOIN backfill.walk w ON w.job_id = j.id
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (
+    -- OFFSET 0: else it is called for each place above that asks for the state.
+    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
+                             j.system_identifier, j.database_oid) AS state
+    OFFSET 0
+) s
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.failed_rows WITH (security_barrier) AS
+SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
+       CASE WHEN r.may_read THEN f.key END AS key,
+       f.sqlstate,
+       CASE WHEN r.may_read THEN f.message ELSE '(may hold row data: it takes SELECT on the relation)' END AS message,
+       CASE WHEN r.may_read THEN f.detail END AS detail,
+       CASE WHEN r.may_read THEN f.hint END AS hint,
+       CASE WHEN r.may_read THEN f.context END AS context,
+       f.constraint_name, f.at
+FROM backfill.failed_row f
+JOIN backfill.job j ON j.id = f.job_id
+CROSS JOIN LATERAL (
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+) r
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.verify_failures WITH (security_barrier) AS
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
+       f.at
+FROM backfill.verify_failure f
+JOIN backfill.job j ON j.id = f.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.skipped_rows WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.relation, s.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       l.at
+FROM backfill.leftover l
+JOIN backfill.slice s ON s.id = l.slice_id
+JOIN backfill.job j ON j.id = s.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.events WITH (security_barrier) AS
+SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
+FROM backfill.event e
+JOIN backfill.job j ON j.id = e.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.samples WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.at,
+       pg_catalog.round(t.seconds, 1) AS interval_seconds,
+       s.rows_done, s.rows_updated,
+       pg_catalog.round((s.rows_done - s.rows_before) / NULLIF(t.seconds, 0), 1) AS rows_per_second,
+       pg_catalog.round(s.batch_ms::numeric, 1) AS batch_ms,
+       s.wal_bytes - s.wal_before AS wal_bytes,
+       pg_catalog.round((s.worked_ms - s.worked_before) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round((s.slept_ms - s.slept_before) / 1000.0, 1) AS seconds_sleeping,
+       COALESCE(w.seconds, 0) AS seconds_throttled,
+       w.by_signal AS throttled_by,
+       s.lag_bytes
+FROM (
+    SELECT p.job_id, p.at, p.rows_done, p.rows_updated, p.wal_bytes, p.worked_ms, p.slept_ms, p.waited_ms, p.batch_ms, p.lag_bytes,
+           pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
+           pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
+           pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
+    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+) s
+JOIN backfill.job j ON j.id = s.job_id
+CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.sum(d.seconds) AS seconds,
+           pg_catalog.jsonb_object_agg(d.key, d.seconds) FILTER (WHERE d.seconds > 0) AS by_signal
+    FROM (SELECT e.key, pg_catalog.round((e.value::bigint - COALESCE((s.waited_before ->> e.key)::bigint, 0)) / 1000.0, 1) AS seconds
+          FROM pg_catalog.jsonb_each_text(s.waited_ms) e) d
+) w ON true
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+COMMENT ON VIEW backfill.progress IS 'One row per job that is the caller''s, or on a table of the caller''s: its state, how far it is, how fast, and what it waits for';
+COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
+
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.
 UPDATE backfill.job SET version = version + 1;

@@ -1,10 +1,11 @@
 //! Describes background workers to PostgreSQL.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
-/// Where and as whom a worker is to start; travels in `bgw_extra`.
+/// Where and as whom a worker is to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// The database.
@@ -15,16 +16,31 @@ pub struct Start {
     pub owner: Oid,
 }
 
-/// Jobs that a worker is told to leave alone, at most: what `bgw_extra` has room for.
-pub const MOST_LEFT_ALONE: usize = 14;
+/// What a job worker is registered for; travels in `bgw_extra`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    /// The job.
+    pub job: i64,
+    /// Its attempt at the time.
+    pub attempt: i32,
+    /// Where and as whom to start.
+    pub start: Start,
+    /// Jobs that it is not to hand over to, as their workers could not record their end: [`MOST_LEFT_ALONE`] at most.
+    pub left_alone: Vec<i64>,
+}
 
-/// A worker that runs one job and is never restarted by itself. `alone`: jobs that it is not to hand over to, as their
-/// workers could not record their end.
-pub fn job_worker(job: i64, start: Start, alone: &[i64]) -> Box<pg_sys::BackgroundWorker> {
-    let name = format!("backfill job {job}");
+/// Jobs that an errand has room to name.
+pub const MOST_LEFT_ALONE: usize = 13;
+
+/// A worker that runs one job. The postmaster starts it anew, as a new process, if it says [`come_back`]; never else.
+pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
+    let name = format!("backfill job {}", errand.job);
     let mut worker = describe(&name, "backfill worker", c"backfill_worker_main".to_bytes());
-    worker.bgw_main_arg = pg_sys::Datum::from(job);
-    put(&mut worker.bgw_extra, start, alone);
+    worker.bgw_main_arg = pg_sys::Datum::from(errand.job);
+    worker.bgw_restart_time = 0;
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    put(&mut worker.bgw_extra, errand, now);
     worker
 }
 
@@ -92,43 +108,88 @@ impl Drop for Registered {
     }
 }
 
-/// What [`job_worker`] put into the worker that this process is.
-pub fn my_start() -> Start {
-    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
-    let oid = |i: usize| {
-        let bytes: [u8; 4] = std::array::from_fn(|n| extra[i * 4 + n] as u8);
-        Oid::from(u32::from_ne_bytes(bytes))
-    };
-    Start {
-        database: oid(0),
-        login: oid(1),
-        owner: oid(2),
-    }
-}
-
-/// The jobs that [`job_worker`] was told to leave alone.
-pub fn left_alone() -> Vec<i64> {
+/// What [`job_worker`] put into the worker that this process is, and whether it comes so late that it is not the first process
+/// that the postmaster has started for it.
+pub fn my_errand(job: i64) -> (Errand, bool) {
     // SAFETY: set by the postmaster before the process's main function is called.
-    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
-    let number = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
-    (0..MOST_LEFT_ALONE)
-        .map(|i| number(16 + i * 8))
-        .filter(|job| *job != 0)
-        .collect()
+    let (extra, started) = unsafe {
+        (
+            (*pg_sys::MyBgworkerEntry).bgw_extra,
+            pg_sys::MyStartTimestamp,
+        )
+    };
+    let int4 = |at: usize| i32::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
+    let int8 = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
+    let oid = |at: usize| Oid::from(int4(at) as u32);
+    let errand = Errand {
+        job,
+        attempt: int4(12),
+        start: Start {
+            database: oid(0),
+            login: oid(4),
+            owner: oid(8),
+        },
+        left_alone: (0..MOST_LEFT_ALONE)
+            .map(|i| int8(24 + i * 8))
+            .filter(|job| *job != 0)
+            .collect(),
+    };
+    (errand, started - int8(16) > LATE)
 }
 
-fn put(extra: &mut [c_char; 128], start: Start, alone: &[i64]) {
-    let oids = [start.database, start.login, start.owner];
-    let mut bytes: Vec<u8> = oids
+/// Microseconds within which the postmaster has started a process for a worker that was registered.
+const LATE: i64 = 10_000_000;
+
+fn put(extra: &mut [c_char; 128], errand: &Errand, now: i64) {
+    let Start {
+        database,
+        login,
+        owner,
+    } = errand.start;
+    let mut bytes: Vec<u8> = [database, login, owner]
         .iter()
         .flat_map(|oid| oid.to_u32().to_ne_bytes())
         .collect();
-    bytes.resize(16, 0);
-    let alone = alone.iter().take(MOST_LEFT_ALONE);
+    bytes.extend(errand.attempt.to_ne_bytes());
+    bytes.extend(now.to_ne_bytes());
+    let alone = errand.left_alone.iter().take(MOST_LEFT_ALONE);
     bytes.extend(alone.flat_map(|job| job.to_ne_bytes()));
     for (to, from) in extra.iter_mut().zip(bytes) {
         *to = from as c_char;
     }
+}
+
+static COMES_BACK: AtomicBool = AtomicBool::new(false);
+
+// The C library's, which pgrx leaves out.
+unsafe extern "C" {
+    fn atexit(callback: extern "C" fn()) -> c_int;
+    fn _exit(code: c_int) -> !;
+}
+
+/// Has every end of this process be its last, but one by [`come_back`]: the postmaster starts a process anew that ends with code
+/// 1, as one does that was terminated, or whose database was dropped. The first thing that a job worker does.
+pub fn end_for_good() {
+    // SAFETY: a function of the C library, with a callback that lives as long as the process.
+    unsafe { atexit(last_of_all) };
+}
+
+extern "C" fn last_of_all() {
+    // SAFETY: a variable of this process. Where it is set, PostgreSQL has cleaned up after this process, as proc_exit()
+    // does before it calls exit(), and nothing is left to do but to end. Where it is not, somebody's code has called exit():
+    // PostgreSQL's own callback comes next, and cleans up.
+    unsafe {
+        if pg_sys::proc_exit_inprogress && !COMES_BACK.load(Ordering::Relaxed) {
+            _exit(0);
+        }
+    }
+}
+
+/// Ends this process, and has the postmaster start another one in its place, with the same errand.
+pub fn come_back() -> ! {
+    COMES_BACK.store(true, Ordering::Relaxed);
+    // SAFETY: ends the process, as returning from its main function does.
+    unsafe { pg_sys::proc_exit(1) }
 }
 
 /// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.

@@ -4,10 +4,12 @@
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::locking::{decide, keep_locks, lock_tables};
+use super::on_end::OnEnd;
 use super::patience::patiently;
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
+use super::takeover::Next;
 use super::throttle::{self, Look};
 use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{finish, limit, on_end, pace, session, survey, takeover};
@@ -24,6 +26,19 @@ use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, report, signal};
 
+/// What a process has done for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// Nothing: it is not to run, or others run it. No code of anybody's was run.
+    Nothing,
+    /// Its part.
+    Settled,
+    /// It may still wait for a worker, and is to be left alone.
+    Unsettled,
+    /// Nothing, since the server has crashed while a worker had it: the launcher starts another.
+    Crashed,
+}
+
 /// Runs the job with this id, and no other: what its code leaves in the session ends with the process. Another job that wants a
 /// worker gets another process.
 ///
@@ -31,23 +46,64 @@ use crate::pg::{elevate, report, signal};
 /// given its own back. One that is beyond what its role may have is seen by the workers of that role; a worker that came
 /// for it looks for a job of another one.
 pub fn main(id: i64) {
+    bgworker::end_for_good();
     signal::install();
-    let start = bgworker::my_start();
+    let (errand, late) = bgworker::my_errand(id);
+    let start = errand.start;
     session::connect(start);
     elevate::stay_with_one_extension();
-    let mut unsettled = bgworker::left_alone();
+    let mut alone = errand.left_alone.clone();
+    let mut fresh = true;
     match take_slot(start) {
         Some(Room::Taken) => {
-            let settled = hold_and_run(id, start);
-            if !on_end::run(id, start) || !settled {
-                unsettled.push(id);
+            let mut done = run_one(id, start, late.then_some(errand.attempt));
+            if done == Done::Nothing {
+                let mut except = alone.clone();
+                except.push(id);
+                // This process has run no code yet, so it may run another job as well.
+                match takeover::next(start, &except) {
+                    Next::Mine(id) => done = settle(id, run_one(id, start, None), &mut alone),
+                    Next::Others => {
+                        slots::release();
+                        return;
+                    }
+                    Next::None => {}
+                }
+            } else {
+                settle(id, done, &mut alone);
             }
             slots::release();
+            if done == Done::Crashed {
+                return;
+            }
+            fresh = done == Done::Nothing;
         }
         Some(Room::Crowded) => {}
         Some(Room::Full) | None => return,
     }
-    takeover::hand_over(&unsettled);
+    takeover::hand_over(start, fresh, &alone);
+}
+
+fn settle(id: i64, done: Done, alone: &mut Vec<i64>) -> Done {
+    if done == Done::Unsettled {
+        alone.push(id);
+    }
+    done
+}
+
+/// Runs the job, and what its owner wants done at its end. `late`: the attempt that another process was started for, in
+/// whose place this one has come.
+fn run_one(id: i64, start: Start, late: Option<i32>) -> Done {
+    let done = hold_and_run(id, start, late);
+    if done == Done::Crashed {
+        return done;
+    }
+    match on_end::run(id, start) {
+        OnEnd::NotDue => done,
+        OnEnd::Done if done == Done::Nothing => Done::Settled,
+        OnEnd::Done => done,
+        OnEnd::StillDue => Done::Unsettled,
+    }
 }
 
 fn take_slot(start: Start) -> Option<Room> {
@@ -55,22 +111,29 @@ fn take_slot(start: Start) -> Option<Room> {
     guc::ENABLED.get().then(take)?.ok()
 }
 
-/// Runs the job, if it is there, is to run, and wants another worker. False if it may still be
-/// waiting for a worker afterwards, and this one should leave it alone.
-fn hold_and_run(id: i64, start: Start) -> bool {
+/// Runs the job, if it is there, is to run, and wants another worker.
+fn hold_and_run(id: i64, start: Start, late: Option<i32>) -> Done {
     let mut job = match hold(id, start) {
         Ok(Some(job)) => job,
-        Ok(None) => return true,
+        Ok(None) => return Done::Nothing,
         Err(error) => {
             report::log(&format!("backfill job {id}: cannot be read: {error}"));
-            return false;
+            return Done::Unsettled;
         }
     };
+    if late == Some(job.attempt) && job.workers.len() == 1 {
+        Lock::Job(id).release_session();
+        return Done::Crashed;
+    }
     let ending = unwanted(&job).unwrap_or_else(|| slices(&mut job, start));
     session::keep_identity(start);
     let recorded = ending::conclude(id, &ending, job.attempt);
     Lock::Upkeep(id).release_session();
-    recorded && !matches!(ending, Ending::Gone | Ending::Disabled)
+    if recorded && !matches!(ending, Ending::Gone | Ending::Disabled) {
+        Done::Settled
+    } else {
+        Done::Unsettled
+    }
 }
 
 /// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
