@@ -27,10 +27,41 @@ pub struct Errand {
     pub start: Start,
     /// Jobs that it is not to hand over to, as their workers could not record their end: [`MOST_LEFT_ALONE`] at most.
     pub left_alone: Vec<i64>,
+    /// When it is registered, in microseconds as PostgreSQL counts them.
+    pub registered: i64,
+    /// How far WAL has been flushed then.
+    flushed: u64,
+}
+
+impl Errand {
+    /// An errand that begins now.
+    pub fn new(job: i64, attempt: i32, start: Start, left_alone: &[i64]) -> Errand {
+        // SAFETY: both only read, the clock and a position in shared memory.
+        let (registered, flushed) = unsafe {
+            (
+                pg_sys::GetCurrentTimestamp(),
+                pg_sys::GetFlushRecPtr(std::ptr::null_mut()),
+            )
+        };
+        Errand {
+            job,
+            attempt,
+            start,
+            left_alone: left_alone.to_vec(),
+            registered,
+            flushed,
+        }
+    }
+
+    /// Whether a checkpoint has begun since it was registered. After a crash that is always so: recovery ends with one.
+    pub fn comes_after_checkpoint(&self) -> bool {
+        // SAFETY: reads a position in shared memory.
+        unsafe { pg_sys::GetRedoRecPtr() >= self.flushed }
+    }
 }
 
 /// Jobs that an errand has room to name.
-pub const MOST_LEFT_ALONE: usize = 13;
+pub const MOST_LEFT_ALONE: usize = 12;
 
 /// A worker that runs one job. The postmaster starts it anew, as a new process, if it says [`come_back`]; never else.
 pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
@@ -38,9 +69,7 @@ pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
     let mut worker = describe(&name, "backfill worker", c"backfill_worker_main".to_bytes());
     worker.bgw_main_arg = pg_sys::Datum::from(errand.job);
     worker.bgw_restart_time = 0;
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    put(&mut worker.bgw_extra, errand, now);
+    put(&mut worker.bgw_extra, errand);
     worker
 }
 
@@ -82,7 +111,7 @@ pub fn register(mut worker: Box<pg_sys::BackgroundWorker>) -> Option<Registered>
     // SAFETY: the description is complete and lives until it has been copied. The handle is allocated in the context that is
     // current, which between transactions is TopMemoryContext, and is freed by `drop`.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle) };
-    registered.then_some(Registered(handle))
+    registered.then(|| Registered(handle))
 }
 
 impl Registered {
@@ -108,39 +137,31 @@ impl Drop for Registered {
     }
 }
 
-/// What [`job_worker`] put into the worker that this process is, and whether it comes so late that it is not the first process
-/// that the postmaster has started for it.
-pub fn my_errand(job: i64) -> (Errand, bool) {
+/// What [`job_worker`] put into the worker that this process is.
+pub fn my_errand(job: i64) -> Errand {
     // SAFETY: set by the postmaster before the process's main function is called.
-    let (extra, started) = unsafe {
-        (
-            (*pg_sys::MyBgworkerEntry).bgw_extra,
-            pg_sys::MyStartTimestamp,
-        )
-    };
+    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
     let int4 = |at: usize| i32::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
     let int8 = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
     let oid = |at: usize| Oid::from(int4(at) as u32);
-    let errand = Errand {
+    Errand {
         job,
-        attempt: int4(12),
         start: Start {
             database: oid(0),
             login: oid(4),
             owner: oid(8),
         },
+        attempt: int4(12),
+        registered: int8(16),
+        flushed: int8(24) as u64,
         left_alone: (0..MOST_LEFT_ALONE)
-            .map(|i| int8(24 + i * 8))
+            .map(|i| int8(32 + i * 8))
             .filter(|job| *job != 0)
             .collect(),
-    };
-    (errand, started - int8(16) > LATE)
+    }
 }
 
-/// Microseconds within which the postmaster has started a process for a worker that was registered.
-const LATE: i64 = 10_000_000;
-
-fn put(extra: &mut [c_char; 128], errand: &Errand, now: i64) {
+fn put(extra: &mut [c_char; 128], errand: &Errand) {
     let Start {
         database,
         login,
@@ -151,7 +172,8 @@ fn put(extra: &mut [c_char; 128], errand: &Errand, now: i64) {
         .flat_map(|oid| oid.to_u32().to_ne_bytes())
         .collect();
     bytes.extend(errand.attempt.to_ne_bytes());
-    bytes.extend(now.to_ne_bytes());
+    bytes.extend(errand.registered.to_ne_bytes());
+    bytes.extend(errand.flushed.to_ne_bytes());
     let alone = errand.left_alone.iter().take(MOST_LEFT_ALONE);
     bytes.extend(alone.flat_map(|job| job.to_ne_bytes()));
     for (to, from) in extra.iter_mut().zip(bytes) {

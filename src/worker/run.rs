@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::guc;
 use crate::job::retry;
 use crate::job::state::State;
-use crate::pg::bgworker::{self, Start};
+use crate::pg::bgworker::{self, Errand, Start};
 use crate::pg::lock::Lock;
-use crate::pg::settings::Pins;
+use crate::pg::settings::{Pins, set_for_transaction};
 use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, report, signal};
@@ -48,7 +48,7 @@ enum Done {
 pub fn main(id: i64) {
     bgworker::end_for_good();
     signal::install();
-    let (errand, late) = bgworker::my_errand(id);
+    let errand = bgworker::my_errand(id);
     let start = errand.start;
     session::connect(start);
     elevate::stay_with_one_extension();
@@ -56,7 +56,7 @@ pub fn main(id: i64) {
     let mut fresh = true;
     match take_slot(start) {
         Some(Room::Taken) => {
-            let mut done = run_one(id, start, late.then_some(errand.attempt));
+            let mut done = run_one(id, start, Some(&errand));
             if done == Done::Nothing {
                 let mut except = alone.clone();
                 except.push(id);
@@ -91,10 +91,9 @@ fn settle(id: i64, done: Done, alone: &mut Vec<i64>) -> Done {
     done
 }
 
-/// Runs the job, and what its owner wants done at its end. `late`: the attempt that another process was started for, in
-/// whose place this one has come.
-fn run_one(id: i64, start: Start, late: Option<i32>) -> Done {
-    let done = hold_and_run(id, start, late);
+/// Runs the job, and what its owner wants done at its end. With the errand that this process was started for, if that is it.
+fn run_one(id: i64, start: Start, errand: Option<&Errand>) -> Done {
+    let done = hold_and_run(id, start, errand);
     if done == Done::Crashed {
         return done;
     }
@@ -112,7 +111,7 @@ fn take_slot(start: Start) -> Option<Room> {
 }
 
 /// Runs the job, if it is there, is to run, and wants another worker.
-fn hold_and_run(id: i64, start: Start, late: Option<i32>) -> Done {
+fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     let mut job = match hold(id, start) {
         Ok(Some(job)) => job,
         Ok(None) => return Done::Nothing,
@@ -121,19 +120,31 @@ fn hold_and_run(id: i64, start: Start, late: Option<i32>) -> Done {
             return Done::Unsettled;
         }
     };
-    if late == Some(job.attempt) && job.workers.len() == 1 {
+    if errand.is_some_and(|errand| has_crashed(&job, errand)) {
         Lock::Job(id).release_session();
         return Done::Crashed;
     }
-    let ending = unwanted(&job).unwrap_or_else(|| slices(&mut job, start));
+    let (ending, done) = match unwanted(&job) {
+        Some(ending) => (ending, Done::Nothing),
+        None => (slices(&mut job, start), Done::Settled),
+    };
     session::keep_identity(start);
     let recorded = ending::conclude(id, &ending, job.attempt);
     Lock::Upkeep(id).release_session();
-    if recorded && !matches!(ending, Ending::Gone | Ending::Disabled) {
-        Done::Settled
-    } else {
-        Done::Unsettled
-    }
+    if recorded { done } else { Done::Unsettled }
+}
+
+/// Whether the postmaster has started this process since the server has crashed, in place of one that had the job. Else a job
+/// whose code crashes the server would do so again and again. The launcher goes on with it; without it, `backfill.resume`.
+fn has_crashed(job: &Job, errand: &Errand) -> bool {
+    let alone = job.workers.len() == 1 && job.attempt == errand.attempt;
+    let begun = || {
+        let begun = txn::run(Durability::Deferred, || {
+            event::worker_started_since(job.id, errand.registered)
+        });
+        begun != Ok(false)
+    };
+    alone && errand.comes_after_checkpoint() && begun()
 }
 
 /// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
@@ -252,6 +263,8 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
         Durability::Deferred,
         || {
             survey::ensure(job)?;
+            // Not lost by a crash: see `has_crashed`. Standbys are not waited for.
+            set_for_transaction(c"synchronous_commit", c"local");
             event::record(
                 job.id,
                 job.owner,

@@ -8,6 +8,7 @@ use pgrx::pg_sys::BackgroundWorker;
 use super::patience::patiently;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{extension, on_end};
+use crate::error::Result;
 use crate::guc;
 use crate::pg::bgworker::{self, Errand, MOST_LEFT_ALONE, Start};
 use crate::pg::lock::Lock;
@@ -34,9 +35,9 @@ pub struct Waiting {
 
 /// The jobs of this database that want a worker, those without any first, then the longest
 /// waiting; at last those that have ended, and whose `on_end` is due. Without those in `except`.
-pub fn waiting(except: &[i64]) -> Vec<Waiting> {
+fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
     if !guc::ENABLED.get() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let look = || {
         if !elevate::extension_exists() {
@@ -53,9 +54,17 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
             .filter_map(start_of)
             .collect())
     };
-    let found = patiently("waiting jobs cannot be looked for", || {
-        txn::run(Durability::Deferred, look)
-    });
+    txn::run(Durability::Deferred, look)
+}
+
+/// The same for who has nothing else to do, and waits for the extension's tables to be free.
+fn waiting_patiently(except: &[i64]) -> Vec<Waiting> {
+    logged(patiently("waiting jobs cannot be looked for", || {
+        look_for_waiting(except)
+    }))
+}
+
+fn logged(found: Result<Vec<Waiting>>) -> Vec<Waiting> {
     found.unwrap_or_else(|error| {
         report::log(&format!("backfill: cannot look for waiting jobs: {error}"));
         Vec::new()
@@ -81,12 +90,8 @@ fn start_of(job: Job) -> Option<Waiting> {
 
 impl Waiting {
     fn worker(&self, left_alone: &[i64]) -> Box<BackgroundWorker> {
-        bgworker::job_worker(&Errand {
-            job: self.id,
-            attempt: self.attempt,
-            start: self.start,
-            left_alone: left_alone.to_vec(),
-        })
+        let errand = Errand::new(self.id, self.attempt, self.start, left_alone);
+        bgworker::job_worker(&errand)
     }
 }
 
@@ -104,7 +109,7 @@ pub enum Next {
 /// The job that has waited longest: this process runs it if it can, else another one is registered. If there is no process, this
 /// one goes on with what it can run.
 pub fn next(me: Start, except: &[i64]) -> Next {
-    let waiting = waiting(except);
+    let waiting = waiting_patiently(except);
     let Some(first) = waiting.first() else {
         return Next::None;
     };
@@ -136,7 +141,7 @@ pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
     }
     let begun = Instant::now();
     loop {
-        let waiting = waiting(unsettled);
+        let waiting = waiting_patiently(unsettled);
         let Some(first) = waiting.first() else { return };
         if bgworker::register_now(first.worker(unsettled)) {
             return;
@@ -199,7 +204,7 @@ pub fn sweep() {
         Ok((free, slots::rooms()?.into_iter().collect::<HashMap<_, _>>()))
     });
     let (mut free, mut rooms) = free.unwrap_or_default();
-    let waiting = waiting(&[]);
+    let waiting = logged(look_for_waiting(&[]));
     let further = waiting
         .iter()
         .flat_map(|job| std::iter::repeat_n(job, job.missing.saturating_sub(1)));
