@@ -19,7 +19,49 @@ END $$;
 -- Batches in progress end first, and others wait. So does whoever looks at the views.
 LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
 
--- Owners of tables see the jobs on these; slots are counted by what no user code can let go of.
+ALTER TABLE backfill.job ADD COLUMN owner_name name, ADD COLUMN seal bytea;
+UPDATE backfill.job SET owner_name = pg_catalog.pg_get_userbyid(owner);
+ALTER TABLE backfill.job ALTER COLUMN owner_name SET NOT NULL;
+COMMENT ON COLUMN backfill.job.owner_name IS 'What the owner is called: where the role with its OID has another name, the job stands still';
+COMMENT ON COLUMN backfill.job.seal IS 'What the functions set that wrote the row, under a secret of the cluster: without it the job stands still';
+COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was defined or last started in';
+COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
+
+-- What decides what runs with whose rights: the seal in backfill.job is made of this.
+CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.sha256(pg_catalog.convert_to(
+        pg_catalog.jsonb_build_array(
+            ($1).id, ($1).relation::pg_catalog.oid::bigint, ($1).owner::pg_catalog.oid::bigint, ($1).owner_name::text,
+            ($1).set_clause, ($1).where_clause, ($1).set_columns, ($1).key_columns, ($1).options, ($1).verifies,
+            ($1).check_clause, ($1).recompute, ($1).session, ($1).system_identifier, ($1).database_oid)::text,
+        pg_catalog.getdatabaseencoding()))
+$$;
+COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
+
+CREATE FUNCTION backfill.standing(
+    owner oid, owner_name text, system_identifier bigint, database_oid bigint, digest bytea, seal bytea
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'standing_wrapper';
+COMMENT ON FUNCTION backfill.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
+
+CREATE FUNCTION backfill.state_of(
+    wish text, attempt integer, outcome text, outcome_attempt integer, live boolean, standing text
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'state_of_job_wrapper';
+COMMENT ON FUNCTION backfill.state_of(text, integer, text, integer, boolean, text) IS 'Internal: derives a job''s state for backfill.progress';
+
+CREATE FUNCTION backfill.waiting_for(
+    state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision, standing text
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'waiting_for_job_wrapper';
+COMMENT ON FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, text) IS 'Internal: says what a job waits for, for backfill.progress';
+
+-- Jobs that are there are taken for what they say. Who could call this function later could have any row sealed.
+CREATE FUNCTION backfill.seal_all() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'seal_all_wrapper';
+SELECT backfill.seal_all();
+DROP FUNCTION backfill.seal_all();
 
 CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
@@ -113,7 +155,7 @@ SELECT j.id AS job_id,
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
                 backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
-                                     j.system_identifier, j.database_oid),
+                                     s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
                      WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
@@ -163,13 +205,21 @@ LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
-    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
-                             j.system_identifier, j.database_oid) AS state
+    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
+    FROM (
+        -- What has ended is not looked into.
+        SELECT CASE WHEN j.wish = 'cancel' OR o.outcome = 'completed' OR o.outcome = 'failed' AND o.attempt = j.attempt THEN 'here'
+                    ELSE backfill.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
+                                           backfill.digest_of(j), j.seal) END AS standing
+        OFFSET 0
+    ) y
     OFFSET 0
 ) s
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+-- Owners of tables see the jobs on these; slots are counted by what no user code can let go of.
 
 CREATE OR REPLACE VIEW backfill.failed_rows WITH (security_barrier) AS
 SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
@@ -254,6 +304,92 @@ COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. For
 COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
 COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
+
+DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
+DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);
+
+-- As in sql/guard.sql.
+DO $$
+DECLARE
+    own pg_catalog.regclass;
+BEGIN
+    FOR own IN
+        SELECT c.oid
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid
+        JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+        WHERE e.extname = 'backfill' AND d.deptype = 'e' AND c.relkind = 'r'
+        ORDER BY c.oid
+    LOOP
+        EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
+            FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard()', own);
+        EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %s
+            FOR EACH ROW EXECUTE FUNCTION backfill.guard()', own);
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard, ENABLE REPLICA TRIGGER guard_row', own);
+    END LOOP;
+END $$;
+
+-- As in sql/revoke.sql.
+DO $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        WITH member AS (
+            SELECT d.classid, d.objid
+            FROM pg_catalog.pg_extension e
+            JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid
+            WHERE e.extname = 'backfill' AND d.deptype = 'e'
+        ), relation AS (
+            SELECT c.oid, c.relkind, c.relowner, c.relacl,
+                   pg_catalog.concat(CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass) AS object
+            FROM member m
+            JOIN pg_catalog.pg_class c ON m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objid = c.oid
+            WHERE c.relkind IN ('r', 'v', 'S')
+        ), granted AS (
+            SELECT r.object, a.grantee, a.is_grantable, a.privilege_type AS privilege, r.relkind = 'v' AND a.privilege_type = 'SELECT' AS stays
+            FROM relation r CROSS JOIN LATERAL pg_catalog.aclexplode(r.relacl) a
+            WHERE a.grantee <> r.relowner
+            UNION ALL
+            SELECT r.object, a.grantee, a.is_grantable, pg_catalog.format('%s (%I)', a.privilege_type, t.attname),
+                   r.relkind = 'v' AND a.privilege_type = 'SELECT'
+            FROM relation r
+            JOIN pg_catalog.pg_attribute t ON t.attrelid = r.oid
+            CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) a
+            WHERE a.grantee <> r.relowner
+            UNION ALL
+            SELECT pg_catalog.concat('ROUTINE ', p.oid::pg_catalog.regprocedure), a.grantee, a.is_grantable, a.privilege_type, true
+            FROM member m
+            JOIN pg_catalog.pg_proc p ON m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND m.objid = p.oid
+            CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
+            WHERE a.grantee <> p.proowner
+            UNION ALL
+            SELECT 'SCHEMA backfill', a.grantee, a.is_grantable, a.privilege_type, a.privilege_type = 'USAGE'
+            FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
+            WHERE n.nspname = 'backfill' AND a.grantee <> n.nspowner
+        )
+        SELECT pg_catalog.format('REVOKE %s%s ON %s FROM %s CASCADE', CASE WHEN g.stays THEN 'GRANT OPTION FOR ' END, g.privilege, g.object,
+                                 CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::text END)
+        FROM granted g
+        WHERE NOT g.stays OR g.is_grantable
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+
+    -- What another superuser's update has made belongs to the owner of the rest.
+    FOR statement IN
+        SELECT pg_catalog.format('ALTER %s %s OWNER TO %s', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+                                 c.oid::pg_catalog.regclass, j.relowner::pg_catalog.regrole)
+        FROM pg_catalog.pg_class j
+        JOIN pg_catalog.pg_depend o ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = j.oid AND o.deptype = 'e'
+        JOIN pg_catalog.pg_depend d ON d.refclassid = o.refclassid AND d.refobjid = o.refobjid AND d.classid = o.classid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_class c ON c.oid = d.objid
+        WHERE j.oid = 'backfill.job'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+          AND c.relkind IN ('r', 'v') AND c.relowner <> j.relowner
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$;
 
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.

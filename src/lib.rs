@@ -39,6 +39,7 @@ extension_sql_file!(
     name = "grants",
     requires = ["status", "guard", "set_not_null"]
 );
+extension_sql_file!("../sql/revoke.sql", name = "revoke", requires = ["grants"]);
 
 /// Runs when the library is loaded.
 #[pg_guard]

@@ -2,7 +2,9 @@
 
 use super::existing;
 use crate::catalog::job::{self, Job};
+use crate::catalog::origin;
 use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::{partition, server};
 
 /// The argument, which must not be NULL.
@@ -16,9 +18,27 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
     })
 }
 
-/// The job, locked against other calls, if the caller may act on it.
+/// Calls about a job that may not be run as it stands, which decide about it and run nothing of it.
+const WHATEVER_IT_IS: &[&str] = &[
+    "backfill.pause()",
+    "backfill.resume()",
+    "backfill.cancel()",
+    "backfill.alter()",
+    "backfill.forget()",
+];
+
+/// Refuses a job that was not written by the functions, or whose owner is another role now. One of a copy
+/// is for whoever may act for its owner.
+pub fn refuse_unsound(job: &Job) -> Result<()> {
+    match job.standing {
+        Standing::Here | Standing::Copy => Ok(()),
+        standing => Err(origin::refused("use", &job.shown(), job.id, standing)),
+    }
+}
+
+/// The job, locked against other calls, if the caller may act on it, and may do so as it stands.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    locked(&found(job_id, function, |job| Ok(may_act(job)))?)
+    locked(&found(job_id, function, |job| Ok(may_act(job)))?, function)
 }
 
 /// The same for a call that makes the job one that writes: with the lock under which overlap is looked for. It comes first,
@@ -26,12 +46,12 @@ pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
     existing::lock(job.relation)?;
-    locked(&job)
+    locked(&job, function)
 }
 
 /// The same for a call that only makes the job stand still: the owner of its table may, too.
 pub fn attended_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    locked(&found(job_id, function, may_attend)?)
+    locked(&found(job_id, function, may_attend)?, function)
 }
 
 fn found(job_id: Option<i64>, function: &str, may: impl Fn(&Job) -> Result<bool>) -> Result<Job> {
@@ -41,8 +61,12 @@ fn found(job_id: Option<i64>, function: &str, may: impl Fn(&Job) -> Result<bool>
     if may(&job)? { Ok(job) } else { Err(denied(id)) }
 }
 
-fn locked(job: &Job) -> Result<Job> {
-    job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))
+fn locked(job: &Job, function: &str) -> Result<Job> {
+    let job = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+    if !WHATEVER_IT_IS.contains(&function) {
+        refuse_unsound(&job)?;
+    }
+    Ok(job)
 }
 
 fn may_act(job: &Job) -> bool {

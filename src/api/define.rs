@@ -41,7 +41,22 @@ pub fn define(request: Request) -> Result<i64> {
 
 /// Checks the clauses as the caller, and stores the definition.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
+    let definition = checked(call, set_clause)?;
     let owner = server::current_user();
+    let id = job::insert(
+        owner,
+        &call.relation,
+        call.name.as_deref(),
+        &definition,
+        batch_size,
+        sleep_ms,
+    )?;
+    event::change(id, owner, "define", None, State::Pending)?;
+    Ok(id)
+}
+
+/// Checks the clauses as the caller; gives what is to be stored.
+pub fn checked(call: &Call, set_clause: String) -> Result<Definition> {
     let set_columns = clauses::set_columns(&set_clause)?;
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression("where_clause", where_clause)?;
@@ -53,7 +68,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     let table = (call.relation.oid, call.relation.shown.as_str());
     let options = bounds::settle(table, &key_columns, call.options.clone())?;
     let session = session::take();
-    let definition = Definition {
+    Ok(Definition {
         set_clause,
         where_clause: call.where_clause.clone(),
         set_columns,
@@ -61,15 +76,5 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
         purpose: Purpose::read(call.options.dry_run(), None, None, false),
         options,
         session,
-    };
-    let id = job::insert(
-        owner,
-        &call.relation,
-        call.name.as_deref(),
-        &definition,
-        batch_size,
-        sleep_ms,
-    )?;
-    event::change(id, owner, "define", None, State::Pending)?;
-    Ok(id)
+    })
 }

@@ -13,9 +13,10 @@ use super::{
     require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::capture::capture;
-use crate::pg::elevate;
+use crate::pg::guard;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
@@ -340,6 +341,7 @@ fn library_version() -> &'static str {
     extension::LIBRARY
 }
 
+/// Of the version before, until its update: the view of that shows what there is.
 #[pg_extern(sql = false)]
 fn state_of(
     wish: Option<String>,
@@ -350,17 +352,26 @@ fn state_of(
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
-    let origin = (system_identifier, database_oid);
-    inspect::state_of(
-        wish.as_deref(),
-        attempt,
-        outcome.as_deref(),
-        outcome_attempt,
-        live,
-        origin,
-    )
+    let here = origin::is_here(system_identifier, database_oid);
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
 }
 
+#[pg_extern(sql = false)]
+fn state_of_job(
+    wish: Option<String>,
+    attempt: Option<i32>,
+    outcome: Option<String>,
+    outcome_attempt: Option<i32>,
+    live: Option<bool>,
+    standing: Option<String>,
+) -> Option<String> {
+    let here = Standing::parse(&standing?) == Standing::Here;
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
+}
+
+/// As `state_of`.
 #[pg_extern(sql = false)]
 fn waiting_for(
     state: Option<String>,
@@ -371,20 +382,82 @@ fn waiting_for(
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
+    let standing = if origin::is_here(system_identifier, database_oid) {
+        Standing::Here
+    } else {
+        Standing::Copy
+    };
     inspect::waiting_for(inspect::Waiting {
         state: state?,
         job_id: job_id?,
         workers: workers?,
         slots_in_use: slots_in_use?,
         wished_seconds_ago: wished_seconds_ago?,
-        here: origin::is_here(system_identifier, database_oid),
+        standing,
     })
 }
 
 #[pg_extern(sql = false)]
-fn guard() {
-    // Of whatever version: an update writes to these tables, too.
-    unwrap(capture(elevate::refuse_others));
+fn waiting_for_job(
+    state: Option<String>,
+    job_id: Option<i64>,
+    workers: Option<i32>,
+    slots_in_use: Option<i32>,
+    wished_seconds_ago: Option<f64>,
+    standing: Option<String>,
+) -> Option<String> {
+    inspect::waiting_for(inspect::Waiting {
+        state: state?,
+        job_id: job_id?,
+        workers: workers?,
+        slots_in_use: slots_in_use?,
+        wished_seconds_ago: wished_seconds_ago?,
+        standing: Standing::parse(&standing?),
+    })
+}
+
+/// Tells whether a seal fits; makes none.
+#[pg_extern(sql = false)]
+fn standing(
+    owner: Option<Oid>,
+    owner_name: Option<&[u8]>,
+    system_identifier: Option<i64>,
+    database_oid: Option<i64>,
+    digest: Option<&[u8]>,
+    seal: Option<&[u8]>,
+) -> Option<&'static str> {
+    let (owner, digest) = (owner?, digest?);
+    let row = origin::Row {
+        owner,
+        owner_name,
+        system_identifier,
+        database: database_oid,
+        digest,
+        seal,
+    };
+    Some(unwrap(capture(|| origin::standing(&row))).name())
+}
+
+/// For an upgrade script, which creates the SQL function, and drops it.
+#[pg_extern(sql = false)]
+fn seal_all() {
+    unwrap(capture(|| connect(origin::seal_all)));
+}
+
+#[pg_extern(sql = false)]
+fn guard(fcinfo: pg_sys::FunctionCallInfo) -> Internal {
+    // SAFETY: it is the one that this function was called with.
+    let fired = unsafe { guard::fired(fcinfo) };
+    // Of whatever version: an update writes to these tables, too. The row is handed on as it came.
+    let row = unwrap(capture(|| match fired {
+        Some(fired) => guard::pass(fired),
+        None => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "function backfill.guard() was not called as a trigger",
+        )
+        .hint("The triggers on the extension's own tables call it.")),
+    }));
+    Internal::from(Some(row))
 }
 
 #[pg_extern(sql = false)]
