@@ -91,9 +91,11 @@ def test_an_owner_whose_code_ends_the_process(new_cluster: New) -> None:
     cluster.sql("CREATE EXTENSION backfill")
     for table in "ab":
         make_table(cluster, 300, table)
-    cluster.sql("CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS"
-                " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN new; END $$;"
-                "CREATE TRIGGER stop BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION stop()")
+    cluster.sql(
+        "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN new; END $$;"
+        "CREATE TRIGGER stop BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION stop()"
+    )
     start(cluster, "a", "n = n + 1")
     wait_until(lambda: "terminating background worker" in cluster.log.read_text(errors="replace"), 20, "its end")
     complete(cluster, start_count(cluster, "b"))

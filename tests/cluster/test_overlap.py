@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 
 import psycopg
 import pytest
 from harness import Database
 from harness.jobs import complete, start, wait_for, wait_for_nap_between_batches
+from harness.server import REPOSITORY
 from harness.tables import make_table
 
 MINUTE = 60_000
-ACTIVE = "SELECT count(*) FROM backfill.progress WHERE kind = 'backfill' AND state IN ('running', 'pausing', 'paused', 'failed')"
+ACTIVE = """
+    SELECT count(*) FROM backfill.progress WHERE kind = 'backfill' AND state IN ('running', 'pausing', 'paused', 'failed')
+"""
 # Each makes a job on column n of t active that was not, or would.
 CALLS = {
     "start": "SELECT backfill.start('t', 10, 60000, 'n = n + {no}', name => 'start {no}')",
@@ -24,8 +28,6 @@ CALLS = {
     "reapply": "SELECT backfill.reapply({verified})",
 }
 PAIRS = [(a, b) for a, b in itertools.combinations_with_replacement(CALLS, 2)]
-
-
 
 
 @pytest.fixture
@@ -81,9 +83,7 @@ def test_two_calls_at_once_never_make_two_jobs(scene: Database, one: str, other:
             about[no] = about[0] = made(db, call, no)
         elif "resume" in call:
             about[no] = about[0]
-    first, second = (
-        CALLS[call].format(no=no, **about[no]) for no, call in ((1, one), (2, other))
-    )
+    first, second = (CALLS[call].format(no=no, **about[no]) for no, call in ((1, one), (2, other)))
     holder = db.connect("dora", autocommit=False)
     holder.execute("SET ROLE crew" if "approve" not in one else "SELECT 1")
     begun = threading.Event()
@@ -115,3 +115,15 @@ def test_two_calls_at_once_never_make_two_jobs(scene: Database, one: str, other:
     for error in errors:
         assert isinstance(error, psycopg.errors.ObjectInUse | psycopg.errors.ObjectNotInPrerequisiteState), error
     assert db.value(ACTIVE) <= 1, (one, other, errors)
+
+
+def test_who_makes_a_job_active_looks_for_others_under_the_lock() -> None:
+    """In the source: a call that is new is in the list above, and takes the lock as the others do."""
+    found = set()
+    for path in (REPOSITORY / "src" / "api").glob("*.rs"):
+        text = path.read_text()
+        if re.search(r"\b(set_wish|begin_retry)\(", text):
+            found.add(path.stem)
+            assert "refuse_overlap(" in text, path
+            assert re.search(r"\b(activated_job|existing::lock|try_lock)\(", text), path
+    assert found == {"start", "approve", "control", "retry_failed", "verify"}

@@ -18,7 +18,10 @@ TABLES = "abcdef"
 def crowd(new_cluster: New) -> Iterator[Cluster]:
     """A server with three slots, and tables of two roles; without the launcher's help."""
     cluster = new_cluster(preload=False, conf={"backfill.max_workers": 3})
-    cluster.sql("CREATE EXTENSION backfill; CREATE ROLE greedy LOGIN; CREATE ROLE modest LOGIN; GRANT CREATE ON SCHEMA public TO greedy")
+    cluster.sql(
+        "CREATE EXTENSION backfill; CREATE ROLE greedy LOGIN; CREATE ROLE modest LOGIN;"
+        " GRANT CREATE ON SCHEMA public TO greedy"
+    )
     for table in TABLES:
         make_table(cluster, 300, table)
         cluster.sql(f"ALTER TABLE {table} OWNER TO greedy")
@@ -91,23 +94,27 @@ def test_no_limit_superusers_and_a_reload(crowd: Cluster) -> None:
 
 def test_a_trigger_that_lets_go_of_all_locks_gets_no_more(crowd: Cluster) -> None:
     """pg_advisory_unlock_all() in a batch that goes on for long: neither the role nor the server counts one less."""
-    crowd.sql("SET ROLE greedy; CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-              " PERFORM pg_advisory_unlock_all(), pg_sleep(60); RETURN new; END $$")
+    crowd.sql(
+        "SET ROLE greedy; CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_advisory_unlock_all(), pg_sleep(60); RETURN new; END $$"
+    )
     for table in "abc":
         crowd.sql(f"CREATE TRIGGER let_go BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION let_go()")
     jobs = [start_count(crowd, table, user="greedy") for table in "ab"]
-    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backfill job%' AND wait_event = 'PgSleep'"
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backfill job%' AND wait_event = 'PgSleep'"
+    )
     wait_until(lambda: crowd.value(sleeping) == 2, 30, "both to sleep without a lock")
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 7702"
     assert crowd.value(held) == 0
     third = start_count(crowd, "c", user="greedy")
-    wait_until(
-        lambda: "max_workers_per_role" in (progress(crowd, third)["waiting_for"] or ""), 20, "the third to wait"
-    )
+    wait_until(lambda: "max_workers_per_role" in (progress(crowd, third)["waiting_for"] or ""), 20, "the third to wait")
     # One slot is left, and no more.
     mine = [start_count(crowd, table, sleep_ms=MINUTE) for table in "de"]
     wait_for_nap_between_batches(crowd, mine[0])
-    wait_until(lambda: "3 of 3 (backfill.max_workers)" in (progress(crowd, mine[1])["waiting_for"] or ""), 20, "the last")
+    wait_until(
+        lambda: "3 of 3 (backfill.max_workers)" in (progress(crowd, mine[1])["waiting_for"] or ""), 20, "the last"
+    )
     assert (crowd.value(sleeping), workers(crowd, [third, mine[1]])) == (2, 0)
     for job in jobs:
         crowd.sql("SELECT backfill.cancel(%s, now => true)", [job])

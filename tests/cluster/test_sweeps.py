@@ -38,9 +38,13 @@ def swept(db: Database) -> None:
 
 
 def test_a_database_that_is_being_renamed_holds_up_no_other(new_cluster: New) -> None:
-    """The sweep of it ends by itself and is tried again, one process at a time; reload and SIGTERM reach the launcher."""
+    """Its sweep ends by itself and is tried again, one process at a time; SIGTERM reaches the launcher meanwhile."""
     cluster, one, other = two(new_cluster)
-    wait_until(lambda: not one.sql("SELECT 1 FROM pg_stat_activity WHERE datname = 'one' AND pid <> pg_backend_pid()"), 20, "peace")
+    wait_until(
+        lambda: not one.sql("SELECT 1 FROM pg_stat_activity WHERE datname = 'one' AND pid <> pg_backend_pid()"),
+        20,
+        "peace",
+    )
     holder = cluster.connect(autocommit=False)
 
     def renamed() -> bool:
@@ -76,9 +80,12 @@ def test_a_sweep_that_hangs_is_ended_and_named(new_cluster: New) -> None:
     found: list[int] = []
 
     def caught() -> bool:
-        found[:] = [pid for (pid,) in cluster.sql(
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'backfill sweeper' AND datname = 'one'"
-        )]
+        found[:] = [
+            pid
+            for (pid,) in cluster.sql(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'backfill sweeper' AND datname = 'one'"
+            )
+        ]
         for pid in found:
             os.kill(pid, signal.SIGSTOP)
         return bool(found)
@@ -91,7 +98,9 @@ def test_a_sweep_that_hangs_is_ended_and_named(new_cluster: New) -> None:
         assert 'backfill launcher: the sweep of database "one" has taken 30 seconds and is ended' in log
         assert cluster.value(SWEEPERS) <= 2
         wait_until(
-            lambda: 'the sweep of database "one" has not ended yet' in cluster.log.read_text(errors="replace"), 60, "the next"
+            lambda: 'the sweep of database "one" has not ended yet' in cluster.log.read_text(errors="replace"),
+            60,
+            "the next",
         )
     finally:
         for pid in found:

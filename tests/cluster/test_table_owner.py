@@ -40,12 +40,25 @@ def test_the_owner_of_the_table_sees_pauses_waits_and_cancels(shared: Database) 
         assert jobs_seen(db, "landlord", view) == jobs_seen(db, "tenant", view) > 0
         assert jobs_seen(db, "stranger", view) == 0
     assert db.value("SELECT (backfill.status(%s)).state", [job], user="landlord") == "running"
-    for call in ("alter({}, 7)", "resume({})", "verify({}, 'true')", "reapply({})", "retry_failed({})", "rehearse({})",
-                 "procedure({})", "forget({})", "approve({})"):
+    for call in (
+        "alter({}, 7)",
+        "resume({})",
+        "verify({}, 'true')",
+        "reapply({})",
+        "retry_failed({})",
+        "rehearse({})",
+        "procedure({})",
+        "forget({})",
+        "approve({})",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.sql(f"SELECT backfill.{call.format(job)}", user="landlord")
-    for call in ("SELECT backfill.status({})", "SELECT backfill.pause({})", "SELECT backfill.cancel({})",
-                 "CALL backfill.wait({}, 1)"):
+    for call in (
+        "SELECT backfill.status({})",
+        "SELECT backfill.pause({})",
+        "SELECT backfill.cancel({})",
+        "CALL backfill.wait({}, 1)",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.sql(call.format(job), user="stranger")
     assert db.value("SELECT backfill.pause(%s)", [job], user="landlord") == "pausing"
@@ -60,9 +73,11 @@ def test_the_owner_of_the_table_sees_pauses_waits_and_cancels(shared: Database) 
 def test_the_owner_of_the_partitioned_table_too(shared: Database) -> None:
     """Of a job on one of its partitions."""
     db = shared
-    db.sql("CREATE TABLE p (id int PRIMARY KEY, n int DEFAULT 0) PARTITION BY RANGE (id);"
-           "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000); INSERT INTO p SELECT generate_series(1, 300);"
-           "ALTER TABLE p OWNER TO landlord; ALTER TABLE p1 OWNER TO tenant; GRANT SELECT ON p1 TO landlord")
+    db.sql(
+        "CREATE TABLE p (id int PRIMARY KEY, n int DEFAULT 0) PARTITION BY RANGE (id);"
+        "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000); INSERT INTO p SELECT generate_series(1, 300);"
+        "ALTER TABLE p OWNER TO landlord; ALTER TABLE p1 OWNER TO tenant; GRANT SELECT ON p1 TO landlord"
+    )
     job = start(db, "p1", "n = n + 1", user="tenant", sleep_ms=MINUTE, batch=10)
     assert jobs_seen(db, "landlord") == 1 and jobs_seen(db, "stranger") == 0
     db.sql("SELECT backfill.cancel(%s)", [job], user="landlord")
@@ -129,11 +144,14 @@ def test_who_has_lost_the_schema_has_lost_the_table(shared: Database) -> None:
 
 
 def test_what_is_stored_of_a_long_error_is_bounded(db: Database) -> None:
-    """A message of 50 MB: each look at the view stays small, and says how long it was."""
+    """A message of 10 MB: each look at the view stays small, and says how long it was."""
     make_table(db, 300)
-    db.sql("CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-           " RAISE EXCEPTION '%', repeat('é', 5000000) USING DETAIL = repeat('d', 10000000), HINT = repeat('h', 9000); END $$;"
-           "CREATE TRIGGER shout BEFORE UPDATE ON t FOR EACH ROW WHEN (old.id = 7) EXECUTE FUNCTION shout()")
+    db.sql(
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION '%', repeat('é', 5000000) USING DETAIL = repeat('d', 10000000),"
+        " HINT = repeat('h', 9000); END $$;"
+        "CREATE TRIGGER shout BEFORE UPDATE ON t FOR EACH ROW WHEN (old.id = 7) EXECUTE FUNCTION shout()"
+    )
     job = start(db, "t", "n = n + 1", options={"max_failed_rows": 1})
     complete_row = wait_for(db, job, "completed")
     assert complete_row["rows_failed"] == 1
