@@ -15,7 +15,8 @@ from harness.tables import make_table
 
 MINUTE = 60_000
 ACTIVE = """
-    SELECT count(*) FROM backfill.progress WHERE kind = 'backfill' AND state IN ('running', 'pausing', 'paused', 'failed')
+    SELECT count(*) FROM backfill.progress
+    WHERE kind = 'backfill' AND state IN ('running', 'pausing', 'paused', 'failed')
 """
 # Each makes a job on column n of t active that was not, or would.
 CALLS = {
