@@ -31,7 +31,7 @@ def lair(db: Database) -> Iterator[Database]:
 
 # What a session can keep of what was run in it.
 LEFT = """
-    SELECT 'statement', name FROM pg_catalog.pg_prepared_statements WHERE statement !~ 'PREPARE driver AS SELECT version'
+    SELECT 'statement', name FROM pg_catalog.pg_prepared_statements WHERE statement !~ 'AS SELECT version'
     UNION ALL SELECT 'cursor', name FROM pg_catalog.pg_cursors WHERE name <> ''
     UNION ALL SELECT 'temporary', relname FROM pg_catalog.pg_class WHERE relnamespace = pg_my_temp_schema()
     UNION ALL SELECT 'temporary', proname FROM pg_catalog.pg_proc WHERE pronamespace = pg_my_temp_schema()
@@ -152,7 +152,9 @@ def test_bounds_of_a_key_of_domains(lair: Database, user: str, how: str) -> None
     """The bounds of the walk are texts that become values of the key's type: the input function checks the domain."""
     arrays = TABLE.format(key="trap.dom[]", rows="SELECT ARRAY[g] FROM generate_series(1, 30) g")
     lair.sql(f"DROP TABLE trap.t; {arrays}", user=OWNER)
-    job = define(lair, options={"key_from": "{2}", "key_to": "{20}"})
+    # A job that has an upper bound pauses there, and is not to be verified then.
+    bounds = {"key_from": "{2}"} | ({} if how == "verify" else {"key_to": "{20}"})
+    job = define(lair, options=bounds)
     if how == "verify":
         lair.sql("SELECT backfill.start('trap.t')", user=OWNER)
         complete(lair, job)
