@@ -13,9 +13,9 @@ import psycopg
 from harness.cluster import Cluster
 from harness.traps import look
 from harness.traps.calls import Call, Calls
-from harness.traps.objects import DDL, FUNCTIONS, KINDS
+from harness.traps.objects import FUNCTIONS
 from harness.traps.spring import CLEAN, OWNER, Watch, arm, lay
-from harness.traps.states import STATES, Job
+from harness.traps.states import Job
 
 CONF = {"backfill.max_workers": "30", "max_worker_processes": "50", "autovacuum": "off"}
 CALLERS = ("postgres", "friend", "watcher", "stranger", "landlord")
@@ -46,11 +46,11 @@ class Session:
         self.user = user
         self.connection = cluster.connect(user, prepare_threshold=None)
         self.pid = self.connection.info.backend_pid
-        self.connection.execute("SET statement_timeout = '20s'")
+        self.connection.execute("SET statement_timeout = '10s'")
         self.connection.execute("PREPARE driver AS SELECT version()")
         # Libraries make their settings known when they are loaded.
         self.connection.execute("DO $$ BEGIN NULL; END $$; SELECT count(*) FROM backfill.progress")
-        self.before = look.session(self.connection)
+        self.look = look.Look(self.connection, look.SESSION)
 
     def run(self, call: Call) -> str | None:
         """The call and its COMMIT; gives the SQLSTATE of the error that it ended with."""
@@ -74,7 +74,7 @@ class Session:
         """What is there that was not, and what the application's next statements meet."""
         if self.connection.broken:
             return ["the connection is lost"]
-        found = look.differences(self.before, look.session(self.connection))
+        found = self.look.differences()
         try:
             answer = self.connection.execute("EXECUTE driver").fetchone()
             if not answer or not answer[0].startswith("PostgreSQL"):
@@ -106,24 +106,18 @@ class Attack:
         self.seen: dict[str, set[str]] = collections.defaultdict(set)
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._sessions: dict[str, Session] = {}
-        self._world = look.world(self.superuser)
+        self._world = look.Look(self.superuser, look.WORLD)
         self._watch = Watch(cluster)
 
-    def run(
-        self, kinds: Sequence[str], states: Sequence[str], callers: Sequence[str], *, every_option: bool = False
-    ) -> None:
-        """All calls of these."""
-        for kind in kinds:
-            for state in states:
-                job = Job(self.cluster, kind, state)
-                for user in callers:
+    def run(self, kind: str, states: Sequence[str], callers: Sequence[str], *, every_option: bool = False) -> None:
+        """All calls by these callers on a job of each of these states."""
+        for state in states:
+            job = Job(self.cluster, self.superuser, kind, state)
+            for user in callers:
+                for number in range(len(self.calls.about(job, every_option=every_option))):
                     job.ready()
-                    self._after("making the job", "nobody", job, [])
-                    for number in range(sum(1 for _ in self.calls.about(job, every_option=every_option))):
-                        job.ready()
-                        # Its number is another one now.
-                        call = [*self.calls.about(job, every_option=every_option)][number]
-                        self._one(job, user, call)
+                    # Its number may be another one now.
+                    self._one(job, user, self.calls.about(job, every_option=every_option)[number])
 
     def summary(self) -> str:
         """The counts, in a line."""
@@ -136,10 +130,14 @@ class Attack:
             f" tables; {places}; {len(self.findings)} findings"
         )
 
-    def report(self, most: int = 80) -> str:
-        """What was found, each with the statement that showed it first."""
-        lines = [f"{finding}\n    {statement}" for finding, statement in self.findings.items()]
-        return "\n".join([*lines[:most], *([f"... {len(lines)} in all"] if len(lines) > most else [])])
+    def report(self, most: int = 60) -> str:
+        """What was found: function, role, state, and all that this call did; with the statement that showed it."""
+        grouped: dict[str, list[str]] = collections.defaultdict(list)
+        for finding, statement in self.findings.items():
+            head = f"{finding.function} by {finding.role}, {finding.state}"
+            grouped[head] = [*(grouped[head] or [statement]), finding.what]
+        lines = [f"{head}\n    {found[0]}\n    - " + "\n    - ".join(found[1:]) for head, found in grouped.items()]
+        return "\n".join([*lines[:most], *([f"... {len(lines)} calls in all"] if len(lines) > most else [])])
 
     def _one(self, job: Job, user: str, call: Call) -> None:
         session = self._sessions.get(user)
@@ -148,8 +146,8 @@ class Attack:
         outcome = session.run(call)
         self.outcomes[outcome or ""] += 1
         self.counts["calls"] += 1
-        for kind, name in (("function", call.about), ("role", user), ("state", job.state), ("kind", job.name.split(",")[0])):
-            self.seen[kind].add(name)
+        for what, name in (("function", call.about), ("role", user), ("state", job.state), ("kind", job.place)):
+            self.seen[what].add(name)
         found = session.left()
         sprung = self._after(call.about, user, job, found, call.statement, session)
         if found or sprung:
@@ -171,18 +169,12 @@ class Attack:
                 self.counts["sprung"] += 1
                 self.seen["trap"].add(trap.place)
         found += [f"seized: {what}" for what in seized]
-        world = look.world(self.superuser)
-        if world != self._world:
-            found += [f"gained: {what}" for what in look.differences(self._world, world)]
+        if gained := self._world.differences():
+            found += [f"gained: {what}" for what in gained]
             with contextlib.suppress(psycopg.Error):
                 self.superuser.execute(CLEAN)
-            self._world = look.world(self.superuser)
+            self._world.again()
         for what in found:
-            self.findings.setdefault(Finding(function, user, f"{job.state} job on {job.name.split(',')[0]}", what), statement)
+            state = f"{job.state} job on {job.place}"
+            self.findings.setdefault(Finding(function, user, state, what), statement)
         return here
-
-
-def everything(cluster: Cluster) -> Attack:
-    """An attack that has been prepared."""
-    assert DDL and KINDS and STATES
-    return Attack(cluster)

@@ -5,12 +5,14 @@ Nothing is listed here but how an argument of a name or a type is made; what is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
+import pytest
 
 from harness.database import Database
 from harness.traps.states import Job
@@ -22,7 +24,9 @@ SELECT p.proname, p.prokind = 'p', coalesce(p.pronargdefaults, 0),
         WHERE p.proargmodes IS NULL OR p.proargmodes[a.at] IN ('i', 'b', 'v'))
 FROM pg_proc p WHERE p.pronamespace = 'backfill'::regnamespace ORDER BY p.proname, p.oid
 """
-VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind IN ('v', 'm') ORDER BY 1"
+VIEWS = (
+    "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind IN ('v', 'm') ORDER BY 1"
+)
 # By the name of a parameter, the ordinary value first; else by its type.
 BY_NAME = {
     "check_clause": ("'n > 0'", "'n = trap.number(''the check clause'', 1)'"),
@@ -41,6 +45,8 @@ BY_TYPE = {
     "double precision": ("1",),
     "regclass": ("'trap.t'",),
 }
+# Without it a call may wait for ever.
+ALWAYS = ("timeout_ms",)
 # Text that the caller gives is the caller's own: a definition of theirs is made on a table of theirs.
 OWN_TEXT = ("set_clause", "where_clause")
 OWN_TABLE = "'neutral.t'"
@@ -84,24 +90,21 @@ def views(db: Database) -> list[str]:
     return [name for (name,) in db.sql(VIEWS)]
 
 
-def options(db: Database) -> dict[str, list[str]]:
+def options(connection: psycopg.Connection) -> dict[str, list[str]]:
     """The options that the extension says it knows, and what it takes for each."""
     plan = "SELECT count(*) FROM backfill.plan('neutral.t', set_clause => 'n = 1', options => %s)"
-    try:
-        db.sql(plan, ['{"no such option at all": 1}'])
-        raise AssertionError("an unknown option was taken")
-    except psycopg.Error as error:
-        known = re.search(r"Known options: (.*)\.", error.diag.message_hint or "")
-        assert known, error
+    with pytest.raises(psycopg.Error) as error:
+        connection.execute(plan, ['{"no such option at all": 1}'])
+    known = re.search(r"Known options: (.*)\.", error.value.diag.message_hint or "")
+    assert known, error.value
     found: dict[str, list[str]] = {}
     for name in known.group(1).split(", "):
         found[name] = []
         for value in CANDIDATES:
-            try:
-                db.sql(plan, [f"{{{json.dumps(name)}: {value}}}"])
+            with contextlib.suppress(psycopg.Error):
+                connection.execute(plan, [f"{{{json.dumps(name)}: {value}}}"])
                 found[name].append(value)
-            except psycopg.Error:
-                continue
+        assert found[name], f"no value for option {name} is among those that are tried"
     return found
 
 
@@ -109,25 +112,30 @@ class Calls:
     """All calls that are about a job."""
 
     def __init__(self, db: Database) -> None:
-        self.routines, self.views, self.options = routines(db), views(db), options(db)
+        self.routines, self.views, self.options = routines(db), views(db), options(db.connect())
 
-    def about(self, job: Job, *, every_option: bool) -> Iterator[Call]:
+    def about(self, job: Job, *, every_option: bool) -> list[Call]:
         """Each routine in each of its forms, and each view; without `every_option` one call with several."""
+        return [*self._looks(), *self._calls(job, every_option)]
+
+    def _looks(self) -> Iterator[Call]:
         for view in self.views:
             yield Call(view, f"SELECT v::text FROM backfill.{view} v")
+
+    def _calls(self, job: Job, every_option: bool) -> Iterator[Call]:
         for routine in self.routines:
             for arguments in self._forms(routine, job, every_option):
                 shown = ", ".join(f'"{name}" => {value}' if name else value for name, value in arguments)
                 given = f"backfill.{routine.name}({shown})"
-                yield Call(
-                    routine.name, f"CALL {given}" if routine.procedure else f"SELECT * FROM {given}", not routine.procedure
-                )
+                verb = "CALL" if routine.procedure else "SELECT * FROM"
+                yield Call(routine.name, f"{verb} {given}", not routine.procedure)
 
     def _forms(self, routine: Routine, job: Job, every_option: bool) -> Iterator[list[tuple[str, str]]]:
         required = routine.parameters[: len(routine.parameters) - routine.defaults]
         optional = routine.parameters[len(required) :]
         own = any(name in OWN_TEXT for name, _ in required)
-        least = [(name, self._values(name, kind, job, own)[0]) for name, kind in required]
+        always = [parameter for parameter in optional if parameter[0] in ALWAYS]
+        least = [(name, self._values(name, kind, job, own)[0]) for name, kind in (*required, *always)]
         yield least
         # A definition is found by its name, too.
         names = [] if own else [("name", _quoted(job.name)) for name, _ in optional if name == "name"]
@@ -135,7 +143,7 @@ class Calls:
             yield least + names
         base = least + names
         for name, kind in optional:
-            if name in OWN_TEXT or name == "name":
+            if name in OWN_TEXT or name in ALWAYS or name == "name":
                 continue
             for value in self._values(name, kind, job, own):
                 yield [*base, (name, value)]

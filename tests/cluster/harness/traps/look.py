@@ -18,8 +18,9 @@ UNION ALL SELECT 'rights on schema', nspname, concat(nspacl, nspowner::regrole) 
     WHERE nspname !~ '^pg_(temp|toast)'
 UNION ALL SELECT 'rights on relation', oid::regclass::text, concat(relacl, relowner::regrole) FROM pg_class
     WHERE relnamespace = 'backfill'::regnamespace OR relacl IS NOT NULL AND relnamespace <> 'trap'::regnamespace
-UNION ALL SELECT 'rights on function', oid::regprocedure::text, concat(proacl, proowner::regrole, prosecdef) FROM pg_proc
-    WHERE pronamespace = 'backfill'::regnamespace OR (proacl IS NOT NULL OR prosecdef) AND proowner <> '{OWNER}'::regrole
+UNION ALL SELECT 'rights on function', oid::regprocedure::text, concat(proacl, proowner::regrole, prosecdef)
+    FROM pg_proc WHERE pronamespace = 'backfill'::regnamespace
+    OR (proacl IS NOT NULL OR prosecdef) AND proowner <> '{OWNER}'::regrole
 UNION ALL SELECT 'rights on parameter', parname, paracl::text FROM pg_parameter_acl
 UNION ALL SELECT 'default rights', oid::text, defaclacl::text FROM pg_default_acl
 UNION ALL SELECT 'settings of', concat(setdatabase, '/', setrole), setconfig::text FROM pg_db_role_setting
@@ -54,14 +55,26 @@ UNION ALL SELECT 'user', current_user::text, session_user::text
 State = frozenset[tuple[Any, ...]]
 
 
-def world(connection: psycopg.Connection) -> State:
-    """What a call could have gained, seen by a superuser."""
-    return frozenset(connection.execute(WORLD).fetchall())
+class Look:
+    """What a query has shown before, and what is different now. As long as nothing is, a hash is all that is sent."""
 
+    def __init__(self, connection: psycopg.Connection, query: str) -> None:
+        self._connection, self._query = connection, query
+        self._hash = f"SELECT pg_catalog.sum(pg_catalog.hashtextextended(seen::text, 0)) FROM ({query}) AS seen"
+        self.again()
 
-def session(connection: psycopg.Connection) -> State:
-    """What a call could have left in this session."""
-    return frozenset(connection.execute(SESSION).fetchall())
+    def again(self) -> None:
+        """Takes what is there now for what is right."""
+        self._state, self._sum = self._rows(), self._connection.execute(self._hash).fetchone()
+
+    def differences(self) -> list[str]:
+        """What has come and what has gone."""
+        if self._connection.execute(self._hash).fetchone() == self._sum:
+            return []
+        return differences(self._state, self._rows())
+
+    def _rows(self) -> State:
+        return frozenset(self._connection.execute(self._query).fetchall())
 
 
 def differences(before: State, after: State) -> list[str]:

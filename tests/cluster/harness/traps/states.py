@@ -24,9 +24,10 @@ ENDED = {"completed", "verified", "verification"}
 class Job:
     """A job in a state, on a table of its own; it is made anew when a call has changed it."""
 
-    def __init__(self, db: Database, kind: str, state: str) -> None:
+    def __init__(self, db: Database, looker: psycopg.Connection, kind: str, state: str) -> None:
         self.db, self.kind, self.state = db, KINDS[kind], state
-        self.name = f"{kind}, {state}"
+        self._looker = looker
+        self.name, self.place = f"{kind}, {state}", kind
         self.table = f"trap.t{[*KINDS].index(kind)}_{STATES.index(state)}"
         self.id = 0
         self._made: tuple[Any, ...] = ()
@@ -42,10 +43,8 @@ class Job:
 
     def _now(self) -> tuple[Any, ...]:
         """What a call can have changed: the job's state, and which jobs there are on the table."""
-        rows = self.db.sql(
-            "SELECT job_id, state, workers FROM backfill.progress WHERE relation = to_regclass(%s) ORDER BY 1", [self.table]
-        )
-        return tuple((job, "running" if state == "pausing" else state) for job, state, _ in rows)
+        jobs = "SELECT job_id, state FROM backfill.progress WHERE relation = to_regclass(%s) ORDER BY 1"
+        return tuple(self._looker.execute(jobs, [self.table]).fetchall())
 
     def _clear(self) -> None:
         db = self.db
@@ -56,7 +55,11 @@ class Job:
                 with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
                     db.sql("SELECT backfill.cancel(%s, true)", [job])
         idle = "SELECT bool_and(workers = 0 AND state NOT IN ('running', 'cancelling')) IS NOT FALSE"
-        wait_until(lambda: db.value(f"{idle} FROM backfill.progress WHERE relation = to_regclass(%s)", [self.table]), 30, "the end")
+        wait_until(
+            lambda: db.value(f"{idle} FROM backfill.progress WHERE relation = to_regclass(%s)", [self.table]),
+            30,
+            "the end",
+        )
         for job, _ in db.sql(jobs, [self.table]):
             db.sql("SELECT backfill.forget(%s)", [job])
 
