@@ -1,11 +1,11 @@
 """Calls everything in the schema backfill on the jobs of a hostile owner, whose every object is a trap.
 
-Functions, procedures, views and options come from the catalog and from the extension; the callers are a superuser, a
-member of the owner, a member of pg_monitor, a stranger, and the owner of the table. After each call it is looked at what
+Functions, procedures, views and options come from the catalog and from the extension. The callers are a superuser, a
+member of the owner, a member of pg_monitor, a stranger, and the owner of the table. A look after each call shows what
 was gained (roles, rights, settings of the server) and what is left in the caller's session (prepared statements,
 cursors, temporary objects, settings, locks). The owner's code must never run in a session of somebody else's.
 
-The test test_attack_everything.py is a part of this. Here each kind of table, state, caller and option meets each other.
+test_attack_everything.py runs a part of this. Here each kind of table, state, caller and option meets each other.
 """
 
 from __future__ import annotations

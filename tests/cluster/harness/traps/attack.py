@@ -17,7 +17,14 @@ from harness.traps.objects import FUNCTIONS
 from harness.traps.spring import CLEAN, OWNER, Watch, arm, lay
 from harness.traps.states import Job
 
-CONF = {"backfill.max_workers": "30", "max_worker_processes": "50", "autovacuum": "off"}
+CONF = {
+    "backfill.max_workers": "30",
+    "max_worker_processes": "50",
+    "autovacuum": "off",
+    # Of what the traps say, the first line is enough.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
 CALLERS = ("postgres", "friend", "watcher", "stranger", "landlord")
 NEUTRAL = """
 CREATE SCHEMA neutral; CREATE TABLE neutral.t (id int PRIMARY KEY, n int);
