@@ -2,8 +2,10 @@
 #![allow(unsafe_code, reason = "that is what #[pg_test] expands to")]
 
 mod clauses;
+mod confine;
 mod definitions;
 mod errors;
+mod guards;
 mod horizon;
 mod hot;
 mod keys;

@@ -1,11 +1,12 @@
 //! What the tests share: SQL in one line each. An error that is not expected fails the test.
 
 use crate::error::{Error, Result};
+use crate::pg::confine;
 use crate::pg::spi::{self, Arg};
 
 /// Runs statements.
 pub fn run(sql: &str) {
-    spi::connect(|| spi::query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    connected(|| spi::query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// The first column of the first row.
@@ -15,15 +16,14 @@ pub fn value(sql: &str) -> Option<String> {
 
 /// The same with parameters.
 pub fn first(sql: &str, args: &[Arg]) -> Option<String> {
-    let row =
-        spi::connect(|| spi::first(sql, args)).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let row = connected(|| spi::first(sql, args)).unwrap_or_else(|error| panic!("{sql}: {error}"));
     row.and_then(|row| row.get(0).map(str::to_owned))
 }
 
 /// The first column of all rows, in lines.
 pub fn lines(sql: &str) -> String {
     let output =
-        spi::connect(|| spi::query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        connected(|| spi::query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error}"));
     let text = |row: &spi::Row| row.get(0).unwrap_or("NULL").to_owned();
     output
         .rows
@@ -38,8 +38,9 @@ pub fn refused(sql: &str) -> Error {
     connected(|| spi::attempt(sql).map(|_| ())).expect_err(sql)
 }
 
-/// Runs `f` connected to SPI.
+/// Runs `f` connected to SPI, as in a process of the owner's: the tests' text is the tests' own.
 pub fn connected<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    confine::process_is_the_owners();
     spi::connect(f)
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use serde::{Deserialize, Serialize};
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -27,6 +29,9 @@ pub mod sqlstate {
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const QUERY_CANCELED: &str = "57014";
+    pub const OUT_OF_MEMORY: &str = "53200";
+    pub const CONFIGURATION_LIMIT_EXCEEDED: &str = "53400";
+    pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
     pub const CRASH_SHUTDOWN: &str = "57P02";
@@ -34,7 +39,7 @@ pub mod sqlstate {
 }
 
 /// Where in a text of ours (not of the client's query) the fault lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Character, counted from 1.
     pub character: i32,
@@ -43,11 +48,11 @@ pub struct Position {
 }
 
 /// An error; boxed, since results are passed around far more often than they fail.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error(Box<Report>);
 
 /// An error as PostgreSQL reports one: SQLSTATE, message, and what helps to mend it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Five characters, see [`sqlstate`].
     pub sqlstate: String,
@@ -64,7 +69,8 @@ pub struct Report {
     /// The place of the fault in a clause.
     pub position: Option<Position>,
     /// What the worker does about it, if not just fail. Only its own errors have one: a text can
-    /// be anybody's.
+    /// be anybody's. It means nothing to another process.
+    #[serde(skip)]
     pub signal: Option<Signal>,
 }
 

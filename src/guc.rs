@@ -17,6 +17,13 @@ pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// while its predecessor is still ending. Reloadable.
 pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 
+/// `backfill.max_workers_per_role`: how many of these slots the jobs of one role may hold at once.
+///
+/// Default -1, all but one of `backfill.max_workers`, at least one: a role that has started many jobs, which may wait for
+/// ever, leaves a slot to others, and has nearly all of the server where nobody else wants it. 0: no limit. Superusers are exempt:
+/// they could change it. Reloadable.
+pub static MAX_WORKERS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(-1);
+
 /// `backfill.launcher_interval`: seconds between two sweeps of the launcher over all databases.
 ///
 /// Default 60: start, crash and promotion are swept at once, and a job that waits for a slot is
@@ -59,6 +66,16 @@ pub fn register() {
         c"Jobs beyond it wait and are taken up when a worker ends. Counts against max_worker_processes.",
         &MAX_WORKERS,
         1,
+        262_143,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"backfill.max_workers_per_role",
+        c"Maximum number of backfill workers for the jobs of one role.",
+        c"-1: all but one of backfill.max_workers, at least one. 0: no limit. Superusers are exempt. Jobs beyond it wait and are taken up when a worker of the role ends.",
+        &MAX_WORKERS_PER_ROLE,
+        -1,
         262_143,
         GucContext::Sighup,
         GucFlags::default(),

@@ -16,6 +16,7 @@ mod job;
 mod pg;
 mod plan;
 mod report;
+mod stranger;
 mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -39,6 +40,7 @@ extension_sql_file!(
     name = "grants",
     requires = ["status", "guard", "set_not_null"]
 );
+extension_sql_file!("../sql/revoke.sql", name = "revoke", requires = ["grants"]);
 
 /// Runs when the library is loaded.
 #[pg_guard]

@@ -3,18 +3,15 @@
 use serde_json::Value;
 
 use super::approve;
-use super::bounds;
 use super::caller::{locked_job, required};
+use super::changed;
 use super::launch;
-use super::on_end;
-use super::session;
 use super::start::Pace;
-use super::throttles;
 use crate::catalog::{event, failed_row, job};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::state::State;
-use crate::pg::{role, server};
+use crate::pg::server;
 
 /// Changes what is given; in force with the next batch.
 pub fn alter(
@@ -48,19 +45,7 @@ pub fn alter(
         sleep_ms.unwrap_or(job.sleep_ms),
     )?;
     let before = &job.definition.options;
-    let mut after = before.altered(&change)?;
-    if after.settings != before.settings {
-        role::acting_as(job.owner, || session::try_settings(&after.settings))?;
-    }
-    if after.throttles != before.throttles {
-        throttles::check(&after.throttles)?;
-    }
-    if after.bounds() != before.bounds() {
-        after = bounds::settle_altered(&job, after)?;
-    }
-    if after.on_end != before.on_end {
-        on_end::check(after.on_end.as_deref())?;
-    }
+    let after = changed::check(&job, before, before.altered(&change)?)?;
     let differences = differences(&job, pace, &after);
     let changed: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
     approve::check_altered(&job, &changed)?;

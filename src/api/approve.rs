@@ -1,7 +1,7 @@
 //! `backfill.approve`: four eyes. With `backfill.require_approval` a job that was started waits until another person
 //! says so.
 
-use super::caller::locked_job;
+use super::caller::activated_job;
 use super::control::{refused, start_of};
 use super::existing::refuse_overlap;
 use super::launch;
@@ -49,7 +49,7 @@ pub fn hold(job: &Job) -> Result<bool> {
 
 /// Lets a job run that waits for it. Gives the state that results.
 pub fn approve(job_id: Option<i64>) -> Result<String> {
-    let job = locked_job(job_id, "backfill.approve()")?;
+    let job = activated_job(job_id, "backfill.approve()")?;
     let old = job.state();
     if old != State::Pending {
         return Err(refused(&job, old, "approve"));

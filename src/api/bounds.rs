@@ -1,5 +1,6 @@
 //! The options "key_from" and "key_to": whether they can be keys of the table.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::Oid;
@@ -10,13 +11,16 @@ use crate::error::{Error, Result};
 use crate::job::bounds::{Bounds, KeyText};
 use crate::job::options::Options;
 use crate::pg::spi::{self, Arg};
-use crate::pg::{index, partition, role, settings, txn};
+use crate::pg::{index, partition, settings};
 use crate::plan::key::{Candidate, Column};
 
 /// Settings under which values are written down; read they are as before.
 const ISO: &[(&CStr, &CStr)] = &[(c"DateStyle", c"ISO"), (c"extra_float_digits", c"1")];
 
 /// Refuses bounds that no key of this kind can have; `key` is the one that orders the walk, if one does.
+///
+/// Reading a value of a type, and comparing two, may call functions of whoever made it: within a session of
+/// the bounds' owner.
 pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<()> {
     let Some(bounds) = options.bounds() else {
         return Ok(());
@@ -27,8 +31,7 @@ pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<
         ))
         .hint("Leave them out, or give the table a unique index on columns that are NOT NULL."));
     };
-    // Reading a value of a type, and comparing two, may call functions of whoever made it.
-    txn::confined(|| check_values(&bounds, table, key))
+    check_values(&bounds, table, key)
 }
 
 fn check_values(bounds: &Bounds, table: &str, key: &Candidate) -> Result<()> {
@@ -69,23 +72,33 @@ fn check_values(bounds: &Bounds, table: &str, key: &Candidate) -> Result<()> {
     Ok(())
 }
 
-/// The options with bounds that mean the same under all settings: read under those of the session, of the table's
-/// key with these columns.
-pub fn settle(table: (Oid, &str), columns: &[String], options: Options) -> Result<Options> {
+/// The options with bounds that mean the same under all settings: read under `reading` and, beyond that, the
+/// session's, of the table's key with these columns. Within a session of the owner's.
+pub fn settle(
+    table: (Oid, &str),
+    columns: &[String],
+    options: Options,
+    reading: &BTreeMap<String, String>,
+) -> Result<Options> {
     if options.bounds().is_none() {
         return Ok(options);
     }
     let (oid, shown) = table;
     let key = key_of(oid, columns)?;
-    check(&options, shown, key.as_ref())?;
-    let settled = |bound: &Option<KeyText>| match (bound, &key) {
-        (Some(bound), Some(key)) => in_iso_form(bound, key).map(Some),
-        _ => Ok(bound.clone()),
-    };
-    Ok(Options {
-        key_from: settled(&options.key_from)?,
-        key_to: settled(&options.key_to)?,
-        ..options
+    settings::nested(|| {
+        for (name, value) in reading {
+            settings::set_text_local(name, value)?;
+        }
+        check(&options, shown, key.as_ref())?;
+        let settled = |bound: &Option<KeyText>| match (bound, &key) {
+            (Some(bound), Some(key)) => in_iso_form(bound, key).map(Some),
+            _ => Ok(bound.clone()),
+        };
+        Ok(Options {
+            key_from: settled(&options.key_from)?,
+            key_to: settled(&options.key_to)?,
+            ..options.clone()
+        })
     })
 }
 
@@ -97,8 +110,7 @@ fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     let mut texts = bound.texts();
     for (column, text) in key.columns.iter().zip(&mut texts) {
         let argument = Arg::Typed(column.type_oid.into(), text);
-        let read =
-            || txn::confined(|| settings::with(ISO, || spi::first("SELECT $1", &[argument])));
+        let read = || settings::with(ISO, || spi::first("SELECT $1", &[argument]));
         if let Some(row) = spi::in_subtransaction(read)? {
             *text = row.text(0)?.to_owned();
         }
@@ -106,31 +118,38 @@ fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     Ok(KeyText::from(texts))
 }
 
-/// The same for a job that is there already: what it has begun with stays between the bounds.
-pub fn settle_altered(job: &Job, options: Options) -> Result<Options> {
-    let covered = walk::bounds(job.id)?;
-    if walk::pass(job.id)?.is_some() && options.bounds().is_some() && covered.is_none() {
+/// What a job has begun with: `None` if it has not begun, else the bounds of its walk, which may be open.
+pub fn covered(job: &Job) -> Result<Option<Bounds>> {
+    if walk::pass(job.id)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(walk::bounds(job.id)?.unwrap_or_default()))
+}
+
+/// Refuses bounds that leave out what a job has begun with: it stays between them. Within a session of the
+/// owner's, with settled options.
+pub fn refuse_narrowed(
+    job: &str,
+    relation_name: &str,
+    key: (Oid, &[String]),
+    options: &Options,
+    covered: &Bounds,
+) -> Result<()> {
+    let wanted = options.bounds().unwrap_or_default();
+    if covered.is_open() && !wanted.is_open() {
         return Err(Error::invalid(format!(
-            "backfill {} has begun to walk all of table {}",
-            job.shown(),
-            job.relation_name
+            "backfill {job} has begun to walk all of table {relation_name}"
         ))
         .hint("Bounds can be widened, not brought in. The option \"limit_rows\" lets it pause after so many rows."));
     }
-    // As the owner, for the same reason.
-    role::acting_as(job.owner, || {
-        let columns = &job.definition.key_columns;
-        let settled = settle((job.relation, &job.relation_name), columns, options)?;
-        if let (Some(covered), Some(key)) = (covered, key_of(job.relation, columns)?) {
-            let wanted = settled.bounds().unwrap_or_default();
-            txn::confined(|| refuse_moved(job, &key, &covered, &wanted))?;
-        }
-        Ok(settled)
-    })
+    match key_of(key.0, key.1)? {
+        Some(key) => refuse_moved(job, &key, covered, &wanted),
+        None => Ok(()),
+    }
 }
 
 /// Refuses bounds that leave out what the walk has begun with: what lies between these and those would be done.
-fn refuse_moved(job: &Job, key: &Candidate, covered: &Bounds, wanted: &Bounds) -> Result<()> {
+fn refuse_moved(job: &str, key: &Candidate, covered: &Bounds, wanted: &Bounds) -> Result<()> {
     let before = |new: &[String], old: &[String]| index::in_order(key, new, old);
     let after = |new: &[String], old: &[String]| index::in_order(key, old, new);
     let (name, new, old) = if !reaches(&wanted.from, &covered.from, before)? {
@@ -145,8 +164,7 @@ fn refuse_moved(job: &Job, key: &Candidate, covered: &Bounds, wanted: &Bounds) -
         None => "none".to_owned(),
     };
     Err(Error::invalid(format!(
-        "option \"{name}\" of backfill {} is {} and cannot become {}",
-        job.shown(),
+        "option \"{name}\" of backfill {job} is {} and cannot become {}",
         shown(old),
         shown(new)
     ))

@@ -193,7 +193,7 @@ pub fn warn_of_unlogged(tables: &[Relation]) {
 /// The walk reads the key (or the place of each row), so it takes SELECT on it besides UPDATE.
 pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
     for column in key {
-        let row = spi::first(
+        let row = spi::fixed_first(
             "SELECT pg_catalog.has_column_privilege($1, $2, 'SELECT')",
             &[spi::Arg::Oid(relation.oid), spi::Arg::Text(column)],
         )?;
@@ -263,7 +263,7 @@ pub fn with_grants(
 }
 
 fn has_privileges(table: &Relation, set_columns: &[String]) -> Result<bool> {
-    let row = spi::first(
+    let row = spi::fixed_first(
         // A column that there is not is no question of privileges.
         "SELECT pg_catalog.has_table_privilege($1, 'SELECT')
                 AND COALESCE(pg_catalog.bool_and(pg_catalog.has_column_privilege($1, a.attnum, 'UPDATE')), true)

@@ -1,8 +1,8 @@
 //! `backfill.pause`, `resume`, `cancel`, and the two for all jobs.
 
-use super::caller::{locked_job, required};
-use super::existing::refuse_overlap;
-use super::launch;
+use super::caller::{activated_job, attended_job, required};
+use super::existing::{refuse_overlap, try_lock};
+use super::{adopt, launch};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, on_end};
 use crate::error::{Error, Result, sqlstate};
@@ -13,7 +13,7 @@ use crate::plan::sql::literal;
 
 /// Holds the job after its batch.
 pub fn pause(job_id: Option<i64>) -> Result<String> {
-    let job = locked_job(job_id, "backfill.pause()")?;
+    let job = attended_job(job_id, "backfill.pause()")?;
     match job.state() {
         state @ (State::Pausing | State::Paused) => Ok(state.to_string()),
         _ => change(&job, Event::Pause, false),
@@ -22,10 +22,14 @@ pub fn pause(job_id: Option<i64>) -> Result<String> {
 
 /// Lets the job go on, or gives a running one that has lost its worker a new one.
 pub fn resume(job_id: Option<i64>) -> Result<String> {
-    resume_job(&locked_job(job_id, "backfill.resume()")?)
+    resume_job(&activated_job(job_id, "backfill.resume()")?)
 }
 
 fn resume_job(job: &Job) -> Result<String> {
+    if next(job.state(), Event::Resume).is_some() && adopt::if_need_be(job)? {
+        let adopted = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+        return resume_job(&adopted);
+    }
     if is_orphan(job) {
         launch::workers(job)?;
         return Ok(State::Running.to_string());
@@ -41,7 +45,7 @@ fn is_orphan(job: &Job) -> bool {
 /// Ends the job after its batch, or at once.
 pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
-    let job = locked_job(job_id, "backfill.cancel()")?;
+    let job = attended_job(job_id, "backfill.cancel()")?;
     match job.state() {
         State::Cancelled => Ok(State::Cancelled.to_string()),
         State::Cancelling => {
@@ -55,7 +59,8 @@ pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
 /// Pauses every running job of the caller's.
 pub fn pause_all() -> Result<i64> {
     let running = |job: &Job| job.state() == State::Running;
-    all("backfill.pause_all()", running, |job| {
+    let ready = |_: &Job| Ok(true);
+    all("backfill.pause_all()", running, ready, |job| {
         change(job, Event::Pause, false)
     })
 }
@@ -63,12 +68,21 @@ pub fn pause_all() -> Result<i64> {
 /// Resumes every paused job of the caller's, and every running one that has lost its worker.
 pub fn resume_all() -> Result<i64> {
     let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
-    all("backfill.resume_all()", idle, resume_job)
+    let ready = |job: &Job| try_lock(job.relation);
+    let resumed = all(
+        "backfill.resume_all()",
+        |job| idle(job) && job.here,
+        ready,
+        resume_job,
+    )?;
+    adopt::warn_of_left_out(idle)?;
+    Ok(resumed)
 }
 
 fn all(
     function: &str,
     wanted: impl Fn(&Job) -> bool,
+    ready: impl Fn(&Job) -> Result<bool>,
     act: impl Fn(&Job) -> Result<String>,
 ) -> Result<i64> {
     server::refuse_read_only(function)?;
@@ -78,7 +92,12 @@ fn all(
         if !server::may_act_for(job.owner) || !wanted(&job) {
             continue;
         }
-        match job::lock_if_free(job.id)? {
+        let free = if ready(&job)? {
+            job::lock_if_free(job.id)?
+        } else {
+            None
+        };
+        match free {
             Some(job) if wanted(&job) => {
                 act(&job)?;
                 count += 1;
@@ -90,13 +109,18 @@ fn all(
     if !busy.is_empty() {
         warning(
             &format!(
-                "left alone, since an open transaction is changing them: job {}",
+                "left alone, since an open transaction is changing them, or their table's jobs: job {}",
                 busy.join(", ")
             ),
             Some("Call it again, or set backfill.enabled to off, which stops every job."),
         );
     }
     Ok(count)
+}
+
+/// Ends a job that somebody else needs the columns of, and interrupts its batch. Its row is locked.
+pub fn end(job: &Job) -> Result<String> {
+    change(job, Event::Cancel, true)
 }
 
 /// Takes the one edge of the state machine that `event` stands for, or refuses.

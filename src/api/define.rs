@@ -1,5 +1,7 @@
 //! `backfill.define`: checks a backfill from end to end, and stores it.
 
+use std::collections::BTreeMap;
+
 use super::call::{self, Call, Request};
 use super::caller::required;
 use super::existing::same_job;
@@ -7,10 +9,11 @@ use super::{bounds, existing, on_end, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
+use crate::job::options::Options;
 use crate::job::purpose::Purpose;
 use crate::job::state::State;
 use crate::pg::report::notice;
-use crate::pg::{clauses, server};
+use crate::pg::{clauses, confine, server};
 
 /// Pace of a job that was defined and not started.
 const DEFAULT_BATCH_SIZE: i32 = 1000;
@@ -41,27 +44,8 @@ pub fn define(request: Request) -> Result<i64> {
 
 /// Checks the clauses as the caller, and stores the definition.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
+    let definition = checked(call, set_clause)?;
     let owner = server::current_user();
-    let set_columns = clauses::set_columns(&set_clause)?;
-    if let Some(where_clause) = &call.where_clause {
-        clauses::check_expression("where_clause", where_clause)?;
-    }
-    session::try_settings(&call.options.settings)?;
-    throttles::check(&call.options.throttles)?;
-    on_end::check(call.options.on_end.as_deref())?;
-    let key_columns = tables::check(call, &set_clause, &set_columns)?;
-    let table = (call.relation.oid, call.relation.shown.as_str());
-    let options = bounds::settle(table, &key_columns, call.options.clone())?;
-    let session = session::take();
-    let definition = Definition {
-        set_clause,
-        where_clause: call.where_clause.clone(),
-        set_columns,
-        key_columns,
-        purpose: Purpose::read(call.options.dry_run(), None, None, false),
-        options,
-        session,
-    };
     let id = job::insert(
         owner,
         &call.relation,
@@ -72,4 +56,36 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     )?;
     event::change(id, owner, "define", None, State::Pending)?;
     Ok(id)
+}
+
+/// Checks the caller's own text from end to end; gives what is to be stored.
+pub fn checked(call: &Call, set_clause: String) -> Result<Definition> {
+    throttles::check(&call.options.throttles)?;
+    let (set_columns, key_columns, options) =
+        confine::own_text(server::current_user(), || check(call, &set_clause))?;
+    let session = session::take();
+    Ok(Definition {
+        set_clause,
+        where_clause: call.where_clause.clone(),
+        set_columns,
+        key_columns,
+        purpose: Purpose::read(call.options.dry_run(), None, None, false),
+        options,
+        session,
+    })
+}
+
+/// The columns that are set, those that order the walk, and the options as they are to be stored.
+fn check(call: &Call, set_clause: &str) -> Result<(Vec<String>, Vec<String>, Options)> {
+    let set_columns = clauses::set_columns(set_clause)?;
+    if let Some(where_clause) = &call.where_clause {
+        clauses::check_expression("where_clause", where_clause)?;
+    }
+    session::try_settings(&call.options.settings)?;
+    throttles::check_query(call.options.throttles.query())?;
+    on_end::check(call.options.on_end.as_deref())?;
+    let key_columns = tables::check(call, set_clause, &set_columns)?;
+    let table = (call.relation.oid, call.relation.shown.as_str());
+    let options = bounds::settle(table, &key_columns, call.options.clone(), &BTreeMap::new())?;
+    Ok((set_columns, key_columns, options))
 }

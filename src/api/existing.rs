@@ -3,11 +3,15 @@
 use pgrx::pg_sys::Oid;
 
 use super::call::Call;
+use super::caller::may_attend;
+use super::control;
 use crate::catalog::job::{self, Job};
+use crate::catalog::{event, holder, rights};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::lock::Lock;
-use crate::pg::{partition, server};
+use crate::pg::report::notice;
+use crate::pg::{partition, relation, server};
 
 /// The job that an earlier call with this name left, if it was for the same thing.
 pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
@@ -59,20 +63,37 @@ pub fn by_name(name: &str, dry_run: bool) -> Result<Option<Job>> {
 }
 
 /// Lets one call at a time define or start a job on the relation, or on what it has rows in common
-/// with, until the transaction ends.
+/// with, until the transaction ends. Whoever else holds that is waited for a few seconds; then the error
+/// says who it is. Taken before the row of a job, by all who take both.
 ///
 /// Only for those who may write there: code of theirs is run while the clauses are planned, and
 /// must not hold up calls on somebody else's table. Others are refused by the checks that follow.
 pub fn lock(relation: Oid) -> Result<()> {
     if partition::may_update_any(relation, server::current_user())? {
         let topmost = partition::topmost(relation);
-        Lock::Definition(topmost.to_u32()).for_transaction();
+        let lock = Lock::Definition(topmost.to_u32());
+        if !lock.in_time()? {
+            return Err(holder::of_definition(lock, &shown(topmost)?));
+        }
     }
     Ok(())
 }
 
+/// The same without waiting: false if somebody else holds it.
+pub fn try_lock(relation: Oid) -> Result<bool> {
+    Ok(
+        !partition::may_update_any(relation, server::current_user())?
+            || Lock::Definition(partition::topmost(relation).to_u32()).try_for_transaction(),
+    )
+}
+
+fn shown(table: Oid) -> Result<String> {
+    Ok(relation::describe(table)?.map_or_else(|| format!("with OID {table}"), |found| found.shown))
+}
+
 /// Refuses another job that writes the same column of the same rows at the same time: of the same
-/// table, or of one above or below it among partitions.
+/// table, or of one above or below it among partitions. One whose owner may not write there any more is
+/// ended instead. Only under [`lock`].
 pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
@@ -91,6 +112,10 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
         }
         let common = |column: &&String| other.definition.set_columns.contains(column);
         if let Some(column) = this.definition.set_columns.iter().find(common) {
+            if let Some(lost) = rights::lost(&other)? {
+                end_without_rights(&other, &lost)?;
+                continue;
+            }
             return Err(Error::new(
                 sqlstate::OBJECT_IN_USE,
                 format!(
@@ -99,6 +124,10 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
                 ),
             )
             .hint(match other.state() {
+                _ if !may_attend(&other)? => format!(
+                    "Wait for its end, or ask the owner of the table, who may SELECT backfill.cancel({}).",
+                    other.id
+                ),
                 State::Failed | State::Paused => format!(
                     "It {}: SELECT backfill.resume({1}), or backfill.cancel({1}).",
                     other.state().phrase(false),
@@ -111,5 +140,30 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
             }));
         }
     }
+    Ok(())
+}
+
+/// Cancels a job that could not do another batch, in the name of who needs its columns.
+fn end_without_rights(job: &Job, lost: &str) -> Result<()> {
+    let Some(job) = job::lock(job.id)?.filter(|job| job.state().active()) else {
+        return Ok(());
+    };
+    event::record(
+        job.id,
+        server::current_user(),
+        "owner lost rights",
+        None,
+        Some(lost),
+    )?;
+    if job.state() != State::Cancelling {
+        control::end(&job)?;
+    }
+    notice(
+        &format!(
+            "backfill {} was in the way and is cancelled: its owner has lost {lost}",
+            job.shown()
+        ),
+        Some("See backfill.events. Its committed batches stay."),
+    );
     Ok(())
 }

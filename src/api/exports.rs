@@ -9,13 +9,14 @@ use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{
-    alter, approve, control, define, forget, inspect, plan, preview, procedure, rehearse, report,
-    require, retry_failed, start, verify, wait,
+    alter, approve, control, define, forget, inspect, limits, plan, preview, procedure, rehearse,
+    report, require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::capture::capture;
-use crate::pg::elevate;
+use crate::pg::guard;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
@@ -29,9 +30,25 @@ fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     }))
 }
 
-/// A text argument. Taken as bytes, since pgrx takes only UTF-8 for text.
-fn text(argument: Option<&[u8]>) -> Result<Option<String>> {
-    argument.map(from_bytes).transpose()
+/// A text argument of `most` bytes at most. Taken as bytes, since pgrx takes only UTF-8 for text.
+fn text(what: &str, argument: Option<&[u8]>, most: usize) -> Result<Option<String>> {
+    let Some(bytes) = argument else {
+        return Ok(None);
+    };
+    limits::check(what, bytes.len(), most)?;
+    from_bytes(bytes).map(Some)
+}
+
+/// A name, or a word out of a few.
+fn name(what: &str, argument: Option<&[u8]>) -> Result<Option<String>> {
+    text(what, argument, limits::NAME)
+}
+
+/// A text that a view hands over, which has come from a table of ours.
+fn word(argument: Option<&[u8]>) -> Option<String> {
+    argument
+        .filter(|bytes| bytes.len() <= limits::NAME)
+        .and_then(|bytes| from_bytes(bytes).ok())
 }
 
 /// A jsonb argument. Taken as a datum, since pgrx would panic on what serde_json cannot hold.
@@ -39,10 +56,27 @@ fn json(argument: Option<Internal>) -> Result<Option<serde_json::Value>> {
     let Some(datum) = argument.and_then(Internal::unwrap) else {
         return Ok(None);
     };
-    let text = spi::output_jsonb(datum)?;
+    let text = spi::output_jsonb(datum, |bytes| limits::check("options", bytes, limits::JSON))?;
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::invalid(format!("options cannot be read: {e}"))
             .hint("Options are a flat JSON object with small values.")
+    })
+}
+
+/// The arguments that `define`, `start`, `plan` and `preview` share.
+fn request(
+    relation: Option<Oid>,
+    set_clause: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    named: Option<&[u8]>,
+    options: Option<Internal>,
+) -> Result<Request> {
+    Ok(Request {
+        relation,
+        set_clause: text("set_clause", set_clause, limits::CLAUSE)?,
+        where_clause: text("where_clause", where_clause, limits::CLAUSE)?,
+        name: name("name", named)?,
+        options: json(options)?,
     })
 }
 
@@ -54,15 +88,7 @@ fn define(
     name: Option<&[u8]>,
     options: Option<Internal>,
 ) -> i64 {
-    call(|| {
-        define::define(Request {
-            relation,
-            set_clause: text(set_clause)?,
-            where_clause: text(where_clause)?,
-            name: text(name)?,
-            options: json(options)?,
-        })
-    })
+    call(|| define::define(request(relation, set_clause, where_clause, name, options)?))
 }
 
 #[pg_extern(sql = false)]
@@ -76,13 +102,7 @@ fn start(
     options: Option<Internal>,
 ) -> i64 {
     call(|| {
-        let request = Request {
-            relation,
-            set_clause: text(set_clause)?,
-            where_clause: text(where_clause)?,
-            name: text(name)?,
-            options: json(options)?,
-        };
+        let request = request(relation, set_clause, where_clause, name, options)?;
         start::start(request, batch_size, sleep_ms)
     })
 }
@@ -139,7 +159,14 @@ fn verify(
     recompute: Option<bool>,
     options: Option<Internal>,
 ) -> i64 {
-    call(move || verify::verify(job_id, text(check_clause)?, recompute, json(options)?))
+    call(move || {
+        verify::verify(
+            job_id,
+            text("check_clause", check_clause, limits::CLAUSE)?,
+            recompute,
+            json(options)?,
+        )
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -169,14 +196,8 @@ fn plan(
     ),
 > {
     let lines = call(|| {
-        let request = Request {
-            relation,
-            set_clause: text(set_clause)?,
-            where_clause: text(where_clause)?,
-            name: text(name)?,
-            options: json(options)?,
-        };
-        let lines = plan::plan(request, batch_size, sleep_ms, text(format)?)?;
+        let request = request(relation, set_clause, where_clause, name, options)?;
+        let lines = plan::plan(request, batch_size, sleep_ms, self::name("format", format)?)?;
         lines
             .into_iter()
             .map(|line| {
@@ -259,13 +280,7 @@ fn preview(
     ),
 > {
     let rows: Vec<Sample> = call(|| {
-        let request = Request {
-            relation,
-            set_clause: text(set_clause)?,
-            where_clause: text(where_clause)?,
-            name: text(name)?,
-            options: json(options)?,
-        };
+        let request = request(relation, set_clause, where_clause, name, options)?;
         let server = |text: Option<String>| -> Result<Option<Vec<u8>>> {
             text.map(|text| Ok(to_server(&text)?.into_bytes()))
                 .transpose()
@@ -286,13 +301,13 @@ fn preview(
 
 #[pg_extern(sql = false)]
 fn require_completed(name: Option<&[u8]>, verified: Option<bool>) {
-    call(|| require::require_completed(text(name)?, verified))
+    call(|| require::require_completed(self::name("name", name)?, verified))
 }
 
 #[pg_extern(sql = false)]
 fn report(job_id: Option<i64>, format: Option<&[u8]>) -> Vec<u8> {
     call(|| {
-        let report = report::report(job_id, text(format)?)?;
+        let report = report::report(job_id, self::name("format", format)?)?;
         Ok(to_server(&report)?.into_bytes())
     })
 }
@@ -300,7 +315,7 @@ fn report(job_id: Option<i64>, format: Option<&[u8]>) -> Vec<u8> {
 #[pg_extern(sql = false)]
 fn procedure(job_id: Option<i64>, style: Option<&[u8]>, install: Option<bool>) -> Vec<u8> {
     call(|| {
-        let script = procedure::of_job(job_id, text(style)?, install)?;
+        let script = procedure::of_job(job_id, self::name("style", style)?, install)?;
         Ok(to_server(&script)?.into_bytes())
     })
 }
@@ -308,7 +323,11 @@ fn procedure(job_id: Option<i64>, style: Option<&[u8]>, install: Option<bool>) -
 #[pg_extern(sql = false)]
 fn procedure_named(name: Option<&[u8]>, style: Option<&[u8]>, install: Option<bool>) -> Vec<u8> {
     call(|| {
-        let script = procedure::of_name(text(name)?, text(style)?, install)?;
+        let script = procedure::of_name(
+            self::name("name", name)?,
+            self::name("style", style)?,
+            install,
+        )?;
         Ok(to_server(&script)?.into_bytes())
     })
 }
@@ -332,7 +351,7 @@ fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCa
 fn outside_block(called: Option<&[u8]>, fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: it is the one that this function was called with.
     let atomic = unsafe { wait::is_atomic(fcinfo) };
-    call(|| require::outside_block(text(called)?, atomic))
+    call(|| require::outside_block(self::name("called", called)?, atomic))
 }
 
 #[pg_extern(sql = false)]
@@ -340,30 +359,42 @@ fn library_version() -> &'static str {
     extension::LIBRARY
 }
 
+/// Of the version before, until its update: the view of that shows what there is.
 #[pg_extern(sql = false)]
 fn state_of(
-    wish: Option<String>,
+    wish: Option<&[u8]>,
     attempt: Option<i32>,
-    outcome: Option<String>,
+    outcome: Option<&[u8]>,
     outcome_attempt: Option<i32>,
     live: Option<bool>,
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
-    let origin = (system_identifier, database_oid);
-    inspect::state_of(
-        wish.as_deref(),
-        attempt,
-        outcome.as_deref(),
-        outcome_attempt,
-        live,
-        origin,
-    )
+    let here = origin::is_here(system_identifier, database_oid);
+    let (wish, outcome) = (word(wish), word(outcome));
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
 }
 
 #[pg_extern(sql = false)]
+fn state_of_job(
+    wish: Option<&[u8]>,
+    attempt: Option<i32>,
+    outcome: Option<&[u8]>,
+    outcome_attempt: Option<i32>,
+    live: Option<bool>,
+    standing: Option<&[u8]>,
+) -> Option<String> {
+    let here = Standing::parse(&word(standing)?) == Standing::Here;
+    let (wish, outcome) = (word(wish), word(outcome));
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
+}
+
+/// As `state_of`.
+#[pg_extern(sql = false)]
 fn waiting_for(
-    state: Option<String>,
+    state: Option<&[u8]>,
     job_id: Option<i64>,
     workers: Option<i32>,
     slots_in_use: Option<i32>,
@@ -371,20 +402,82 @@ fn waiting_for(
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
+    let standing = if origin::is_here(system_identifier, database_oid) {
+        Standing::Here
+    } else {
+        Standing::Copy
+    };
     inspect::waiting_for(inspect::Waiting {
-        state: state?,
+        state: word(state)?,
         job_id: job_id?,
         workers: workers?,
         slots_in_use: slots_in_use?,
         wished_seconds_ago: wished_seconds_ago?,
-        here: origin::is_here(system_identifier, database_oid),
+        standing,
     })
 }
 
 #[pg_extern(sql = false)]
-fn guard() {
-    // Of whatever version: an update writes to these tables, too.
-    unwrap(capture(elevate::refuse_others));
+fn waiting_for_job(
+    state: Option<&[u8]>,
+    job_id: Option<i64>,
+    workers: Option<i32>,
+    slots_in_use: Option<i32>,
+    wished_seconds_ago: Option<f64>,
+    standing: Option<&[u8]>,
+) -> Option<String> {
+    inspect::waiting_for(inspect::Waiting {
+        state: word(state)?,
+        job_id: job_id?,
+        workers: workers?,
+        slots_in_use: slots_in_use?,
+        wished_seconds_ago: wished_seconds_ago?,
+        standing: Standing::parse(&word(standing)?),
+    })
+}
+
+/// Tells whether a seal fits; makes none.
+#[pg_extern(sql = false)]
+fn standing(
+    owner: Option<Oid>,
+    owner_name: Option<&[u8]>,
+    system_identifier: Option<i64>,
+    database_oid: Option<i64>,
+    digest: Option<&[u8]>,
+    seal: Option<&[u8]>,
+) -> Option<&'static str> {
+    let (owner, digest) = (owner?, digest?);
+    let row = origin::Row {
+        owner,
+        owner_name,
+        system_identifier,
+        database: database_oid,
+        digest,
+        seal,
+    };
+    Some(unwrap(capture(|| origin::standing(&row))).name())
+}
+
+/// For an upgrade script, which creates the SQL function, and drops it.
+#[pg_extern(sql = false)]
+fn seal_all() {
+    unwrap(capture(|| connect(origin::seal_all)));
+}
+
+#[pg_extern(sql = false)]
+fn guard(fcinfo: pg_sys::FunctionCallInfo) -> Internal {
+    // SAFETY: it is the one that this function was called with.
+    let fired = unsafe { guard::fired(fcinfo) };
+    // Of whatever version: an update writes to these tables, too. The row is handed on as it came.
+    let row = unwrap(capture(|| match fired {
+        Some(fired) => guard::pass(fired),
+        None => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "function backfill.guard() was not called as a trigger",
+        )
+        .hint("The triggers on the extension's own tables call it.")),
+    }));
+    Internal::from(Some(row))
 }
 
 #[pg_extern(sql = false)]

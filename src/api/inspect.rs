@@ -2,14 +2,15 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::caller::{denied, required};
+use super::caller::{denied, may_attend, required};
+use super::crowd;
 use crate::catalog::extension;
 use crate::catalog::job;
-use crate::catalog::origin::is_here;
 use crate::error::Result;
 use crate::guc;
+use crate::job::standing::Standing;
 use crate::job::state::{Facts, Outcome, Wish, derive};
-use crate::pg::elevate::as_extension;
+use crate::pg::elevate::{self, as_extension};
 use crate::pg::server;
 use crate::pg::spi;
 
@@ -20,7 +21,7 @@ pub fn state_of(
     outcome: Option<&str>,
     outcome_attempt: Option<i32>,
     live: Option<bool>,
-    origin: (Option<i64>, Option<i64>),
+    here: bool,
 ) -> Option<String> {
     let facts = Facts {
         wish: Wish::parse(wish?)?,
@@ -29,7 +30,7 @@ pub fn state_of(
             .zip(outcome_attempt)
             .and_then(|(name, at)| Outcome::parse(name, at)),
         live: live?,
-        here: is_here(origin.0, origin.1),
+        here,
     };
     Some(derive(facts).to_string())
 }
@@ -50,8 +51,8 @@ pub struct Waiting {
     pub slots_in_use: i32,
     /// Time since the last sign of life: a call, or a batch.
     pub wished_seconds_ago: f64,
-    /// Whether this is the database that the job was started in, not a copy.
-    pub here: bool,
+    /// How its row stands.
+    pub standing: Standing,
 }
 
 /// What a job waits for, and what to do about it; nothing where a worker runs it.
@@ -69,16 +70,27 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         let hint = error.hint.as_deref().unwrap_or_default();
         return Some(format!("an update: {}: {hint}", error.message));
     }
+    if job.workers == 0
+        && job.state == "running"
+        && let Err(error) = elevate::check_tables()
+    {
+        let hint = error.hint.as_deref().unwrap_or_default();
+        return Some(format!("{}: {hint}", error.message));
+    }
     let unattended = job.state == "running" && job.workers == 0;
     let (processes, most) = match unattended {
         true => server::background_workers(),
         false => (0, 1),
     };
+    let crowd = if unattended { crowd::of(job_id) } else { None };
     match job.state.as_str() {
-        "pending" => Some("backfill.start()".to_owned()),
-        "paused" if !job.here => Some(format!(
-            "this database is a copy of the one the job was started in, or that one after pg_upgrade: backfill.resume({job_id}) runs it here"
-        )),
+        "pending" => Some(
+            job.standing
+                .keeps_from_start()
+                .unwrap_or("backfill.start()")
+                .to_owned(),
+        ),
+        "paused" if job.standing != Standing::Here => job.standing.waits_for(job_id),
         "running" if server::in_recovery() => {
             Some("nothing here: this server is a standby, the primary runs the job".to_owned())
         }
@@ -87,6 +99,9 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if slots_in_use >= limit => Some(format!(
             "a worker to end: {slots_in_use} of {limit} (backfill.max_workers) are busy"
         )),
+        "running" if crowd.is_some() => {
+            crowd.map(|crowd| format!("a worker of its role to end: {crowd}"))
+        }
         // Not where the clock was set back since.
         "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
@@ -105,7 +120,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
 pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    if server::may_act_for(job.owner) || server::may_act_for(monitor()?) {
+    if may_attend(&job)? || server::may_act_for(monitor()?) {
         Ok(id)
     } else {
         Err(denied(id))

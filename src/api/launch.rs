@@ -1,5 +1,6 @@
 //! Starts and wakes workers when the transaction commits.
 
+use super::crowd;
 use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::guc;
@@ -26,7 +27,7 @@ pub fn workers(job: &Job) -> Result<()> {
     for _ in 0..job.missing_workers().max(1) {
         at_commit(Action::Register(
             job.id,
-            bgworker::job_worker(job.id, start),
+            bgworker::job_worker(job.id, start, &[]),
         ));
     }
     Ok(())
@@ -40,7 +41,7 @@ pub fn finisher(job: &Job) {
     {
         at_commit(Action::Register(
             job.id,
-            bgworker::job_worker(job.id, start),
+            bgworker::job_worker(job.id, start, &[]),
         ));
     }
 }
@@ -74,6 +75,15 @@ fn announce_full_house(job: &Job) -> Result<()> {
             Some(&format!(
                 "It is taken up when one of this database ends. {hint}"
             )),
+        );
+    } else if let Some(crowd) = crowd::of_role(job.owner)?
+        && job.workers.is_empty()
+    {
+        notice(
+            &format!("backfill {shown} waits for a worker: {crowd} are busy"),
+            Some(
+                "It is taken up when one of the role's ends. The limit is backfill.max_workers_per_role.",
+            ),
         );
     } else if free < missing {
         let has = job.workers.len() as i64 + free;

@@ -1,18 +1,23 @@
 //! What users call. Meets the workers only in the tables.
 
+mod adopt;
 mod alter;
 mod approve;
 mod bounds;
 mod call;
 mod caller;
+mod changed;
+mod checker;
 mod checks;
 mod control;
+mod crowd;
 mod define;
 mod existing;
 mod exports;
 mod forget;
 mod inspect;
 mod launch;
+mod limits;
 mod on_end;
 mod plan;
 mod preview;
@@ -25,6 +30,7 @@ mod sample;
 mod scope;
 mod session;
 mod start;
+mod subject;
 mod tables;
 mod throttles;
 mod verify;

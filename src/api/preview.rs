@@ -1,10 +1,15 @@
 //! `backfill.preview`: what a backfill would make of some rows, computed without changing any.
 
+use std::time::Duration;
+
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::call::Request;
 use super::caller::required;
-use super::sample::{Backfill, Part, shown};
+use super::sample::{Backfill, Part, look_at, shown};
+use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change};
 use crate::pg::heap::{self, Tid};
@@ -12,12 +17,13 @@ use crate::pg::relation::Relation;
 use crate::pg::report::notice;
 use crate::pg::spi;
 use crate::pg::text::to_server;
+use crate::stranger::errand::Errand;
 
 /// Rows that a call may ask for.
 const MOST: i32 = 1000;
 
 /// A row, as it is and as it would be.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// Its key, as a condition.
     pub key: Option<String>,
@@ -36,8 +42,34 @@ pub fn preview(request: Request, limit: Option<i32>) -> Result<Vec<Sample>> {
         let message = format!("limit must be between 1 and {MOST}, not {limit}");
         return Err(Error::invalid(message).hint("It is the number of rows to show."));
     }
-    let backfill = Backfill::of_call(request, "backfill.preview()")?;
-    backfill.with_its_rights(|| samples(&backfill, limit))
+    look_at(
+        request,
+        "backfill.preview()",
+        |backfill| samples(backfill, limit),
+        |subject| PreviewOf { subject, limit },
+    )
+}
+
+/// The preview of a stored definition.
+#[derive(Serialize, Deserialize)]
+pub struct PreviewOf {
+    subject: Subject,
+    limit: i32,
+}
+
+impl Errand for PreviewOf {
+    const NAME: &'static str = "preview";
+    const LIMIT: Option<Duration> = None;
+    type Answer = Vec<Sample>;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Self::Answer> {
+        let backfill = self.subject.open()?;
+        backfill.under_its_settings(|| samples(&backfill, self.limit))
+    }
 }
 
 fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {

@@ -1,6 +1,6 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use super::caller::{denied, refuse_read_only, required};
+use super::caller::{denied, refuse_read_only, refuse_unsound, required};
 use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
@@ -9,7 +9,7 @@ use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::spi;
-use crate::pg::{index, name, server, triggers};
+use crate::pg::{confine, index, name, server, triggers};
 use crate::plan::key::{self, Column};
 use crate::plan::sql::qualified;
 use crate::plan::standalone::{KeyColumn, Standalone};
@@ -36,6 +36,7 @@ pub fn of_job(job_id: Option<i64>, style: Option<String>, install: Option<bool>)
     if !server::may_act_for(job.owner) {
         return Err(denied(id));
     }
+    refuse_unsound(&job)?;
     write(&job, style, install)
 }
 
@@ -74,10 +75,26 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
     };
     if install {
         server::refuse_read_only("backfill.procedure()")?;
-        spi::in_subtransaction(|| spi::run_for_effect(&script))
+        refuse_to_install_anothers(job)?;
+        confine::own_script(job.owner, || spi::run_for_effect(&script))
             .map_err(|error| with_hint(error, &standalone))?;
     }
     Ok(script)
+}
+
+/// Creating a procedure parses its text, and whoever calls it runs it.
+fn refuse_to_install_anothers(job: &Job) -> Result<()> {
+    if job.owner == server::current_user() {
+        return Ok(());
+    }
+    let owner = server::role_name(job.owner);
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!("cannot install a procedure that role {owner} wrote the clauses of"),
+    )
+    .hint(format!(
+        "Leave out install, read the script, and run it as whoever is to own the procedure; or SET ROLE {owner} first."
+    )))
 }
 
 fn with_hint(mut error: Error, standalone: &Standalone) -> Error {

@@ -2,15 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+
 use super::caller::{locked_job, refuse_read_only, required};
 use super::sample::{Backfill, Part, shown};
+use super::subject::Subject;
 use crate::catalog::event;
-use crate::catalog::job::Job;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::heap::{self, Tid};
 use crate::pg::report::notice;
 use crate::pg::spi;
 use crate::pg::{relation, server, settings, wal};
+use crate::stranger::errand::{Errand, carry_out};
 
 /// Rows that a call may ask for.
 const MOST: i32 = 100_000;
@@ -18,7 +22,7 @@ const MOST: i32 = 100_000;
 const SHOWN: usize = 100;
 
 /// What was tried: all rows first, then those that failed, one by one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tried {
     /// Which rows.
     pub what: String,
@@ -37,8 +41,8 @@ pub struct Tried {
 }
 
 /// What batches took.
-#[derive(Debug, Default)]
-struct Sum {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Sum {
     rows: i64,
     batches: i64,
     time: Duration,
@@ -58,13 +62,13 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
             Error::invalid(message).hint("It is how many rows to try at most; 1000 will do.")
         );
     }
-    let Some(table) = relation::describe(job.relation)? else {
+    if relation::describe(job.relation)?.is_none() {
         return Err(Error::new(
             sqlstate::UNDEFINED_TABLE,
             format!("table {} no longer exists", job.relation_name),
         )
         .hint("There is nothing to be tried."));
-    };
+    }
     notice(
         &format!(
             "up to {rows} rows of {} are updated and rolled back: that writes WAL and leaves dead tuples",
@@ -74,8 +78,11 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
             "Their triggers fire. What does not belong to the transaction, as sequences do not, stays changed.",
         ),
     );
-    let backfill = Backfill::of(job.clone(), table);
-    let sum = backfill.with_its_rights(|| batches(&job, &backfill, i64::from(rows)))?;
+    let sum = carry_out(RehearsalOf {
+        subject: Subject::of(&job),
+        batch_size: i64::from(job.batch_size),
+        rows: i64::from(rows),
+    })?;
     let me = server::current_user();
     event::record(
         job.id,
@@ -94,8 +101,32 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
     Ok(sum.report())
 }
 
-fn batches(job: &Job, backfill: &Backfill, rows: i64) -> Result<Sum> {
-    let timeout = job.definition.options.lock_timeout_ms().to_string();
+/// The rehearsal of a stored job: what the batches run is run, so it is always sent to a process of the owner's.
+#[derive(Serialize, Deserialize)]
+pub struct RehearsalOf {
+    subject: Subject,
+    batch_size: i64,
+    rows: i64,
+}
+
+impl Errand for RehearsalOf {
+    const NAME: &'static str = "rehearse";
+    const LIMIT: Option<Duration> = None;
+    const ALWAYS_SENT: bool = true;
+    type Answer = Sum;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Sum> {
+        let backfill = self.subject.open()?;
+        backfill.under_its_settings(|| batches(&backfill, self.batch_size, self.rows))
+    }
+}
+
+fn batches(backfill: &Backfill, batch_size: i64, rows: i64) -> Result<Sum> {
+    let timeout = backfill.options.lock_timeout_ms().to_string();
     settings::set_text_local("lock_timeout", &timeout)?;
     let mut sum = Sum::default();
     let found = backfill.parts(rows)?;
@@ -118,7 +149,7 @@ fn batches(job: &Job, backfill: &Backfill, rows: i64) -> Result<Sum> {
             Ok(rows) => {
                 for (tid, key) in rows {
                     batch.push((part, *tid, key));
-                    if batch.len() as i64 >= i64::from(job.batch_size) {
+                    if batch.len() as i64 >= batch_size {
                         sum.batch(&batch);
                         batch.clear();
                     }

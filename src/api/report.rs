@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
 
 /// What is read as the caller: the views show him what he may see.
-const QUERIES: &[(&str, &str)] = &[
+const QUERIES: &[(&str, &'static str)] = &[
     (
         "job",
         "SELECT pg_catalog.to_jsonb(p) || pg_catalog.jsonb_build_object('relation', p.relation::text, 'owner', p.owner::text)
@@ -93,10 +93,10 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
     Ok(render(&report, format))
 }
 
-fn read(sql: &str, id: i64) -> Result<Value> {
+fn read(sql: &'static str, id: i64) -> Result<Value> {
     // Nobody's operators, and times as the caller has them.
     let plain = [(c"search_path", c"pg_catalog, pg_temp")];
-    let row = with(&plain, || spi::first(sql, &[Arg::Int8(id)]))?;
+    let row = with(&plain, || spi::fixed_first(sql, &[Arg::Int8(id)]))?;
     let text = row.as_ref().and_then(|row| row.get(0)).unwrap_or("null");
     serde_json::from_str(text)
         .map_err(|e| Error::internal(format!("a part of the report cannot be read: {e}")))

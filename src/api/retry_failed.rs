@@ -1,6 +1,6 @@
 //! `backfill.retry_failed`: tries rows again that were stepped over because of an error.
 
-use super::caller::locked_job;
+use super::caller::activated_job;
 use super::control::refused;
 use super::{existing, launch};
 use crate::catalog::{event, failed_row, job};
@@ -11,7 +11,7 @@ use crate::pg::server;
 
 /// Lets the job try them when all others are done; gives how many there are.
 pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
-    let found = locked_job(job_id, "backfill.retry_failed()")?;
+    let found = activated_job(job_id, "backfill.retry_failed()")?;
     if found.definition.purpose.is_read_only() {
         let message = format!(
             "backfill {} only reads: no row of it can be tried again",
@@ -32,7 +32,6 @@ pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
         );
         return Ok(0);
     }
-    existing::lock(found.relation)?;
     existing::refuse_overlap(found.id)?;
     job::begin_retry(found.id)?;
     let changed = job::load(found.id)?.ok_or_else(|| job::unknown(found.id))?;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys;
 
-use super::call::{self, Request};
+use super::call::{self, Call, Request};
+use super::subject::Subject;
 use super::{bounds, start, tables};
-use crate::catalog::job::Job;
 use crate::error::{Error, Result};
 use crate::job::options::Options;
 use crate::job::purpose::all_of;
@@ -14,14 +14,15 @@ use crate::pg::evaluate;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
-use crate::pg::{clauses, index, role, server, settings, triggers, txn};
+use crate::pg::{clauses, confine, index, server, settings, triggers};
 use crate::plan::key;
 use crate::plan::sql::Target;
+use crate::stranger::errand::{Errand, carry_out};
 
 /// Pages that are looked through in search of rows that match.
 const PAGES: i64 = 10_000;
 
-/// A backfill that is tried on some rows, with its owner's rights and settings.
+/// A backfill that is looked at, or tried on some rows, in a session of its owner's.
 pub struct Backfill {
     /// The table.
     pub relation: Relation,
@@ -29,8 +30,6 @@ pub struct Backfill {
     pub set_clause: String,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// With whose rights.
-    pub owner: Oid,
     /// The columns that the SET list writes.
     pub set_columns: Vec<String>,
     /// The options.
@@ -61,67 +60,58 @@ pub struct Parts {
     pub looked: i64,
 }
 
+/// Looks at the backfill that a call is about. If the call defines it, `look` is run at once: it is the caller's own
+/// text. If it is a definition that is pending, `errand` is what is to be found out in a session of its owner's.
+pub fn look_at<E: Errand>(
+    request: Request,
+    function: &str,
+    look: impl FnOnce(&Backfill) -> Result<E::Answer>,
+    errand: impl FnOnce(Subject) -> E,
+) -> Result<E::Answer> {
+    let call = call::check(request, function)?;
+    if let Some(set_clause) = call.set_clause.clone() {
+        return confine::own_text(server::current_user(), || {
+            let backfill = Backfill::of_call(call, set_clause)?;
+            backfill.under_its_settings(|| look(&backfill))
+        });
+    }
+    let job = start::definition(&call)?;
+    let options = job.definition.options.started_with(&call.options)?;
+    carry_out(errand(Subject::of(&job).with(options)))
+}
+
 impl Backfill {
-    /// The one that a call is about, checked as `backfill.start` would: one of its own, or the one that is
-    /// pending, with its owner's rights and settings.
-    pub fn of_call(request: Request, function: &str) -> Result<Backfill> {
-        let call = call::check(request, function)?;
-        let Some(set_clause) = &call.set_clause else {
-            let job = start::definition(&call)?;
-            let options = job.definition.options.started_with(&call.options)?;
-            let table = (job.relation, job.relation_name.as_str());
-            let columns = &job.definition.key_columns;
-            let options = role::acting_as(job.owner, || bounds::settle(table, columns, options))?;
-            let found = Backfill::of(job, call.relation);
-            return Ok(Backfill { options, ..found });
-        };
-        let set_columns = clauses::set_columns(set_clause)?;
+    /// The one that a call defines, checked as `backfill.start` would. The caller's own text.
+    fn of_call(call: Call, set_clause: String) -> Result<Backfill> {
+        let set_columns = clauses::set_columns(&set_clause)?;
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
         }
-        let key_columns = tables::check(&call, set_clause, &set_columns)?;
+        let key_columns = tables::check(&call, &set_clause, &set_columns)?;
         let table = (call.relation.oid, call.relation.shown.as_str());
-        let options = bounds::settle(table, &key_columns, call.options)?;
+        let options = bounds::settle(table, &key_columns, call.options, &BTreeMap::new())?;
         Ok(Backfill {
-            set_clause: set_clause.clone(),
+            set_clause,
             where_clause: call.where_clause,
             relation: call.relation,
-            owner: server::current_user(),
             set_columns,
             options,
             session: BTreeMap::new(),
         })
     }
 
-    /// That of a job that is there already.
-    pub fn of(job: Job, relation: Relation) -> Backfill {
-        let definition = job.definition;
-        Backfill {
-            relation,
-            set_clause: definition.set_clause,
-            where_clause: definition.where_clause,
-            owner: job.owner,
-            set_columns: definition.set_columns,
-            options: definition.options,
-            session: definition.session,
-        }
-    }
-
-    /// Runs `f` with the owner's rights and settings, as a worker would, as far as that can be in a session of
-    /// somebody else's: code of the owner's can change neither the user nor a setting.
-    pub fn with_its_rights<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        role::acting_as(self.owner, || {
-            txn::confined(|| {
-                for (name, value) in self.session.iter().chain(&self.options.settings) {
-                    settings::set_text_local(name, value)?;
-                }
-                if self.options.skips_triggers() {
-                    settings::set_text_local(triggers::SETTING.0, triggers::SETTING.1)?;
-                }
-                settings::set_text_local("row_security", "off")?;
-                settings::set_text_local("standard_conforming_strings", "on")?;
-                f()
-            })
+    /// Runs `f` with the settings that a worker would have, as far as they matter to the clauses.
+    pub fn under_its_settings<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        settings::nested(|| {
+            for (name, value) in self.session.iter().chain(&self.options.settings) {
+                settings::set_text_local(name, value)?;
+            }
+            if self.options.skips_triggers() {
+                settings::set_text_local(triggers::SETTING.0, triggers::SETTING.1)?;
+            }
+            settings::set_text_local("row_security", "off")?;
+            settings::set_text_local("standard_conforming_strings", "on")?;
+            f()
         })
     }
 

@@ -3,19 +3,18 @@
 //! Of a row that is done the WHERE clause may be true no more (`new IS NULL`), so that it can't tell. Its conditions
 //! that no update of the job changes (`country = 'DE'`) can.
 
+use super::sample::Backfill;
 use super::tables;
-use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::job::purpose::all_of;
-use crate::pg::relation::Relation;
 use crate::pg::{clauses, conjuncts, physical};
 
 /// What is as true of each row as it was before the job: conditions on its other columns, and on nothing that may
-/// have changed since. With the owner's rights and settings.
-pub fn lasting(of: &Job, relation: &Relation) -> Result<Option<String>> {
-    let set = &of.definition.set_columns;
+/// have changed since. Within a session of the owner's.
+pub fn lasting(of: &Backfill) -> Result<Option<String>> {
+    let (set, relation) = (&of.set_columns, &of.relation);
     let tables = tables::of(relation)?;
-    conditions(of, relation, |condition| {
+    conditions(of, |condition| {
         if clauses::depends_on_more(&relation.alone(None), condition)? {
             return Ok(false);
         }
@@ -30,24 +29,20 @@ pub fn lasting(of: &Job, relation: &Relation) -> Result<Option<String>> {
 }
 
 /// What is to be true of a row for it to be done again, as for the first time: all conditions on its other columns.
-/// With the owner's rights and settings.
-pub fn unset(of: &Job, relation: &Relation) -> Result<Option<String>> {
-    let set = &of.definition.set_columns;
-    conditions(of, relation, |condition| {
-        physical::reads_what_stays(relation, None, condition, set)
+/// Within a session of the owner's.
+pub fn unset(of: &Backfill) -> Result<Option<String>> {
+    let set = &of.set_columns;
+    conditions(of, |condition| {
+        physical::reads_what_stays(&of.relation, None, condition, set)
     })
 }
 
-fn conditions(
-    of: &Job,
-    relation: &Relation,
-    keep: impl Fn(&str) -> Result<bool>,
-) -> Result<Option<String>> {
-    let Some(clause) = &of.definition.where_clause else {
+fn conditions(of: &Backfill, keep: impl Fn(&str) -> Result<bool>) -> Result<Option<String>> {
+    let Some(clause) = &of.where_clause else {
         return Ok(None);
     };
     let mut kept = Vec::new();
-    for condition in conjuncts::of(relation, clause)? {
+    for condition in conjuncts::of(&of.relation, clause)? {
         if keep(&condition)? {
             kept.push(condition);
         }

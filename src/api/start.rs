@@ -1,10 +1,12 @@
 //! `backfill.start`: releases a definition, or defines and releases at once.
 
 use super::call::{self, Call, Request};
-use super::caller::required;
+use super::caller::{refuse_unsound, required};
 use super::control::after_cancel;
 use super::launch;
-use super::{approve, bounds, checks, define, existing};
+use super::{adopt, approve, changed, checks, define, existing};
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{approval, event, trial};
 use crate::error::{Error, Result, sqlstate};
@@ -13,11 +15,11 @@ use crate::job::options::Options;
 use crate::job::purpose::Purpose;
 use crate::job::state::{Event, State, Wish, next};
 use crate::pg::report::notice;
-use crate::pg::{role, server};
+use crate::pg::server;
 use crate::plan::sql::literal;
 
 /// The pace, within its bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Pace {
     /// Rows per commit, at most.
     pub batch_size: i32,
@@ -74,6 +76,11 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         // What was true for its owner when it was defined may not be so any more.
         checks::policies(&call.relation, job.owner)?;
     }
+    let job = if job.here {
+        job
+    } else {
+        adopt::define_again(&job, &call.relation)?
+    };
     release(&job, &call.options, pace)?;
     Ok(job.id)
 }
@@ -81,7 +88,10 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
 /// A job that is the dry run of the definition that the call is about, with its name and of its owner's: the
 /// one that is there, or a new one.
 fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
-    let of = definition(call)?;
+    let mut of = definition(call)?;
+    if !of.here {
+        of = adopt::define_again(&of, &call.relation)?;
+    }
     if let Some(name) = &of.name
         && let Some(known) = existing::by_name(name, true)?.filter(|job| job.owner == of.owner)
     {
@@ -138,7 +148,7 @@ pub fn definition(call: &Call) -> Result<Job> {
     let table = &call.relation.shown;
     if let Some(name) = &call.name {
         return match existing::by_name(name, false)? {
-            Some(job) if job.relation == call.relation.oid => Ok(job),
+            Some(job) if job.relation == call.relation.oid => sound(job),
             Some(job) => Err(Error::new(
                 sqlstate::UNDEFINED_OBJECT,
                 format!(
@@ -162,7 +172,7 @@ pub fn definition(call: &Call) -> Result<Job> {
         0 => Err(nothing_pending(&format!(
             "no backfill is defined for table {table}"
         ))),
-        1 => Ok(pending.remove(0)),
+        1 => sound(pending.remove(0)),
         several => {
             let names: Vec<String> = pending.iter().map(Job::shown).collect();
             Err(Error::new(
@@ -173,6 +183,12 @@ pub fn definition(call: &Call) -> Result<Job> {
             .hint(format!("Say which: SELECT backfill.start({}, name => '...'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(...).", literal(table))))
         }
     }
+}
+
+/// Refuses a definition that was not written by the functions, or whose owner is another role now.
+fn sound(job: Job) -> Result<Job> {
+    refuse_unsound(&job)?;
+    Ok(job)
 }
 
 fn nothing_pending(message: &str) -> Error {
@@ -205,13 +221,11 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     existing::refuse_overlap(job.id)?;
     require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
-    let merged = role::acting_as(locked.owner, || {
-        super::session::try_settings(&options.settings)?;
-        let table = (locked.relation, locked.relation_name.as_str());
-        bounds::settle(table, &locked.definition.key_columns, merged)
-    })?;
-    super::throttles::check(&options.throttles)?;
-    super::on_end::check(options.on_end.as_deref())?;
+    // What was given at `define` was checked and settled then.
+    let merged = match job.definition.options == merged {
+        true => merged,
+        false => changed::check(&locked, &locked.definition.options, merged)?,
+    };
     if approval::asked(job.id)?.is_some() && approve::hold(&locked)? {
         // What was asked for first is what is approved.
         return Ok(());

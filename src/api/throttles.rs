@@ -2,18 +2,20 @@
 
 use crate::error::{Error, Result};
 use crate::job::throttles::Throttles;
-use crate::pg::{clauses, spi};
-use crate::plan::sql::literal;
+use crate::pg::clauses;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
 
-/// Whether the time zone of `run_window` exists, and `throttle_query` is one query that gives a boolean
-/// and that the caller may run.
+/// Whether the time zone of `run_window` exists, and no name is both watched and not.
 pub fn check(given: &Throttles) -> Result<()> {
     if let Some(zone) = given.hours().and_then(|hours| hours.zone()) {
-        let sql = format!(
-            "SELECT pg_catalog.timezone({}, pg_catalog.now())",
-            literal(zone)
-        );
-        spi::attempt(&sql).map_err(|mut error| {
+        let known = as_extension(|| {
+            spi::in_subtransaction(|| {
+                let sql = "SELECT pg_catalog.timezone($1, pg_catalog.now())";
+                spi::query(sql, &[Arg::Text(zone)])
+            })
+        });
+        known.map_err(|mut error| {
             error.message = format!("option \"run_window\": {}", error.message);
             (error.position, error.context) = (None, None);
             error.hint("SELECT name FROM pg_timezone_names lists them.")
@@ -26,13 +28,21 @@ pub fn check(given: &Throttles) -> Result<()> {
         ))
         .hint("Nobody would watch it. Name it in one of them."));
     }
-    if let Some(query) = given.query() {
-        clauses::check_query("throttle_query", query)?;
-        let condition = format!("SELECT WHERE (\n{query}\n)");
-        clauses::explain(&condition, &[query]).map_err(|mut error| {
-            error.message = format!("option \"throttle_query\": {}", error.message);
-            error.hint("It is run as the job's owner, and gives one boolean: true while the job is to wait.")
-        })?;
-    }
     Ok(())
+}
+
+/// Whether `throttle_query` is one query that gives a boolean and that its owner may run. Within a session of the
+/// owner's.
+pub fn check_query(query: Option<&str>) -> Result<()> {
+    let Some(query) = query else {
+        return Ok(());
+    };
+    clauses::check_query("throttle_query", query)?;
+    let condition = format!("SELECT WHERE (\n{query}\n)");
+    clauses::explain(&condition, &[query]).map_err(|mut error| {
+        error.message = format!("option \"throttle_query\": {}", error.message);
+        error.hint(
+            "It is run as the job's owner, and gives one boolean: true while the job is to wait.",
+        )
+    })
 }

@@ -1,11 +1,14 @@
 //! `backfill.verify`: looks whether the rows of a job are as they should be; and `backfill.reapply`, which does
 //! those again that are not.
 
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::caller::{locked_job, required};
+use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
-use super::{approve, checks, existing, launch, scope, session, tables, throttles};
+use super::subject::Subject;
+use super::{approve, changed, checks, existing, launch, scope, tables};
 use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
@@ -15,8 +18,9 @@ use crate::job::purpose::{Check, Found, Purpose, all_of};
 use crate::job::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{clauses, role, server};
+use crate::pg::{clauses, confine, server};
 use crate::plan::clause;
+use crate::stranger::errand::{Errand, carry_out};
 
 /// Starts a verification of a job at commit; gives its id.
 pub fn verify(
@@ -33,26 +37,24 @@ pub fn verify(
     let check = choose(&of, check_clause, recompute)?;
     let bounds = walk::bounds(of.id)?.unwrap_or_default();
     refuse_options(&inherited(&of), &given)?;
+    let before = inherited(&of);
     let options = Options {
         // What a job has walked between bounds is verified between these.
         key_from: bounds.from.map(KeyText::from),
         key_to: bounds.to.map(KeyText::from),
-        ..inherited(&of).overlaid(&given)?
+        ..changed::check(&of, &before, before.overlaid(&given)?)?
     };
-    role::acting_as(of.owner, || session::try_settings(&options.settings))?;
-    throttles::check(&options.throttles)?;
-    let pending = check == Check::Pending;
-    let mut definition = Definition {
+    let purpose = Purpose::Verify { job: of.id, check };
+    let where_clause = carry_out(VerificationOf {
+        subject: Subject::of(&of),
+        purpose: purpose.clone(),
+    })?;
+    let definition = Definition {
         options,
-        purpose: Purpose::Verify { job: of.id, check },
+        purpose,
+        where_clause,
         ..of.definition.clone()
     };
-    Backfill::of(of.clone(), relation.clone()).with_its_rights(|| {
-        if !pending {
-            definition.where_clause = scope::lasting(&of, &relation)?;
-        }
-        analyse(&definition, &relation)
-    })?;
     let id = begin(&of, &relation, &definition, "verify")?;
     release(id, State::Pending)
 }
@@ -60,7 +62,7 @@ pub fn verify(
 /// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
 /// its id, or nothing if there are none.
 pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
-    let of = locked_job(job_id, "backfill.reapply()")?;
+    let of = activated_job(job_id, "backfill.reapply()")?;
     let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -117,9 +119,9 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
         .hint("Start another job, with a where_clause that is true of these rows."));
     }
     let relation = its_table(&of)?;
-    existing::lock(of.relation)?;
-    let unset = Backfill::of(of.clone(), relation.clone())
-        .with_its_rights(|| scope::unset(&of, &relation))?;
+    let unset = carry_out(ConditionsOf {
+        subject: Subject::of(&of),
+    })?;
     let purpose = &verification.definition.purpose;
     let still = purpose.wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
@@ -143,6 +145,61 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
         ),
     )?;
     release(id, State::Pending).map(Some)
+}
+
+/// What a verification of a stored job asks, found to be sound; gives the WHERE clause of the rows to be looked at.
+#[derive(Serialize, Deserialize)]
+pub struct VerificationOf {
+    subject: Subject,
+    purpose: Purpose,
+}
+
+impl Errand for VerificationOf {
+    const NAME: &'static str = "verify";
+    type Answer = Option<String>;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Self::Answer> {
+        let of = self.subject.open()?;
+        of.under_its_settings(|| {
+            let pending = matches!(
+                self.purpose,
+                Purpose::Verify {
+                    check: Check::Pending,
+                    ..
+                }
+            );
+            let where_clause = match pending {
+                true => of.where_clause.clone(),
+                false => scope::lasting(&of)?,
+            };
+            analyse(&of, &self.purpose, where_clause.as_deref())?;
+            Ok(where_clause)
+        })
+    }
+}
+
+/// The conditions of a stored job's WHERE clause under which a row may be done again.
+#[derive(Serialize, Deserialize)]
+pub struct ConditionsOf {
+    subject: Subject,
+}
+
+impl Errand for ConditionsOf {
+    const NAME: &'static str = "reapply";
+    type Answer = Option<String>;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Self::Answer> {
+        let of = self.subject.open()?;
+        of.under_its_settings(|| scope::unset(&of))
+    }
 }
 
 /// Why rows can't be done again, where some could not even be looked at.
@@ -236,7 +293,9 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
             .hint("One verification asks one thing: start two.")),
         (Some(text), false) => {
             clause::check("check_clause", &text)?;
-            clauses::check_expression("check_clause", &text)?;
+            confine::own_text(server::current_user(), || {
+                clauses::check_expression("check_clause", &text)
+            })?;
             Ok(Check::Clause(text.trim().to_owned()))
         }
         (None, true) => Ok(Check::Recompute),
@@ -252,10 +311,9 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
     }
 }
 
-/// Analyses what is asked, as the owner.
-fn analyse(definition: &Definition, relation: &Relation) -> Result<()> {
-    let clause = definition.where_clause.as_deref();
-    let purpose = &definition.purpose;
+/// Analyses what is asked. Within a session of the owner's.
+fn analyse(of: &Backfill, purpose: &Purpose, clause: Option<&str>) -> Result<()> {
+    let relation = &of.relation;
     for table in tables::of(relation)? {
         let alias = (table.oid != relation.oid).then_some(relation.name.as_str());
         let from = table.alone(alias);
@@ -273,7 +331,7 @@ fn analyse(definition: &Definition, relation: &Relation) -> Result<()> {
                     .map_err(|error| checks::with_hint(error, &table))?;
             }
             None => {
-                let statement = format!("UPDATE {from} SET {}", definition.set_clause);
+                let statement = format!("UPDATE {from} SET {}", of.set_clause);
                 refuse_unrepeatable(&statement, &table)?;
             }
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::caller::{denied, required};
+use super::caller::{denied, may_attend, required};
 use super::control::{after_cancel, start_of};
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
@@ -55,7 +55,7 @@ pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Resul
 fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<()> {
     loop {
         let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-        if !server::may_act_for(job.owner) {
+        if !may_attend(&job)? {
             return Err(denied(id));
         }
         if let Some(end) = end_of(&job) {
@@ -95,6 +95,10 @@ fn end_of(job: &Job) -> Option<Result<()>> {
     };
     let message = format!("backfill {} {}", job.shown(), job.state().phrase(false));
     let mut error = Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message).hint(hint);
-    error.detail = job.last_error.clone();
+    // It may hold row data.
+    error.detail = job
+        .last_error
+        .clone()
+        .filter(|_| server::may_act_for(job.owner));
     Some(Err(error))
 }

@@ -12,6 +12,7 @@ use super::region;
 use super::slice::array;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::progress::Progress;
+use crate::job::stored::cut_if_any;
 use crate::job::timing::Spent;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Plan, Row};
@@ -239,6 +240,8 @@ impl Writer {
         }
         let spent = &next.spent;
         let waited = spent.waiting_json();
+        let note = cut_if_any(gauges.note.as_deref());
+        let waits = cut_if_any(gauges.waits.as_ref().map(|(what, _)| what.as_str()));
         let whole = |time: Duration| Arg::Int8(time.as_millis() as i64);
         let part = |time: Option<Duration>| Arg::float8(time.map(|t| t.as_secs_f64() * 1000.0));
         let int4 = |value: Option<i32>| value.map_or(Arg::Null(pg_sys::INT4OID), Arg::Int4);
@@ -266,8 +269,8 @@ impl Writer {
                 Arg::Bool(progress.past_estimate),
                 Arg::float8(gauges.rate),
                 int4(gauges.batch_rows),
-                Arg::text(gauges.note.as_deref()),
-                Arg::text(gauges.waits.as_ref().map(|(what, _)| what.as_str())),
+                Arg::text(note.as_deref()),
+                Arg::text(waits.as_deref()),
                 Arg::float8(gauges.waits.as_ref().map(|(_, time)| time.as_secs_f64())),
                 whole(spent.working),
                 whole(spent.sleeping),

@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use crate::error::Result;
 use crate::job::announcement::{self, CHANNEL};
 use crate::job::state::State;
+use crate::job::stored::{cut, cut_if_any};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::pg::text::to_server;
@@ -18,15 +19,16 @@ pub fn record(
     old: Option<&str>,
     new: Option<&str>,
 ) -> Result<()> {
+    let (event, old, new) = (cut(event), cut_if_any(old), cut_if_any(new));
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.event (job_id, actor, event, old, new) VALUES ($1, $2, $3, $4, $5)",
             &[
                 Arg::Int8(job),
                 Arg::Oid(actor),
-                Arg::Text(event),
-                Arg::text(old),
-                Arg::text(new),
+                Arg::Text(&event),
+                Arg::text(old.as_deref()),
+                Arg::text(new.as_deref()),
             ],
         )
     })?;

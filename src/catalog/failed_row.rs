@@ -5,6 +5,7 @@ use crate::catalog::job::Job;
 use crate::catalog::slice::{Slice, array};
 use crate::error::{Error, Result};
 use crate::job::progress::Progress;
+use crate::job::stored::{cut, cut_if_any};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::plan::position::Position;
@@ -66,6 +67,9 @@ pub fn take_up(job: i64) -> Result<bool> {
 
 /// Records one, by its key: the columns are called as when the walk began.
 pub fn record(job: &Job, slice: &Slice, key: &[String], error: &Error) -> Result<()> {
+    let message = cut(&error.message);
+    let [detail, hint, context] =
+        [&error.detail, &error.hint, &error.context].map(|part| cut_if_any(part.as_deref()));
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.failed_row (job_id, attempt, relation, relation_name, key_columns, key, sqlstate, message,
@@ -79,10 +83,10 @@ pub fn record(job: &Job, slice: &Slice, key: &[String], error: &Error) -> Result
                 Arg::texts(Some(slice.extent.columns())),
                 Arg::texts(Some(key)),
                 Arg::Text(&error.sqlstate),
-                Arg::Text(&error.message),
-                Arg::text(error.detail.as_deref()),
-                Arg::text(error.hint.as_deref()),
-                Arg::text(error.context.as_deref()),
+                Arg::Text(&message),
+                Arg::text(detail.as_deref()),
+                Arg::text(hint.as_deref()),
+                Arg::text(context.as_deref()),
                 Arg::text(error.constraint.as_deref()),
             ],
         )

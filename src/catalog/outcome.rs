@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use super::slice::STANDINGS;
 use crate::error::{Error, Result};
 use crate::job::state::Outcome;
+use crate::job::stored::cut_if_any;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
@@ -16,7 +17,12 @@ pub fn record(
     error: Option<&Error>,
     batch: Option<&str>,
 ) -> Result<()> {
-    let part = |f: fn(&Error) -> Option<&str>| Arg::text(error.and_then(f));
+    let part = |f: fn(&Error) -> Option<&str>| cut_if_any(error.and_then(f));
+    let message = part(|e| Some(&e.message));
+    let detail = part(|e| e.detail.as_deref());
+    let hint = part(|e| e.hint.as_deref());
+    let context = part(|e| e.context.as_deref());
+    let batch = cut_if_any(batch);
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.outcome AS o
@@ -34,12 +40,12 @@ pub fn record(
                 Arg::Int8(job),
                 Arg::Text(outcome.name()),
                 Arg::Int4(attempt),
-                part(|e| Some(&e.sqlstate)),
-                part(|e| Some(&e.message)),
-                part(|e| e.detail.as_deref()),
-                part(|e| e.hint.as_deref()),
-                part(|e| e.context.as_deref()),
-                Arg::text(batch),
+                Arg::text(error.map(|e| e.sqlstate.as_str())),
+                Arg::text(message.as_deref()),
+                Arg::text(detail.as_deref()),
+                Arg::text(hint.as_deref()),
+                Arg::text(context.as_deref()),
+                Arg::text(batch.as_deref()),
             ],
         )
     })?;

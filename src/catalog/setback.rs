@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::job::stored::cut;
 use crate::pg::elevate::as_extension;
 use crate::pg::server;
 use crate::pg::spi::{self, Arg};
 
 /// Lets the view show what this worker waits for, and until when.
 pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
+    let what = cut(what);
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.setback AS s (job_id, pid, waits_for, waits_until)
@@ -18,7 +20,7 @@ pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
             &[
                 Arg::Int8(job),
                 Arg::Int4(server::pid()),
-                Arg::Text(what),
+                Arg::Text(&what),
                 Arg::float8(Some(pause.as_secs_f64())),
             ],
         )
@@ -28,6 +30,7 @@ pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
 
 /// Lets the view show what this worker waits for until that has come to its end. `begins`: from now on.
 pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
+    let what = cut(what);
     as_extension(|| {
         spi::query(
             "INSERT INTO backfill.setback AS s (job_id, pid, waits_for) VALUES ($1, $2, $3)
@@ -36,7 +39,7 @@ pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
             &[
                 Arg::Int8(job),
                 Arg::Int4(server::pid()),
-                Arg::Text(what),
+                Arg::Text(&what),
                 Arg::Bool(begins),
             ],
         )

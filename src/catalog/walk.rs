@@ -6,6 +6,7 @@ use pgrx::pg_sys::Oid;
 use super::slice::array;
 use crate::error::Result;
 use crate::job::bounds::Bounds;
+use crate::job::stored::cut;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
@@ -103,11 +104,12 @@ pub fn set_phase(job: i64, phase: &str) -> Result<()> {
 
 /// Adds what the owner should know, once.
 pub fn add_note(job: i64, note: &str) -> Result<()> {
+    let note = cut(note);
     as_extension(|| {
         spi::query(
             "UPDATE backfill.walk SET notes = pg_catalog.array_append(notes, $2)
              WHERE job_id = $1 AND NOT $2 = ANY (notes)",
-            &[Arg::Int8(job), Arg::Text(note)],
+            &[Arg::Int8(job), Arg::Text(&note)],
         )
     })?;
     Ok(())

@@ -48,7 +48,7 @@ impl KeyValue {
 }
 
 /// The keys between which a job walks, the bounds included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// The first; none: from the first row on.
     pub from: Option<Vec<String>>,

@@ -1,7 +1,9 @@
 //! What a job is for.
 
+use serde::{Deserialize, Serialize};
+
 /// What a job does with the rows that it walks over.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// It updates them.
     #[default]
@@ -31,7 +33,7 @@ pub struct Found {
 }
 
 /// What makes a row wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Check {
     /// The WHERE clause is true of it still.
     Pending,

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::confine;
 use super::text::{from_server, to_server};
 use crate::error::Result;
 
@@ -107,8 +108,11 @@ fn array_datum(values: &[String]) -> Result<Datum> {
     }
 }
 
-/// Converts text by the type's input function.
+/// Converts text by the type's input function. That of a type which a user has made may run the user's code.
 fn input(oid: Oid, value: &str) -> Result<Datum> {
+    if oid.to_u32() >= pg_sys::FirstNormalObjectId {
+        confine::require()?;
+    }
     let value = to_server(value)?;
     unsafe {
         let (mut function, mut param) = (Oid::INVALID, Oid::INVALID);
@@ -128,12 +132,15 @@ pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"lc_monetary", c"C"),
 ];
 
-/// The text form of a jsonb value.
-pub fn output_jsonb(value: Datum) -> Result<String> {
+/// The text form of a jsonb value. `check` is told how many bytes the value has, and then how many the text,
+/// which may be far more, and refuses what is too long before it is read.
+pub fn output_jsonb(value: Datum, check: impl Fn(usize) -> Result<()>) -> Result<String> {
+    // SAFETY: the value is a jsonb, as the function that took it is declared. The output function gives a
+    // zero-terminated string, or raises an error.
     unsafe {
-        from_server(pg_sys::OidOutputFunctionCall(
-            pg_sys::F_JSONB_OUT.into(),
-            value,
-        ))
+        check(pg_sys::toast_raw_datum_size(value))?;
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::F_JSONB_OUT.into(), value);
+        check(CStr::from_ptr(text).to_bytes().len())?;
+        from_server(text)
     }
 }

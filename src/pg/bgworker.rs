@@ -15,12 +15,25 @@ pub struct Start {
     pub owner: Oid,
 }
 
-/// A worker that runs one job and is never restarted by itself.
-pub fn job_worker(job: i64, start: Start) -> Box<pg_sys::BackgroundWorker> {
+/// Jobs that a worker is told to leave alone, at most: what `bgw_extra` has room for.
+pub const MOST_LEFT_ALONE: usize = 14;
+
+/// A worker that runs one job and is never restarted by itself. `alone`: jobs that it is not to hand over to, as their
+/// workers could not record their end.
+pub fn job_worker(job: i64, start: Start, alone: &[i64]) -> Box<pg_sys::BackgroundWorker> {
     let name = format!("backfill job {job}");
     let mut worker = describe(&name, "backfill worker", c"backfill_worker_main".to_bytes());
     worker.bgw_main_arg = pg_sys::Datum::from(job);
-    put(&mut worker.bgw_extra, start);
+    put(&mut worker.bgw_extra, start, alone);
+    worker
+}
+
+/// A worker that looks at text of the owner's for somebody else, answers, and ends. What is to be looked at goes
+/// into `bgw_main_arg`, see `channel`.
+pub fn checker(start: Start) -> Box<pg_sys::BackgroundWorker> {
+    let main = c"backfill_checker_main".to_bytes();
+    let mut worker = describe("backfill checker", "backfill checker", main);
+    put(&mut worker.bgw_extra, start, &[]);
     worker
 }
 
@@ -52,20 +65,43 @@ pub fn register_now(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, std::ptr::null_mut()) }
 }
 
-/// Registers a worker and waits for its end; false if no slot is free.
-pub fn run_to_end(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
-    unsafe {
-        let mut handle = std::ptr::null_mut();
-        if !pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle) {
-            return false;
-        }
-        pg_sys::WaitForBackgroundWorkerShutdown(handle);
-        pg_sys::pfree(handle.cast());
-        true
+/// A worker that was registered, and how it goes on.
+#[derive(Debug)]
+pub struct Registered(*mut pg_sys::BackgroundWorkerHandle);
+
+/// Registers a worker; nothing if no slot is free.
+pub fn register(mut worker: Box<pg_sys::BackgroundWorker>) -> Option<Registered> {
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: the description is complete and lives until it has been copied. The handle is allocated in the context that is
+    // current, which between transactions is TopMemoryContext, and is freed by `drop`.
+    let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle) };
+    registered.then_some(Registered(handle))
+}
+
+impl Registered {
+    /// Whether it has ended, or will never start.
+    pub fn has_ended(&self) -> bool {
+        let mut pid = 0;
+        // SAFETY: a handle that PostgreSQL gave, not freed yet.
+        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        status == pg_sys::BgwHandleStatus::BGWH_STOPPED
+    }
+
+    /// Ends it, as pg_terminate_backend does.
+    pub fn terminate(&self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::TerminateBackgroundWorker(self.0) };
     }
 }
 
-/// What [`job_worker`] put into the worker that this process is.
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // SAFETY: allocated by PostgreSQL for this, and used by nobody else.
+        unsafe { pg_sys::pfree(self.0.cast()) };
+    }
+}
+
+/// What [`job_worker`] or [`checker`] put into the worker that this process is.
 pub fn my_start() -> Start {
     let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
     let oid = |i: usize| {
@@ -79,19 +115,51 @@ pub fn my_start() -> Start {
     }
 }
 
-fn put(extra: &mut [c_char; 128], start: Start) {
+/// The jobs that [`job_worker`] was told to leave alone.
+pub fn left_alone() -> Vec<i64> {
+    // SAFETY: set by the postmaster before the process's main function is called.
+    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
+    let number = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
+    (0..MOST_LEFT_ALONE)
+        .map(|i| number(16 + i * 8))
+        .filter(|job| *job != 0)
+        .collect()
+}
+
+fn put(extra: &mut [c_char; 128], start: Start, alone: &[i64]) {
     let oids = [start.database, start.login, start.owner];
-    for (i, byte) in oids
+    let mut bytes: Vec<u8> = oids
         .iter()
         .flat_map(|oid| oid.to_u32().to_ne_bytes())
-        .enumerate()
-    {
-        extra[i] = byte as c_char;
+        .collect();
+    bytes.resize(16, 0);
+    let alone = alone.iter().take(MOST_LEFT_ALONE);
+    bytes.extend(alone.flat_map(|job| job.to_ne_bytes()));
+    for (to, from) in extra.iter_mut().zip(bytes) {
+        *to = from as c_char;
     }
 }
 
-/// Connects this process to a database as a role; FATAL if that cannot be.
+/// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.
+const CONNECT_WITHIN: &std::ffi::CStr = c"10s";
+
+/// Bounds what waits for locks from now on, also before there is a session.
+fn limit_connect() {
+    // SAFETY: a setting that any user may set, with a value that it can have. PostgreSQL reads it from a variable of its
+    // own where it waits. What the process sets later replaces it.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"lock_timeout".as_ptr(),
+            CONNECT_WITHIN.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Connects this process to a database as a role; an end of the process if that cannot be, or takes too long.
 pub fn connect(database: Oid, login: Oid) {
+    limit_connect();
     unsafe {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;

@@ -12,7 +12,7 @@ use std::ptr::null_mut;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, panic::CaughtError};
 
-use super::text::lossy;
+use super::text::{lossy, lossy_whole};
 use crate::error::{Error, Position, Result};
 
 thread_local! {
@@ -24,6 +24,12 @@ thread_local! {
 
 /// How many are kept.
 const KEPT: usize = 16;
+
+/// Bytes of two messages that are compared.
+const COMPARED: usize = 1024;
+
+/// The longest statement that is kept for the position of an error in it.
+const LONGEST_STATEMENT: usize = 4 << 20;
 
 /// Runs `f`, giving errors and panics as `Err`. The caller has to abort the (sub)transaction.
 pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -46,9 +52,8 @@ fn convert(caught: CaughtError) -> Error {
     match caught {
         CaughtError::PostgresError(report) => {
             let raised = RAISED.take();
-            let same = raised
-                .into_iter()
-                .rfind(|(message, _)| message == report.message());
+            let arrived = head(report.message().as_bytes());
+            let same = raised.into_iter().rfind(|(message, _)| *message == arrived);
             let fallback = || {
                 let code = unpack(report.sql_error_code() as i32);
                 let mut error = Error::new(&code, report.message().to_owned());
@@ -71,6 +76,12 @@ fn convert(caught: CaughtError) -> Error {
     }
 }
 
+/// What errors are told apart by: the beginning of the message, as UTF-8.
+fn head(message: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&message[..message.len().min(4 * COMPARED)]);
+    start[..start.floor_char_boundary(COMPARED)].to_owned()
+}
+
 /// Runs while any message is being raised; keeps those at ERROR and above.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
@@ -86,7 +97,7 @@ unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
             let error = read(&*data);
             let message = match (*data).message {
                 text if text.is_null() => String::new(),
-                text => CStr::from_ptr(text).to_string_lossy().into_owned(),
+                text => head(CStr::from_ptr(text).to_bytes()),
             };
             RAISED.with_borrow_mut(|raised| {
                 if raised.len() == KEPT {
@@ -109,15 +120,22 @@ unsafe fn read(data: &pg_sys::ErrorData) -> Error {
         error.context = lossy(data.context);
         error.constraint = lossy(data.constraint_name);
         let (character, text) = if data.internalpos > 0 {
-            (
-                data.internalpos,
-                lossy(data.internalquery).unwrap_or_default(),
-            )
+            statement(data.internalquery)
+                .map_or((0, String::new()), |text| (data.internalpos, text))
         } else {
             (data.cursorpos, String::new())
         };
         error.position = (character > 0).then_some(Position { character, text });
         error
+    }
+}
+
+/// The statement that the position of an error is counted in, unless it is too long to be shown.
+unsafe fn statement(text: *const std::ffi::c_char) -> Option<String> {
+    let short = |text| unsafe { CStr::from_ptr(text) }.to_bytes().len() <= LONGEST_STATEMENT;
+    match !text.is_null() && short(text) {
+        true => unsafe { lossy_whole(text) }.ok(),
+        false => None,
     }
 }
 

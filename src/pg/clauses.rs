@@ -1,12 +1,14 @@
 //! Checks a user's clauses with PostgreSQL's own parser and analyser.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 use super::capture::capture;
+use super::confine;
 use super::settings;
 use super::spi;
 use super::text::to_server;
-use super::txn;
 use crate::error::{Error, Result, sqlstate};
 
 /// What an expression is put behind to be parsed; a bracket closes it.
@@ -154,6 +156,7 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
 /// The one statement of `prefix` + `clause`, or null if there are several. The position of a
 /// syntax error is counted in the clause.
 unsafe fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
+    confine::require()?;
     let text = to_server(&format!("{prefix}{clause}"))?;
     let parsed = capture(|| unsafe {
         let mode = pg_sys::RawParseMode::RAW_PARSE_DEFAULT;
@@ -181,20 +184,18 @@ unsafe fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::N
 pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     let off = [STANDARD_STRINGS, (c"row_security", c"off")];
     let explain = format!("EXPLAIN {statement}");
-    txn::confined(|| settings::with(&off, || spi::attempt(&explain).map(|_| ()))).map_err(
-        |mut error| {
-            let own = format!("SQL statement \"{explain}\"");
-            error.context = error.context.take().filter(|context| *context != own);
-            if let Some(position) = &mut error.position
-                && position.text == explain
-                && let Some((character, clause)) = locate(position.character, &explain, clauses)
-            {
-                position.character = character;
-                position.text = clause.to_owned();
-            }
-            error
-        },
-    )
+    settings::with(&off, || spi::attempt(&explain).map(|_| ())).map_err(|mut error| {
+        let own = format!("SQL statement \"{explain}\"");
+        error.context = error.context.take().filter(|context| *context != own);
+        if let Some(position) = &mut error.position
+            && position.text == explain
+            && let Some((character, clause)) = locate(position.character, &explain, clauses)
+        {
+            position.character = character;
+            position.text = clause.to_owned();
+        }
+        error
+    })
 }
 
 /// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
@@ -202,6 +203,7 @@ pub(super) fn analysed(
     statement: &str,
     mut f: impl FnMut(*mut pg_sys::CachedPlanSource),
 ) -> Result<()> {
+    confine::require()?;
     let text = to_server(statement)?;
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
@@ -277,8 +279,9 @@ pub fn is_of_the_moment(statement: &str) -> Result<bool> {
     analysed(statement, |source| {
         for query in queries(source) {
             // The tree as text, in which constants are bytes.
-            let text = unsafe { super::text::lossy(pg_sys::nodeToString(query.cast())) };
-            found |= text.is_some_and(|text| signs.iter().any(|sign| text.contains(sign)));
+            let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(query.cast())) };
+            let text = String::from_utf8_lossy(text.to_bytes());
+            found |= signs.iter().any(|sign| text.contains(sign));
         }
     })?;
     Ok(found)

@@ -3,8 +3,9 @@
 use pgrx::pg_sys;
 
 use super::clauses::{analysed, queries};
+use super::list;
 use super::relation::Relation;
-use super::text::{lossy, to_server};
+use super::text::{lossy_whole, to_server};
 use crate::error::Result;
 
 /// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so.
@@ -12,35 +13,43 @@ use crate::error::Result;
 pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let from = relation.alone(None);
     let name = to_server(&relation.name)?;
-    let mut found = Vec::new();
+    let mut found: Vec<Result<String>> = Vec::new();
     analysed(
         &format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"),
-        |source| unsafe {
-            let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
-            for query in queries(source) {
-                take_apart((*(*query).jointree).quals, &mut |condition| {
-                    found.extend(lossy(pg_sys::deparse_expression(
-                        condition, context, false, false,
-                    )));
-                });
+        |source| {
+            // SAFETY: the relation exists, as the text on it was analysed, and the name that stands for
+            // it lives in this function. The queries are analysed ones, which have a jointree, and live
+            // until `analysed` frees them, after this. What is deparsed is copied.
+            unsafe {
+                let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
+                for query in queries(source) {
+                    take_apart((*(*query).jointree).quals, &mut |condition| {
+                        let text = pg_sys::deparse_expression(condition, context, false, false);
+                        found.push(lossy_whole(text));
+                    });
+                }
             }
         },
     )?;
-    Ok(found)
+    found.into_iter().collect()
 }
 
 /// Calls `f` for each condition of an AND, however they are nested.
+///
+/// # Safety
+/// `condition` must be null or an expression that lives until this returns.
 unsafe fn take_apart(condition: *mut pg_sys::Node, f: &mut impl FnMut(*mut pg_sys::Node)) {
+    // SAFETY: a node is taken for what its tag says; the arguments of an AND are expressions.
     unsafe {
         if condition.is_null() {
             return;
         }
         if (*condition).type_ == pg_sys::NodeTag::T_BoolExpr {
-            let expression = &*condition.cast::<pg_sys::BoolExpr>();
-            if expression.boolop == pg_sys::BoolExprType::AND_EXPR {
-                let parts = pgrx::PgList::<pg_sys::Node>::from_pg(expression.args);
-                parts.iter_ptr().for_each(|part| take_apart(part, f));
-                std::mem::forget(parts);
+            let expression = condition.cast::<pg_sys::BoolExpr>();
+            if (*expression).boolop == pg_sys::BoolExprType::AND_EXPR {
+                for part in list::pointers((*expression).args) {
+                    take_apart(part, f);
+                }
                 return;
             }
         }

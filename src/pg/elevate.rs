@@ -5,7 +5,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{server, settings};
+use super::patience::{self, Explained};
+use super::{intact, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Puts the user and the settings back, also when a panic passes through.
@@ -13,14 +14,22 @@ struct Guard {
     user: Oid,
     security: i32,
     nest: i32,
+    firing: i32,
 }
 
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
 ///
 /// Only for statements that are schema-qualified, bind values of built-in types and run no code
-/// of a user's. Never across a commit.
+/// of a user's. Never across a commit. They wait for locks a few seconds at most, see [`patience`].
+///
+/// Of the triggers on the tables that it writes to those fire alone that are enabled ALWAYS or REPLICA,
+/// which takes the table's owner: the guards. A trigger that was put there by somebody with no more than
+/// the privilege TRIGGER does not, nor does the check of a foreign key that refers to such a table.
 pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = extension_owner()?;
+    // SAFETY: both are plain variables and functions of this backend; what is changed here the guard puts
+    // back. The variable is set without its setting's hook, which would throw away all kept plans: rules
+    // are all that plans depend on it for, and `intact` has found none.
     let guard = unsafe {
         let (mut user, mut security) = (Oid::INVALID, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
@@ -28,28 +37,54 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
             | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
         pg_sys::SetUserIdAndSecContext(owner, elevated);
+        DEPTH.set(DEPTH.get() + 1);
+        let firing = pg_sys::SessionReplicationRole;
+        pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
         Guard {
             user,
             security,
             nest: pg_sys::NewGUCNestLevel(),
+            firing,
         }
     };
     settings::set_local(c"search_path", c"pg_catalog, pg_temp");
-    let result = f();
+    if let Some(milliseconds) = patience::bound() {
+        settings::set_text_local("lock_timeout", &milliseconds.to_string())?;
+    }
+    let explained = Explained::begin();
+    let result = intact::check(owner).and_then(|()| f());
+    drop(explained);
     drop(guard);
     result
 }
 
+thread_local! {
+    /// How many calls of [`as_extension`] are in progress.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether a statement of the extension's own is in progress, with the rights of its owner.
+pub fn is_elevated() -> bool {
+    DEPTH.get() > 0
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
         unsafe {
             // On an error the abort of the transaction puts the settings back.
             if !std::thread::panicking() {
                 pg_sys::AtEOXact_GUC(false, self.nest);
             }
+            pg_sys::SessionReplicationRole = self.firing;
             pg_sys::SetUserIdAndSecContext(self.user, self.security);
         }
     }
+}
+
+/// An error if something is on the extension's tables that it has not put there: nothing is written then.
+pub fn check_tables() -> Result<()> {
+    intact::check(extension_owner()?)
 }
 
 /// The name that the extension was created under.
@@ -113,23 +148,9 @@ fn is_ours(table: Oid) -> bool {
     true
 }
 
-/// Refuses to let the extension's tables be written by anybody but its own functions and
-/// superusers: the predefined role pg_write_all_data may write every table there is, and what a
-/// worker does with somebody's rights stands in these.
-pub fn refuse_others() -> Result<()> {
-    if unsafe { pg_sys::superuser() } || server::current_user() == extension_owner()? {
-        return Ok(());
-    }
-    Err(Error::new(
-        sqlstate::INSUFFICIENT_PRIVILEGE,
-        "permission denied: the tables of the extension \"backfill\" are written by its functions only",
-    )
-    .hint("Use backfill.define, start, alter, pause, resume, cancel and forget."))
-}
-
 /// The owner of the extension's tables, from the system caches: not by SQL under somebody's
 /// search_path, and cheap enough for every batch.
-fn extension_owner() -> Result<Oid> {
+pub(super) fn extension_owner() -> Result<Oid> {
     let table = job_table();
     if table != Oid::INVALID && !is_mine(table) {
         return Err(Error::new(

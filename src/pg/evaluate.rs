@@ -12,9 +12,10 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::arg::{Arg, CANONICAL};
 use super::capture::capture;
+use super::confine;
 use super::heap::{self, Tid};
 use super::settings;
-use super::text::from_server;
+use super::text::lossy;
 use crate::error::{Error, Result};
 
 // Not among pgrx' bindings; both are exported by the server for extensions.
@@ -62,7 +63,7 @@ impl Change<'_> {
         self.set
     }
 
-    /// The value of a column before, in text form that does not depend on settings.
+    /// The value of a column before, in text form that does not depend on settings: the beginning of a long one.
     pub fn before(&self, number: i16) -> Result<Option<String>> {
         self.shown(number, true)
     }
@@ -102,7 +103,7 @@ impl Change<'_> {
             let (mut output, mut varlena) = (Oid::INVALID, false);
             let type_oid = attribute(self.relation, number).atttypid;
             pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut varlena);
-            from_server(pg_sys::OidOutputFunctionCall(output, value)).map(Some)
+            Ok(lossy(pg_sys::OidOutputFunctionCall(output, value)))
         })
     }
 }
@@ -125,6 +126,7 @@ pub fn changes(
     args: &[Arg],
     mut f: impl FnMut(&Change) -> Result<()>,
 ) -> Result<()> {
+    confine::require()?;
     let mut types: Vec<Oid> = args.iter().map(Arg::oid).collect();
     unsafe {
         let params = params(args)?;

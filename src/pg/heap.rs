@@ -3,6 +3,7 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::elevate::as_extension;
+use super::open::Open;
 use super::spi::{self, Arg, RawRow};
 use crate::error::{Error, Result};
 
@@ -50,16 +51,17 @@ pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
 pub fn prune(relation: Oid, tids: &[Tid]) {
     let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
     blocks.dedup();
-    unsafe {
-        let heap = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
-        let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
-        let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, fork);
-        for block in blocks.into_iter().filter(|block| *block < pages) {
-            let buffer = pg_sys::ReadBuffer(heap, block);
-            pg_sys::heap_page_prune_opt(heap, buffer);
+    let heap = Open::locked(relation);
+    let pages = heap.blocks();
+    for block in blocks.into_iter().filter(|block| *block < pages) {
+        // SAFETY: the relation is open and locked, and the page is one of its own: only a VACUUM that
+        // holds ACCESS EXCLUSIVE could cut it off after it was counted. Pruning needs the pin, and
+        // takes a lock on the page by itself if it gets one at once; errors leave the pin to the abort.
+        unsafe {
+            let buffer = pg_sys::ReadBuffer(heap.as_ptr(), block);
+            pg_sys::heap_page_prune_opt(heap.as_ptr(), buffer);
             pg_sys::ReleaseBuffer(buffer);
         }
-        pg_sys::relation_close(heap, pg_sys::NoLock as i32);
     }
 }
 

@@ -3,37 +3,37 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::open::Open;
 use super::spi::{self, Row};
 use crate::error::Result;
 
 /// Row versions of the table that died before this transaction can be removed. The transaction
 /// that asks counts like any other.
 pub fn horizon(relation: Oid) -> u32 {
-    let lock = pg_sys::AccessShareLock as i32;
-    unsafe {
-        let table = pg_sys::try_relation_open(relation, lock);
-        // For no table it is that of shared catalogs: the oldest there is.
-        let oldest = pg_sys::GetOldestNonRemovableTransactionId(table);
-        if !table.is_null() {
-            pg_sys::relation_close(table, lock);
-        }
-        oldest.into_inner()
-    }
+    // For no table it is that of shared catalogs: the oldest there is.
+    let table = Open::shared(relation);
+    let pointer = table.as_ref().map_or(std::ptr::null_mut(), Open::as_ptr);
+    // SAFETY: null stands for shared catalogs; else the relation is open until the end of this function.
+    let oldest = unsafe { pg_sys::GetOldestNonRemovableTransactionId(pointer) };
+    oldest.into_inner()
 }
 
 /// The number of this transaction; `None` if it has not written anything.
 pub fn my_xid() -> Option<u32> {
+    // SAFETY: reads the state of this process's transaction; invalid if there is none.
     let xid = unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner();
     (xid != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
 /// The next transaction's number: all that have begun to write are before it.
 pub fn next_xid() -> u32 {
+    // SAFETY: reads a counter in shared memory under its own lock.
     unsafe { pg_sys::ReadNextTransactionId() }.into_inner()
 }
 
 /// Whether transaction `a` is before `b`; numbers wrap around.
 pub fn precedes(a: u32, b: u32) -> bool {
+    // SAFETY: it computes with the two numbers, and reads nothing else.
     unsafe { pg_sys::TransactionIdPrecedes(a.into(), b.into()) }
 }
 

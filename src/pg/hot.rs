@@ -2,7 +2,11 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::confine;
 use super::elevate::as_extension;
+use super::list;
+use super::open::Open;
+use super::server;
 use super::spi::{self, Arg};
 use super::text::{lossy, to_server};
 use crate::error::{Error, Result, sqlstate};
@@ -19,36 +23,35 @@ pub struct HotFacts {
 /// What an update of these columns meets. An index is in the way by its columns, included ones
 /// too, its expressions and its predicate. What triggers change besides can't be seen from here.
 pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
+    confine::require()?;
     let mut columns = numbers(relation, set_columns)?;
-    with_relation(relation, |table| unsafe {
-        add_generated(table, &mut columns);
-        let mut facts = HotFacts {
-            indexes: 0,
-            blocked_by: None,
-        };
-        for_each_index(table, |index| {
-            if (*(*index).rd_index).indisready {
-                facts.indexes += 1;
-            }
-            if facts.blocked_by.is_none()
-                && !is_summarizing(index)
-                && columns.meet(&columns_of(index))
-            {
-                facts.blocked_by = lossy((*(*index).rd_rel).relname.data.as_ptr());
-            }
-        });
-        facts
-    })
+    let table = open(relation)?;
+    add_generated(&table, &mut columns);
+    let mut facts = HotFacts {
+        indexes: 0,
+        blocked_by: None,
+    };
+    for index in indexes(&table) {
+        if index.is_ready() {
+            facts.indexes += 1;
+        }
+        if facts.blocked_by.is_none() && !index.is_summarizing() && columns.meet(&index.columns()) {
+            facts.blocked_by = index.name();
+        }
+    }
+    Ok(facts)
 }
 
 /// Whether an update of these columns locks a row as one that writes a key that foreign keys may refer
 /// to.
 pub fn writes_key(relation: Oid, set_columns: &[String]) -> Result<bool> {
     let written = numbers(relation, set_columns)?;
-    with_relation(relation, |table| unsafe {
-        let key = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
-        pg_sys::bms_overlap(written.0, pg_sys::RelationGetIndexAttrBitmap(table, key))
-    })
+    let table = open(relation)?;
+    let key = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
+    // SAFETY: the table is open; the set that is given is a copy in the current memory context.
+    let of_keys = unsafe { pg_sys::RelationGetIndexAttrBitmap(table.as_ptr(), key) };
+    // SAFETY: both sets were allocated within this call, in a memory context that outlives it.
+    Ok(unsafe { pg_sys::bms_overlap(written.0, of_keys) })
 }
 
 fn numbers(relation: Oid, columns: &[String]) -> Result<Columns> {
@@ -61,6 +64,8 @@ fn numbers(relation: Oid, columns: &[String]) -> Result<Columns> {
 
 fn column_number(relation: Oid, name: &str) -> Result<i32> {
     let text = to_server(name)?;
+    server::require_transaction();
+    // SAFETY: within a transaction any OID and any text will do: 0 is what is not found.
     match unsafe { pg_sys::get_attnum(relation, text.as_ptr()) } {
         0 => Err(Error::new(
             sqlstate::UNDEFINED_COLUMN,
@@ -71,7 +76,9 @@ fn column_number(relation: Oid, name: &str) -> Result<i32> {
     }
 }
 
-/// A set of a table's columns by number, in PostgreSQL's own form.
+/// A set of a table's columns by number, in PostgreSQL's own form: null, or allocated in the memory
+/// context that was the current one when it got its first member. Private to this module, in which no
+/// set outlives the call that it was made in.
 struct Columns(*mut pg_sys::Bitmapset);
 
 impl Default for Columns {
@@ -85,32 +92,44 @@ const WHOLE_ROW: i32 = -pg_sys::FirstLowInvalidHeapAttributeNumber;
 
 impl Columns {
     fn add(&mut self, number: i32) {
+        // SAFETY: the set is null or this value's own, which may be moved to make room. A negative
+        // member, which no column has, raises an error.
         self.0 = unsafe { pg_sys::bms_add_member(self.0, number + WHOLE_ROW) };
     }
 
     /// Adds the columns that an expression of the table reads.
+    ///
+    /// # Safety
+    /// `node` must be null, an expression, or a list of such.
     unsafe fn add_read_by(&mut self, node: *mut pg_sys::Node) {
+        // SAFETY: as the caller promises; the walk over it passes null by. The set is as in `add`.
         unsafe { pg_sys::pull_varattnos(node, 1, &mut self.0) };
     }
 
     /// Whether a change of these columns changes what reads those.
     fn meet(&self, read: &Columns) -> bool {
+        // SAFETY: each set is null or live.
         unsafe { pg_sys::bms_overlap(self.0, read.0) || pg_sys::bms_is_member(WHOLE_ROW, read.0) }
     }
 }
 
 /// Adds the stored generated columns that are computed from what is there already. These can't
 /// be computed from each other.
-unsafe fn add_generated(table: pg_sys::Relation, columns: &mut Columns) {
+fn add_generated(table: &Open, columns: &mut Columns) {
+    // SAFETY: the table is open, and its columns stay as they are under the lock. PostgreSQL fills
+    // `constr` where there are defaults, and `defval` with as many as it counts, each with the text of
+    // its expression, which was written by nodeToString: what stringToNode makes of it is an
+    // expression.
     unsafe {
-        let constr = (*(*table).rd_att).constr;
+        let constr = (*(*table.as_ptr()).rd_att).constr;
         if constr.is_null() || !(*constr).has_generated_stored {
             return;
         }
         for n in 0..usize::from((*constr).num_defval) {
-            let default = &*(*constr).defval.add(n);
+            let default = *(*constr).defval.add(n);
             let stored = pg_sys::ATTRIBUTE_GENERATED_STORED as std::ffi::c_char;
-            if pg_sys::get_attgenerated((*table).rd_id, default.adnum) != stored {
+            let of = (*table.as_ptr()).rd_id;
+            if default.adbin.is_null() || pg_sys::get_attgenerated(of, default.adnum) != stored {
                 continue;
             }
             let mut read = Columns::default();
@@ -122,66 +141,81 @@ unsafe fn add_generated(table: pg_sys::Relation, columns: &mut Columns) {
     }
 }
 
-/// All columns of the table that an index reads.
-unsafe fn columns_of(index: pg_sys::Relation) -> Columns {
-    unsafe {
-        let form = (*index).rd_index;
+/// An index that is open.
+struct Index(Open);
+
+impl Index {
+    /// `None` if the relation is none.
+    fn of(relation: Open) -> Option<Index> {
+        // SAFETY: the relation is open. An index has `rd_index`, a copy of its row in pg_index, for as
+        // long as its entry is in the cache.
+        let is_index = unsafe { !(*relation.as_ptr()).rd_index.is_null() };
+        is_index.then_some(Index(relation))
+    }
+
+    /// Whether inserts have to keep it up to date.
+    fn is_ready(&self) -> bool {
+        // SAFETY: it is open, and `rd_index` not null, as `of` saw.
+        unsafe { (*(*self.0.as_ptr()).rd_index).indisready }
+    }
+
+    /// Its name, as a copy.
+    fn name(&self) -> Option<String> {
+        // SAFETY: it is open. A relation has `rd_rel`, with a name that ends in zero.
+        unsafe { lossy((*(*self.0.as_ptr()).rd_rel).relname.data.as_ptr()) }
+    }
+
+    /// Whether it tells of blocks and not of rows (BRIN): such a one does not stand in the way.
+    #[cfg(not(feature = "pg15"))]
+    fn is_summarizing(&self) -> bool {
+        // SAFETY: it is open, and an open index has its access method's routine.
+        unsafe { (*(*self.0.as_ptr()).rd_indam).amsummarizing }
+    }
+
+    #[cfg(feature = "pg15")]
+    fn is_summarizing(&self) -> bool {
+        false
+    }
+
+    /// All columns of the table that it reads.
+    fn columns(&self) -> Columns {
+        let index = self.0.as_ptr();
         let mut columns = Columns::default();
-        for number in (*form).indkey.values.as_slice((*form).indnatts as usize) {
-            // 0 is an expression.
-            if *number != 0 {
-                columns.add(i32::from(*number));
+        // SAFETY: it is open, and `rd_index` not null, as `of` saw: `indkey` has `indnatts` numbers.
+        // The expressions and the predicate are lists, or null, copied for the caller.
+        unsafe {
+            let form = (*index).rd_index;
+            for number in (*form).indkey.values.as_slice((*form).indnatts as usize) {
+                // 0 is an expression.
+                if *number != 0 {
+                    columns.add(i32::from(*number));
+                }
             }
+            columns.add_read_by(pg_sys::RelationGetIndexExpressions(index).cast());
+            columns.add_read_by(pg_sys::RelationGetIndexPredicate(index).cast());
         }
-        columns.add_read_by(pg_sys::RelationGetIndexExpressions(index).cast());
-        columns.add_read_by(pg_sys::RelationGetIndexPredicate(index).cast());
         columns
     }
 }
 
-/// Whether an index tells of blocks and not of rows (BRIN): such a one does not stand in the way.
-#[cfg(not(feature = "pg15"))]
-unsafe fn is_summarizing(index: pg_sys::Relation) -> bool {
-    unsafe { (*(*index).rd_indam).amsummarizing }
+/// Each index that has to be kept up to date, also one that is being built. One after another is open.
+fn indexes(table: &Open) -> impl Iterator<Item = Index> {
+    // SAFETY: the table is open. The list is a copy of the cache's: of OIDs, or null.
+    let of_table = unsafe { list::oids(pg_sys::RelationGetIndexList(table.as_ptr())) };
+    // DROP INDEX CONCURRENTLY may drop one meanwhile.
+    of_table
+        .into_iter()
+        .filter_map(|oid| Open::shared(oid).and_then(Index::of))
 }
 
-#[cfg(feature = "pg15")]
-unsafe fn is_summarizing(_index: pg_sys::Relation) -> bool {
-    false
-}
-
-/// Calls `f` with each index that has to be kept up to date, also one that is being built.
-unsafe fn for_each_index(table: pg_sys::Relation, mut f: impl FnMut(pg_sys::Relation)) {
-    let lock = pg_sys::AccessShareLock as i32;
-    unsafe {
-        let list = pg_sys::RelationGetIndexList(table);
-        let length = if list.is_null() { 0 } else { (*list).length };
-        for n in 0..length {
-            let oid = (*(*list).elements.add(n as usize)).oid_value;
-            let index = pg_sys::try_relation_open(oid, lock);
-            if !index.is_null() {
-                f(index);
-                pg_sys::relation_close(index, lock);
-            }
-        }
-        pg_sys::list_free(list);
-    }
-}
-
-/// Runs `f` on a table. After an error nothing is left to do: the abort closes it.
-fn with_relation<T>(oid: Oid, f: impl FnOnce(pg_sys::Relation) -> T) -> Result<T> {
-    let lock = pg_sys::AccessShareLock as i32;
-    let relation = unsafe { pg_sys::try_relation_open(oid, lock) };
-    if relation.is_null() {
-        return Err(Error::new(
+fn open(oid: Oid) -> Result<Open> {
+    Open::shared(oid).ok_or_else(|| {
+        Error::new(
             sqlstate::UNDEFINED_TABLE,
             format!("relation with OID {oid} does not exist"),
         )
-        .hint("It was dropped meanwhile."));
-    }
-    let result = f(relation);
-    unsafe { pg_sys::relation_close(relation, lock) };
-    Ok(result)
+        .hint("It was dropped meanwhile.")
+    })
 }
 
 /// Rows of the table that this backend has updated, and those of them that were heap-only, since
@@ -201,6 +235,8 @@ pub fn xact_read(relation: Oid) -> i64 {
 
 fn xact_count(relation: Oid, function: u32) -> i64 {
     let argument = pg_sys::Datum::from(relation);
+    // SAFETY: the function is one of pg_stat_get_xact_...(oid), built in, strict and never NULL; it
+    // reads counters of this process, and gives a bigint, which is passed by value on 64 bits.
     let count =
         unsafe { pg_sys::OidFunctionCall1Coll(Oid::from(function), Oid::INVALID, argument) };
     count.value() as i64
@@ -236,6 +272,7 @@ impl TableShape {
 
 /// Whether updates are counted at all (`track_counts`).
 pub fn counted() -> bool {
+    // SAFETY: reads a setting of this process.
     unsafe { pg_sys::pgstat_track_counts }
 }
 
@@ -244,33 +281,36 @@ pub const MOST_POINTERS: f64 = ((pg_sys::BLCKSZ as usize - 24) / (24 + 4)) as f6
 
 /// Measures a table.
 pub fn shape(relation: Oid) -> Result<TableShape> {
-    with_relation(relation, |table| unsafe {
-        let (mut pages, mut tuples, mut visible) = (0, 0.0, 0.0);
-        let no_widths = std::ptr::null_mut();
-        pg_sys::estimate_rel_size(table, no_widths, &mut pages, &mut tuples, &mut visible);
-        // The estimate takes a small table that was never vacuumed for a larger one.
-        let pages = blocks(table);
-        let mut index_pages = 0;
-        for_each_index(table, |index| index_pages += blocks(index));
-        let per_row = |pages: i64| bytes(pages) as f64 / tuples.max(1.0);
-        let options = (*table).rd_options.cast::<pg_sys::StdRdOptions>();
-        TableShape {
-            pages,
-            tuples,
-            row_bytes: per_row(pages),
-            index_bytes: per_row(index_pages),
-            fillfactor: if options.is_null() {
-                100
-            } else {
-                (*options).fillfactor
-            },
-        }
+    let table = open(relation)?;
+    let tuples = table.estimated_rows();
+    // The estimate takes a small table that was never vacuumed for a larger one.
+    let pages = i64::from(table.blocks());
+    let index_pages = indexes(&table)
+        .map(|index| i64::from(index.0.blocks()))
+        .sum();
+    let per_row = |pages: i64| bytes(pages) as f64 / tuples.max(1.0);
+    Ok(TableShape {
+        pages,
+        tuples,
+        row_bytes: per_row(pages),
+        index_bytes: per_row(index_pages),
+        fillfactor: fillfactor(&table),
     })
 }
 
-unsafe fn blocks(relation: pg_sys::Relation) -> i64 {
-    let main = pg_sys::ForkNumber::MAIN_FORKNUM;
-    i64::from(unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation, main) })
+fn fillfactor(table: &Open) -> i32 {
+    // SAFETY: the relation is open. Of a table or a materialized view, and only of these, `rd_options`
+    // is null or StdRdOptions.
+    unsafe {
+        let relation = table.as_ptr();
+        let kind = (*(*relation).rd_rel).relkind as u8;
+        let options = (*relation).rd_options.cast::<pg_sys::StdRdOptions>();
+        if options.is_null() || ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_MATVIEW].contains(&kind)
+        {
+            return 100;
+        }
+        (*options).fillfactor
+    }
 }
 
 fn bytes(pages: i64) -> i64 {
@@ -279,6 +319,7 @@ fn bytes(pages: i64) -> i64 {
 
 /// The size of PostgreSQL's own cache.
 pub fn shared_buffers_bytes() -> i64 {
+    // SAFETY: set when the server starts.
     bytes(i64::from(unsafe { pg_sys::NBuffers }))
 }
 

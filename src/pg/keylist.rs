@@ -3,6 +3,8 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::memory::Memory;
+use super::server;
 use super::settings;
 use super::spi::{Arg, CANONICAL, RawRow};
 use super::text::from_server;
@@ -12,7 +14,8 @@ use crate::plan::position::Key;
 /// A list of keys in the order of the walk. Lives in a memory context of its own.
 #[derive(Debug)]
 pub struct KeyList {
-    context: pg_sys::MemoryContext,
+    /// What the values that are no numbers are in.
+    memory: Memory,
     types: Vec<KeyType>,
     values: Vec<Datum>,
 }
@@ -29,18 +32,19 @@ struct KeyType {
 
 /// Whether keys of these types can go in waves: there must be arrays of them, and hash functions.
 pub fn supported(types: &[Oid]) -> bool {
-    types.iter().all(|oid| unsafe {
-        let (mut length, mut by_value, mut align) = (0, false, 0);
-        pg_sys::get_typlenbyvalalign(*oid, &mut length, &mut by_value, &mut align);
+    types.iter().all(|oid| {
+        let of = describe(*oid);
         let hashed = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID].contains(oid)
             || (is_hash_lasting(*oid) && hash_function(*oid).is_some());
-        pg_sys::get_array_type(*oid) != Oid::INVALID && length >= -1 && hashed
+        of.array != Oid::INVALID && of.length >= -1 && hashed
     })
 }
 
 /// Whether the hash of a value is the same in a copy of the database that was restored from a dump:
 /// that of an enum is made of OIDs.
-unsafe fn is_hash_lasting(oid: Oid) -> bool {
+fn is_hash_lasting(oid: Oid) -> bool {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: one of no type is an error, or its own base.
     unsafe {
         let base = pg_sys::getBaseType(oid);
         let element = pg_sys::get_element_type(base);
@@ -55,23 +59,16 @@ unsafe fn is_hash_lasting(oid: Oid) -> bool {
 
 /// The type of arrays of a type; invalid if there is none.
 pub fn array_type(oid: Oid) -> Oid {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do.
     unsafe { pg_sys::get_array_type(oid) }
 }
 
 impl KeyList {
     /// An empty list of keys whose columns have these types.
     pub fn new(types: &[Oid]) -> KeyList {
-        let context = unsafe {
-            pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"backfill region".as_ptr(),
-                0,
-                8 * 1024,
-                8 * 1024 * 1024,
-            )
-        };
         KeyList {
-            context,
+            memory: Memory::new(c"backfill region"),
             types: types.iter().map(|oid| describe(*oid)).collect(),
             values: Vec::new(),
         }
@@ -83,12 +80,8 @@ impl KeyList {
             let value = row
                 .get(column)
                 .ok_or_else(|| Error::internal("a key column is NULL"))?;
-            let kept = unsafe {
-                let before = pg_sys::MemoryContextSwitchTo(self.context);
-                let kept = copy(value, of);
-                pg_sys::MemoryContextSwitchTo(before);
-                kept
-            };
+            // SAFETY: the row's columns have the list's types, in their order; `copy` ends no transaction.
+            let kept = unsafe { self.memory.within(|| copy(value, of)) };
             self.values.push(kept);
         }
         Ok(())
@@ -106,6 +99,7 @@ impl KeyList {
             values
                 .iter()
                 .zip(&self.types)
+                // SAFETY: each value is one of its column's type, copied by `push`.
                 .map(|(value, of)| unsafe { text(*value, of.oid) })
                 .collect()
         })
@@ -116,6 +110,8 @@ impl KeyList {
         let mut columns = self.types.iter().enumerate();
         columns.all(|(column, of)| {
             let mine = self.values[key * self.types.len() + column];
+            // SAFETY: both values are of the column's type: mine was copied by `push`, and the row's
+            // columns have the list's types.
             row.get(column)
                 .is_some_and(|value| unsafe { same(mine, value, of) })
         })
@@ -128,6 +124,8 @@ impl KeyList {
                 let of = &self.types[column];
                 let at = |row: &u32| self.values[*row as usize * self.types.len() + column];
                 let mut elements: Vec<Datum> = rows.iter().map(at).collect();
+                // SAFETY: as many elements as are counted, of the column's type as it is described in the
+                // catalogs. They are copied into the array.
                 let array = unsafe {
                     pg_sys::construct_array(
                         elements.as_mut_ptr(),
@@ -169,6 +167,8 @@ impl KeyList {
         let hash = |key: &[Datum]| {
             key.iter().zip(&functions).fold(0u64, |seed, (value, f)| {
                 let seed = Datum::from(seed);
+                // SAFETY: the function is in an entry of the type cache, which is never freed. It takes
+                // a value of the type, which this is, and a bigint, and gives a bigint, both by value.
                 unsafe { pg_sys::FunctionCall2Coll(*f, pg_sys::C_COLLATION_OID, *value, seed) }
                     .value() as u64
             })
@@ -177,14 +177,11 @@ impl KeyList {
     }
 }
 
-impl Drop for KeyList {
-    fn drop(&mut self) {
-        unsafe { pg_sys::MemoryContextDelete(self.context) };
-    }
-}
-
 fn describe(oid: Oid) -> KeyType {
     let (mut length, mut by_value, mut align) = (0, false, 0);
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: one of no type is an error. The results go to
+    // variables of this function.
     unsafe {
         pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align);
         KeyType {
@@ -197,7 +194,13 @@ fn describe(oid: Oid) -> KeyType {
     }
 }
 
+/// A copy of a value in the current memory context.
+///
+/// # Safety
+/// `value` must be of the type that `of` describes, not NULL, and of one that has a length (no cstring).
 unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
+    // SAFETY: as the caller promises: a value of variable length begins with it, and one of a fixed
+    // length that is not passed by value points to as many bytes, which are copied to as many new ones.
     unsafe {
         match of.length {
             // Toasted keys are unpacked.
@@ -213,10 +216,16 @@ unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
     }
 }
 
+/// Whether two values are the same, byte by byte.
+///
+/// # Safety
+/// As for [`copy`], for both.
 unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
     if of.by_value {
         return one == other;
     }
+    // SAFETY: as the caller promises. What is unpacked goes into the current memory context, and the
+    // bytes are not looked at beyond this expression.
     unsafe {
         let bytes = |value: Datum| match of.length {
             -1 => {
@@ -229,7 +238,14 @@ unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
     }
 }
 
+/// The text form of a value.
+///
+/// # Safety
+/// `value` must be of this type, and not NULL.
 unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
+    server::require_transaction();
+    // SAFETY: within a transaction, the type's own output function takes the value, and gives a string
+    // that is allocated for the caller alone; it is copied, and then freed.
     unsafe {
         let (mut function, mut is_varlena) = (Oid::INVALID, false);
         pg_sys::getTypeOutputInfo(oid, &mut function, &mut is_varlena);
@@ -240,7 +256,11 @@ unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
     }
 }
 
+/// The type's hash function of 64 bits. It lives in the cache of types, whose entries are never freed.
 fn hash_function(oid: Oid) -> Option<*mut pg_sys::FmgrInfo> {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: one of no type is an error, so that the entry is
+    // never null.
     unsafe {
         let flags = pg_sys::TYPECACHE_HASH_EXTENDED_PROC_FINFO as i32;
         let entry = pg_sys::lookup_type_cache(oid, flags);

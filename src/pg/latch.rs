@@ -17,6 +17,8 @@ pub fn wait(time: Duration) -> bool {
         Ok(())
     });
     if interrupted.is_err() {
+        // SAFETY: nothing of a transaction is in use here: a worker calls this between transactions, and
+        // the error has been caught as a value. It does nothing where there is none to abort.
         unsafe { pg_sys::AbortOutOfAnyTransaction() };
     }
     Instant::now() >= deadline
@@ -31,6 +33,8 @@ pub fn wait_in_call(time: Duration) {
 fn wait_on_latch(time: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let milliseconds = time.as_micros().div_ceil(1000).min(86_400_000) as i64;
+    // SAFETY: MyLatch is set when the process begins, and points to its own latch until it ends. When
+    // the postmaster dies PostgreSQL ends the process in here.
     unsafe {
         let latch = pg_sys::MyLatch;
         pg_sys::WaitLatch(
@@ -40,5 +44,17 @@ fn wait_on_latch(time: Duration) {
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(latch);
+    }
+}
+
+/// Wakes another process. One that is gone does no harm.
+pub fn set(pid: i32) {
+    // SAFETY: the entry of a process is in shared memory, and stays there when the process is gone; a latch that is set for
+    // nothing is only a short look.
+    unsafe {
+        let process = pg_sys::BackendPidGetProc(pid);
+        if !process.is_null() {
+            pg_sys::SetLatch(&raw mut (*process).procLatch);
+        }
     }
 }

@@ -3,7 +3,12 @@
 //! They are advisory locks with a fourth field that SQL's advisory functions can't produce, so
 //! nobody takes them by accident, and everybody sees them in `pg_locks` (as `objsubid`).
 
+use std::ffi::CString;
+
 use pgrx::pg_sys;
+
+use super::{patience, settings, spi};
+use crate::error::{Result, sqlstate};
 
 /// `objsubid` of the lock that each worker of a job holds, shared. Fields: database, job id.
 pub const JOB: u16 = 7701;
@@ -17,6 +22,14 @@ pub const SLICE: u16 = 7704;
 const COUNCIL: u16 = 7705;
 /// `objsubid` of the lock of the one worker that does what comes after the last batch.
 const UPKEEP: u16 = 7706;
+/// `objsubid` of the lock that each worker holds on one of its role's worker slots. Fields: 0, role, number.
+pub const SHARE: u16 = 7707;
+/// `objsubid` of the second lock on a worker slot, which user code can't let go of. Fields: as of the first.
+pub const SEAT: u16 = 7708;
+/// `objsubid` of the lock of the one worker that waits for a process to hand over to.
+const HEIR: u16 = 7709;
+/// `objsubid` of the lock that whoever asks a checker holds meanwhile. Fields: the owner's role, and a number.
+const CHECKER: u16 = 7710;
 
 /// A lock of this extension's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +46,14 @@ pub enum Lock {
     Council(i64),
     /// What comes after the last batch of this job.
     Upkeep(i64),
+    /// One of the worker slots that this role's jobs may hold.
+    Share(u32, u32),
+    /// A worker slot of the server, a second time.
+    Seat(u32),
+    /// This database's jobs that wait for a process.
+    Heir,
+    /// One of the checkers of the server that may look at text of this role's at the same time.
+    Checker(u32, u32),
 }
 
 impl Lock {
@@ -45,6 +66,15 @@ impl Lock {
             Lock::Slice(id) => (here, id as u64, SLICE),
             Lock::Council(id) => (here, id as u64, COUNCIL),
             Lock::Upkeep(id) => (here, id as u64, UPKEEP),
+            Lock::Checker(role, number) => (0, u64::from(role) << 32 | u64::from(number), CHECKER),
+            Lock::Share(role, number) => (0, u64::from(role) << 32 | u64::from(number), SHARE),
+            Lock::Seat(number) => (0, u64::from(number), SEAT),
+            Lock::Heir => (here, 0, HEIR),
+        };
+        // pg_advisory_unlock_all() reaches the locks of the other method only; an abort those of this one only.
+        let method = match self {
+            Lock::Share(..) | Lock::Seat(_) => pg_sys::DEFAULT_LOCKMETHOD,
+            _ => pg_sys::USER_LOCKMETHOD,
         };
         pg_sys::LOCKTAG {
             locktag_field1: database,
@@ -52,7 +82,7 @@ impl Lock {
             locktag_field3: id as u32,
             locktag_field4: field4,
             locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+            locktag_lockmethodid: method as u8,
         }
     }
 
@@ -86,9 +116,61 @@ impl Lock {
         }
     }
 
+    /// Takes the lock for the transaction if nobody else holds it in a way that conflicts.
+    pub fn try_transaction(self) -> bool {
+        self.acquire(false, true)
+    }
+
+    /// Lets a lock of the transaction's go before its end.
+    pub fn release_transaction(self) {
+        unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), false) };
+    }
+
     /// Waits for the lock and holds it until the transaction ends.
     pub fn for_transaction(self) {
         self.acquire(false, false);
+    }
+
+    /// The same without waiting: false if somebody else holds it.
+    pub fn try_for_transaction(self) -> bool {
+        self.acquire(false, true)
+    }
+
+    /// Waits for the lock as long as a call may, and holds it until the transaction ends: false if it is still somebody
+    /// else's then. Within `spi::connect`.
+    pub fn in_time(self) -> Result<bool> {
+        if self.try_for_transaction() {
+            return Ok(true);
+        }
+        let waited = spi::in_subtransaction(|| {
+            let wait = || {
+                self.for_transaction();
+                Ok(())
+            };
+            match patience::bound() {
+                Some(milliseconds) => {
+                    let value = CString::new(milliseconds.to_string()).unwrap_or_default();
+                    settings::with(&[(c"lock_timeout", &value)], wait)
+                }
+                None => wait(),
+            }
+        });
+        match waited {
+            Ok(()) => Ok(true),
+            Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its four fields, as `pg_locks` shows them: database, classid, objid, objsubid.
+    pub fn shown(self) -> [i64; 4] {
+        let tag = self.tag();
+        [
+            i64::from(tag.locktag_field1),
+            i64::from(tag.locktag_field2),
+            i64::from(tag.locktag_field3),
+            i64::from(tag.locktag_field4),
+        ]
     }
 
     fn acquire(self, session: bool, dont_wait: bool) -> bool {

@@ -15,14 +15,17 @@ use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::list;
+use super::memory::Memory;
 use super::relation;
 use super::report;
+use super::server;
 use super::text::to_server;
 use super::txn::{self, Durability};
 use crate::error::{Error, Result};
 
 unsafe extern "C-unwind" {
-    // pgrx has no binding of it.
+    // tcop/utility.h, of which pgrx has no binding. The same in the headers of 15, 16 and 18.
     fn ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         query_string: *const c_char,
@@ -49,41 +52,43 @@ pub fn analyze(relation: Oid) -> Result<()> {
 /// Whether the current user may VACUUM and ANALYZE the relation, by the rules that these apply
 /// themselves. Also true if it is gone. Within a transaction.
 pub fn may_maintain(relation: Oid) -> Result<bool> {
-    unsafe {
-        let class = pg_sys::SysCacheIdentifier::RELOID as i32;
-        if !pg_sys::SearchSysCacheExists(class, relation.into(), 0.into(), 0.into(), 0.into()) {
-            return Ok(true);
-        }
-        let user = pg_sys::GetUserId();
-        Ok(owns(relation, user) || granted(relation, user))
-    }
+    server::require_transaction();
+    let class = pg_sys::SysCacheIdentifier::RELOID as i32;
+    let none = || pg_sys::Datum::from(0);
+    // SAFETY: within a transaction any OID will do; this cache has one key.
+    let exists =
+        unsafe { pg_sys::SearchSysCacheExists(class, relation.into(), none(), none(), none()) };
+    let user = server::current_user();
+    Ok(!exists || owns(relation, user) || granted(relation, user))
 }
 
-#[cfg(feature = "pg15")]
-unsafe fn owns(relation: Oid, user: Oid) -> bool {
+/// Whether the user owns the relation or the database. Within a transaction.
+fn owns(relation: Oid, user: Oid) -> bool {
+    let database = server::database();
+    // SAFETY: within a transaction any OIDs will do: of no relation or database it is an error.
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_class_ownercheck(relation, user)
-            || pg_sys::pg_database_ownercheck(pg_sys::MyDatabaseId, user)
+            || pg_sys::pg_database_ownercheck(database, user)
     }
-}
-
-#[cfg(not(feature = "pg15"))]
-unsafe fn owns(relation: Oid, user: Oid) -> bool {
+    // SAFETY: the same; the classes are those of the two objects.
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, user)
-            || pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, pg_sys::MyDatabaseId, user)
+            || pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, user)
     }
 }
 
-/// The privilege MAINTAIN, since PostgreSQL 17.
+/// The privilege MAINTAIN, since PostgreSQL 17. Within a transaction.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
-unsafe fn granted(relation: Oid, user: Oid) -> bool {
+fn granted(relation: Oid, user: Oid) -> bool {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_MAINTAIN);
+    // SAFETY: within a transaction any OIDs will do: of no relation it is an error.
     unsafe { pg_sys::pg_class_aclcheck(relation, user, mode) == pg_sys::AclResult::ACLCHECK_OK }
 }
 
 #[cfg(not(any(feature = "pg17", feature = "pg18")))]
-unsafe fn granted(_relation: Oid, _user: Oid) -> bool {
+fn granted(_relation: Oid, _user: Oid) -> bool {
     false
 }
 
@@ -97,42 +102,49 @@ pub const WHO_MAY: &str = if cfg!(any(feature = "pg17", feature = "pg18")) {
 fn maintain(verb: &str, relation: Oid) -> Result<()> {
     let found = txn::run(Durability::Deferred, || relation::describe(relation))?;
     let Some(found) = found else { return Ok(()) };
-    let memory = Memory::new();
+    let place = Place::new();
     txn::run_committing(|| {
         let text = to_server(&format!("{verb} {}", found.shown))?;
         report::activity(&text);
-        unsafe { memory.run(&text, relation) }
+        // SAFETY: within the transaction that run_committing has begun, and may be left by `run` as
+        // committed. `place` outlives it.
+        unsafe { place.run(&text, relation) }
     })
 }
 
 /// What outlives the commits within the statement: the statement, and VACUUM's own state, which it
 /// keeps where a portal would have its memory.
-struct Memory {
-    own: pg_sys::MemoryContext,
+struct Place {
+    /// In force as PortalContext while this lives.
+    memory: Memory,
     before: pg_sys::MemoryContext,
 }
 
-impl Memory {
-    fn new() -> Memory {
+impl Place {
+    fn new() -> Place {
+        let memory = Memory::new(c"backfill maintenance");
+        // SAFETY: a worker has no portal, so that nobody else uses PortalContext; it is put back before
+        // the memory goes, by `drop`.
         unsafe {
-            let own = pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"backfill maintenance".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
             let before = pg_sys::PortalContext;
-            pg_sys::PortalContext = own;
-            Memory { own, before }
+            pg_sys::PortalContext = memory.as_ptr();
+            Place { memory, before }
         }
     }
 
-    /// Runs the statement. Within a transaction that it may commit.
+    /// Runs the statement.
+    ///
+    /// # Safety
+    /// Within a transaction, which the statement may commit: nothing that belongs to it may be used
+    /// afterwards. Without an active snapshot.
     unsafe fn run(&self, text: &CStr, relation: Oid) -> Result<()> {
+        // SAFETY: all that is handed over is allocated in the memory of this place, which outlives the
+        // statement and each of its transactions, and is left current until the last of them ends. An
+        // error becomes a panic at the boundary, so that it jumps over no Rust frame. `completion`
+        // is only written to by the call.
         unsafe {
             // ProcessUtility frees at its end what it has put into the present memory context, too.
-            pg_sys::MemoryContextSwitchTo(self.own);
+            pg_sys::MemoryContextSwitchTo(self.memory.as_ptr());
             let text = pg_sys::pstrdup(text.as_ptr());
             let statement = statement(text, relation)?;
             let planned: *mut pg_sys::PlannedStmt =
@@ -164,45 +176,30 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for Place {
     fn drop(&mut self) {
-        unsafe {
-            pg_sys::PortalContext = self.before;
-            pg_sys::MemoryContextDelete(self.own);
-        }
+        // SAFETY: the context from before outlives this value: a worker's is null.
+        unsafe { pg_sys::PortalContext = self.before };
     }
 }
 
-/// The parsed statement, with the OID of the one relation that it names.
+/// The parsed statement, with the OID of the one relation that it names. In the current memory context.
+///
+/// # Safety
+/// `text` must point to a string that ends in zero and lives as long as what is given is used.
 unsafe fn statement(text: *const c_char, relation: Oid) -> Result<*mut pg_sys::VacuumStmt> {
+    // SAFETY: the parser gives a list of RawStmt, and each node is taken for what its tag says. The
+    // relations of a VacuumStmt are VacuumRelation nodes. Nobody else has the tree.
     unsafe {
         let parsed = pg_sys::raw_parser(text, pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        let raw = only(parsed).cast::<pg_sys::RawStmt>();
-        let statement = if raw.is_null() {
-            raw.cast()
-        } else {
-            (*raw).stmt
-        };
-        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_VacuumStmt {
-            return Err(Error::internal("not a VACUUM or ANALYZE"));
-        }
-        let statement = statement.cast::<pg_sys::VacuumStmt>();
-        let target = only((*statement).rels).cast::<pg_sys::VacuumRelation>();
-        if target.is_null() {
-            return Err(Error::internal("VACUUM or ANALYZE of no relation"));
-        }
+        let node = list::only::<pg_sys::RawStmt>(parsed).map(|raw| (*raw).stmt);
+        let statement = node
+            .filter(|node| !node.is_null() && (**node).type_ == pg_sys::NodeTag::T_VacuumStmt)
+            .ok_or_else(|| Error::internal("not a VACUUM or ANALYZE"))?
+            .cast::<pg_sys::VacuumStmt>();
+        let target = list::only::<pg_sys::VacuumRelation>((*statement).rels)
+            .ok_or_else(|| Error::internal("VACUUM or ANALYZE of no relation"))?;
         (*target).oid = relation;
         Ok(statement)
-    }
-}
-
-/// The one element of a list; null if there is not exactly one.
-unsafe fn only(list: *mut pg_sys::List) -> *mut std::ffi::c_void {
-    unsafe {
-        if list.is_null() || (*list).length != 1 {
-            std::ptr::null_mut()
-        } else {
-            (*(*list).elements).ptr_value
-        }
     }
 }

@@ -1,31 +1,43 @@
 //! Everything that touches PostgreSQL's C interface; the one place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
+pub mod alloc;
 pub mod arg;
 pub mod bgworker;
 pub mod capture;
+pub mod channel;
 pub mod clauses;
+pub mod confine;
 pub mod conjuncts;
 pub mod databases;
 pub mod elevate;
 pub mod evaluate;
 pub mod extension;
+pub mod guard;
 pub mod heap;
 pub mod horizon;
 pub mod hot;
 pub mod index;
+pub mod intact;
 pub mod keylist;
 pub mod latch;
+mod list;
 pub mod lock;
 pub mod maintenance;
+mod memory;
 pub mod name;
 pub mod notify;
+mod open;
+pub mod owner_session;
 pub mod partition;
+pub mod patience;
 pub mod physical;
 pub mod planner;
 pub mod relation;
 pub mod report;
 pub mod role;
+mod scan;
+pub mod seal;
 pub mod server;
 pub mod settings;
 pub mod signal;

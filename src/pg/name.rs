@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::server;
 use super::text::{from_server, lossy, to_server};
 use crate::error::Result;
 use crate::plan::sql::ident;
@@ -10,6 +11,8 @@ use crate::plan::sql::ident;
 pub fn quoted(name: &str) -> String {
     let quoted = || {
         let name = to_server(name).ok()?;
+        // SAFETY: the name ends in zero. What is given is the name itself or a copy in the current
+        // memory context, and is copied before `name` goes.
         unsafe { lossy(pg_sys::quote_identifier(name.as_ptr())) }
     };
     quoted().unwrap_or_else(|| ident(name))
@@ -18,6 +21,9 @@ pub fn quoted(name: &str) -> String {
 /// A type, ready to be put into a statement: with its schema, and of any length, as `character` alone is one of 1.
 pub fn of_type(oid: Oid) -> Result<String> {
     let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: without FORMAT_TYPE_INVALID_AS_NULL one of no type
+    // gives "???", never null. The text is a copy in the current memory context.
     unsafe { from_server(pg_sys::format_type_extended(oid, -1, flags as u16)) }
 }
 
@@ -38,6 +44,8 @@ pub fn object_name(first: &str, middle: &str, label: &str) -> Result<String> {
         true => none,
         false => label.as_ptr(),
     };
+    // SAFETY: all three texts live in this function and end in zero; the last may be null. The name is a
+    // new string in the current memory context, never null.
     unsafe {
         from_server(pg_sys::makeObjectName(
             first.as_ptr(),

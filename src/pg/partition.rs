@@ -4,6 +4,8 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::list;
+use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
 
@@ -19,7 +21,7 @@ pub struct Leaf {
 }
 
 unsafe extern "C-unwind" {
-    // pgrx has no binding of it.
+    // catalog/partition.h, of which pgrx has no binding. The same in the headers of 15, 16 and 18.
     fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
 }
 
@@ -76,6 +78,20 @@ pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
+/// Whether the current user has the rights of the owner of the relation, or of a partitioned table that it belongs to. False
+/// where it is gone. Within `spi::connect`.
+pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
+    let caller = server::current_user();
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_has_role($2, c.relowner, 'USAGE')), false)
+             FROM pg_catalog.pg_class c WHERE c.oid IN ($1, pg_catalog.pg_partition_root($1))",
+            &[Arg::Oid(relation), Arg::Oid(caller)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     below(root, "c.relkind = 'p'")
@@ -109,15 +125,16 @@ fn below(root: Oid, condition: &str) -> Result<Vec<Oid>> {
 /// The partitioned tables that the relation is a partition of, the nearest first. Not beyond one
 /// that is being detached. Within a transaction.
 pub fn ancestors(relation: Oid) -> Vec<Oid> {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: one of no relation is no partition, and of one that
+    // is none no longer there are no ancestors. The list is a new one of OIDs, or null. An error becomes
+    // a panic at the boundary, so that it jumps over no Rust frame.
     unsafe {
         if !pg_sys::get_rel_relispartition(relation) {
             return Vec::new();
         }
-        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
-        let found = pgrx::PgList::<pg_sys::Oid>::from_pg(list);
-        let ancestors = found.iter_oid().collect();
-        std::mem::forget(found);
-        ancestors
+        let found = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
+        list::oids(found)
     }
 }
 

@@ -12,6 +12,8 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::list;
+
 thread_local! {
     static WALK: RefCell<Walk> = const { RefCell::new(Walk::new()) };
     static PLANNING: Cell<Kind> = const { Cell::new(Kind::Other) };
@@ -85,6 +87,8 @@ fn install() {
     if INSTALLED.replace(true) {
         return;
     }
+    // SAFETY: the hooks are read and written by this process alone, which has one thread. The functions
+    // are this library's, which is never unloaded, and call those that were there before.
     unsafe {
         NEXT_PLANNER.set(pg_sys::planner_hook);
         pg_sys::planner_hook = Some(plan);
@@ -105,6 +109,7 @@ struct Settings {
 
 impl Settings {
     fn now() -> Settings {
+        // SAFETY: reads settings of this process.
         unsafe {
             Settings {
                 seqscan: pg_sys::enable_seqscan,
@@ -117,6 +122,7 @@ impl Settings {
     }
 
     fn put_back(self) {
+        // SAFETY: writes settings of this process, with values that they had.
         unsafe {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_indexscan = self.indexscan;
@@ -136,7 +142,7 @@ pub fn reset() {
 }
 
 unsafe extern "C-unwind" {
-    // pg_sys' wrapper would turn errors of user code, met while a statement of its own is
+    // optimizer/planner.h; the same in the headers of 15, 16 and 18. pg_sys' wrapper would turn errors of user code, met while a statement of its own is
     // planned, into panics: their SQLSTATE and context would be lost to its exception handlers.
     fn standard_planner(
         query: *mut pg_sys::Query,
@@ -148,12 +154,17 @@ unsafe extern "C-unwind" {
 
 /// Errors pass through by longjmp: nothing in here may need to be dropped. What they leave
 /// changed, [`reset`] puts back.
+///
+/// # Safety
+/// Called by PostgreSQL as its hook `planner_hook`, with what belongs to that.
 unsafe extern "C-unwind" fn plan(
     query: *mut pg_sys::Query,
     text: *const c_char,
     options: c_int,
     params: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: the arguments go on as they came. The text is null or ends in zero, and is only compared.
+    // Where an error may jump, no frame of this module has anything to drop or a RefCell borrowed.
     unsafe {
         let around = PLANNING.get();
         begin(if text.is_null() {
@@ -181,6 +192,7 @@ fn begin(kind: Kind) {
     if BEFORE.get().is_none() {
         BEFORE.set(Some(Settings::now()));
     }
+    // SAFETY: writes settings of this process, which are put back by `reset`.
     unsafe {
         pg_sys::enable_indexscan = true;
         pg_sys::enable_tidscan |= kind == Kind::Walk(Access::Tid);
@@ -204,12 +216,16 @@ fn classify(text: &CStr) -> Kind {
 }
 
 /// Like [`plan`], lets errors of others pass.
+///
+/// # Safety
+/// Called by PostgreSQL as its hook `set_rel_pathlist_hook`, with what belongs to that.
 unsafe extern "C-unwind" fn choose_paths(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
     rti: pg_sys::Index,
     rte: *mut pg_sys::RangeTblEntry,
 ) {
+    // SAFETY: the arguments go on as they came; nothing in here needs to be dropped.
     unsafe {
         if let Some(next) = NEXT_PATHLIST.get() {
             next(root, rel, rti, rte);
@@ -220,6 +236,8 @@ unsafe extern "C-unwind" fn choose_paths(
     }
 }
 
+/// # Safety
+/// As for [`choose_paths`].
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn choose_walk_paths(
     root: *mut pg_sys::PlannerInfo,
@@ -231,6 +249,8 @@ unsafe extern "C-unwind" fn choose_walk_paths(
         return;
     };
     let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
+    // SAFETY: the planner's own structs of the statement that it works on, which nobody else changes
+    // meanwhile. `pathlist` is a list of paths.
     unsafe {
         if (*rte).relid == relation && is_walked(root, rti, relation) {
             let found = (*rel).pathlist;
@@ -253,7 +273,12 @@ unsafe extern "C-unwind" fn choose_walk_paths(
 /// Whether it is the walked relation itself and not the same relation in a user's subquery: the
 /// target of the UPDATE, or in a query level of ours, which has a parameter for its LIMIT, the first
 /// one of the relation. What the planner has pulled up from subqueries comes after it.
+///
+/// # Safety
+/// `root` and `rti` must be those that the planner has called its hook with.
 unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation: Oid) -> bool {
+    // SAFETY: each relation that the planner looks at has an entry in `simple_rte_array`, and those
+    // with smaller numbers, counted from 1, too.
     unsafe {
         let query = (*root).parse;
         let limit = (*query).limitCount;
@@ -266,18 +291,22 @@ unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation
     }
 }
 
+/// Leaves the relation only the paths through this index, if there are any.
+///
+/// # Safety
+/// `root` and `rel` must be those that the planner has called its hook with.
 unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, index: Oid) {
+    // SAFETY: `indexlist` is a list of IndexOptInfo. While the paths are made it is one with this index
+    // alone, and the relation has no paths; an error on the way ends the planning of the statement.
     unsafe {
-        let all = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
-        let mut only = pgrx::PgList::<pg_sys::IndexOptInfo>::new();
-        all.iter_ptr()
-            .filter(|info| (**info).indexoid == index)
-            .for_each(|info| only.push(info));
-        if only.is_empty() {
+        let mut all = list::pointers::<pg_sys::IndexOptInfo>((*rel).indexlist);
+        all.retain(|info| (**info).indexoid == index);
+        if all.is_empty() {
             return;
         }
-        let paths = std::mem::replace(&mut (*rel).pathlist, null_mut());
-        let indexes = std::mem::replace(&mut (*rel).indexlist, only.into_pg());
+        let (paths, indexes) = ((*rel).pathlist, (*rel).indexlist);
+        (*rel).pathlist = null_mut();
+        (*rel).indexlist = list::of(all);
         (*rel).partial_pathlist = null_mut();
         pg_sys::create_index_paths(root, rel);
         (*rel).partial_pathlist = null_mut();
@@ -285,50 +314,60 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
         if (*rel).pathlist.is_null() {
             (*rel).pathlist = paths;
         }
-        std::mem::forget(all);
     }
 }
 
 /// Leaves the relation only those of its paths that `wanted` names, if there is one.
+///
+/// # Safety
+/// `rel` must be the relation that the planner has called its hook with.
 unsafe fn retain(rel: *mut pg_sys::RelOptInfo, wanted: impl Fn(*mut pg_sys::Path) -> bool) {
+    // SAFETY: `pathlist` is a list of paths, each of a struct that begins with a Path.
     unsafe {
-        let all = pgrx::PgList::<pg_sys::Path>::from_pg((*rel).pathlist);
-        let mut kept = pgrx::PgList::<pg_sys::Path>::new();
-        all.iter_ptr()
-            .filter(|path| wanted(*path))
-            .for_each(|path| kept.push(path));
-        if !kept.is_empty() {
-            (*rel).pathlist = kept.into_pg();
+        let mut paths = list::pointers::<pg_sys::Path>((*rel).pathlist);
+        paths.retain(|path| wanted(*path));
+        if !paths.is_empty() {
+            (*rel).pathlist = list::of(paths);
             (*rel).partial_pathlist = null_mut();
         }
-        std::mem::forget(all);
     }
 }
 
 /// Where all paths that are left need a row of another relation, gives back those of `found` that do
 /// not, at a price that keeps them out of the plan. Without any, the planner gives up as soon as it
 /// looks at the join of this relation and one of a user's subquery.
+///
+/// # Safety
+/// `rel` must be the relation that the planner has called its hook with, and `found` a list of its paths.
 unsafe fn leave_in_reserve(rel: *mut pg_sys::RelOptInfo, found: *mut pg_sys::List) {
+    // SAFETY: both are lists of paths, each of a struct that begins with a Path. A path that is made dear
+    // is none of `pathlist`, so that nobody has compared it with others there at its old price.
     unsafe {
-        let mut left = pgrx::PgList::<pg_sys::Path>::from_pg((*rel).pathlist);
-        if left.iter_ptr().all(|path| !(*path).param_info.is_null()) {
-            let found = pgrx::PgList::<pg_sys::Path>::from_pg(found);
-            for path in found.iter_ptr().filter(|p| (**p).param_info.is_null()) {
+        let mut left = list::pointers::<pg_sys::Path>((*rel).pathlist);
+        if left.iter().any(|path| (**path).param_info.is_null()) {
+            return;
+        }
+        for path in list::pointers::<pg_sys::Path>(found) {
+            if (*path).param_info.is_null() {
                 make_dear(path);
                 left.push(path);
             }
-            std::mem::forget(found);
         }
-        (*rel).pathlist = left.into_pg();
+        (*rel).pathlist = list::of(left);
     }
 }
 
 /// What `enable_seqscan = off` does to a path.
+///
+/// # Safety
+/// `path` must be a path of the statement that is being planned.
 unsafe fn make_dear(path: *mut pg_sys::Path) {
+    // SAFETY: as the caller promises; nobody else looks at the path meanwhile.
     #[cfg(feature = "pg18")]
     unsafe {
         (*path).disabled_nodes += 1;
     }
+    // SAFETY: the same.
     #[cfg(not(feature = "pg18"))]
     unsafe {
         const DISABLE_COST: f64 = 1.0e10;

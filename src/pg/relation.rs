@@ -4,7 +4,9 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::open::Open;
 use super::partition;
+use super::server;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
 use crate::plan::sql::{ident, qualified};
@@ -123,34 +125,23 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
 
 /// The planner's own estimate of a table's rows, which also serves tables never analysed.
 pub fn estimate_rows(oid: Oid) -> Option<i64> {
-    unsafe {
-        let lock = pg_sys::AccessShareLock as i32;
-        let relation = pg_sys::try_relation_open(oid, lock);
-        if relation.is_null() {
-            return None;
-        }
-        let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
-        pg_sys::estimate_rel_size(
-            relation,
-            std::ptr::null_mut(),
-            &mut pages,
-            &mut rows,
-            &mut visible,
-        );
-        pg_sys::relation_close(relation, lock);
-        Some(rows as i64)
-    }
+    Open::shared(oid).map(|relation| relation.estimated_rows() as i64)
 }
 
 /// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
 /// ends. What it is a partition of comes first: the UPDATE reads that, too, and DDL locks in this
 /// order.
 pub fn lock_for_update(oid: Oid) {
-    let lock = |oid, mode: u32| unsafe {
+    let lock = |oid, mode: u32| {
         // A look into the system caches may have left a snapshot, which would hold the horizon for as
         // long as this waits.
-        pg_sys::InvalidateCatalogSnapshot();
-        pg_sys::LockRelationOid(oid, mode as i32);
+        // SAFETY: nobody can use that snapshot: those who look into a catalog take one each time, and
+        // register it for as long as they need it. Any OID can be locked, and the transaction, which
+        // is in progress, lets go of it.
+        unsafe {
+            pg_sys::InvalidateCatalogSnapshot();
+            pg_sys::LockRelationOid(oid, mode as i32);
+        }
     };
     for ancestor in partition::ancestors(oid).into_iter().rev() {
         lock(ancestor, pg_sys::AccessShareLock);
@@ -160,19 +151,29 @@ pub fn lock_for_update(oid: Oid) {
 
 /// Whether the relation still has this schema and name, by the system caches.
 pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do. Both functions give null or a copy that nobody
+    // else has, which is what `taken` wants.
+    let (is, of) = unsafe {
+        let namespace = pg_sys::get_rel_namespace(oid);
+        (
+            taken(pg_sys::get_rel_name(oid)),
+            taken(pg_sys::get_namespace_name(namespace)),
+        )
+    };
+    is.as_deref() == Some(name) && of.as_deref() == Some(schema)
+}
+
+/// The text, whose memory is freed; `None` for null.
+///
+/// # Safety
+/// `text` must be null, or a string that was allocated by palloc and that nobody else has.
+unsafe fn taken(text: *mut std::ffi::c_char) -> Option<String> {
+    // SAFETY: as the caller promises; `lossy` makes a copy.
     unsafe {
-        let same = |text: *mut std::ffi::c_char, wanted: &str| {
-            let equal = super::text::lossy(text).as_deref() == Some(wanted);
-            if !text.is_null() {
-                pg_sys::pfree(text.cast());
-            }
-            equal
-        };
-        same(pg_sys::get_rel_name(oid), name)
-            && same(
-                pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid)),
-                schema,
-            )
+        let copy = super::text::lossy(text)?;
+        pg_sys::pfree(text.cast());
+        Some(copy)
     }
 }
 
@@ -180,6 +181,8 @@ pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
 /// include.
 pub fn may_read_places(oid: Oid) -> bool {
     let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do; of no relation it is an error.
     unsafe {
         let (me, select) = (
             pg_sys::GetUserId(),
@@ -195,29 +198,31 @@ pub fn may_read_places(oid: Oid) -> bool {
 /// for each statement, and those before each row, which may suppress its update. The relation must be
 /// locked.
 pub fn has_triggers_per_try(oid: Oid) -> bool {
-    opened(oid, |relation| unsafe {
-        (*relation).trigdesc.as_ref().is_some_and(|triggers| {
-            triggers.trig_update_before_row
-                || triggers.trig_update_before_statement
-                || triggers.trig_update_after_statement
-        })
-    })
+    let relation = Open::locked(oid);
+    // SAFETY: the relation is open, and its triggers stay as they are under the lock. They are null or
+    // PostgreSQL's own struct, and are not looked at beyond this expression.
+    unsafe {
+        (*relation.as_ptr())
+            .trigdesc
+            .as_ref()
+            .is_some_and(|triggers| {
+                triggers.trig_update_before_row
+                    || triggers.trig_update_before_statement
+                    || triggers.trig_update_after_statement
+            })
+    }
 }
 
 /// Whether its pages are those of a heap, and not of another table access method. The relation must
 /// be locked.
 pub fn is_heap(oid: Oid) -> bool {
-    opened(oid, |relation| unsafe {
-        std::ptr::eq((*relation).rd_tableam, pg_sys::GetHeapamTableAmRoutine())
-    })
-}
-
-fn opened<T>(oid: Oid, look: impl FnOnce(pg_sys::Relation) -> T) -> T {
+    let relation = Open::locked(oid);
+    // SAFETY: the relation is open; two addresses are compared.
     unsafe {
-        let relation = pg_sys::relation_open(oid, pg_sys::NoLock as i32);
-        let found = look(relation);
-        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
-        found
+        std::ptr::eq(
+            (*relation.as_ptr()).rd_tableam,
+            pg_sys::GetHeapamTableAmRoutine(),
+        )
     }
 }
 
@@ -225,12 +230,16 @@ fn opened<T>(oid: Oid, look: impl FnOnce(pg_sys::Relation) -> T) -> T {
 /// and `row_security` is off. PostgreSQL itself looks when it plans: a plan that is kept outlives
 /// BYPASSRLS, and the membership in the table's owner, that let it through.
 pub fn refuse_policies(oid: Oid) {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do.
     unsafe { pg_sys::check_enable_rls(oid, Oid::INVALID, false) };
 }
 
 /// Whether a policy of row security would be applied to what the role does.
 pub fn has_policies_for(oid: Oid, role: Oid) -> bool {
     let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+    server::require_transaction();
+    // SAFETY: within a transaction any OIDs will do.
     unsafe { pg_sys::check_enable_rls(oid, role, true) == enabled }
 }
 
@@ -242,6 +251,8 @@ thread_local! {
 /// From now on [`take_changed`] tells whether the relation's definition may have changed.
 pub fn watch(oid: Oid) {
     if WATCHED.replace(oid) == Oid::INVALID {
+        // SAFETY: the callback is a function of this library, which is never unloaded, and is registered
+        // once: the relation is valid from then on. It only sets a flag.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0)) };
     }
 }
@@ -282,6 +293,9 @@ impl Drop for ChangedUnlessDone {
     }
 }
 
+/// # Safety
+/// Called by PostgreSQL, with two values. It may come at any time that invalidations are accepted,
+/// also in an abort: it must not raise errors, allocate, or look into caches.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
     if relation == Oid::INVALID || relation == WATCHED.get() {

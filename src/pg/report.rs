@@ -1,9 +1,11 @@
 //! Raises this crate's errors as PostgreSQL reports, with position; and notices and log lines.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::null;
 
 use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
 
 use super::text::to_server;
 use crate::error::{Error, Result};
@@ -32,14 +34,56 @@ pub fn unwrap<T>(result: Result<T>) -> T {
     }
 }
 
+/// A message for whoever made the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Whether it is a WARNING, else a NOTICE.
+    warning: bool,
+    message: String,
+    hint: Option<String>,
+}
+
+thread_local! {
+    /// What is said in a process that has no client, if it is kept for somebody else's.
+    static COLLECTED: RefCell<Option<Vec<Said>>> = const { RefCell::new(None) };
+}
+
+/// Runs `f`, and gives the notices and warnings of ours that it would have sent to a client.
+pub fn collecting<T>(f: impl FnOnce() -> T) -> (T, Vec<Said>) {
+    COLLECTED.set(Some(Vec::new()));
+    let value = f();
+    (value, COLLECTED.take().unwrap_or_default())
+}
+
+/// Says it to the client.
+pub fn say(said: &Said) {
+    let kept = COLLECTED.with_borrow_mut(|kept| kept.as_mut().map(|all| all.push(said.clone())));
+    if kept.is_some() {
+        return;
+    }
+    let (level, code) = match said.warning {
+        true => (pg_sys::WARNING, "01000"),
+        false => (pg_sys::NOTICE, "00000"),
+    };
+    emit_message(level as c_int, code, &said.message, said.hint.as_deref());
+}
+
 /// A NOTICE with an optional HINT.
 pub fn notice(message: &str, hint: Option<&str>) {
-    emit_message(pg_sys::NOTICE as c_int, "00000", message, hint);
+    say_text(false, message, hint);
 }
 
 /// A WARNING with an optional HINT.
 pub fn warning(message: &str, hint: Option<&str>) {
-    emit_message(pg_sys::WARNING as c_int, "01000", message, hint);
+    say_text(true, message, hint);
+}
+
+fn say_text(warning: bool, message: &str, hint: Option<&str>) {
+    say(&Said {
+        warning,
+        message: message.to_owned(),
+        hint: hint.map(str::to_owned),
+    });
 }
 
 /// A line in the server log.

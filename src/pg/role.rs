@@ -56,19 +56,6 @@ pub fn process_role(login: Oid) -> Oid {
     }
 }
 
-/// Runs `f`, which gives errors as values, with the rights of a role.
-pub fn acting_as<T>(role: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (mut user, mut security) = (Oid::INVALID, 0);
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
-        let local = security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
-        pg_sys::SetUserIdAndSecContext(role, local);
-    }
-    let result = f();
-    unsafe { pg_sys::SetUserIdAndSecContext(user, security) };
-    result
-}
-
 /// Makes the session the role's. Within a transaction, in a session opened by the server itself.
 pub fn give_session_to(role: Oid) {
     unsafe { pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role)) };

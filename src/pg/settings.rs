@@ -5,12 +5,18 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use super::capture::capture;
-use super::text::{lossy, to_server};
+use super::text::{lossy_whole, to_server};
 use crate::error::Result;
 
 /// The value that is in force; `None` where there is no such setting.
 pub fn get(name: &CStr) -> Option<String> {
-    unsafe { lossy(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        match value.is_null() {
+            true => None,
+            false => lossy_whole(value).ok(),
+        }
+    }
 }
 
 /// Whether a setting has exactly this value.
@@ -31,10 +37,20 @@ pub fn set_local(name: &CStr, value: &CStr) {
     );
 }
 
-/// The same with a name and a value that are not known before.
+/// The same with a name and a value that are not known before, with the rights of the current user.
 pub fn set_text_local(name: &str, value: &str) -> Result<()> {
-    set_local(&to_server(name)?, &to_server(value)?);
+    let action = pg_sys::GucAction::GUC_ACTION_SAVE;
+    set(&to_server(name)?, &to_server(value)?, own_context(), action);
     Ok(())
+}
+
+/// The same with whatever rights it takes: for values that are the extension's own.
+pub fn set_trusted_local(name: &CStr, value: &CStr) {
+    let (context, action) = (
+        pg_sys::GucContext::PGC_SUSET,
+        pg_sys::GucAction::GUC_ACTION_SAVE,
+    );
+    set(name, value, context, action);
 }
 
 /// What the current user may set.
@@ -96,18 +112,25 @@ pub fn try_value(name: &str, value: &str) -> Result<()> {
     tried
 }
 
+/// Runs `f`, which may set what it likes with the `_local` functions; all is put back afterwards.
+pub fn nested<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let nest = unsafe { pg_sys::NewGUCNestLevel() };
+    let result = f();
+    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
+    result
+}
+
 /// Runs `f` with settings of its own, which are put back afterwards.
 pub fn with<T>(values: &[(&CStr, &CStr)], f: impl FnOnce() -> Result<T>) -> Result<T> {
     if values.iter().all(|(name, value)| is(name, value)) {
         return f();
     }
-    let nest = unsafe { pg_sys::NewGUCNestLevel() };
-    for (name, value) in values {
-        set_local(name, value);
-    }
-    let result = f();
-    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
-    result
+    nested(|| {
+        values
+            .iter()
+            .for_each(|(name, value)| set_local(name, value));
+        f()
+    })
 }
 
 /// Settings that a worker keeps in force from batch to batch.

@@ -7,13 +7,15 @@ use pgrx::pg_sys;
 
 type Handler = unsafe extern "C-unwind" fn(c_int);
 
-// The wrappers in pg_sys can't be taken as function pointers.
+// tcop/tcopprot.h, postmaster/interrupt.h and port.h. The wrappers in pg_sys can't be taken as function
+// pointers. The same in the headers of 15, 16 and 18, but for what pqsignal gives: the handler from before,
+// and nothing from 18 on. Nobody looks at it.
 unsafe extern "C-unwind" {
     fn die(signal: c_int);
     fn StatementCancelHandler(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
     #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
-    fn pqsignal(signal: c_int, handler: Handler) -> *const std::ffi::c_void;
+    fn pqsignal(signal: c_int, handler: Handler);
 }
 
 const SIGHUP: c_int = 1;
@@ -22,6 +24,9 @@ const SIGTERM: c_int = 15;
 
 /// Installs the handlers and unblocks signals; the first thing a worker does.
 pub fn install() {
+    // SAFETY: the handlers are the server's own, made for these signals in each process that runs
+    // transactions: they set flags and the latch. Signals are blocked until the last line, so that none
+    // meets a handler halfway.
     unsafe {
         pqsignal(SIGTERM, die);
         pqsignal(SIGINT, StatementCancelHandler);
@@ -32,6 +37,8 @@ pub fn install() {
 
 /// Reads postgresql.conf again if a reload was asked for; says whether it was.
 pub fn reload_if_asked() -> bool {
+    // SAFETY: the flag is set by a signal handler, and cleared before the file is read, so that no
+    // reload is lost. Workers call this between transactions, where PostgreSQL's own processes do.
     unsafe {
         if pg_sys::ConfigReloadPending == 0 {
             return false;

@@ -1,6 +1,14 @@
-//! Worker slots: the server-wide bound on workers, as session locks that all databases share.
+//! Worker slots: the bounds on workers of the whole server, and on those of one role, as session locks that all databases
+//! share.
+//!
+//! A worker holds a [`Lock::Slot`], a [`Lock::Seat`] of the same number, and unless its role is a superuser a [`Lock::Share`].
+//! The first one is an advisory lock, which user code can let go of (pg_advisory_unlock_all). The others are of the method of
+//! table locks, which it can't; but the abort of a transaction lets these go. No code of a user's runs without one or the
+//! other: before each batch, [`are_held`] and [`take`] see to what is missing. So nobody gets more slots by either.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+
+use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
 use super::lock::{self, Lock};
@@ -8,38 +16,165 @@ use super::spi::{self, Arg};
 use crate::error::Result;
 use crate::guc;
 
+/// What came of a try to take a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It is taken.
+    Taken,
+    /// All of the server's are in use.
+    Full,
+    /// The role has as many as it may have.
+    Crowded,
+}
+
+/// What the process holds, as far as nothing has let it go.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    slot: Lock,
+    seat: Lock,
+    share: Option<Lock>,
+}
+
+impl Places {
+    fn all(&self) -> impl Iterator<Item = Lock> {
+        [Some(self.slot), Some(self.seat), self.share]
+            .into_iter()
+            .flatten()
+    }
+
+    fn are_held(&self) -> bool {
+        self.all().all(Lock::is_held)
+    }
+
+    /// Takes again what is missing; false if somebody was quicker.
+    fn keep(&self) -> bool {
+        self.all().all(|lock| lock.is_held() || lock.try_session())
+    }
+
+    fn release(&self) {
+        self.all().for_each(Lock::release_session);
+    }
+}
+
 thread_local! {
-    static TAKEN: Cell<Option<Lock>> = const { Cell::new(None) };
+    static TAKEN: RefCell<Option<Places>> = const { RefCell::new(None) };
 }
 
-/// Takes a free slot for the session, if there is one.
-pub fn take() -> bool {
-    let mut slots = (0..guc::MAX_WORKERS.get() as u32).map(Lock::Slot);
-    TAKEN.set(slots.find(|slot| slot.try_session()));
-    TAKEN.get().is_some()
+/// Takes a free slot for the session, for a job of `owner`'s, or what is missing of the one that it has. Within a transaction
+/// that is committed.
+pub fn take(owner: Oid) -> Room {
+    if let Some(places) = TAKEN.take() {
+        if within_limit(places.share) && places.keep() {
+            TAKEN.set(Some(places));
+            return Room::Taken;
+        }
+        places.release();
+    }
+    let mut numbers = 0..guc::MAX_WORKERS.get() as u32;
+    let free = numbers.find_map(|number| {
+        let (slot, seat) = (Lock::Slot(number), Lock::Seat(number));
+        let places = Places {
+            slot,
+            seat,
+            share: None,
+        };
+        let taken = places.keep();
+        if !taken {
+            places.release();
+        }
+        taken.then_some(places)
+    });
+    let Some(mut places) = free else {
+        return Room::Full;
+    };
+    if !is_exempt(owner) {
+        let mut shares = (0..limit()).map(|number| Lock::Share(owner.to_u32(), number));
+        places.share = shares.find(|share| share.try_session());
+        if places.share.is_none() {
+            places.release();
+            return Room::Crowded;
+        }
+    }
+    TAKEN.set(Some(places));
+    Room::Taken
 }
 
-/// Whether the session still holds the slot that it took: a trigger's pg_advisory_unlock_all() lets
-/// it go.
-pub fn is_held() -> bool {
-    TAKEN.get().is_some_and(Lock::is_held)
+/// Whether the session still holds all that it took, and its role may still have so many.
+pub fn are_held() -> bool {
+    TAKEN.with_borrow(|taken| {
+        taken.is_some_and(|places| places.are_held() && within_limit(places.share))
+    })
 }
 
 /// Lets the slot go.
 pub fn release() {
-    if let Some(slot) = TAKEN.take() {
-        slot.release_session();
+    if let Some(places) = TAKEN.take() {
+        places.release();
     }
+}
+
+/// How many slots one role's jobs may hold.
+pub fn limit() -> u32 {
+    let all = guc::MAX_WORKERS.get().max(1) as u32;
+    match guc::MAX_WORKERS_PER_ROLE.get() {
+        0 => all,
+        given if given > 0 => given as u32,
+        _ => (all - 1).max(1),
+    }
+}
+
+fn within_limit(share: Option<Lock>) -> bool {
+    match share {
+        Some(Lock::Share(_, number)) => number < limit(),
+        _ => true,
+    }
+}
+
+/// Superusers could change the setting. Within a transaction.
+pub fn is_exempt(owner: Oid) -> bool {
+    // SAFETY: reads the system cache, within a transaction.
+    unsafe { pg_sys::superuser_arg(owner) }
 }
 
 /// How many slots of the server are taken. Within `spi::connect`.
 pub fn in_use() -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks
-             WHERE locktype = 'advisory' AND database = 0 AND objsubid = $1 AND granted",
-            &[Arg::Int4(i32::from(lock::SLOT))],
+            "SELECT pg_catalog.count(DISTINCT objid) FROM pg_catalog.pg_locks
+             WHERE locktype = 'advisory' AND database = 0 AND objsubid IN ($1, $2) AND granted",
+            &[
+                Arg::Int4(i32::from(lock::SLOT)),
+                Arg::Int4(i32::from(lock::SEAT)),
+            ],
         )
     })?;
     row.map_or(Ok(0), |row| row.number(0))
+}
+
+/// Roles, superusers left out, that have slots, and how many more they may have. Within `spi::connect`.
+pub fn rooms() -> Result<Vec<(Oid, i64)>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT l.classid::bigint, pg_catalog.count(*) FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.database = 0 AND l.objsubid = $1 AND l.granted
+             GROUP BY l.classid",
+            &[Arg::Int4(i32::from(lock::SHARE))],
+        )
+    })?
+    .rows;
+    rows.iter()
+        .map(|row| {
+            let role = Oid::from(row.number(0)? as u32);
+            Ok((role, (i64::from(limit()) - row.number(1)?).max(0)))
+        })
+        .collect()
+}
+
+/// The roles that may have no more slots now. Within `spi::connect`.
+pub fn crowded() -> Result<Vec<Oid>> {
+    let rooms = rooms()?.into_iter();
+    Ok(rooms
+        .filter(|(role, room)| *room == 0 && !is_exempt(*role))
+        .map(|(role, _)| role)
+        .collect())
 }

@@ -6,6 +6,8 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 pub use super::arg::{Arg, CANONICAL, output_jsonb};
 use super::capture::capture;
+use super::confine;
+use super::elevate;
 use super::heap::{self, Tid};
 use super::settings;
 use super::text::{from_server, to_server};
@@ -99,14 +101,34 @@ pub fn connect<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Runs a statement once, within [`connect`].
+/// Runs a statement once, within [`connect`]: one of the extension's own within `as_extension`, or one with
+/// text of users where that is allowed, see [`confine`].
 pub fn query(sql: &str, args: &[Arg]) -> Result<Output> {
+    allowed()?;
     execute(sql, args, false)
+}
+
+/// Runs a statement that is part of this library, and so holds nobody's text, as the current user.
+pub fn fixed(sql: &'static str, args: &[Arg]) -> Result<Output> {
+    execute(sql, args, false)
+}
+
+/// Like [`fixed`]; gives the first row, if any.
+pub fn fixed_first(sql: &'static str, args: &[Arg]) -> Result<Option<Row>> {
+    Ok(fixed(sql, args)?.rows.into_iter().next())
+}
+
+fn allowed() -> Result<()> {
+    if elevate::is_elevated() {
+        return Ok(());
+    }
+    confine::require()
 }
 
 /// Runs a query under a snapshot of its own, whatever the isolation level: it sees what others
 /// have committed by now, and what this transaction has done.
 pub fn query_latest(sql: &str, args: &[Arg]) -> Result<Output> {
+    allowed()?;
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
@@ -136,6 +158,7 @@ fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
 /// Runs a statement of a user's within [`connect`], whatever it is; what it returns is thrown away row
 /// by row.
 pub fn run_for_effect(sql: &str) -> Result<()> {
+    confine::require()?;
     let text = to_server(sql)?;
     super::report::activity(&text);
     let code = unsafe {
@@ -158,6 +181,7 @@ pub fn run_for_effect(sql: &str) -> Result<()> {
 
 /// Runs a query within [`connect`] that may change nothing; gives its first row, if any.
 pub fn read_only(sql: &str) -> Result<Option<Row>> {
+    confine::require()?;
     Ok(execute(sql, &[], true)?.rows.into_iter().next())
 }
 
@@ -238,6 +262,8 @@ impl Bound {
 #[derive(Debug)]
 pub struct Plan {
     pointer: pg_sys::SPIPlanPtr,
+    /// Whether it is one of the extension's own, which runs within `as_extension` only; others never do.
+    own: bool,
     /// The statement's text, as `pg_stat_activity` shows it.
     pub text: CString,
 }
@@ -245,6 +271,8 @@ pub struct Plan {
 impl Plan {
     /// Analyses a statement, within [`connect`].
     pub fn prepare(sql: &str, types: &[Oid]) -> Result<Plan> {
+        allowed()?;
+        let own = elevate::is_elevated();
         let text = to_server(sql)?;
         let mut types = types.to_vec();
         unsafe {
@@ -257,21 +285,22 @@ impl Plan {
             if pointer.is_null() || pg_sys::SPI_keepplan(pointer) != 0 {
                 return Err(Error::internal(format!("cannot prepare: {sql}")));
             }
-            Ok(Plan { pointer, text })
+            Ok(Plan { pointer, own, text })
         }
     }
 
     /// Runs the statement, within [`connect`].
     pub fn run(&self, args: &[Arg]) -> Result<Output> {
         let bound = Bound::new(args)?;
-        unsafe { output(self.execute(bound)) }
+        let code = self.execute(bound)?;
+        unsafe { output(code) }
     }
 
     /// The same for values whose text form depends on settings: they are converted under
     /// [`CANONICAL`] ones, while the statement itself runs under those in force.
     pub fn run_canonical(&self, args: &[Arg]) -> Result<Output> {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
-        let code = self.execute(bound);
+        let code = self.execute(bound)?;
         settings::with(CANONICAL, || unsafe { output(code) })
     }
 
@@ -279,7 +308,7 @@ impl Plan {
     /// kept but copies. Values that are bound are converted under [`CANONICAL`] settings.
     pub fn visit(&self, args: &[Arg], mut f: impl FnMut(&RawRow) -> Result<()>) -> Result<()> {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
-        let code = self.execute(bound);
+        let code = self.execute(bound)?;
         if code < 0 {
             return Err(Error::internal(format!("SPI returned {code}")));
         }
@@ -295,8 +324,13 @@ impl Plan {
         Ok(())
     }
 
-    fn execute(&self, mut bound: Bound) -> i32 {
-        unsafe {
+    fn execute(&self, mut bound: Bound) -> Result<i32> {
+        if self.own != elevate::is_elevated() {
+            return Err(Error::internal(
+                "a statement was about to run with rights that are not its own",
+            ));
+        }
+        let code = unsafe {
             pg_sys::SPI_execute_plan(
                 self.pointer,
                 bound.values.as_mut_ptr(),
@@ -304,7 +338,8 @@ impl Plan {
                 false,
                 0,
             )
-        }
+        };
+        Ok(code)
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
 
+use super::alloc::{copy, reserve};
 use crate::error::{Error, Result, sqlstate};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
@@ -11,12 +12,7 @@ const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 /// A C string in the database's encoding. Outside a transaction PostgreSQL converts nothing: what
 /// is not ASCII is replaced then (log lines only).
 pub fn to_server(text: &str) -> Result<CString> {
-    let plain = CString::new(text).map_err(|_| {
-        Error::new(
-            sqlstate::UNTRANSLATABLE_CHARACTER,
-            "a text contains a zero byte",
-        )
-    })?;
+    let plain = terminated(text.as_bytes())?;
     if encoding_is_utf8() {
         return Ok(plain);
     }
@@ -29,10 +25,13 @@ pub fn to_server(text: &str) -> Result<CString> {
             return Ok(CString::new(ascii).unwrap_or_default());
         }
         // What was not valid when it was read: no other encoding has a sign for that.
-        let plain = CString::new(text.replace(char::REPLACEMENT_CHARACTER, "?")).unwrap_or(plain);
+        let plain = match text.contains(char::REPLACEMENT_CHARACTER) {
+            true => terminated(text.replace(char::REPLACEMENT_CHARACTER, "?").as_bytes())?,
+            false => plain,
+        };
         let length = plain.as_bytes().len() as i32;
         let converted = pg_sys::pg_any_to_server(plain.as_ptr(), length, UTF8);
-        Ok(CStr::from_ptr(converted).to_owned())
+        terminated(CStr::from_ptr(converted).to_bytes())
     }
 }
 
@@ -49,7 +48,7 @@ pub unsafe fn from_server(text: *const c_char) -> Result<String> {
         unsafe { CStr::from_ptr(pg_sys::pg_server_to_any(text, length, UTF8)) }
     };
     match bytes.to_str() {
-        Ok(text) => Ok(text.to_owned()),
+        Ok(text) => copy(text),
         Err(_) => Err(Error::new(
             sqlstate::UNTRANSLATABLE_CHARACTER,
             "a value is not valid text in the database's encoding",
@@ -60,11 +59,15 @@ pub unsafe fn from_server(text: *const c_char) -> Result<String> {
 
 /// A Rust string from the bytes of a text value in the database's encoding.
 pub fn from_bytes(bytes: &[u8]) -> Result<String> {
-    let text = CString::new(bytes).map_err(|_| Error::invalid("a text contains a zero byte"))?;
+    let text = terminated(bytes)?;
     unsafe { from_server(text.as_ptr()) }
 }
 
-/// A Rust string with what is not valid replaced: for names and messages.
+/// Bytes that are kept of a text which only people read.
+pub const MOST_SHOWN: usize = 8192;
+
+/// A Rust string with what is not valid replaced: for names and messages. Of a longer text the first
+/// [`MOST_SHOWN`] bytes, and how long it was.
 ///
 /// # Safety
 /// `text` must be null or point to a zero-terminated string.
@@ -72,12 +75,45 @@ pub unsafe fn lossy(text: *const c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    let replaced = || {
-        unsafe { CStr::from_ptr(text) }
-            .to_string_lossy()
-            .into_owned()
-    };
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    if bytes.len() > MOST_SHOWN {
+        // Not converted: what is cut here may end within a character of any encoding.
+        let start = String::from_utf8_lossy(&bytes[..MOST_SHOWN - 64]);
+        let start = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        return Some(format!("{start}... ({} bytes)", bytes.len()));
+    }
+    let replaced = || String::from_utf8_lossy(bytes).into_owned();
+    // SAFETY: the caller's promise.
     Some(unsafe { from_server(text) }.unwrap_or_else(|_| replaced()))
+}
+
+/// A Rust string of any length with what is not valid replaced: for what a program reads.
+///
+/// # Safety
+/// `text` must point to a zero-terminated string.
+pub unsafe fn lossy_whole(text: *const c_char) -> Result<String> {
+    // SAFETY: the caller's promise.
+    unsafe { from_server(text) }.or_else(|error| match error.sqlstate.as_str() {
+        sqlstate::UNTRANSLATABLE_CHARACTER => {
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+            copy(&String::from_utf8_lossy(bytes))
+        }
+        _ => Err(error),
+    })
+}
+
+fn terminated(bytes: &[u8]) -> Result<CString> {
+    let mut owned = Vec::new();
+    reserve(&mut owned, bytes.len() + 1)?;
+    owned.extend_from_slice(bytes);
+    CString::new(owned).map_err(|_| {
+        Error::new(
+            sqlstate::UNTRANSLATABLE_CHARACTER,
+            "a text contains a zero byte",
+        )
+    })
 }
 
 fn encoding_is_utf8() -> bool {

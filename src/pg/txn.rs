@@ -8,7 +8,7 @@ use super::capture::capture;
 use super::planner;
 use super::settings;
 use super::spi;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Whether a commit waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,24 @@ unsafe fn begin() {
     }
 }
 
+/// Runs `f` in a transaction, connected to SPI, that is rolled back in any case: nothing that `f` does stays,
+/// and what is deferred to a commit never runs.
+pub fn run_undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut value = None;
+    let undone = run_steps(
+        || {},
+        || {
+            value = Some(spi::connect(f)?);
+            Err::<(), Error>(Error::internal("rolled back"))
+        },
+    );
+    match (value, undone) {
+        (Some(value), _) => Ok(value),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::internal("a transaction without a result")),
+    }
+}
+
 fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     let session = identity();
     let result = capture(|| unsafe {
@@ -130,27 +148,11 @@ pub fn renew_snapshot() {
     }
 }
 
-fn identity() -> (Oid, i32) {
+/// The current user, and the security context that is in force.
+pub(super) fn identity() -> (Oid, i32) {
     let (mut user, mut security) = (Oid::INVALID, 0);
     unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };
     (user, security)
-}
-
-/// Runs `f` so that user code in it can change neither the user nor, beyond it, any setting: for
-/// what is evaluated in the session of a caller who may have more rights than the current user.
-pub fn confined<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (user, security) = identity();
-    let nest = unsafe {
-        let confined = security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
-        pg_sys::SetUserIdAndSecContext(user, confined);
-        pg_sys::NewGUCNestLevel()
-    };
-    let result = f();
-    unsafe {
-        pg_sys::AtEOXact_GUC(false, nest);
-        pg_sys::SetUserIdAndSecContext(user, security);
-    }
-    result
 }
 
 /// Whether the caller is inside a SECURITY DEFINER function (or another change of user).

@@ -4,5 +4,6 @@ use pgrx::pg_sys;
 
 /// Bytes that it has written since it began.
 pub fn written() -> u64 {
+    // SAFETY: a counter of this process, which nobody else writes.
     unsafe { pg_sys::pgWalUsage.wal_bytes }
 }

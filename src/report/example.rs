@@ -7,7 +7,7 @@ pub fn example() -> Report {
     Report {
         document: serde_json::json!({
             "made_at": "2026-11-23T14:05:00.5+00:00",
-            "server": {"database": "shop", "version": "15.20", "extension": "0.2.0"},
+            "server": {"database": "shop", "version": "15.20", "extension": "0.3.0"},
             "job": {"job_id": 7, "name": "<b>rates</b> | x", "relation": "orders", "state": "completed", "kind": "backfill",
                 "rows_done": 1_234_567, "rows_updated": 1_234_560, "rows_failed": 7, "batch_size": 1000, "sleep_ms": 5,
                 "workers_wanted": 2, "set_clause": "a = 'it''s'", "where_clause": "a IS NULL", "owner": "app",

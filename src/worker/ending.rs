@@ -1,5 +1,6 @@
 //! Why a worker stops, and how that is recorded.
 
+use super::patience::patiently;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, failed_row, on_end, outcome};
 use crate::error::{Error, Result, Signal, sqlstate};
@@ -40,27 +41,27 @@ pub fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
 
 /// The commit waits for the disk: with it, all batches before it are safe.
 fn try_to_conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
-    let recorded = txn::run_after(
-        || Lock::Council(id).for_transaction(),
-        Durability::Immediate,
-        || {
-            if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
-                return Ok(None);
-            }
-            // Not a fault of the job's: a worker with the right library is to go on with it.
-            if let Err(error) = extension::check_version() {
-                return Ok(Some(format!(
-                    "backfill job {id}: its worker stops: {error}"
-                )));
-            }
-            // Of several workers, the last one to go speaks for all.
-            Lock::Job(id).release_session();
-            match job::load(id)? {
-                Some(job) => record(&job, ending, attempt),
-                None => Ok(None),
-            }
-        },
-    );
+    let record = || {
+        if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
+            return Ok(None);
+        }
+        // Not a fault of the job's: a worker with the right library is to go on with it.
+        if let Err(error) = extension::check_version() {
+            return Ok(Some(format!(
+                "backfill job {id}: its worker stops: {error}"
+            )));
+        }
+        // Of several workers, the last one to go speaks for all.
+        Lock::Job(id).release_session();
+        match job::load(id)? {
+            Some(job) => self::record(&job, ending, attempt),
+            None => Ok(None),
+        }
+    };
+    let council = || Lock::Council(id).for_transaction();
+    let recorded = patiently(&format!("the end of job {id} cannot be recorded"), || {
+        txn::run_after(council, Durability::Immediate, record)
+    });
     match recorded {
         Ok(Some(line)) => report::log(&line),
         Ok(None) => {}

@@ -1,10 +1,11 @@
-//! The functions that the postmaster starts.
+//! The functions that the postmaster starts. It finds them by their names, which no other library has.
 #![allow(unsafe_code)]
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 
 use super::{launcher, run};
+use crate::pg::server;
 
 /// A worker for the job whose id is the argument.
 #[pg_guard]
@@ -17,7 +18,7 @@ pub extern "C-unwind" fn backfill_worker_main(argument: Datum) {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backfill_launcher_main(_argument: Datum) {
-    launcher::main(unsafe { pg_sys::MyProcPid });
+    launcher::main(server::pid());
 }
 
 /// Looks through the database whose OID is the argument for jobs without a worker.

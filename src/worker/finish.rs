@@ -3,6 +3,7 @@
 use super::ending::Ending;
 use super::locking::lock_tables;
 use super::passes::{self, Next};
+use super::patience::patiently;
 use super::permission::unwanted;
 use super::setbacks::Setbacks;
 use super::{limit, pace, samples, session, takeover, upkeep};
@@ -53,7 +54,10 @@ fn end(job: &Job, start: Start) -> Ending {
         return Ending::Left;
     }
     samples::take(job, None);
-    let mut wanted = match txn::run(Durability::Deferred, || job::load(job.id)) {
+    let now = patiently(&format!("job {} cannot be read", job.id), || {
+        txn::run(Durability::Deferred, || job::load(job.id))
+    });
+    let mut wanted = match now {
         Ok(Some(now)) if now.state() != State::Completed => None,
         _ => return Ending::Gone,
     };

@@ -1,30 +1,45 @@
 //! Takes up jobs that have no worker, in every database: after a start, a crash, a promotion, a
 //! reload, and every `backfill.launcher_interval`.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
 use super::{session, takeover};
 use crate::error::Error;
 use crate::guc;
+use crate::pg::bgworker::Registered;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{bgworker, databases, elevate, latch, report, signal};
+use crate::pg::{bgworker, databases, elevate, latch, report, settings, signal};
+
+/// How long the sweep of one database may take, its connection included. A sweep takes milliseconds; each of its statements
+/// waits a second for a lock, at most. More than that, and something holds the database up.
+const SWEEP_WITHIN: Duration = Duration::from_secs(30);
+/// How long a sweeper that was told to end is waited for, before the next one.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// How often to look, in case a signal of its end was lost.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Sweepers that were told to end and have not done so yet: their databases are left alone.
+type Stuck = HashMap<Oid, Registered>;
 
 /// The life of the launcher.
 pub fn main(pid: i32) {
     signal::install();
     bgworker::connect_to_no_database();
+    let mut stuck = Stuck::new();
+    let mut reloaded = false;
     loop {
         if guc::ENABLED.get() {
-            sweep_all(pid);
+            reloaded = sweep_all(pid, &mut stuck);
         }
         report::idle();
         let seconds = match guc::LAUNCHER_INTERVAL.get() {
             0 => 86_400,
             n => n as u64,
         };
-        while !latch::wait(Duration::from_secs(seconds)) {
+        while !std::mem::take(&mut reloaded) && !latch::wait(Duration::from_secs(seconds)) {
             if signal::reload_if_asked() {
                 break;
             }
@@ -32,19 +47,57 @@ pub fn main(pid: i32) {
     }
 }
 
-/// One database after the other, so that a sweep never takes more than one worker slot.
-fn sweep_all(pid: i32) {
-    let found = txn::run_bare(|| Ok(databases::connectable()));
+/// One database after the other, so that a sweep never takes more than one worker slot, but for what is stuck. Gives whether a
+/// reload was asked for meanwhile.
+fn sweep_all(pid: i32, stuck: &mut Stuck) -> bool {
+    let found = txn::run_bare(|| {
+        settings::set_for_transaction(c"lock_timeout", c"5s");
+        Ok(databases::connectable())
+    });
     let databases = found.unwrap_or_else(|error| {
         report::log(&format!("backfill launcher: {error}"));
         Vec::new()
     });
-    for database in databases {
-        if !bgworker::run_to_end(bgworker::sweeper(database, pid)) {
+    stuck.retain(|_, sweeper| !sweeper.has_ended());
+    let mut reloaded = false;
+    for (database, name) in databases {
+        if stuck.contains_key(&database) {
+            report::log(&format!(
+                "backfill launcher: the sweep of database \"{name}\" has not ended yet"
+            ));
+            continue;
+        }
+        let Some(sweeper) = bgworker::register(bgworker::sweeper(database, pid)) else {
             report::log("backfill launcher: no background worker slot is free, will look again");
-            return;
+            break;
+        };
+        if ends_within(SWEEP_WITHIN, &sweeper, &mut reloaded) {
+            continue;
+        }
+        report::log(&format!(
+            "backfill launcher: the sweep of database \"{name}\" has taken {} seconds and is ended: something there is locked, or the database is being renamed",
+            SWEEP_WITHIN.as_secs()
+        ));
+        sweeper.terminate();
+        if !ends_within(END_WITHIN, &sweeper, &mut reloaded) {
+            stuck.insert(database, sweeper);
         }
     }
+    reloaded
+}
+
+/// Waits for the end of a sweeper; false if it does not end in time. SIGTERM ends this process meanwhile.
+fn ends_within(time: Duration, sweeper: &Registered, reloaded: &mut bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !sweeper.has_ended() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        latch::wait(left.min(LOOK));
+        *reloaded |= signal::reload_if_asked();
+    }
+    true
 }
 
 /// The life of a sweeper: only statements of the extension's own are run, none of a user's.

@@ -20,6 +20,7 @@ mod on_end;
 mod pace;
 mod pages;
 mod passes;
+mod patience;
 mod permission;
 mod places;
 mod plans;

@@ -3,6 +3,7 @@
 //! In a transaction of its own, with the settings and the rights of a batch. Its failure is recorded, and
 //! changes nothing about how the job has ended.
 
+use super::patience::patiently;
 use super::session;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, extension, on_end, walk as walks};
@@ -32,7 +33,9 @@ pub fn run(id: i64, start: Start) -> bool {
         return true;
     }
     session::keep_identity(start);
-    let due = txn::run(Durability::Deferred, || find(id, start));
+    let due = patiently(&format!("on_end of job {id} cannot be looked for"), || {
+        txn::run(Durability::Deferred, || find(id, start))
+    });
     let done = match due {
         Ok(None) => return true,
         Ok(Some(due)) => settle(&due, start),

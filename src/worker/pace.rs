@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::setbacks::{Retry, Setbacks};
+use super::takeover;
 use super::throttle::{self, RECOUNT};
 use super::walk::Walk;
 use crate::catalog::job::{self, Job};
@@ -30,10 +31,17 @@ pub fn wait_for_horizon(walk: &mut Walk) {
 
 /// Sleeps before a batch is tried again. What the view shows of it is no reason to fail.
 pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
-    if retry.shown().is_some()
+    if let Some(what) = retry.shown()
         && let Err(untold) = walk.tell(retry)
     {
-        report::log(&format!("backfill {}: {untold}", job.shown()));
+        // Its checkpoint may be what is locked.
+        let told = txn::run(Durability::Deferred, || {
+            setback::tell(job.id, &what, retry.pause)
+        });
+        match told {
+            Ok(()) => walk.setbacks.told = true,
+            Err(_) => report::log(&format!("backfill {}: {untold}", job.shown())),
+        }
     }
     log_retry(retry, "of a batch", error, job);
     walk.learned.throttle.pausing = Some(Signal::Retry);
@@ -72,6 +80,16 @@ pub fn waited_to_retry(job: &Job, error: &Error, setbacks: &mut Setbacks) -> boo
         now.is_ok_and(|now| now.is_some_and(|now| now.version == job.version))
     });
     true
+}
+
+/// A batch has worked: nobody has to read any more of what was in its way.
+pub fn batch_got_on(job: &Job, walk: &mut Walk) {
+    if std::mem::take(&mut walk.setbacks.told) {
+        let cleared = txn::run(Durability::Deferred, || setback::go_on(job.id));
+        if let Err(error) = cleared {
+            report::log(&format!("backfill {}: {error}", job.shown()));
+        }
+    }
 }
 
 /// What was in the way is over: nobody has to read of it any more.
@@ -136,12 +154,16 @@ fn nap(pause: Duration, unchanged: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + pause;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        latch::wait(left.min(LONGEST_NAP));
+        let overslept = latch::wait(left.min(LONGEST_NAP));
         if Instant::now() >= deadline {
             return false;
         }
         if signal::reload_if_asked() || !unchanged() {
             return true;
+        }
+        if !overslept {
+            // Woken, and not for this job: a worker has ended that found no process for the next job.
+            takeover::sweep();
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::locking::{decide, keep_locks, lock_tables};
+use super::patience::patiently;
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
@@ -19,39 +20,39 @@ use crate::job::state::State;
 use crate::pg::bgworker::{self, Start};
 use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
+use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report, signal, slots};
+use crate::pg::{elevate, report, signal};
 
-/// Runs the job with this id, and then others of the same owner's that want a worker. No job is forgotten: one that found no free slot is seen by whoever holds the slots, since each
-/// looks once more after it has given its own back.
+/// Runs the job with this id, and no other: what its code leaves in the session ends with the process. Another job that wants a
+/// worker gets another process.
+///
+/// No job is forgotten. One that found no free slot is seen by whoever holds the slots, since each looks once more after it has
+/// given its own back. One that is beyond what its role may have is seen by the workers of that role; a worker that came
+/// for it looks for a job of another one.
 pub fn main(id: i64) {
     signal::install();
     let start = bgworker::my_start();
     session::connect(start);
     elevate::stay_with_one_extension();
-    let mut job = Some(id);
-    let mut unsettled = Vec::new();
-    let mut me = Some(start);
-    while take_slot() {
-        while let Some(id) = job {
+    let mut unsettled = bgworker::left_alone();
+    match take_slot(start) {
+        Some(Room::Taken) => {
             let settled = hold_and_run(id, start);
             if !on_end::run(id, start) || !settled {
                 unsettled.push(id);
             }
-            me = me.filter(|_| takeover::may_go_on_after(id));
-            job = me.and_then(|me| takeover::next(me, &unsettled));
-            session::clear();
+            slots::release();
         }
-        slots::release();
-        job = takeover::hand_over(me, &unsettled);
-        if job.is_none() {
-            return;
-        }
+        Some(Room::Crowded) => {}
+        Some(Room::Full) | None => return,
     }
+    takeover::hand_over(&unsettled);
 }
 
-fn take_slot() -> bool {
-    guc::ENABLED.get() && txn::run(Durability::Deferred, || Ok(slots::take())) == Ok(true)
+fn take_slot(start: Start) -> Option<Room> {
+    let take = || txn::run(Durability::Deferred, || Ok(slots::take(start.owner)));
+    guc::ENABLED.get().then(take)?.ok()
 }
 
 /// Runs the job, if it is there, is to run, and wants another worker. False if it may still be
@@ -75,23 +76,23 @@ fn hold_and_run(id: i64, start: Start) -> bool {
 /// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
 fn hold(id: i64, start: Start) -> Result<Option<Job>> {
     let lock = Lock::Job(id);
-    let job = txn::run_after(
-        || Lock::Council(id).for_transaction(),
-        Durability::Deferred,
-        || {
-            extension::check_version()?;
-            let job = job::load(id)?.filter(|job| job.owner == start.owner);
-            if let Some(job) = job.as_ref().filter(|job| owed::is_owed(job)) {
-                owed::settle_cancel(job)?;
-                return Ok(None);
-            }
-            let crowded = |job: &Job| job.missing_workers() == 0;
-            if job.is_none_or(|job| crowded(&job)) || !lock.try_session() {
-                return Ok(None);
-            }
-            job::load(id)
-        },
-    );
+    let take = || {
+        extension::check_version()?;
+        let job = job::load(id)?.filter(|job| job.owner == start.owner);
+        if let Some(job) = job.as_ref().filter(|job| owed::is_owed(job)) {
+            owed::settle_cancel(job)?;
+            return Ok(None);
+        }
+        let crowded = |job: &Job| job.missing_workers() == 0;
+        if job.is_none_or(|job| crowded(&job)) || !lock.try_session() {
+            return Ok(None);
+        }
+        job::load(id)
+    };
+    let council = || Lock::Council(id).for_transaction();
+    let job = patiently(&format!("job {id} cannot be taken"), || {
+        txn::run_after(council, Durability::Deferred, take)
+    });
     if !matches!(job, Ok(Some(_))) {
         lock.release_session();
     }
@@ -210,7 +211,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
     let mut changed = false;
     loop {
         session::keep_identity(start);
-        if !slots::is_held() && !take_slot() {
+        if !slots::are_held() && take_slot(start) != Some(Room::Taken) {
             return Some(Ending::Left);
         }
         if !keep_locks(job.id, walk.slice.id) {
@@ -232,7 +233,11 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             changed |= look == Look::Changed;
             continue;
         }
-        match batch::run(walk, job) {
+        let step = batch::run(walk, job);
+        if step.is_ok() {
+            pace::batch_got_on(job, walk);
+        }
+        match step {
             Ok(Step::Changed) => {
                 walk.learned.throttle.look_again();
                 changed = true;

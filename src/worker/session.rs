@@ -2,10 +2,10 @@
 
 use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::pg::bgworker::{self, Start};
+use crate::pg::owner_session::run;
+pub use crate::pg::owner_session::{connect, keep_identity};
 use crate::pg::settings::Pins;
-use crate::pg::txn::{self, Durability};
-use crate::pg::{report, role, server, spi, triggers};
+use crate::pg::triggers;
 
 /// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
 const FIXED: &[(&str, &str)] = &[
@@ -25,58 +25,9 @@ const FIXED: &[(&str, &str)] = &[
     ("synchronous_commit", "off"),
 ];
 
-/// Connects to the database; the transactions that follow act for the job's owner.
-///
-/// Where the owner can't log in, the session is opened by the server and given to the owner before
-/// anything else is done; and since a session so opened could be taken back (SET SESSION
-/// AUTHORIZATION), every transaction runs in a security context that forbids it.
-pub fn connect(start: Start) {
-    bgworker::connect(start.database, start.login);
-    if start.login == start.owner {
-        // ALTER ROLE ... SET role may have made it another one at once.
-        keep_identity(start);
-    } else {
-        let given = txn::run(Durability::Deferred, || {
-            role::give_session_to(start.owner);
-            Ok(())
-        });
-        given.unwrap_or_else(|error| report::fatal(&error));
-        txn::act_as(start.owner);
-    }
-}
-
-/// Takes back what a trigger's SET ROLE or SET SESSION AUTHORIZATION left behind: the next
-/// transaction begins as the owner again.
-pub fn keep_identity(start: Start) {
-    let owner = start.owner;
-    if server::session_user() == owner && server::current_user() == owner {
-        return;
-    }
-    // Not RESET ROLE: that goes back to what ALTER ROLE ... SET role says.
-    run(&["SET SESSION AUTHORIZATION DEFAULT", "SET ROLE NONE"]);
-}
-
-/// Forgets the job that was run, before another one of the same owner's.
-pub fn clear() {
-    run(&["RESET ALL", "DISCARD TEMP"]);
-}
-
 /// Gives up after a while what one database holds up: others wait for the same launcher.
 pub fn limit_waits() {
     run(&["SET lock_timeout = '5s'"]);
-}
-
-fn run(statements: &[&str]) {
-    let done = txn::run(Durability::Deferred, || {
-        statements
-            .iter()
-            .try_for_each(|sql| spi::query(sql, &[]).map(|_| ()))
-    });
-    if let Err(error) = done {
-        report::log(&format!(
-            "backfill: cannot clear the worker's session: {error}"
-        ));
-    }
 }
 
 /// The settings of a job's batches.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, sqlstate};
 use crate::job::retry::{self, Bound, Rule};
+use crate::pg::patience::WAITED_IN_VAIN;
 use crate::pg::server;
 
 /// Failures that nobody has to know of.
@@ -14,6 +15,8 @@ const FEW_DEADLOCKS: u32 = 3;
 const LONG: Duration = Duration::from_secs(10);
 /// Rows of a slice that are stepped over with a line each in the server log; of more, ever fewer have one.
 const LOGGED_ROWS: u64 = 4;
+/// What is shown of a wait for the extension's own tables.
+const OWN_TABLE: &str = "a lock on a table of the extension \"backfill\", or a row in it";
 const DEADLOCKS: &str =
     "batches give way in deadlocks again and again: with fewer workers there would be fewer";
 
@@ -57,6 +60,8 @@ pub struct Retry {
     pub tries: u32,
     /// How long to wait before the next.
     pub pause: Duration,
+    /// Whether it is a lock on the extension's own tables.
+    pub own: bool,
 }
 
 impl Setbacks {
@@ -74,6 +79,7 @@ impl Setbacks {
             rule,
             tries: self.tries,
             pause,
+            own: error.message == WAITED_IN_VAIN,
         })
     }
 
@@ -120,6 +126,7 @@ impl Retry {
     /// What the view shows of it; nothing while it hardly matters. No row data.
     pub fn shown(&self) -> Option<String> {
         let Rule { what, sqlstate, .. } = self.rule;
+        let what = if self.own { OWN_TABLE } else { what };
         (self.tries > FEW)
             .then(|| format!("{what} (SQLSTATE {sqlstate}), {} tries so far", self.tries))
     }
@@ -127,7 +134,7 @@ impl Retry {
 
 /// From 0 to 1. Processes have different numbers, and each pause is another one: they won't meet for
 /// ever.
-fn jitter(tries: u32) -> f64 {
+pub fn jitter(tries: u32) -> f64 {
     let number = u64::from(server::pid().unsigned_abs()) + u64::from(tries) * 104_729;
     (number * 7919 % 1000) as f64 / 1000.0
 }

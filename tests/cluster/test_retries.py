@@ -171,7 +171,8 @@ def test_a_slice_whose_claim_failed_is_claimed_again(db: Database) -> None:
             RETURN new;
         END $$;
         CREATE TRIGGER claim BEFORE INSERT ON backfill.checkpoint
-        FOR EACH ROW WHEN (new.epoch = 2) EXECUTE FUNCTION claim()
+        FOR EACH ROW WHEN (new.epoch = 2) EXECUTE FUNCTION claim();
+        ALTER TABLE backfill.checkpoint ENABLE ALWAYS TRIGGER claim
     """)
     job = start(db, "t", "n = n + 1", batch=500)
     complete(db, job)

@@ -75,7 +75,7 @@ def test_a_worker_that_cannot_record_its_end_is_not_started_again_and_again(sing
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'could not extend file'; END $$;"
         "CREATE TRIGGER full_disk BEFORE INSERT ON backfill.outcome FOR EACH ROW WHEN (new.job_id = 1)"
-        " EXECUTE FUNCTION full_disk()"
+        " EXECUTE FUNCTION full_disk(); ALTER TABLE backfill.outcome ENABLE ALWAYS TRIGGER full_disk"
     )
     job = start_count(single, "a")
     wait_until(lambda: single.value(WORKERS_STARTED, [job]) and not single.worker_pids(job), 30, "the worker to end")

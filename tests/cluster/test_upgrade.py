@@ -16,12 +16,12 @@ RESUME = "SELECT backfill.resume(%s)"
 
 @pytest.fixture
 def old(shared_cluster: Cluster, db: Database) -> Iterator[Database]:
-    """A database with the extension of 0.1.0; `db` is one with that of today."""
+    """A database with the extension of 0.2.0; `db` is one with that of today."""
     install_old(shared_cluster.server)
     name = f"old_{db.name}"
     shared_cluster.sql(f"CREATE DATABASE {name}")
     database = shared_cluster.database(name)
-    database.sql("CREATE EXTENSION backfill VERSION '0.1.0'")
+    database.sql("CREATE EXTENSION backfill VERSION '0.2.0'")
     yield database
     shared_cluster.close_connections()
     shared_cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
@@ -37,24 +37,33 @@ def test_an_upgraded_database_is_like_a_new_one(db: Database, old: Database) -> 
 
 
 def write_old_job(db: Database, table: str, wish: str, done: int | None, outcome: str | None = None) -> int:
-    """Writes a job as 0.1.0 did, on a table of 1000 rows whose first ones are `done`."""
+    """Writes a job as 0.2.0 did, on a table of 1000 rows whose first ones are `done`."""
     make_table(db, 1000, table)
     job: int = db.value(
         "INSERT INTO backfill.job (name, relation, relation_name, owner, set_clause, set_columns, key_columns, session,"
         " batch_size, sleep_ms, wish, attempt, system_identifier, database_oid, started_at)"
         " SELECT %s, %s::regclass, 'public.' || %s, 'postgres', 'n = n + 1', '{n}', '{id}', '{}', 100, 0, %s,"
-        " CASE %s WHEN 'define' THEN 0 ELSE 1 END, system_identifier, (SELECT oid FROM pg_database WHERE datname ="
-        " current_database()), now() FROM pg_control_system() RETURNING id",
+        " CASE %s WHEN 'define' THEN 0 ELSE 1 END, system_identifier, ('backfill.job'::regclass::oid::bigint << 32) |"
+        " (SELECT oid FROM pg_database WHERE datname = current_database())::bigint, now() FROM pg_control_system()"
+        " RETURNING id",
         [table, table, table, wish, wish],
     )
     if done is not None:
         db.sql(f"UPDATE {table} SET n = 1 WHERE id <= {done}")
         db.sql(
-            "WITH new AS (INSERT INTO backfill.slice (job_id, no, last_key, key_columns, key_order)"
-            " VALUES (%s, 0, '{1000}', '{id}', '{pg_catalog.integer_ops}') RETURNING id)"
-            " INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated, rows_total, percent,"
-            " past_estimate, at) SELECT id, 8, 2, ARRAY[%s::text], %s, %s, 1000, %s, false, now() FROM new",
-            [job, done, done, done, done / 10],
+            "INSERT INTO backfill.walk (job_id, pass, phase, tables, at) SELECT id, 1, 'walk', ARRAY[relation], now()"
+            " FROM backfill.job WHERE id = %s",
+            [job],
+        )
+        db.sql(
+            "WITH new AS (INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight,"
+            " last_key, key_columns, key_order, done) SELECT id, 0, 1, relation, relation_name, 'key', 1000, '{1000}',"
+            " '{id}',"
+            " '{pg_catalog.integer_ops}', %s FROM backfill.job WHERE id = %s RETURNING id)"
+            " INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated, rows_hot,"
+            " rows_found, rows_total, percent, past_estimate, at)"
+            " SELECT id, 8, 2, ARRAY[%s::text], %s, %s, 0, 0, 1000, %s, false, now() FROM new",
+            [outcome == "completed", job, done, done, done, done / 10],
         )
     if outcome:
         db.sql(

@@ -5,19 +5,25 @@ mod statements;
 mod walk;
 mod warnings;
 
+use std::time::Duration;
+
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::call::Request;
 use super::caller::required;
-use super::sample::Backfill;
+use super::sample::{Backfill, look_at};
 use super::start::Pace;
+use super::subject::Subject;
 use crate::error::{Error, Result};
+use crate::stranger::errand::Errand;
 
 /// A line of the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// walk, estimates, warnings or statements.
-    pub section: &'static str,
+    pub section: String,
     /// What it is about.
     pub item: String,
     /// What there is.
@@ -27,9 +33,9 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(section: &'static str, item: &str, value: impl Into<String>) -> Line {
+    fn new(section: &str, item: &str, value: impl Into<String>) -> Line {
         Line {
-            section,
+            section: section.to_owned(),
             item: item.to_owned(),
             value: value.into(),
             advice: None,
@@ -63,20 +69,49 @@ pub fn plan(
         ))
         .hint("Leave it out for rows."));
     }
-    let backfill = Backfill::of_call(request, "backfill.plan()")?;
-    let (lines, numbers) = backfill.with_its_rights(|| {
-        let ways = walk::ways(&backfill)?;
-        let mut lines = walk::lines(&backfill, &ways, pace);
-        let (estimates, numbers) = estimates::lines(&backfill, &ways, pace)?;
-        lines.extend(estimates);
-        lines.extend(warnings::lines(&backfill, &ways, pace)?);
-        lines.extend(statements::lines(&backfill, &ways, pace)?);
-        Ok((lines, numbers))
-    })?;
+    let (lines, numbers) = look_at(
+        request,
+        "backfill.plan()",
+        |backfill| foretell(backfill, pace),
+        |subject| PlanOf { subject, pace },
+    )?;
     Ok(match format.as_str() {
         "json" => vec![Line::new("plan", "json", document(&lines, numbers))],
         _ => lines,
     })
+}
+
+/// The plan of a stored definition.
+#[derive(Serialize, Deserialize)]
+pub struct PlanOf {
+    subject: Subject,
+    pace: Pace,
+}
+
+impl Errand for PlanOf {
+    const NAME: &'static str = "plan";
+    const LIMIT: Option<Duration> = None;
+    type Answer = (Vec<Line>, Value);
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Self::Answer> {
+        let backfill = self.subject.open()?;
+        backfill.under_its_settings(|| foretell(&backfill, self.pace))
+    }
+}
+
+/// The lines, and the numbers behind them.
+fn foretell(backfill: &Backfill, pace: Pace) -> Result<(Vec<Line>, Value)> {
+    let ways = walk::ways(backfill)?;
+    let mut lines = walk::lines(backfill, &ways, pace);
+    let (estimates, numbers) = estimates::lines(backfill, &ways, pace)?;
+    lines.extend(estimates);
+    lines.extend(warnings::lines(backfill, &ways, pace)?);
+    lines.extend(statements::lines(backfill, &ways, pace)?);
+    Ok((lines, numbers))
 }
 
 /// All of it as JSON: a list for each section, and the estimates as numbers.
@@ -84,7 +119,9 @@ fn document(lines: &[Line], numbers: Value) -> String {
     let mut sections = Map::new();
     for line in lines {
         let entry = json!({"item": line.item, "value": line.value, "advice": line.advice});
-        let section = sections.entry(line.section).or_insert_with(|| json!([]));
+        let section = sections
+            .entry(line.section.clone())
+            .or_insert_with(|| json!([]));
         if let Value::Array(list) = section {
             list.push(entry);
         }

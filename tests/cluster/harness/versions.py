@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from harness.database import Database
@@ -35,7 +34,8 @@ WITH member AS (
     UNION ALL SELECT format('%s: constraint %s: %s', r.shown, c.conname, pg_get_constraintdef(c.oid))
         FROM relation r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype <> 'n'
     UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM relation r JOIN pg_index i ON i.indrelid = r.oid
-    UNION ALL SELECT format('%s: trigger %s', r.shown, t.tgname) FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid
+    UNION ALL SELECT format('%s: trigger %s, %s', r.shown, t.tgenabled, pg_get_triggerdef(t.oid))
+        FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid
     UNION ALL SELECT format(E'%s:\n%s', shown, pg_get_viewdef(oid)) FROM relation WHERE relkind = 'v'
     UNION ALL SELECT format('%s: sequence of %s, %s, %s', r.shown, s.seqtypid::regtype, s.seqstart, s.seqmax)
         FROM relation r JOIN pg_sequence s ON s.seqrelid = r.oid
@@ -53,12 +53,18 @@ SELECT fact FROM facts ORDER BY fact COLLATE "C"
 """
 
 
-def install_old(server: Server, version: str = "0.1.0") -> None:
+# An old version's SQL refuses the library of today; here that is the only one there is.
+SAME_VERSION = "IF backfill.library_version() <> wanted THEN"
+
+
+def install_old(server: Server, version: str = "0.2.0") -> None:
     """Lets `CREATE EXTENSION backfill VERSION …` find an old version's SQL; scripts/install takes it away again."""
     name = f"backfill--{version}.sql"
     folder = Path(server.ask("--sharedir")) / "extension"
     partial = folder / f"{name}.{os.getpid()}"
-    shutil.copyfile(OLD / name, partial)
+    script = (OLD / name).read_text()
+    assert SAME_VERSION in script, f"{name} does not ask for the library's version"
+    partial.write_text(script.replace(SAME_VERSION, "IF false THEN"))
     partial.chmod(0o644)
     partial.rename(folder / name)
 

@@ -1,0 +1,95 @@
+//! What a call changes of a stored job's options, where that is text: it is checked in a session of the owner's,
+//! as whom it is to run.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+
+use super::subject::Subject;
+use super::{bounds, on_end, session, throttles};
+use crate::catalog::job::Job;
+use crate::error::Result;
+use crate::job::bounds::Bounds;
+use crate::job::options::Options;
+use crate::pg::settings;
+use crate::stranger::errand::{Errand, carry_out};
+
+/// The changes of a stored job's options that are text of somebody's.
+#[derive(Serialize, Deserialize)]
+pub struct ChangesOf {
+    subject: Subject,
+    job: String,
+    relation_name: String,
+    settings: BTreeMap<String, String>,
+    throttle_query: Option<String>,
+    on_end: Option<String>,
+    /// Whether the bounds have changed; and what the job has begun with, if that matters.
+    bounds: bool,
+    covered: Option<Bounds>,
+}
+
+/// The query of `after`, if it is another one than that of `before`.
+fn query(before: &Options, after: &Options) -> Option<String> {
+    let query = |options: &Options| options.throttles.query().map(str::to_owned);
+    query(after).filter(|_| query(before) != query(after))
+}
+
+/// Checks what `after` has that `before` has not; gives it with bounds that mean the same under all settings.
+pub fn check(job: &Job, before: &Options, after: Options) -> Result<Options> {
+    if after.throttles != before.throttles {
+        throttles::check(&after.throttles)?;
+    }
+    let differs =
+        |text: &Option<String>, old: &Option<String>| text.clone().filter(|_| text != old);
+    let bounds = after.bounds() != before.bounds();
+    let mut changed = after.settings.clone();
+    changed.retain(|name, value| before.settings.get(name) != Some(value));
+    let changes = ChangesOf {
+        subject: Subject::of(job).with(after.clone()),
+        job: job.shown(),
+        relation_name: job.relation_name.clone(),
+        settings: changed,
+        throttle_query: query(before, &after),
+        on_end: differs(&after.on_end, &before.on_end),
+        bounds,
+        covered: if bounds { bounds::covered(job)? } else { None },
+    };
+    let nothing = changes.settings.is_empty()
+        && changes.throttle_query.is_none()
+        && changes.on_end.is_none()
+        && !bounds;
+    match nothing {
+        true => Ok(after),
+        false => carry_out(changes),
+    }
+}
+
+impl Errand for ChangesOf {
+    const NAME: &'static str = "alter";
+    type Answer = Options;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Options> {
+        session::try_settings(&self.settings)?;
+        settings::nested(|| {
+            for (name, value) in self.subject.session() {
+                settings::set_text_local(name, value)?;
+            }
+            throttles::check_query(self.throttle_query.as_deref())?;
+            on_end::check(self.on_end.as_deref())
+        })?;
+        if !self.bounds {
+            return Ok(self.subject.options);
+        }
+        let settled = self.subject.settled()?;
+        if let Some(covered) = &self.covered {
+            let key = self.subject.key();
+            bounds::refuse_narrowed(&self.job, &self.relation_name, key, &settled, covered)?;
+        }
+        Ok(settled)
+    }
+}

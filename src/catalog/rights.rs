@@ -1,0 +1,29 @@
+//! What a job's owner may still do, by the catalogs alone: nothing of the owner's is run.
+
+use super::job::Job;
+use crate::error::Result;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+
+/// What the owner of a job lacks for its next batch, for a person; nothing if the job may go on. A table that is gone, and
+/// columns that are, are no matter of rights.
+pub fn lost(job: &Job) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $1) THEN 'its owner'
+                         WHEN NOT pg_catalog.has_schema_privilege($1, c.relnamespace, 'USAGE')
+                         THEN 'USAGE on schema ' || c.relnamespace::pg_catalog.regnamespace::text
+                         ELSE (SELECT 'UPDATE of column ' || pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($3)
+                                 AND NOT pg_catalog.has_column_privilege($1, c.oid, a.attnum, 'UPDATE')
+                               ORDER BY a.attnum LIMIT 1) END
+             FROM pg_catalog.pg_class c WHERE c.oid = $2",
+            &[
+                Arg::Oid(job.owner),
+                Arg::Oid(job.relation),
+                Arg::Texts(&job.definition.set_columns),
+            ],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}

@@ -1,0 +1,86 @@
+//! Decides whether text of users may be parsed, analysed, planned, converted or run here and now.
+//!
+//! Text is code: the planner calls IMMUTABLE functions, a type's input function calls the CHECKs of a
+//! domain, and the parser looks names up on a search_path. So a clause may be handed to PostgreSQL in two
+//! places only:
+//!
+//! - in a **process of its owner's**: a worker that is connected as the role that wrote it, see
+//!   [`process_is_the_owners`]. It has no rights above these, and ends.
+//! - in the **caller's session, if the caller wrote it**: within [`own_text`], which undoes everything.
+//!
+//! Every function of `pg` that hands such text to PostgreSQL (`spi::query`, `spi::Plan`, `clauses`,
+//! `evaluate`, input functions in `arg`) calls [`require`] first, so that a caller who forgets the rule
+//! gets an error instead of a hole. Statements of the extension's own run within `elevate::as_extension`,
+//! or are `'static` (`spi::fixed`), which no user's text is.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::{elevate, server, spi, txn};
+use crate::error::{Error, Result};
+
+thread_local! {
+    /// Whether this process is a worker that belongs to the owner of all text that it meets.
+    static OWNERS_PROCESS: Cell<bool> = const { Cell::new(false) };
+    /// How many calls of [`own_text`] and [`own_script`] are in progress.
+    static OWN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// States that this process is a worker whose session is the owner's: it runs no text but theirs.
+pub fn process_is_the_owners() {
+    OWNERS_PROCESS.set(true);
+}
+
+/// Returns an error unless users' text may be handed to PostgreSQL now.
+pub fn require() -> Result<()> {
+    let place = OWNERS_PROCESS.get() || OWN.get() > 0;
+    if place && !elevate::is_elevated() {
+        return Ok(());
+    }
+    Err(Error::internal(
+        "text of a user's was about to be looked at outside of its owner's session",
+    ))
+}
+
+/// Runs `f`, which may hand text of `owner`'s to PostgreSQL, in the session of a caller who is `owner`.
+///
+/// It is a security-restricted operation (no cursor that outlives it, no prepared statement, no LISTEN, no
+/// temporary table, no deferred trigger, no SET ROLE), and everything is rolled back at its end, settings
+/// included. An error of whatever kind is given back. Within `spi::connect`.
+pub fn own_text<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    restricted(owner, || spi::undone(f))
+}
+
+/// Like [`own_text`], but what `f` does stays: for a script that the caller wants run.
+pub fn own_script<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    restricted(owner, || spi::in_subtransaction(f))
+}
+
+fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    if owner != server::current_user() {
+        return Err(Error::internal(
+            "text of another role was about to be looked at in the caller's session",
+        ));
+    }
+    let (user, security) = txn::identity();
+    let restricted = security
+        | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
+        | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+    // SAFETY: within a transaction, as `spi::connect` is. `f` runs in a subtransaction that gives every error
+    // as a value, so the three calls below, which put back what these change, are always reached; where the
+    // process exits instead (FATAL), nothing is left to be put back.
+    let nest = unsafe {
+        pg_sys::SetUserIdAndSecContext(user, restricted);
+        pg_sys::NewGUCNestLevel()
+    };
+    OWN.set(OWN.get() + 1);
+    let result = f();
+    OWN.set(OWN.get() - 1);
+    // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
+    unsafe {
+        pg_sys::AtEOXact_GUC(false, nest);
+        pg_sys::SetUserIdAndSecContext(user, security);
+    }
+    result
+}

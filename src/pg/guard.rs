@@ -1,0 +1,84 @@
+//! The triggers on the extension's own tables.
+
+use pgrx::pg_sys;
+
+use super::elevate::extension_owner;
+use super::server;
+use crate::error::{Error, Result, sqlstate};
+
+/// What called the trigger function.
+#[derive(Debug, Clone, Copy)]
+pub struct Fired {
+    /// Once for each row, not for the statement.
+    by_row: bool,
+    /// By TRUNCATE.
+    truncates: bool,
+    /// The row that is to be written, or deleted.
+    row: pg_sys::Datum,
+}
+
+/// What called the function; `None` if that was no trigger.
+///
+/// # Safety
+/// `fcinfo` must be the one that the function was called with.
+pub unsafe fn fired(fcinfo: pg_sys::FunctionCallInfo) -> Option<Fired> {
+    // SAFETY: the caller's promise. The context of a function that a trigger calls is a TriggerData, which
+    // its first field says; for a row it has the old row, and of an UPDATE the new one.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            return None;
+        }
+        let data = &*context.cast::<pg_sys::TriggerData>();
+        let operation = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK;
+        let row = if operation == pg_sys::TRIGGER_EVENT_UPDATE {
+            data.tg_newtuple
+        } else {
+            data.tg_trigtuple
+        };
+        Some(Fired {
+            by_row: data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0,
+            truncates: operation == pg_sys::TRIGGER_EVENT_TRUNCATE,
+            row: pg_sys::Datum::from(row),
+        })
+    }
+}
+
+/// Lets a statement, or a row of it, pass, or refuses it. Gives what the trigger returns: the row to go on
+/// with; nothing for one that is to be left out, and for a statement.
+pub fn pass(fired: Fired) -> Result<pg_sys::Datum> {
+    let nothing = pg_sys::Datum::from(0);
+    // SAFETY: it reads a variable of this backend.
+    if unsafe { pg_sys::IsLogicalWorker() } {
+        // Jobs of another cluster are not for this one, and their ids would meet those of its own.
+        return if fired.truncates {
+            Err(refuse_replicated_truncate())
+        } else {
+            Ok(nothing)
+        };
+    }
+    refuse_others()?;
+    Ok(if fired.by_row { fired.row } else { nothing })
+}
+
+fn refuse_replicated_truncate() -> Error {
+    Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        "a TRUNCATE of a table of the extension \"backfill\" was replicated: it would remove the jobs of this server",
+    )
+    .hint("ALTER SUBSCRIPTION ... SKIP passes over it; a publication that leaves the schema backfill out has none.")
+}
+
+/// Refuses to let the extension's tables be written by anybody but its own functions and
+/// superusers: the predefined role pg_write_all_data may write every table there is, and what a
+/// worker does with somebody's rights stands in these.
+fn refuse_others() -> Result<()> {
+    if unsafe { pg_sys::superuser() } || server::current_user() == extension_owner()? {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        "permission denied: the tables of the extension \"backfill\" are written by its functions only",
+    )
+    .hint("Use backfill.define, start, alter, pause, resume, cancel and forget."))
+}

@@ -1,0 +1,134 @@
+//! The asking side: in the session of whoever calls.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::Oid;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::blocked::{self, Blocked};
+use super::errand::unreadable;
+use super::{Answer, Question};
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::channel::{Channel, Received};
+use crate::pg::lock::Lock;
+use crate::pg::{bgworker, report, role, server};
+
+/// Checkers that may look at text of one role's at the same time. They take background workers of the server,
+/// and a role whose functions never return is not to hold them all.
+const AT_ONCE: u32 = 2;
+/// How often to look what a checker waits for.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Has a checker, connected as `owner`, run an errand; gives what it sends back. Within `spi::connect`.
+pub fn ask(
+    name: &str,
+    owner: Oid,
+    errand: &impl Serialize,
+    limit: Option<Duration>,
+) -> Result<Value> {
+    let question = Question {
+        name: name.to_owned(),
+        errand,
+    };
+    let question = serde_json::to_vec(&question).map_err(unreadable)?;
+    let start = role::start_for(owner)?;
+    let turn = take_turn(owner)?;
+    let opened = Channel::open(&question, bgworker::checker(start))?;
+    let Some(mut channel) = opened else {
+        return Err(no_process(owner));
+    };
+    let waited = wait(&mut channel, owner, limit);
+    drop(channel);
+    turn.release_transaction();
+    let (answer, lock) = waited?;
+    let answer: Answer = serde_json::from_slice(&answer).map_err(unreadable)?;
+    for said in &answer.said {
+        report::say(said);
+    }
+    answer.result.map_err(|error| match lock {
+        Some(lock) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => lock.explain(error),
+        _ => error,
+    })
+}
+
+fn take_turn(owner: Oid) -> Result<Lock> {
+    let mut turns = (0..AT_ONCE).map(|number| Lock::Checker(owner.to_u32(), number));
+    turns.find(|turn| turn.try_transaction()).ok_or_else(|| {
+        Error::new(
+            sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "{AT_ONCE} calls look at what role {} wrote already",
+                server::role_name(owner)
+            ),
+        )
+        .hint("Try again when one of them has ended; pg_stat_activity shows them as backfill checker.")
+    })
+}
+
+fn no_process(owner: Oid) -> Error {
+    Error::new(
+        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "no background worker is free to look at what role {} wrote",
+            server::role_name(owner)
+        ),
+    )
+    .detail("Text of another role is looked at in a process of that role's, never in your session.")
+    .hint("Try again later, raise max_worker_processes, or make the call as that role: SET ROLE.")
+}
+
+/// The answer, and the lock that was last waited for.
+fn wait(
+    channel: &mut Channel,
+    owner: Oid,
+    limit: Option<Duration>,
+) -> Result<(Vec<u8>, Option<Blocked>)> {
+    let begun = Instant::now();
+    let mut lock = None;
+    loop {
+        match channel.receive(LOOK)? {
+            Received::Answer(answer) => return Ok((answer, lock)),
+            Received::Nothing => return Err(no_answer(owner)),
+            Received::NotYet => {}
+        }
+        if let Some(pid) = channel.pid() {
+            lock = blocked::lock_waited_for(pid)?.or(lock);
+        }
+        if let Some(lock) = &lock
+            && lock.holders.contains(&server::pid())
+        {
+            return Err(lock.held_by_caller(owner));
+        }
+        if limit.is_some_and(|limit| begun.elapsed() > limit) {
+            return Err(took_too_long(owner, limit.unwrap_or_default(), lock));
+        }
+    }
+}
+
+fn no_answer(owner: Oid) -> Error {
+    Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "the process that was to look at what role {} wrote has ended without an answer",
+            server::role_name(owner)
+        ),
+    )
+    .hint("The server log says why: the role may not connect to this database, or somebody has ended it.")
+}
+
+fn took_too_long(owner: Oid, limit: Duration, lock: Option<Blocked>) -> Error {
+    let error = Error::new(
+        sqlstate::QUERY_CANCELED,
+        format!(
+            "looking at what role {} wrote took longer than {} s",
+            server::role_name(owner),
+            limit.as_secs()
+        ),
+    )
+    .hint("A function that the planner calls, or a type's input function, does not return; or a lock is not to be had.");
+    match lock {
+        Some(lock) => error.detail(lock.shown()),
+        None => error,
+    }
+}

@@ -1,0 +1,70 @@
+//! What a checker waits for. If that is the transaction which waits for the checker, no deadlock detector sees it.
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::elevate::as_extension;
+use crate::pg::server;
+use crate::pg::spi::{self, Arg};
+
+/// A lock that a process waits for.
+#[derive(Debug, Clone)]
+pub struct Blocked {
+    /// What is locked, for people.
+    what: String,
+    /// The processes that stand in its way.
+    pub holders: Vec<i32>,
+}
+
+/// The lock that a process waits for, if it does.
+pub fn lock_waited_for(pid: i32) -> Result<Option<Blocked>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.concat(l.mode, ' on ',
+                        CASE WHEN l.locktype = 'relation' THEN 'table ' || l.relation::pg_catalog.regclass::text
+                             WHEN l.locktype IN ('transactionid', 'tuple') THEN 'a row that another transaction has changed'
+                             ELSE l.locktype END),
+                    pg_catalog.to_json(pg_catalog.pg_blocking_pids($1))
+             FROM pg_catalog.pg_locks l WHERE l.pid = $1 AND NOT l.granted LIMIT 1",
+            &[Arg::Int4(pid)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(None) };
+    let holders = serde_json::from_str(row.text(1)?).unwrap_or_default();
+    Ok(Some(Blocked {
+        what: row.text(0)?.to_owned(),
+        holders,
+    }))
+}
+
+impl Blocked {
+    /// In a sentence.
+    pub fn shown(&self) -> String {
+        let holders: Vec<String> = self.holders.iter().map(i32::to_string).collect();
+        format!(
+            "It waits for {}, held by process {}.",
+            self.what,
+            holders.join(", ")
+        )
+    }
+
+    /// Adds to the error of a lock that was not to be had which one that is.
+    pub fn explain(&self, error: Error) -> Error {
+        error
+            .detail(self.shown())
+            .hint("Try again when that transaction has ended; pg_stat_activity shows what the process does.")
+    }
+
+    /// The error where the caller's own transaction holds it: waiting would never end.
+    pub fn held_by_caller(&self, owner: Oid) -> Error {
+        Error::new(
+            sqlstate::LOCK_NOT_AVAILABLE,
+            format!(
+                "looking at what role {} wrote takes a lock that this transaction is in the way of",
+                server::role_name(owner)
+            ),
+        )
+        .detail(format!("It waits for {}.", self.what))
+        .hint("It is looked at in a process of that role's. Make the call in a transaction of its own.")
+    }
+}
