@@ -134,7 +134,7 @@ class Attack:
         answered = f"{self.outcomes['']} answered"
         return (
             f"{self.counts['calls']} calls ({answered}): {functions} x {where} on {len(self.seen['kind'])} kinds of"
-            f" tables; {places}; {len(self.findings)} findings"
+            f" tables; {places}; {self.counts['findings']} findings"
         )
 
     def report(self, most: int = 60) -> str:
@@ -183,5 +183,8 @@ class Attack:
             self._world.again()
         for what in found:
             state = f"{job.state} job on {job.place}"
-            self.findings.setdefault(Finding(function, user, state, what), statement)
+            finding = Finding(function, user, state, what)
+            if finding not in self.findings:
+                self.counts["findings"] += 1
+                self.findings[finding] = statement
         return here
