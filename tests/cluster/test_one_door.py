@@ -34,7 +34,8 @@ DOORS = {
     },
     # Evaluates what is constant in them.
     r"\bRelationGetIndex(Expressions|Predicate)\b": {"pg/hot.rs"},
-    r"\bOidFunctionCall\w*\b": {"pg/hot.rs"},
+    # Of notify: pg_notification_queue_usage().
+    r"\bOidFunctionCall\w*\b": {"pg/hot.rs", "pg/notify.rs"},
     r"\bSpi\b": set(),
     # Whose rights are in force.
     r"\bSetUserIdAndSecContext\b": {"pg/confine.rs", "pg/elevate.rs", "pg/txn.rs"},
