@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "that is what #[pg_test] expands to")]
 
 mod clauses;
+mod confine;
 mod definitions;
 mod errors;
 mod guards;

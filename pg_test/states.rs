@@ -4,8 +4,8 @@
 mod tests {
     use pgrx::prelude::*;
 
+    use crate::job::standing::Standing;
     use crate::job::state::{Facts, Outcome, Wish, derive};
-    use crate::pg::server;
     use crate::pg::spi::Arg;
     use crate::server_tests::support::{first, value};
 
@@ -18,48 +18,45 @@ mod tests {
         Some(Outcome::Cancelled),
     ];
 
-    fn state_of(facts: Facts, system: Option<i64>, database: Option<i64>) -> Option<String> {
+    fn state_of(facts: Facts, standing: Standing) -> Option<String> {
         let attempt = match facts.outcome {
             Some(Outcome::Failed { attempt }) => attempt,
             _ => facts.attempt,
         };
         first(
-            "SELECT backfill.state_of($1, $2, $3, $4, $5, $6, $7)",
+            "SELECT backfill.state_of($1, $2, $3, $4, $5, $6)",
             &[
                 Arg::Text(facts.wish.name()),
                 Arg::Int4(facts.attempt),
                 Arg::text(facts.outcome.map(Outcome::name)),
                 Arg::Int4(attempt),
                 Arg::Bool(facts.live),
-                Arg::int8(system),
-                Arg::int8(database),
+                Arg::Text(standing.name()),
             ],
         )
     }
 
     #[pg_test]
     fn state_of_agrees_with_the_state_machine() {
-        let system = server::system_identifier();
-        let database = i64::from(server::database().to_u32());
-        let places = [
-            (Some(system), Some(database), true),
-            (Some(system), Some(database + 1), false),
-            (Some(system + 1), Some(database), false),
-            (None, None, false),
+        let standings = [
+            Standing::Here,
+            Standing::Copy,
+            Standing::OwnerChanged,
+            Standing::Unsealed,
         ];
         for wish in WISHES {
             for outcome in OUTCOMES {
                 for live in [false, true] {
-                    for (system, database, here) in places {
+                    for standing in standings {
                         let facts = Facts {
                             wish,
                             attempt: 2,
                             outcome,
                             live,
-                            here,
+                            here: standing == Standing::Here,
                         };
                         let wanted = derive(facts).to_string();
-                        assert_eq!(state_of(facts, system, database), Some(wanted), "{facts:?}");
+                        assert_eq!(state_of(facts, standing), Some(wanted), "{facts:?}");
                     }
                 }
             }
@@ -67,25 +64,32 @@ mod tests {
     }
 
     #[pg_test]
-    fn state_of_knows_where_it_is() {
-        // By what PostgreSQL says about itself, not by what we do.
-        let state = |database: &str| {
+    fn standing_knows_where_it_is() {
+        // By what PostgreSQL says about itself, not by what we do. Without a seal nothing is right here.
+        let standing = |database: &str, name: &str| {
             value(&format!(
-                "SELECT backfill.state_of('run', 1, NULL, NULL, false, s.system_identifier, {database})
-                 FROM pg_control_system() s, pg_database d WHERE d.datname = current_database()"
+                "SELECT backfill.standing(u.oid, {name}, s.system_identifier, {database}, '\\x00', NULL)
+                 FROM pg_control_system() s, pg_database d, pg_authid u
+                 WHERE d.datname = current_database() AND u.rolname = current_user"
             ))
         };
-        assert_eq!(state("d.oid::bigint").as_deref(), Some("running"));
-        assert_eq!(state("d.oid::bigint + 1").as_deref(), Some("paused"));
+        let here = "('backfill.job'::regclass::oid::bigint << 32) | d.oid::bigint";
+        let me = "current_user::text";
+        assert_eq!(standing(here, me).as_deref(), Some("unsealed"));
+        assert_eq!(standing("d.oid::bigint", me).as_deref(), Some("copy"));
+        assert_eq!(standing("NULL", me).as_deref(), Some("copy"));
+        assert_eq!(standing(here, "'x'").as_deref(), Some("owner changed"));
+        assert_eq!(standing(here, "NULL").as_deref(), Some("owner changed"));
     }
 
     #[pg_test]
     fn state_of_makes_nothing_of_nothing() {
         for arguments in [
-            "NULL, 1, NULL, NULL, false, 1, 1",
-            "'run', NULL, NULL, NULL, false, 1, 1",
-            "'run', 1, NULL, NULL, NULL, 1, 1",
-            "'nonsense', 1, NULL, NULL, false, 1, 1",
+            "NULL, 1, NULL, NULL, false, 'here'",
+            "'run', NULL, NULL, NULL, false, 'here'",
+            "'run', 1, NULL, NULL, NULL, 'here'",
+            "'nonsense', 1, NULL, NULL, false, 'here'",
+            "'run', 1, NULL, NULL, false, NULL",
         ] {
             let sql = format!("SELECT backfill.state_of({arguments})");
             assert_eq!(value(&sql), None, "{arguments}");

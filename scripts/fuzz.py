@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-s", "--seed", type=int, default=int(time.time()), help="default: from the clock")
     parser.add_argument("-k", "--kind", choices=list(KINDS), action="append", help="only these (default: all)")
     parser.add_argument("-c", "--case", type=int, help="this case only, once of each kind")
+    parser.add_argument("--memory", type=int, metavar="MB", help="address space that each process of the server may take")
     parser.add_argument("-x", "--stop", action="store_true", help="stop at the first failure")
     return parser.parse_args()
 
@@ -54,7 +55,7 @@ def main() -> int:
     numbers = dict.fromkeys(kinds, args.case or 0)
     failures: list[str] = []
     counts: collections.Counter[str] = collections.Counter()
-    fuzz = Fuzz(server, args.seed)
+    fuzz = Fuzz(server, args.seed, args.memory and args.memory << 20)
 
     def once(kind: str, run: Callable[[int], None]) -> None:
         number = numbers[kind]

@@ -148,18 +148,35 @@ CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
 COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. Not within a transaction block.';
 
-CREATE FUNCTION backfill.state_of(
-    wish text, attempt integer, outcome text, outcome_attempt integer, live boolean,
-    system_identifier bigint, database_oid bigint
+-- What decides what runs with whose rights: the seal in backfill.job is made of this.
+CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.sha256(pg_catalog.convert_to(
+        pg_catalog.jsonb_build_array(
+            ($1).id, ($1).relation::pg_catalog.oid::bigint, ($1).owner::pg_catalog.oid::bigint, ($1).owner_name::text,
+            ($1).set_clause, ($1).where_clause, ($1).set_columns, ($1).key_columns, ($1).options, ($1).verifies,
+            ($1).check_clause, ($1).recompute, ($1).session, ($1).system_identifier, ($1).database_oid)::text,
+        pg_catalog.getdatabaseencoding()))
+$$;
+COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
+
+CREATE FUNCTION backfill.standing(
+    owner oid, owner_name text, system_identifier bigint, database_oid bigint, digest bytea, seal bytea
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
-AS 'MODULE_PATHNAME', 'state_of_wrapper';
+AS 'MODULE_PATHNAME', 'standing_wrapper';
+COMMENT ON FUNCTION backfill.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
+
+CREATE FUNCTION backfill.state_of(
+    wish text, attempt integer, outcome text, outcome_attempt integer, live boolean, standing text
+) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'state_of_job_wrapper';
 COMMENT ON FUNCTION backfill.state_of IS 'Internal: derives a job''s state for backfill.progress';
 
 CREATE FUNCTION backfill.waiting_for(
-    state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision,
-    system_identifier bigint, database_oid bigint
+    state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision, standing text
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
-AS 'MODULE_PATHNAME', 'waiting_for_wrapper';
+AS 'MODULE_PATHNAME', 'waiting_for_job_wrapper';
 COMMENT ON FUNCTION backfill.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';
 
 CREATE FUNCTION backfill.guard() RETURNS trigger

@@ -53,7 +53,9 @@ CREATE TABLE backfill.job (
     started_at        timestamptz,
     wished_at         timestamptz NOT NULL DEFAULT now(),
     asked_by          regrole,
-    asked_session     regrole
+    asked_session     regrole,
+    owner_name        name        NOT NULL,
+    seal              bytea
 );
 -- A dry run may go by the name of the run that it is for.
 CREATE UNIQUE INDEX job_owner_name ON backfill.job (owner, name, (options @> '{"dry_run": true}'));
@@ -79,13 +81,15 @@ COMMENT ON COLUMN backfill.job.wish IS 'What the last call wants: define, run, p
 COMMENT ON COLUMN backfill.job.attempt IS 'How often the job was started or resumed';
 COMMENT ON COLUMN backfill.job.retry_attempt IS 'The attempt that backfill.retry_failed began: outcomes of earlier ones are void, and rows that failed in them are tried again; 0: none';
 COMMENT ON COLUMN backfill.job.version IS 'Counts the changes of this row';
-COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was started in';
-COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
+COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was defined or last started in';
+COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 COMMENT ON COLUMN backfill.job.defined_at IS 'When the job was defined';
 COMMENT ON COLUMN backfill.job.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.job.wished_at IS 'When the last call changed the wish';
 COMMENT ON COLUMN backfill.job.asked_by IS 'Who started the job where that needs an approval; NULL: it needed none';
 COMMENT ON COLUMN backfill.job.asked_session IS 'The role that asked_by had logged in as';
+COMMENT ON COLUMN backfill.job.owner_name IS 'What the owner is called: where the role with its OID has another name, the job stands still';
+COMMENT ON COLUMN backfill.job.seal IS 'What the functions set that wrote the row, under a secret of the cluster: without it the job stands still';
 
 CREATE TABLE backfill.walk (
     job_id bigint      PRIMARY KEY,

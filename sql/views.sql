@@ -93,7 +93,7 @@ SELECT j.id AS job_id,
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
                 backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
-                                     j.system_identifier, j.database_oid),
+                                     s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
                      WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' THEN
@@ -143,8 +143,14 @@ LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
-    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0,
-                             j.system_identifier, j.database_oid) AS state
+    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
+    FROM (
+        -- What has ended is not looked into.
+        SELECT CASE WHEN j.wish = 'cancel' OR o.outcome = 'completed' OR o.outcome = 'failed' AND o.attempt = j.attempt THEN 'here'
+                    ELSE backfill.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
+                                           backfill.digest_of(j), j.seal) END AS standing
+        OFFSET 0
+    ) y
     OFFSET 0
 ) s
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');

@@ -105,7 +105,7 @@ fn check_name(name: String) -> Result<String> {
 }
 
 /// Only ordinary tables and partitioned ones are walked.
-fn check_kind(relation: &Relation) -> Result<()> {
+pub fn check_kind(relation: &Relation) -> Result<()> {
     let shown = &relation.shown;
     let wrong = |what: &str, hint: &str| {
         let message = format!("cannot backfill {what} {shown}");

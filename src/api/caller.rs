@@ -2,7 +2,9 @@
 
 use super::existing;
 use crate::catalog::job::{self, Job};
+use crate::catalog::origin;
 use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::{partition, server};
 
 /// The argument, which must not be NULL.
@@ -16,9 +18,28 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
     })
 }
 
-/// The job, locked against other calls, if the caller may act on it.
+/// Calls about a job that may not be run as it stands, which decide about it and run nothing of it.
+const WHATEVER_IT_IS: &[&str] = &[
+    "backfill.pause()",
+    "backfill.resume()",
+    "backfill.cancel()",
+    "backfill.alter()",
+    "backfill.forget()",
+];
+
+/// Refuses a job that was not written by the functions, or whose owner is another role now. One of a copy
+/// is for whoever may act for its owner.
+pub fn refuse_unsound(job: &Job) -> Result<()> {
+    match job.standing {
+        Standing::Here | Standing::Copy => Ok(()),
+        standing => Err(origin::refused("use", &job.shown(), job.id, standing)),
+    }
+}
+
+/// The job, locked against other calls, if the caller may act on it, and may do so as it stands.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    locked(&found(job_id, function, |job| Ok(may_act(job)))?)
+    let job = locked(&found(job_id, function, |job| Ok(may_act(job)))?)?;
+    sound_enough(job, function)
 }
 
 /// The same for a call that makes the job one that writes: with the lock under which overlap is looked for. It comes first,
@@ -26,7 +47,14 @@ pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
     existing::lock(job.relation)?;
-    locked(&job)
+    sound_enough(locked(&job)?, function)
+}
+
+fn sound_enough(job: Job, function: &str) -> Result<Job> {
+    if !WHATEVER_IT_IS.contains(&function) {
+        refuse_unsound(&job)?;
+    }
+    Ok(job)
 }
 
 /// The same for a call that only makes the job stand still: the owner of its table may, too.

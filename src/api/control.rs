@@ -2,7 +2,7 @@
 
 use super::caller::{activated_job, attended_job, required};
 use super::existing::{refuse_overlap, try_lock};
-use super::launch;
+use super::{adopt, launch};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, on_end};
 use crate::error::{Error, Result, sqlstate};
@@ -26,6 +26,10 @@ pub fn resume(job_id: Option<i64>) -> Result<String> {
 }
 
 fn resume_job(job: &Job) -> Result<String> {
+    if next(job.state(), Event::Resume).is_some() && adopt::if_need_be(job)? {
+        let adopted = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+        return resume_job(&adopted);
+    }
     if is_orphan(job) {
         launch::workers(job)?;
         return Ok(State::Running.to_string());
@@ -65,7 +69,14 @@ pub fn pause_all() -> Result<i64> {
 pub fn resume_all() -> Result<i64> {
     let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
     let ready = |job: &Job| try_lock(job.relation);
-    all("backfill.resume_all()", idle, ready, resume_job)
+    let resumed = all(
+        "backfill.resume_all()",
+        |job| idle(job) && job.here,
+        ready,
+        resume_job,
+    )?;
+    adopt::warn_of_left_out(idle)?;
+    Ok(resumed)
 }
 
 fn all(

@@ -44,20 +44,8 @@ pub fn define(request: Request) -> Result<i64> {
 
 /// Checks the clauses as the caller, and stores the definition.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
+    let definition = checked(call, set_clause)?;
     let owner = server::current_user();
-    throttles::check(&call.options.throttles)?;
-    let (set_columns, key_columns, options) =
-        confine::own_text(owner, || check(call, &set_clause))?;
-    let session = session::take();
-    let definition = Definition {
-        set_clause,
-        where_clause: call.where_clause.clone(),
-        set_columns,
-        key_columns,
-        purpose: Purpose::read(call.options.dry_run(), None, None, false),
-        options,
-        session,
-    };
     let id = job::insert(
         owner,
         &call.relation,
@@ -70,8 +58,24 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     Ok(id)
 }
 
-/// Checks the caller's own text from end to end: the columns that are set, those that order the walk, and the
-/// options as they are to be stored.
+/// Checks the caller's own text from end to end; gives what is to be stored.
+pub fn checked(call: &Call, set_clause: String) -> Result<Definition> {
+    throttles::check(&call.options.throttles)?;
+    let (set_columns, key_columns, options) =
+        confine::own_text(server::current_user(), || check(call, &set_clause))?;
+    let session = session::take();
+    Ok(Definition {
+        set_clause,
+        where_clause: call.where_clause.clone(),
+        set_columns,
+        key_columns,
+        purpose: Purpose::read(call.options.dry_run(), None, None, false),
+        options,
+        session,
+    })
+}
+
+/// The columns that are set, those that order the walk, and the options as they are to be stored.
 fn check(call: &Call, set_clause: &str) -> Result<(Vec<String>, Vec<String>, Options)> {
     let set_columns = clauses::set_columns(set_clause)?;
     if let Some(where_clause) = &call.where_clause {

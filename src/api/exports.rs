@@ -14,6 +14,7 @@ use super::{
 };
 use crate::catalog::{extension, origin};
 use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
 use crate::pg::capture::capture;
 use crate::pg::guard;
 use crate::pg::report::unwrap;
@@ -360,6 +361,7 @@ fn library_version() -> &'static str {
     extension::LIBRARY
 }
 
+/// Of the version before, until its update: the view of that shows what there is.
 #[pg_extern(sql = false)]
 fn state_of(
     wish: Option<&[u8]>,
@@ -370,17 +372,28 @@ fn state_of(
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
-    let origin = (system_identifier, database_oid);
-    inspect::state_of(
-        word(wish).as_deref(),
-        attempt,
-        word(outcome).as_deref(),
-        outcome_attempt,
-        live,
-        origin,
-    )
+    let here = origin::is_here(system_identifier, database_oid);
+    let (wish, outcome) = (word(wish), word(outcome));
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
 }
 
+#[pg_extern(sql = false)]
+fn state_of_job(
+    wish: Option<&[u8]>,
+    attempt: Option<i32>,
+    outcome: Option<&[u8]>,
+    outcome_attempt: Option<i32>,
+    live: Option<bool>,
+    standing: Option<&[u8]>,
+) -> Option<String> {
+    let here = Standing::parse(&word(standing)?) == Standing::Here;
+    let (wish, outcome) = (word(wish), word(outcome));
+    let (wish, outcome) = (wish.as_deref(), outcome.as_deref());
+    inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
+}
+
+/// As `state_of`.
 #[pg_extern(sql = false)]
 fn waiting_for(
     state: Option<&[u8]>,
@@ -391,14 +404,66 @@ fn waiting_for(
     system_identifier: Option<i64>,
     database_oid: Option<i64>,
 ) -> Option<String> {
+    let standing = if origin::is_here(system_identifier, database_oid) {
+        Standing::Here
+    } else {
+        Standing::Copy
+    };
     inspect::waiting_for(inspect::Waiting {
         state: word(state)?,
         job_id: job_id?,
         workers: workers?,
         slots_in_use: slots_in_use?,
         wished_seconds_ago: wished_seconds_ago?,
-        here: origin::is_here(system_identifier, database_oid),
+        standing,
     })
+}
+
+#[pg_extern(sql = false)]
+fn waiting_for_job(
+    state: Option<&[u8]>,
+    job_id: Option<i64>,
+    workers: Option<i32>,
+    slots_in_use: Option<i32>,
+    wished_seconds_ago: Option<f64>,
+    standing: Option<&[u8]>,
+) -> Option<String> {
+    inspect::waiting_for(inspect::Waiting {
+        state: word(state)?,
+        job_id: job_id?,
+        workers: workers?,
+        slots_in_use: slots_in_use?,
+        wished_seconds_ago: wished_seconds_ago?,
+        standing: Standing::parse(&word(standing)?),
+    })
+}
+
+/// Tells whether a seal fits; makes none.
+#[pg_extern(sql = false)]
+fn standing(
+    owner: Option<Oid>,
+    owner_name: Option<&[u8]>,
+    system_identifier: Option<i64>,
+    database_oid: Option<i64>,
+    digest: Option<&[u8]>,
+    seal: Option<&[u8]>,
+) -> Option<&'static str> {
+    let (owner, digest) = (owner?, digest?);
+    let row = origin::Row {
+        owner,
+        owner_name,
+        system_identifier,
+        database: database_oid,
+        digest,
+        seal,
+    };
+    Some(unwrap(capture(|| origin::standing(&row))).name())
+}
+
+/// For an upgrade script, which creates the SQL function, and drops it.
+#[pg_extern(sql = false)]
+fn seal_all() {
+    unwrap(capture(|| connect(origin::seal_all)));
 }
 
 #[pg_extern(sql = false)]

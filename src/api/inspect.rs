@@ -6,9 +6,9 @@ use super::caller::{denied, may_attend, required};
 use super::crowd;
 use crate::catalog::extension;
 use crate::catalog::job;
-use crate::catalog::origin::is_here;
 use crate::error::Result;
 use crate::guc;
+use crate::job::standing::Standing;
 use crate::job::state::{Facts, Outcome, Wish, derive};
 use crate::pg::elevate::{self, as_extension};
 use crate::pg::server;
@@ -21,7 +21,7 @@ pub fn state_of(
     outcome: Option<&str>,
     outcome_attempt: Option<i32>,
     live: Option<bool>,
-    origin: (Option<i64>, Option<i64>),
+    here: bool,
 ) -> Option<String> {
     let facts = Facts {
         wish: Wish::parse(wish?)?,
@@ -30,7 +30,7 @@ pub fn state_of(
             .zip(outcome_attempt)
             .and_then(|(name, at)| Outcome::parse(name, at)),
         live: live?,
-        here: is_here(origin.0, origin.1),
+        here,
     };
     Some(derive(facts).to_string())
 }
@@ -51,8 +51,8 @@ pub struct Waiting {
     pub slots_in_use: i32,
     /// Time since the last sign of life: a call, or a batch.
     pub wished_seconds_ago: f64,
-    /// Whether this is the database that the job was started in, not a copy.
-    pub here: bool,
+    /// How its row stands.
+    pub standing: Standing,
 }
 
 /// What a job waits for, and what to do about it; nothing where a worker runs it.
@@ -84,10 +84,13 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
     };
     let crowd = if unattended { crowd::of(job_id) } else { None };
     match job.state.as_str() {
-        "pending" => Some("backfill.start()".to_owned()),
-        "paused" if !job.here => Some(format!(
-            "this database is a copy of the one the job was started in, or that one after pg_upgrade: backfill.resume({job_id}) runs it here"
-        )),
+        "pending" => Some(
+            job.standing
+                .keeps_from_start()
+                .unwrap_or("backfill.start()")
+                .to_owned(),
+        ),
+        "paused" if job.standing != Standing::Here => job.standing.waits_for(job_id),
         "running" if server::in_recovery() => {
             Some("nothing here: this server is a standby, the primary runs the job".to_owned())
         }

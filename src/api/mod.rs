@@ -1,5 +1,6 @@
 //! What users call. Meets the workers only in the tables.
 
+mod adopt;
 mod alter;
 mod approve;
 mod bounds;

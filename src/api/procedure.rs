@@ -1,6 +1,6 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
-use super::caller::{denied, refuse_read_only, required};
+use super::caller::{denied, refuse_read_only, refuse_unsound, required};
 use super::{require, session};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
@@ -36,6 +36,7 @@ pub fn of_job(job_id: Option<i64>, style: Option<String>, install: Option<bool>)
     if !server::may_act_for(job.owner) {
         return Err(denied(id));
     }
+    refuse_unsound(&job)?;
     write(&job, style, install)
 }
 

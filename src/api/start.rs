@@ -1,10 +1,10 @@
 //! `backfill.start`: releases a definition, or defines and releases at once.
 
 use super::call::{self, Call, Request};
-use super::caller::required;
+use super::caller::{refuse_unsound, required};
 use super::control::after_cancel;
 use super::launch;
-use super::{approve, changed, checks, define, existing};
+use super::{adopt, approve, changed, checks, define, existing};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::job::{self, Definition, Job};
@@ -76,6 +76,11 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
         // What was true for its owner when it was defined may not be so any more.
         checks::policies(&call.relation, job.owner)?;
     }
+    let job = if job.here {
+        job
+    } else {
+        adopt::define_again(&job, &call.relation)?
+    };
     release(&job, &call.options, pace)?;
     Ok(job.id)
 }
@@ -83,7 +88,10 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
 /// A job that is the dry run of the definition that the call is about, with its name and of its owner's: the
 /// one that is there, or a new one.
 fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
-    let of = definition(call)?;
+    let mut of = definition(call)?;
+    if !of.here {
+        of = adopt::define_again(&of, &call.relation)?;
+    }
     if let Some(name) = &of.name
         && let Some(known) = existing::by_name(name, true)?.filter(|job| job.owner == of.owner)
     {
@@ -140,7 +148,7 @@ pub fn definition(call: &Call) -> Result<Job> {
     let table = &call.relation.shown;
     if let Some(name) = &call.name {
         return match existing::by_name(name, false)? {
-            Some(job) if job.relation == call.relation.oid => Ok(job),
+            Some(job) if job.relation == call.relation.oid => sound(job),
             Some(job) => Err(Error::new(
                 sqlstate::UNDEFINED_OBJECT,
                 format!(
@@ -164,7 +172,7 @@ pub fn definition(call: &Call) -> Result<Job> {
         0 => Err(nothing_pending(&format!(
             "no backfill is defined for table {table}"
         ))),
-        1 => Ok(pending.remove(0)),
+        1 => sound(pending.remove(0)),
         several => {
             let names: Vec<String> = pending.iter().map(Job::shown).collect();
             Err(Error::new(
@@ -175,6 +183,12 @@ pub fn definition(call: &Call) -> Result<Job> {
             .hint(format!("Say which: SELECT backfill.start({}, name => '...'). One without a name can only be started once the others are withdrawn: SELECT backfill.cancel(...).", literal(table))))
         }
     }
+}
+
+/// Refuses a definition that was not written by the functions, or whose owner is another role now.
+fn sound(job: Job) -> Result<Job> {
+    refuse_unsound(&job)?;
+    Ok(job)
 }
 
 fn nothing_pending(message: &str) -> Error {

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 
 use super::holder;
-use super::origin::{here, is_here};
+use super::origin::{self, here};
 use super::outcome;
 use super::slice::{self, array};
 use super::version;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Options;
 use crate::job::purpose::Purpose;
+use crate::job::standing::Standing;
 use crate::job::state::{self, Facts, Outcome, State, Wish};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock;
@@ -33,6 +34,8 @@ pub struct Job {
     pub relation_name: String,
     /// The role that defined it.
     pub owner: Oid,
+    /// What that role was called when it did so.
+    pub owner_name: String,
     /// What it is and does.
     pub definition: Definition,
     /// Rows per commit, at most.
@@ -45,8 +48,10 @@ pub struct Job {
     pub attempt: i32,
     /// Grows with each change of the job's row, and with its outcome: see `catalog::version`.
     pub version: i64,
-    /// Whether it was started in this cluster, database and extension.
+    /// Whether it may be run as it stands: written by the functions, here, of an owner that is the same.
     pub here: bool,
+    /// How its row stands.
+    pub standing: Standing,
     /// How its last worker ended it.
     pub outcome: Option<Outcome>,
     /// The processes that work on it.
@@ -119,11 +124,12 @@ fn select(condition: &str) -> String {
                 o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
                 CASE WHEN o.outcome = 'failed' THEN
                      pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END,
-                j.verifies, j.check_clause, j.recompute
+                j.verifies, j.check_clause, j.recompute, {}, j.owner_name
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
         lock::JOB,
         server::database().to_u32(),
-        version::OF_JOB
+        version::OF_JOB,
+        origin::STANDING
     )
 }
 
@@ -135,6 +141,7 @@ fn read(row: &Row) -> Result<Job> {
     let wish = row.text(13)?;
     let options = Options::parse(&json(9)?)?;
     let purpose = Purpose::read(options.dry_run(), row.parse(22)?, row.get(23), row.bool(24));
+    let standing = Standing::parse(row.text(25)?);
     let outcome = row.get(18).zip(row.parse(19)?);
     Ok(Job {
         id: row.number(0)?,
@@ -142,6 +149,7 @@ fn read(row: &Row) -> Result<Job> {
         relation: oid(2)?,
         relation_name: row.text(3)?.to_owned(),
         owner: oid(4)?,
+        owner_name: row.text(26)?.to_owned(),
         definition: Definition {
             set_clause: row.text(5)?.to_owned(),
             where_clause: row.get(6).map(str::to_owned),
@@ -157,7 +165,8 @@ fn read(row: &Row) -> Result<Job> {
         wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
         attempt: row.number(14)? as i32,
         version: row.number(15)?,
-        here: is_here(row.parse(16)?, row.parse(17)?),
+        here: standing == Standing::Here,
+        standing,
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
         workers: row.get(20).map_or(Ok(Vec::new()), pids)?,
         last_error: row.get(21).map(str::to_owned),
@@ -316,8 +325,10 @@ pub fn insert(
     let row = as_extension(|| {
         spi::first(
             "INSERT INTO backfill.job (relation, relation_name, name, owner, set_clause, where_clause,
-                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish, verifies, check_clause, recompute)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define', $13, $14, $15)
+                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish, verifies, check_clause, recompute,
+                 owner_name, system_identifier, database_oid)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define', $13, $14, $15,
+                 pg_catalog.pg_get_userbyid($4), $16, $17)
              RETURNING id",
             &[
                 Arg::Oid(relation.oid),
@@ -335,16 +346,49 @@ pub fn insert(
                 Arg::int8(verifies),
                 Arg::text(check_clause),
                 Arg::Bool(recompute),
+                Arg::Int8(server::system_identifier()),
+                Arg::Int8(here()),
             ],
         )
     })?;
-    row.ok_or_else(|| Error::internal("INSERT returned no row"))?
-        .number(0)
+    let id = row
+        .ok_or_else(|| Error::internal("INSERT returned no row"))?
+        .number(0)?;
+    origin::seal(id)?;
+    Ok(id)
 }
 
-/// Changes the wish. One to run begins a new attempt, here and now.
+/// Puts a definition that was checked here in the place of one that came from elsewhere.
+pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
+    let session =
+        serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET set_columns = $2, key_columns = $3, options = $4::pg_catalog.jsonb, session = $5::pg_catalog.jsonb
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Texts(&definition.set_columns),
+                Arg::Texts(&definition.key_columns),
+                Arg::Text(&definition.options.to_json()),
+                Arg::Text(&session),
+            ],
+        )
+    })?;
+    origin::adopt(id)
+}
+
+/// Changes the wish. One to run begins a new attempt, here and now; not of a job that may not be run as it
+/// stands: who may decide that it is has [`origin::adopt`] called before.
 pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
     let begins = wish == Wish::Run;
+    if begins {
+        let standing = origin::of(id)?;
+        if standing != Standing::Here {
+            return Err(origin::refused("run", &format!("job {id}"), id, standing));
+        }
+    }
     as_extension(|| {
         spi::query(
             "UPDATE backfill.job
@@ -363,7 +407,7 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
             ],
         )
     })?;
-    Ok(())
+    if begins { origin::seal(id) } else { Ok(()) }
 }
 
 /// Begins an attempt that tries rows again that failed in earlier ones.
@@ -379,8 +423,9 @@ pub fn begin_retry(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Changes the pace.
+/// Changes the pace. The seal of a job that did not have it is not made good by that.
 pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
+    let sealed = origin::of(id)? == Standing::Here;
     as_extension(|| {
         spi::query(
             "UPDATE backfill.job
@@ -394,7 +439,7 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
             ],
         )
     })?;
-    Ok(())
+    if sealed { origin::seal(id) } else { Ok(()) }
 }
 
 /// Removes a job and everything recorded of it.

@@ -16,6 +16,7 @@ pub mod retry;
 pub mod signal;
 pub mod sizer;
 pub mod spacing;
+pub mod standing;
 pub mod state;
 pub mod stored;
 pub mod throttles;

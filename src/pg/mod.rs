@@ -37,6 +37,7 @@ pub mod relation;
 pub mod report;
 pub mod role;
 mod scan;
+pub mod seal;
 pub mod server;
 pub mod settings;
 pub mod signal;

@@ -54,6 +54,28 @@ pub fn role_name(role: Oid) -> String {
     }
 }
 
+/// The role's name as it is, in the server's encoding; `None` if there is no such role. Within a transaction.
+pub fn name_of(role: Oid) -> Option<Vec<u8>> {
+    // SAFETY: within a transaction, which the caches need. The name is a C string that lives in the current
+    // memory context, and is copied.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_bytes().to_vec())
+    }
+}
+
+/// Whether the current user is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: within a transaction, which the caches need.
+    unsafe { pg_sys::superuser() }
+}
+
+/// Whether a script of an extension is being run.
+pub fn is_creating_extension() -> bool {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::creating_extension }
+}
+
 /// This database.
 pub fn database() -> Oid {
     // SAFETY: set when the process connects; 0 before.

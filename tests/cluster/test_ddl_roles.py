@@ -131,23 +131,27 @@ def test_a_change_of_rights_or_of_what_is_called(people: Database, change: str) 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_role_that_changes(people: Database, way: str) -> None:
-    """A job that runs goes on, whatever its owner is called, and whether or not he could log in now."""
+    """A job that runs goes on, whether or not its owner could log in now; of a renamed one a superuser decides."""
     db = people
     make(db, f"{way}.t", user="alice")
     job = begin(db, way, f"{way}.t", user="alice")
     for ddl in (
-        "ALTER ROLE alice RENAME TO alicia",
-        "ALTER ROLE alicia NOLOGIN",
+        "ALTER ROLE alice NOLOGIN",
         f"REVOKE CONNECT ON DATABASE {db.name} FROM PUBLIC",
-        "ALTER ROLE alicia CONNECTION LIMIT 0 VALID UNTIL '2000-01-01'",
-        "ALTER ROLE alicia SET statement_timeout = '1ms'",
-        "ALTER ROLE alicia SET role = 'bob'",
+        "ALTER ROLE alice CONNECTION LIMIT 0 VALID UNTIL '2000-01-01'",
+        "ALTER ROLE alice SET statement_timeout = '1ms'",
+        "ALTER ROLE alice SET role = 'bob'",
         "CREATE OR REPLACE FUNCTION lib.step(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
     ):
         db.sql(ddl)
         step(db, job)
     assert progress(db, job)["state"] == "running"
+    db.sql("ALTER ROLE alice RENAME TO alicia")
     go(db, job)
+    wait_for(db, job, "paused")
+    assert "renamed" in progress(db, job)["waiting_for"]
+    db.sql(f"ALTER ROLE alicia CONNECTION LIMIT -1; GRANT CONNECT ON DATABASE {db.name} TO alicia")
+    db.sql("SELECT backfill.resume(%s)", [job])
     complete(db, job)
     assert_once(db, job, f"{way}.t")
 

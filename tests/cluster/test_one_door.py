@@ -34,7 +34,7 @@ DOORS = {
     },
     # Evaluates what is constant in them.
     r"\bRelationGetIndex(Expressions|Predicate)\b": {"pg/hot.rs"},
-    # Of notify: pg_notification_queue_usage().
+    # Counters of statistics, and the fill of the queue of notifications.
     r"\bOidFunctionCall\w*\b": {"pg/hot.rs", "pg/notify.rs"},
     r"\bSpi\b": set(),
     # Whose rights are in force.

@@ -113,7 +113,9 @@ def test_a_dump_brings_no_rights_back(shared_cluster: Cluster, bare: Database, d
     bare.sql(NO_DEFAULTS)
     copy = restore(shared_cluster, "bare_copy", dump(bare, "-Fc"))
     assert copy.sql(STRANGERS) == []
-    assert not copy.value("SELECT has_function_privilege('helper', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')")
+    assert not copy.value(
+        "SELECT has_function_privilege('helper', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')"
+    )
     copy.sql("GRANT EXECUTE ON FUNCTION backfill.define TO PUBLIC")
     acl = "SELECT array_agg(a::text ORDER BY a::text) FROM pg_class c, unnest(c.relacl) a WHERE c.oid = %s::regclass"
     for table in ("backfill.job", "backfill.progress", "backfill.job_id_seq"):
@@ -137,7 +139,9 @@ def test_an_update_takes_rights_back(shared_cluster: Cluster, bare: Database, db
     # Looking and calling is everybody's; who may hand it on does not any more.
     left = [row for row in bare.sql(STRANGERS) if row[2] not in ("SELECT", "USAGE") or row[3]]
     assert left == []
-    assert not bare.value("SELECT has_function_privilege('app', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')")
+    assert not bare.value(
+        "SELECT has_function_privilege('app', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')"
+    )
     assert not bare.value("SELECT has_table_privilege('helper', 'backfill.slice', 'TRIGGER')")
     assert not bare.value("SELECT has_column_privilege('helper', 'backfill.job', 'owner', 'UPDATE')")
 
@@ -221,7 +225,13 @@ def test_a_trigger_after_a_grant_by_mistake(db: Database, bare: Database, table:
         f"CREATE TRIGGER too AFTER INSERT OR UPDATE ON backfill.{table} FOR EACH STATEMENT EXECUTE FUNCTION app.fire()",
         user="app",
     )
-    for call in ("pause({0})", "alter({0}, 100, 0)", "cancel({0})", "start('t', set_clause => 'n = 2')", "resume_all()"):
+    for call in (
+        "pause({0})",
+        "alter({0}, 100, 0)",
+        "cancel({0})",
+        "start('t', set_clause => 'n = 2')",
+        "resume_all()",
+    ):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
             db.sql(f"SELECT backfill.{call.format(job)}")
         diag = error.value.diag
@@ -231,7 +241,9 @@ def test_a_trigger_after_a_grant_by_mistake(db: Database, bare: Database, table:
     db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'backfill worker'")
     wait_for_no_worker(db, job)
     wait_until(
-        lambda: "has a trigger mine" in (progress(db, job)["waiting_for"] or ""), 30, "the view to say what it waits for"
+        lambda: "has a trigger mine" in (progress(db, job)["waiting_for"] or ""),
+        30,
+        "the view to say what it waits for",
     )
     assert db.sql("SELECT * FROM app.ran") == []
     db.sql(f"DROP TRIGGER mine ON backfill.{table}; DROP TRIGGER too ON backfill.{table}")
@@ -248,7 +260,10 @@ def test_a_foreign_key_of_somebody_elses(db: Database, bare: Database) -> None:
     db.sql(GRANT)
     job = start_count(db)
     complete(db, job)
-    db.sql(f"CREATE TABLE app.refers (job bigint REFERENCES backfill.job); INSERT INTO app.refers VALUES ({job})", user="app")
+    db.sql(
+        f"CREATE TABLE app.refers (job bigint REFERENCES backfill.job); INSERT INTO app.refers VALUES ({job})",
+        user="app",
+    )
     db.sql(f"SELECT backfill.forget({job})")
     assert db.value("SELECT count(*) FROM backfill.progress") == 0
 
@@ -257,7 +272,7 @@ def test_another_owner_of_a_table(db: Database, bare: Database) -> None:
     """Its owner could do anything with it."""
     db.sql("ALTER TABLE backfill.slice OWNER TO app")
     make_table(db, 10)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="backfill.slice belongs to another role"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"backfill\.slice belongs to another role"):
         db.sql("SELECT backfill.start('t', set_clause => 'n = 1')")
     db.sql("ALTER TABLE backfill.slice OWNER TO postgres")
     complete(db, start(db, "t", "n = 1"))

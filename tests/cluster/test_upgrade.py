@@ -56,11 +56,12 @@ def write_old_job(db: Database, table: str, wish: str, done: int | None, outcome
             [job],
         )
         db.sql(
-            "WITH new AS (INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, last_key,"
-            " key_columns, key_order, done) SELECT id, 0, 1, relation, relation_name, 'key', 1000, '{1000}', '{id}',"
+            "WITH new AS (INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight,"
+            " last_key, key_columns, key_order, done) SELECT id, 0, 1, relation, relation_name, 'key', 1000, '{1000}',"
+            " '{id}',"
             " '{pg_catalog.integer_ops}', %s FROM backfill.job WHERE id = %s RETURNING id)"
-            " INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated, rows_hot, rows_found,"
-            " rows_total, percent, past_estimate, at)"
+            " INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, rows_done, rows_updated, rows_hot,"
+            " rows_found, rows_total, percent, past_estimate, at)"
             " SELECT id, 8, 2, ARRAY[%s::text], %s, %s, 0, 0, 1000, %s, false, now() FROM new",
             [outcome == "completed", job, done, done, done, done / 10],
         )

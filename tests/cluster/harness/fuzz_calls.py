@@ -52,6 +52,11 @@ HUGE = (
     "'n IN (' || repeat('1,', 20000) || '2)'", "repeat(chr(1), 1000)",
     "'n = ' || repeat('abs(', 5000) || 'n' || repeat(')', 5000)",
     "'n = CASE ' || repeat('WHEN n = 1 THEN 2 ', 5000) || 'END'", "repeat('$x', 300000)",
+    # About the bounds, and far beyond.
+    "'n = ' || repeat('1', 1048572)", "'n = ' || repeat('1', 1048573)", "'n = 1 ' || repeat(' ', 1048570)",
+    "'n IN (' || repeat('1,', 524280) || '2)'", "'n = length(''' || repeat('é', 524270) || ''')'",
+    "'n = 1 ' || repeat('x', 250000000)", "repeat('n', 500000000)", "repeat('é', 200000000)", "repeat('x', 252)",
+    "repeat('x', 253)", "repeat(chr(92), 1048576)", "'n = ' || repeat('(1)::int+', 100000) || '1'",
 )  # fmt: skip
 KEYS = (
     "key", "walk", "strategy", "waves", "workers", "target_ms", "scan_limit", "max_failed_rows", "locked_rows",
@@ -76,6 +81,9 @@ JSON = (
     "'{\"settings\": ' || repeat('[', 2000) || repeat(']', 2000) || '}'", "'{\"' || repeat('k', 1000000) || '\": 1}'",
     "'{\"key\": \"' || repeat('x', 1000000) || '\"}'", "'{'", "''", "'{\"workers\": 1, \"workers\": 2}'",
     "'{\"key\": \"\\u0000\"}'", "'{\"workers\": ' || repeat('9', 100000) || '}'",
+    "'{\"waves\": 1e131071}'", "'{\"key_from\": [' || repeat('1e100000,', 3000) || '1]}'",
+    "'{\"key\": \"' || repeat('x', 200000000) || '\"}'", "'{\"on_end\": \"' || repeat(chr(92) || 'u0001', 160000) || '\"}'",
+    "'{\"throttle_query\": \"SELECT ' || repeat('1,', 500000) || '1\"}'", "'[' || repeat('[],', 340000) || '1]'",
     "(SELECT json_object_agg('k' || g, g)::text FROM generate_series(1, 20000) g)",
     "'{\"settings\": ' || (SELECT json_object_agg('a.k' || g, g::text)::text FROM generate_series(1, 3000) g) || '}'",
 )  # fmt: skip

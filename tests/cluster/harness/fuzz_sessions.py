@@ -128,6 +128,7 @@ class Session:
     def __init__(self, db: Database, script: Script) -> None:
         self.script = script
         self.refused = 0
+        self.lost = False
         self.returned: set[int] = set()
         self.connection = psycopg.connect(db.dsn(script.user), autocommit=True, connect_timeout=10)
 
@@ -146,9 +147,9 @@ class Session:
         for call in script.calls:
             done |= self._try(call, script.extended)
         ended = [self._try(statement) for statement in script.after]
-        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+        if not self.lost and self.connection.info.transaction_status != TransactionStatus.IDLE:
             self._try("ROLLBACK")
-        now = self._session() if session and not script.after else None
+        now = self._session() if session and not script.after and not self.lost else None
         if now and now != session:
             raise Violation(f"the session is not as it was: {session}, {now}")
         return done and script.stays and all(ended)
@@ -162,6 +163,8 @@ class Session:
 
     def _try(self, statement: str, extended: bool = False) -> bool:
         """Whether the statement works."""
+        if self.lost:
+            return False
         try:
             if extended:
                 cursor = self.connection.execute(statement.replace("%", "%%"), [])
@@ -179,6 +182,10 @@ class Session:
         except psycopg.Error as error:
             self.refused += 1
             if error.sqlstate in ("25P03", "57P01"):
+                return False
+            if error.sqlstate == "53200" and self.connection.closed:
+                # Where memory ran out in the midst of something, this session alone has ended.
+                self.lost = True
                 return False
             if self.connection.closed or error.sqlstate is None:
                 raise Violation(f"the connection is lost: {error!r}\n{short(statement)}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import subprocess
 
 from harness.cluster import Cluster
 from harness.database import Database
@@ -15,8 +16,9 @@ from harness.server import Server
 class Fuzz:
     """Cases of each kind by number; a Violation tells what is wrong with one."""
 
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: Server, seed: int, memory: int | None = None) -> None:
         self.seed = seed
+        self._memory = memory
         self._server = server
         self._clusters: list[Cluster] = []
         self._calls: Sessions | None = None
@@ -67,6 +69,12 @@ class Fuzz:
             self._clusters.pop().destroy()
 
     def _cluster(self, conf: dict[str, str]) -> Cluster:
-        cluster = Cluster(server=self._server, conf=CONF | conf).__enter__()
+        # The compiler of expressions is not ours, and ends the process where it finds no memory.
+        scarce = {"jit": "off"} if self._memory else {}
+        cluster = Cluster(server=self._server, conf=CONF | conf | scarce).__enter__()
         self._clusters.append(cluster)
+        if self._memory:
+            # What the postmaster starts from now on inherits it.
+            limit = ["prlimit", "--pid", str(cluster.pid), f"--as={self._memory}"]
+            subprocess.run(limit, check=True, user=cluster.os_user, group=cluster.os_user)
         return cluster

@@ -34,7 +34,8 @@ WITH member AS (
     UNION ALL SELECT format('%s: constraint %s: %s', r.shown, c.conname, pg_get_constraintdef(c.oid))
         FROM relation r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype <> 'n'
     UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM relation r JOIN pg_index i ON i.indrelid = r.oid
-    UNION ALL SELECT format('%s: trigger %s, %s', r.shown, t.tgenabled, pg_get_triggerdef(t.oid)) FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid
+    UNION ALL SELECT format('%s: trigger %s, %s', r.shown, t.tgenabled, pg_get_triggerdef(t.oid))
+        FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid
     UNION ALL SELECT format(E'%s:\n%s', shown, pg_get_viewdef(oid)) FROM relation WHERE relkind = 'v'
     UNION ALL SELECT format('%s: sequence of %s, %s, %s', r.shown, s.seqtypid::regtype, s.seqstart, s.seqmax)
         FROM relation r JOIN pg_sequence s ON s.seqrelid = r.oid

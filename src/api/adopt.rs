@@ -1,0 +1,122 @@
+//! Jobs that may not be run as they stand, and who may decide that they run all the same.
+
+use super::call::{Call, check_kind};
+use super::define;
+use crate::catalog::job::{self, Job};
+use crate::catalog::{event, origin};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
+use crate::pg::relation::Relation;
+use crate::pg::report::warning;
+use crate::pg::{role, server};
+
+/// Makes a job that stands still one that may be run, if the caller may decide so: one of a copy whoever may
+/// act for its owner, any other a superuser. False if it may be run as it is.
+pub fn if_need_be(job: &Job) -> Result<bool> {
+    match job.standing {
+        Standing::Here => return Ok(false),
+        Standing::Copy => {}
+        Standing::OwnerChanged => change_owner(job)?,
+        Standing::Unsealed => {
+            require_superuser(job)?;
+            warn_of_seal(job);
+            event::record(job.id, server::current_user(), "seal", None, None)?;
+        }
+    }
+    origin::adopt(job.id)?;
+    Ok(true)
+}
+
+/// Accepts that the role with the owner's OID has another name.
+fn change_owner(job: &Job) -> Result<()> {
+    require_superuser(job)?;
+    role::login_of(job.owner)?;
+    let name = server::role_name(job.owner);
+    if origin::of_renamed(job.id)? == Standing::Unsealed {
+        warn_of_seal(job);
+    }
+    let before = job.owner_name.as_str();
+    event::record(
+        job.id,
+        server::current_user(),
+        "owner",
+        Some(before),
+        Some(&name),
+    )
+}
+
+fn warn_of_seal(job: &Job) {
+    warning(
+        &format!(
+            "backfill {} was not written by backfill's functions: somebody has changed it by hand",
+            job.shown()
+        ),
+        Some(&format!(
+            "Look at it in backfill.progress: if it is not what it should be, SELECT backfill.cancel({}).",
+            job.id
+        )),
+    );
+}
+
+fn require_superuser(job: &Job) -> Result<()> {
+    if server::is_superuser() {
+        return Ok(());
+    }
+    let (why, id) = (job.standing.waits_for(job.id).unwrap_or_default(), job.id);
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied to resume backfill {}", job.shown()),
+    )
+    .detail(format!("It waits for {why}."))
+    .hint(format!(
+        "A superuser may SELECT backfill.resume({id}). Or SELECT backfill.cancel({id}), and define it again with a where_clause that leaves out the rows that are done."
+    )))
+}
+
+/// Says which jobs `resume_all` has left out.
+pub fn warn_of_left_out(idle: impl Fn(&Job) -> bool) -> Result<()> {
+    let left: Vec<String> = job::unfinished()?
+        .into_iter()
+        .filter(|job| !job.here && idle(job) && server::may_act_for(job.owner))
+        .map(|job| job.id.to_string())
+        .collect();
+    if !left.is_empty() {
+        warning(
+            &format!(
+                "left alone, since they are of a copy, or were not written by backfill's functions, or their owner was renamed: job {}",
+                left.join(", ")
+            ),
+            Some("Look at each in backfill.progress: SELECT backfill.resume(...) lets it go on."),
+        );
+    }
+    Ok(())
+}
+
+/// The definition checked again, here and now, as `define` does, for its owner: one of a copy, whose text was
+/// checked elsewhere. Others may not start it.
+pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
+    if job.standing != Standing::Copy || server::current_user() != job.owner {
+        let refused = origin::refused("start", &job.shown(), job.id, job.standing);
+        return Err(match job.standing {
+            Standing::Copy => refused.hint(format!(
+                "Its owner may start it, for whom it is checked again: SET ROLE {}. Or SELECT backfill.cancel({}), and define it again.",
+                server::role_name(job.owner),
+                job.id
+            )),
+            _ => refused,
+        });
+    }
+    check_kind(relation)?;
+    let definition = &job.definition;
+    let call = Call {
+        relation: relation.clone(),
+        set_clause: Some(definition.set_clause.clone()),
+        where_clause: definition.where_clause.clone(),
+        name: job.name.clone(),
+        options: definition.options.clone(),
+    };
+    let checked = define::checked(&call, definition.set_clause.clone())?;
+    job::redefine(job.id, &checked)?;
+    event::record(job.id, server::current_user(), "define again", None, None)?;
+    job::load(job.id)?.ok_or_else(|| job::unknown(job.id))
+}
