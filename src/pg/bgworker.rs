@@ -102,11 +102,13 @@ pub fn register_launcher() {
         c"backfill_launcher_main".to_bytes(),
     );
     worker.bgw_restart_time = 10;
+    // SAFETY: the description is complete, and is copied.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut *worker) };
 }
 
 /// Registers a worker at once, from within a worker; false if no slot is free.
 pub fn register_now(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
+    // SAFETY: the description is complete, and is copied. No handle is asked for.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, std::ptr::null_mut()) }
 }
 
@@ -178,9 +180,12 @@ pub fn my_start() -> Start {
     }
 }
 
+/// What was put into the worker that this process is; nothing in a process that is none.
 fn my_extra() -> [c_char; 128] {
-    // SAFETY: set by the postmaster before the process's main function is called, and copied.
-    unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra }
+    // SAFETY: null in a process that is none, or set by the postmaster before the process's main function is
+    // called, and copied.
+    let entry = unsafe { pg_sys::MyBgworkerEntry.as_ref() };
+    entry.map_or([0; 128], |entry| entry.bgw_extra)
 }
 
 impl Start {
@@ -263,6 +268,8 @@ fn limit_connect() {
 /// Connects this process to a database as a role; an end of the process if that cannot be, or takes too long.
 pub fn connect(database: Oid, login: Oid) {
     limit_connect();
+    // SAFETY: called once, at the beginning of a background worker's main function. Any OIDs will do: those of
+    // no database or role end the process.
     unsafe {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
@@ -274,6 +281,7 @@ pub fn connect(database: Oid, login: Oid) {
 
 /// Connects this process to the shared catalogs only.
 pub fn connect_to_no_database() {
+    // SAFETY: as above; null pointers stand for no database and no role.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
