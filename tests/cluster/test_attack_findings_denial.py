@@ -20,13 +20,13 @@ BOUNDED = ("54000", "42602", "22023", "53200", "22001", "42804")
 
 @pytest.fixture
 def house(db: Database) -> Database:
-    """A table of landlord's, of which tenant may update a column."""
+    """A table of proprietor's, of which lodger may update a column."""
     db.sql("""
-        DO $$ BEGIN CREATE ROLE landlord LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-        DO $$ BEGIN CREATE ROLE tenant LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$
+        DO $$ BEGIN CREATE ROLE proprietor LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        DO $$ BEGIN CREATE ROLE lodger LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$
     """)
     make_table(db, 100)
-    db.sql("ALTER TABLE t OWNER TO landlord; GRANT SELECT, UPDATE (n) ON t TO tenant")
+    db.sql("ALTER TABLE t OWNER TO proprietor; GRANT SELECT, UPDATE (n) ON t TO lodger")
     return db
 
 
@@ -118,34 +118,34 @@ def test_a_lock_of_another_job(new_cluster: New) -> None:
 
 def test_the_owner_of_the_table_is_the_master(house: Database) -> None:
     """A role with UPDATE on one column blocks the table's owner, who can neither see the job nor cancel it."""
-    job = start(house, "t", "n = n + 1", batch=10, sleep_ms=MINUTE, user="tenant")
+    job = start(house, "t", "n = n + 1", batch=10, sleep_ms=MINUTE, user="lodger")
     wait_for_nap_between_batches(house, job)
-    assert progress(house, job, user="landlord")["owner"] == "tenant"
-    house.sql("SELECT backfill.pause(%s)", [job], user="landlord")
+    assert progress(house, job, user="proprietor")["owner"] == "lodger"
+    house.sql("SELECT backfill.pause(%s)", [job], user="proprietor")
     wait_for(house, job, "paused")
-    house.sql("SELECT backfill.cancel(%s)", [job], user="landlord")
+    house.sql("SELECT backfill.cancel(%s)", [job], user="proprietor")
     assert progress(house, job)["state"] == "cancelled"
-    complete(house, start(house, "t", "n = 7", user="landlord"))
+    complete(house, start(house, "t", "n = 7", user="proprietor"))
 
 
 @pytest.mark.parametrize("state", ["paused", "running", "failed"])
 def test_a_job_whose_owner_has_lost_the_right(house: Database, state: str) -> None:
     """After REVOKE the job can't go on, and keeps the column from everybody else."""
     job = start(
-        house, "t", "n = n + 1 / (id - 15)", batch=10, sleep_ms=0 if state == "failed" else MINUTE, user="tenant"
+        house, "t", "n = n + 1 / (id - 15)", batch=10, sleep_ms=0 if state == "failed" else MINUTE, user="lodger"
     )
     if state == "failed":
         wait_for(house, job, "failed")
     else:
         wait_for_nap_between_batches(house, job)
     if state == "paused":
-        house.sql("SELECT backfill.pause(%s)", [job], user="tenant")
+        house.sql("SELECT backfill.pause(%s)", [job], user="lodger")
         wait_for(house, job, "paused")
-    house.sql("REVOKE UPDATE (n) ON t FROM tenant")
+    house.sql("REVOKE UPDATE (n) ON t FROM lodger")
 
     def begun() -> int | None:
         try:
-            return start(house, "t", "n = 7", user="landlord")
+            return start(house, "t", "n = 7", user="proprietor")
         except psycopg.errors.ObjectInUse:
             return None
 
@@ -156,14 +156,14 @@ def test_a_job_whose_owner_has_lost_the_right(house: Database, state: str) -> No
 
 def test_an_open_definition(house: Database) -> None:
     """A transaction that has defined a job, and is left open, makes others' calls wait for ever."""
-    idler = house.connect("tenant", autocommit=False)
+    idler = house.connect("lodger", autocommit=False)
     idler.execute("SELECT backfill.define('t', 'n = 1')")
     with pytest.raises(psycopg.errors.LockNotAvailable) as error:
-        house.sql("SET statement_timeout = '40s'; SELECT backfill.start('t', set_clause => 'n = 2')", user="landlord")
+        house.sql("SET statement_timeout = '40s'; SELECT backfill.start('t', set_clause => 'n = 2')", user="proprietor")
     said = f"{error.value.diag.message_primary} {error.value.diag.message_detail}"
-    assert str(idler.info.backend_pid) in said and "tenant" in said and error.value.diag.message_hint
+    assert str(idler.info.backend_pid) in said and "lodger" in said and error.value.diag.message_hint
     idler.rollback()
-    complete(house, start(house, "t", "n = 2", user="landlord"))
+    complete(house, start(house, "t", "n = 2", user="proprietor"))
 
 
 def test_a_database_that_is_being_renamed(new_cluster: New) -> None:
