@@ -32,14 +32,14 @@ def assert_nothing(attack: Attack) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_in_every_state(attack: Attack, state: str) -> None:
     """Each function, procedure and view, by a superuser and by a member of the owner."""
-    attack.run("domains", [state], ["postgres", "friend"])
+    attack.run("domains", [state], ["postgres", "ally"])
     assert_nothing(attack)
 
 
 @pytest.mark.timeout(300)
 def test_by_everybody(attack: Attack) -> None:
     """The same by those who may only look, and by those who may not even do that."""
-    attack.run("domains", FEW, [user for user in CALLERS if user not in ("postgres", "friend")])
+    attack.run("domains", FEW, [user for user in CALLERS if user not in ("postgres", "ally")])
     assert_nothing(attack)
 
 
@@ -55,14 +55,14 @@ def test_every_option(attack: Attack, state: str) -> None:
 @pytest.mark.parametrize("kind", ["arrays of domains", "partitions"])
 def test_other_tables(attack: Attack, kind: str) -> None:
     """Keys whose input function calls code, and expressions that decide about partitions."""
-    attack.run(kind, FEW, ["postgres", "friend"])
+    attack.run(kind, FEW, ["postgres", "ally"])
     assert_nothing(attack)
 
 
 @pytest.mark.timeout(300)
 def test_the_owner_of_the_table(attack: Attack) -> None:
     """Whose table it is may see the job of another on it, and stop it: still nothing of that job runs with them."""
-    attack.run("a tenant", FEW, ["postgres", "landlord"])
+    attack.run("a lodger", FEW, ["postgres", "proprietor"])
     assert_nothing(attack)
 
 

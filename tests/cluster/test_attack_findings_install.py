@@ -76,15 +76,15 @@ def test_the_guard_under_replica(db: Database, bare: Database) -> None:
         for write in (
             f"UPDATE backfill.job SET owner = 'postgres', set_clause = 'n = 666' WHERE id = {job}",
             "DELETE FROM backfill.checkpoint",
-            "INSERT INTO backfill.event SELECT * FROM backfill.event",
+            "INSERT INTO backfill.event OVERRIDING SYSTEM VALUE SELECT * FROM backfill.event",
         ):
             with pytest.raises(DENIED):
                 db.sql(f"SET session_replication_role = replica; {write}", user="penman")
     finally:
         db.sql("REVOKE SET ON PARAMETER session_replication_role FROM penman")
     asleep = db.sql("""
-        SELECT tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'A'
-        AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backfill'::regnamespace)
+        SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r'
+        AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled = 'A')
     """)
     assert asleep == []
 
@@ -102,7 +102,7 @@ def test_a_role_with_the_number_of_one_that_is_gone(new_cluster: New) -> None:
     wait_for_no_worker(server, job)
     number = server.value("SELECT 'gone'::regrole::oid")
     server.sql("REVOKE ALL ON t FROM gone; DROP ROLE gone; CREATE ROLE heir LOGIN SUPERUSER")
-    server.sql("SET allow_system_table_mods = on; UPDATE pg_authid SET oid = %s WHERE rolname = 'heir'", [number])
+    server.sql(f"SET allow_system_table_mods = on; UPDATE pg_authid SET oid = {number} WHERE rolname = 'heir'")
     done = counts(server)
     switch(server, True)
     other = start(server, "other", "n = 1", batch=10, sleep_ms=60_000)

@@ -12,7 +12,7 @@ from harness import Database
 from harness.jobs import cancel_running, complete, progress, start, wait_for
 from harness.traps.spring import CLEAN, OWNER, Watch, arm, lay
 
-CALLERS = ["postgres", "friend"]
+CALLERS = ["postgres", "ally"]
 TABLE = "CREATE TABLE trap.t (id {key} PRIMARY KEY, n int DEFAULT 0); INSERT INTO trap.t {rows}; ANALYZE trap.t"
 
 

@@ -25,11 +25,11 @@ CONF = {
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
-CALLERS = ("postgres", "friend", "watcher", "stranger", "landlord")
+CALLERS = ("postgres", "ally", "overseer", "outsider", "proprietor")
 NEUTRAL = """
 CREATE SCHEMA neutral; CREATE TABLE neutral.t (id int PRIMARY KEY, n int);
 INSERT INTO neutral.t SELECT g, 0 FROM generate_series(1, 12) g; ANALYZE neutral.t;
-GRANT ALL ON SCHEMA neutral TO friend, landlord, stranger; GRANT ALL ON neutral.t TO friend, landlord, stranger
+GRANT ALL ON SCHEMA neutral TO ally, proprietor, outsider; GRANT ALL ON neutral.t TO ally, proprietor, outsider
 """
 
 

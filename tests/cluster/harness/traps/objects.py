@@ -112,8 +112,8 @@ KINDS = {
         "CREATE TABLE {t}_2 PARTITION OF {t} FOR VALUES FROM (7) TO (100);"
         "ALTER TABLE {t}_1 ADD PRIMARY KEY (id); ALTER TABLE {t}_2 ADD PRIMARY KEY (id)",
     ),
-    # A stranger's table, on which the owner of the job may update a column.
-    "a tenant": Kind(
-        "(id int PRIMARY KEY, n int)", "SELECT g, 0 FROM generate_series(1, 12) g", (), table_owner="landlord"
+    # The table of somebody else, on which the owner of the job may update a column.
+    "a lodger": Kind(
+        "(id int PRIMARY KEY, n int)", "SELECT g, 0 FROM generate_series(1, 12) g", (), table_owner="proprietor"
     ),
 }

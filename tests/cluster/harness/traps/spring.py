@@ -10,20 +10,21 @@ from dataclasses import dataclass
 
 from harness.cluster import Cluster
 
-OWNER = "mallory"
+OWNER = "trapper"
 # Run as a superuser, once for the roles and once in each database.
 ROLES = f"""
 DO $do$ BEGIN
     IF to_regrole('{OWNER}') IS NULL THEN
-        CREATE ROLE {OWNER} LOGIN; CREATE ROLE friend LOGIN IN ROLE {OWNER}; CREATE ROLE landlord LOGIN;
-        CREATE ROLE watcher LOGIN IN ROLE pg_monitor; CREATE ROLE stranger LOGIN;
+        CREATE ROLE {OWNER} LOGIN; CREATE ROLE ally LOGIN IN ROLE {OWNER};
+        CREATE ROLE overseer LOGIN IN ROLE pg_monitor; CREATE ROLE outsider LOGIN;
     END IF;
+    IF to_regrole('proprietor') IS NULL THEN CREATE ROLE proprietor LOGIN; END IF;
 END $do$
 """
 # What undoes a success, for the tests that follow.
 CLEAN = f"""
     DROP ROLE IF EXISTS evil; ALTER ROLE {OWNER} NOSUPERUSER NOCREATEROLE; REVOKE pg_read_all_data FROM {OWNER};
-    REVOKE friend FROM {OWNER}
+    REVOKE ally FROM {OWNER}
 """
 # What a session could keep, although the transaction that did it is rolled back; each is tried by itself.
 REMAINS = {
@@ -47,7 +48,7 @@ SEIZES = [
     f"ALTER ROLE {OWNER} SUPERUSER",
     f"GRANT pg_read_all_data TO {OWNER}",
     "CREATE ROLE evil SUPERUSER",
-    f"GRANT friend TO {OWNER}",
+    f"GRANT ally TO {OWNER}",
     f"RESET ROLE; ALTER ROLE {OWNER} SUPERUSER",
     f"RESET SESSION AUTHORIZATION; SET ROLE none; ALTER ROLE {OWNER} SUPERUSER",
 ]
@@ -66,11 +67,13 @@ CREATE FUNCTION trap.attempt(statement text) RETURNS text LANGUAGE plpgsql SET s
     EXECUTE statement;
     RETURN 'done';
 EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
-CREATE FUNCTION trap.spring(place text) RETURNS void LANGUAGE plpgsql AS $$ DECLARE what record; BEGIN
-    RAISE LOG 'TRAP "%" as % of %', place, current_user, session_user;
+CREATE FUNCTION trap.spring(place text) RETURNS void LANGUAGE plpgsql AS $$ DECLARE
+    what record; sprung text := pg_catalog.concat(pg_catalog.current_setting('trap.sprung', true), '');
+BEGIN
     -- Once in a transaction is enough, and keeps a trap from calling itself for ever.
-    IF pg_catalog.current_setting('trap.sprung', true) OPERATOR(pg_catalog.=) place THEN RETURN; END IF;
-    PERFORM pg_catalog.set_config('trap.sprung', place, true);
+    IF pg_catalog.strpos(sprung, place) OPERATOR(pg_catalog.>) 0 THEN RETURN; END IF;
+    RAISE LOG 'TRAP "%" as % of %', place, current_user, session_user;
+    PERFORM pg_catalog.set_config('trap.sprung', pg_catalog.concat(sprung, ', ', place), true);
     FOR what IN SELECT * FROM trap.remains LOOP PERFORM trap.attempt(what.statement); END LOOP;
     IF current_user OPERATOR(pg_catalog.<>) '{OWNER}' OR session_user OPERATOR(pg_catalog.<>) '{OWNER}' THEN
         FOR what IN SELECT * FROM trap.seizes LOOP
