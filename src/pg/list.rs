@@ -44,6 +44,8 @@ pub(super) fn of<T>(items: impl IntoIterator<Item = *mut T>) -> *mut pg_sys::Lis
     })
 }
 
+/// # Safety
+/// `list` must be null or point to a list of PostgreSQL's; `value` may take of a cell what a list with that tag has.
 unsafe fn cells<T>(
     list: *const pg_sys::List,
     tag: pg_sys::NodeTag,

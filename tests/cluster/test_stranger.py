@@ -145,7 +145,8 @@ def test_no_process_is_free(new_cluster: Any) -> None:
     """A clear error, and the owner can still do it."""
     server: Cluster = new_cluster(preload=False, conf={"max_worker_processes": "0", "max_parallel_workers": "0"})
     server.sql("CREATE EXTENSION backfill; CREATE ROLE painter LOGIN; GRANT ALL ON SCHEMA public TO painter")
-    server.sql("CREATE TABLE t (id integer PRIMARY KEY, n integer); SELECT backfill.define('t', 'n = 1')", user="painter")
+    define = "CREATE TABLE t (id integer PRIMARY KEY, n integer); SELECT backfill.define('t', 'n = 1')"
+    server.sql(define, user="painter")
     with pytest.raises(psycopg.errors.ConfigurationLimitExceeded) as error:
         server.sql("SELECT * FROM backfill.plan('t')")
     assert "max_worker_processes" in str(error.value.diag.message_hint)
