@@ -136,10 +136,13 @@ def test_a_throttle_query(lair: Database, user: str, place: str) -> None:
 @pytest.mark.parametrize("value", ["'{0}'::trap.dom[]", "'(1,2)'::trap.pair"])
 def test_a_reapplication(lair: Database, user: str, value: str) -> None:
     """A constant of a domain in the WHERE clause is checked when the clause is only analysed."""
+    # What the traps do to the path of their own owner's session is not the matter here.
+    lair.sql("TRUNCATE trap.remains")
     job = finished(lair, f"{value} IS NOT NULL")
     lair.sql("UPDATE trap.t SET n = 0 WHERE id < 4", user=OWNER)
     verification = lair.value("SELECT backfill.verify(%s, 'n > 0')", [job], user=OWNER)
     wait_for(lair, verification, "completed")
+    arm(lair)
     caller = Caller(lair, user)
     ((again,),) = caller.call(f"SELECT backfill.reapply({job})")
     wait_for(lair, again, "completed", "failed")
@@ -147,22 +150,17 @@ def test_a_reapplication(lair: Database, user: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("user", CALLERS)
-@pytest.mark.parametrize("how", ["start", "alter", "plan", "verify"])
+@pytest.mark.parametrize("how", ["start", "alter", "plan", "preview"])
 def test_bounds_of_a_key_of_domains(lair: Database, user: str, how: str) -> None:
     """The bounds of the walk are texts that become values of the key's type: the input function checks the domain."""
     arrays = TABLE.format(key="trap.dom[]", rows="SELECT ARRAY[g] FROM generate_series(1, 30) g")
     lair.sql(f"DROP TABLE trap.t; {arrays}", user=OWNER)
-    # A job that has an upper bound pauses there, and is not to be verified then.
-    bounds = {"key_from": "{2}"} | ({} if how == "verify" else {"key_to": "{20}"})
-    job = define(lair, options=bounds)
-    if how == "verify":
-        lair.sql("SELECT backfill.start('trap.t')", user=OWNER)
-        complete(lair, job)
+    job = define(lair, options={"key_from": "{2}", "key_to": "{20}"})
     statements = {
         "start": "SELECT backfill.start('trap.t')",
         "alter": f'SELECT backfill.alter({job}, options => \'{{"key_to": "{{10}}"}}\')',
         "plan": "SELECT * FROM backfill.plan('trap.t', name => 'j')",
-        "verify": f"SELECT backfill.verify({job}, 'n > 0')",
+        "preview": "SELECT * FROM backfill.preview('trap.t', name => 'j')",
     }
     caller = Caller(lair, user)
     caller.call(statements[how])
