@@ -75,7 +75,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         && let Err(error) = elevate::check_tables()
     {
         let hint = error.hint.as_deref().unwrap_or_default();
-        return Some(format!("{}: {hint}", error.message));
+        return Some(format!("the extension's tables: {}: {hint}", error.message));
     }
     let unattended = job.state == "running" && job.workers == 0;
     let (processes, most) = match unattended {

@@ -244,9 +244,10 @@ def test_what_a_worker_pins_is_what_the_source_pins() -> None:
 
 
 def test_what_a_job_can_wait_for_is_explained() -> None:
-    """docs/operations.md has a row for each beginning of a text of src/api/inspect.rs, and no other."""
+    """docs/operations.md has a row for each beginning of a text of inspect.rs and standing.rs, and no other."""
     body = re.search(r"pub fn waiting_for\b.*?^}", source("api/inspect.rs"), re.S | re.M)[0]
-    texts = re.findall(r'(?:Some\(|format!\(\s*)"([^"]*)"', body)
+    body += re.search(r"pub fn waits_for\b.*?^}", source("job/standing.rs"), re.S | re.M)[0]
+    texts = re.findall(r'(?:Some\(\s*|format!\(\s*|unwrap_or\()"([^"]*)"', body)
     shown = [row[0] for row in table("docs/operations.md", "What jobs wait for")]
     assert len(texts) == len(shown)
     assert all(any(text.startswith(beginning) for text in texts) for beginning in shown)
