@@ -34,7 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-s", "--seed", type=int, default=int(time.time()), help="default: from the clock")
     parser.add_argument("-k", "--kind", choices=list(KINDS), action="append", help="only these (default: all)")
     parser.add_argument("-c", "--case", type=int, help="this case only, once of each kind")
-    parser.add_argument("--memory", type=int, metavar="MB", help="address space that each process of the server may take")
+    parser.add_argument(
+        "--memory", type=int, metavar="MB", help="address space that each process of the server may take"
+    )
     parser.add_argument("-x", "--stop", action="store_true", help="stop at the first failure")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 -- SET NOT NULL without a lock that is held while the table is read. ALTER TABLE … SET NOT NULL by itself reads the
 -- table under an ACCESS EXCLUSIVE lock, unless a valid constraint says already that there is no NULL. PL/pgSQL with the
--- caller's rights: it does nothing that he could not type.
+-- caller's rights; on a table of another role's each statement runs as that role, in a process of its own.
 
 CREATE FUNCTION backfill.set_not_null_statements(relation regclass, column_name name)
 RETURNS TABLE (step integer, statement text, lock text, undo text)
@@ -132,6 +132,10 @@ CREATE PROCEDURE backfill.outside_block(called text)
 LANGUAGE c AS 'MODULE_PATHNAME', 'outside_block_wrapper';
 COMMENT ON PROCEDURE backfill.outside_block IS 'Internal: an error where the procedure that calls it may not commit';
 
+CREATE FUNCTION backfill.not_null_step(relation regclass, column_name text, statement text, lock_timeout_ms integer) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'not_null_step_wrapper';
+COMMENT ON FUNCTION backfill.not_null_step IS 'Internal: runs a statement of backfill.set_not_null_statements in a process of the table''s owner';
+
 -- A procedure that commits can have no SET clause: it pins the path anew in each of its transactions, before all else.
 CREATE PROCEDURE backfill.set_not_null(
     relation        regclass,
@@ -179,7 +183,12 @@ BEGIN
             RAISE NOTICE USING MESSAGE = todo;
         END IF;
         BEGIN
-            EXECUTE todo;
+            IF (SELECT c.relowner = current_user::regrole FROM pg_class c WHERE c.oid = relation) THEN
+                EXECUTE todo;
+            ELSE
+                -- The table's own constraints are text of its owner's, and ALTER TABLE evaluates what is constant in them.
+                PERFORM backfill.not_null_step(relation, column_name::text, todo, lock_timeout_ms);
+            END IF;
             done := todo;
         EXCEPTION
             WHEN lock_not_available OR deadlock_detected THEN late := true;

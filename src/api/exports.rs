@@ -9,8 +9,8 @@ use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{
-    alter, approve, control, define, forget, inspect, limits, plan, preview, procedure, rehearse,
-    report, require, retry_failed, start, verify, wait,
+    alter, approve, control, define, forget, inspect, limits, not_null, plan, preview, procedure,
+    rehearse, report, require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
 use crate::error::{Error, Result, sqlstate};
@@ -354,6 +354,20 @@ fn outside_block(called: Option<&[u8]>, fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: it is the one that this function was called with.
     let atomic = unsafe { wait::is_atomic(fcinfo) };
     call(|| require::outside_block(self::name("called", called)?, atomic))
+}
+
+#[pg_extern(sql = false)]
+fn not_null_step(
+    relation: Option<Oid>,
+    column_name: Option<&[u8]>,
+    statement: Option<&[u8]>,
+    lock_timeout_ms: Option<i32>,
+) {
+    call(|| {
+        let column = name("column_name", column_name)?;
+        let statement = text("statement", statement, limits::CLAUSE)?;
+        not_null::step(relation, column, statement, lock_timeout_ms)
+    })
 }
 
 #[pg_extern(sql = false)]

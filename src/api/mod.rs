@@ -18,6 +18,7 @@ mod forget;
 mod inspect;
 mod launch;
 mod limits;
+mod not_null;
 mod on_end;
 mod plan;
 mod preview;

@@ -57,15 +57,6 @@ pub fn set_text_local(name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same with whatever rights it takes: for values that are the extension's own.
-pub fn set_trusted_local(name: &CStr, value: &CStr) {
-    let (context, action) = (
-        pg_sys::GucContext::PGC_SUSET,
-        pg_sys::GucAction::GUC_ACTION_SAVE,
-    );
-    set(name, value, context, action);
-}
-
 /// What the current user may set.
 fn own_context() -> pg_sys::GucContext::Type {
     server::require_transaction();
@@ -85,6 +76,15 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
         pg_sys::GucContext::PGC_USERSET,
         pg_sys::GucAction::GUC_ACTION_LOCAL,
     );
+}
+
+/// The same with whatever rights it takes: for values that are the extension's own.
+pub fn set_trusted_for_transaction(name: &CStr, value: &CStr) {
+    let (context, action) = (
+        pg_sys::GucContext::PGC_SUSET,
+        pg_sys::GucAction::GUC_ACTION_LOCAL,
+    );
+    set(name, value, context, action);
 }
 
 /// The same with a value that is not known before.

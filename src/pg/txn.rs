@@ -108,17 +108,14 @@ unsafe fn begin() {
     }
 }
 
-/// Runs `f` in a transaction, connected to SPI, that is rolled back in any case: nothing that `f` does stays,
+/// Like [`run_after`], but the transaction is rolled back in any case: nothing that `f` does stays,
 /// and what is deferred to a commit never runs.
-pub fn run_undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn run_undone<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut value = None;
-    let undone = run_steps(
-        || {},
-        || {
-            value = Some(spi::connect(f)?);
-            Err::<(), Error>(Error::internal("rolled back"))
-        },
-    );
+    let undone = run_steps(before, || {
+        value = Some(spi::connect(f)?);
+        Err::<(), Error>(Error::internal("rolled back"))
+    });
     match (value, undone) {
         (Some(value), _) => Ok(value),
         (None, Err(error)) => Err(error),

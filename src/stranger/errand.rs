@@ -19,13 +19,16 @@ pub trait Errand: Serialize + DeserializeOwned {
     /// Whether the caller's own text goes to a checker as well: where it is run with all that comes with it,
     /// the session that did so is to end.
     const ALWAYS_SENT: bool = false;
+    /// Whether what it does in a checker is committed, and not undone.
+    const KEPT: bool = false;
     /// What comes back.
     type Answer: Serialize + DeserializeOwned;
 
     /// The role that the text belongs to.
     fn owner(&self) -> Oid;
 
-    /// Finds it out. Within a session of the owner's, connected to SPI; whatever it does is undone.
+    /// Finds it out. Within a session of the owner's, connected to SPI; whatever it does is undone, unless
+    /// it is [`KEPT`](Errand::KEPT).
     fn run(self) -> Result<Self::Answer>;
 }
 

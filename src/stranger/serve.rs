@@ -7,17 +7,36 @@ use super::errand::{Errand, unreadable};
 use super::{Answer, Question};
 use crate::error::{Error, Result};
 use crate::pg::channel::{LONGEST_ANSWER, Task};
-use crate::pg::{bgworker, owner_session, report, settings, signal, txn};
+use crate::pg::txn::{self, Durability};
+use crate::pg::{bgworker, owner_session, report, settings, signal};
 
 /// How long a checker waits for a lock, in milliseconds. Who asked may be the one that holds it.
 const LOCK_TIMEOUT: &str = "5000";
 
-/// The life of a checker. `dispatch` runs the errand with a name, and gives the answer.
+/// A kind of errand that a checker can run.
+pub struct Entry {
+    /// See [`Errand::NAME`].
+    pub name: &'static str,
+    /// See [`Errand::KEPT`].
+    kept: bool,
+    run: fn(Value) -> Result<Value>,
+}
+
+/// The entry of a kind of errand.
+pub const fn entry<E: Errand>() -> Entry {
+    Entry {
+        name: E::NAME,
+        kept: E::KEPT,
+        run: run::<E>,
+    }
+}
+
+/// The life of a checker. `known` are the errands that it can run, and `check` comes before each.
 ///
 /// # Safety
 /// `argument` must be the one that the worker's main function was called with, and this the first call in it.
 #[allow(unsafe_code)]
-pub unsafe fn main(argument: Datum, dispatch: impl FnOnce(&str, Value) -> Result<Value>) {
+pub unsafe fn main(argument: Datum, known: &[Entry], check: fn() -> Result<()>) {
     signal::install();
     // SAFETY: the caller's promise.
     let task = match unsafe { Task::take_up(argument) } {
@@ -26,16 +45,27 @@ pub unsafe fn main(argument: Datum, dispatch: impl FnOnce(&str, Value) -> Result
         Err(error) => return report::log(&format!("backfill checker: {error}")),
     };
     owner_session::connect(bgworker::my_start());
-    let (result, said) = report::collecting(|| {
-        txn::run_undone(|| {
-            settings::set_trusted_local(c"session_replication_role", c"origin");
-            settings::set_text_for_transaction(c"lock_timeout", LOCK_TIMEOUT);
-            let question: Question<Value> =
-                serde_json::from_slice(&task.question).map_err(unreadable)?;
-            dispatch(&question.name, question.errand)
-        })
-    });
+    let (result, said) = report::collecting(|| look(&task.question, known, check));
     task.answer(&encoded(Answer { result, said }));
+}
+
+fn look(question: &[u8], known: &[Entry], check: fn() -> Result<()>) -> Result<Value> {
+    let question: Question<Value> = serde_json::from_slice(question).map_err(unreadable)?;
+    let name = question.name;
+    let entry = known.iter().find(|entry| entry.name == name);
+    let entry = entry.ok_or_else(|| Error::internal(format!("no errand is called {name}")))?;
+    let run = || {
+        check()?;
+        (entry.run)(question.errand)
+    };
+    let limits = || {
+        settings::set_trusted_for_transaction(c"session_replication_role", c"origin");
+        settings::set_text_for_transaction(c"lock_timeout", LOCK_TIMEOUT);
+    };
+    match entry.kept {
+        true => txn::run_after(limits, Durability::Immediate, run),
+        false => txn::run_undone(limits, run),
+    }
 }
 
 fn encoded(answer: Answer) -> Vec<u8> {
@@ -52,8 +82,7 @@ fn encoded(answer: Answer) -> Vec<u8> {
     }
 }
 
-/// Runs an errand of this kind.
-pub fn run<E: Errand>(errand: Value) -> Result<Value> {
+fn run<E: Errand>(errand: Value) -> Result<Value> {
     let errand: E = serde_json::from_value(errand).map_err(unreadable)?;
     serde_json::to_value(errand.run()?).map_err(unreadable)
 }

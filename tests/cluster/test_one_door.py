@@ -1,7 +1,7 @@
-"""The source: nothing but a few functions of src/pg hands text to PostgreSQL's parser, analyser, planner or input functions.
+"""The source: only a few functions of src/pg hand text to PostgreSQL's parser, analyser, planner or input functions.
 
-The rule is that text of a role other than the caller is never looked at in the caller's session. It is kept by construction:
-these functions ask `confine::require` first, and only `stranger` and the workers connect as somebody else.
+The rule is that text of a role other than the caller is never looked at in the caller's session. It is kept by
+construction: these functions ask `confine::require` first, and only `stranger` and the workers connect as others.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def code(path: Path) -> str:
 def test_only_these_files_name_it(door: str) -> None:
     """A new place that could look at a stranger's text does not come in by accident."""
     found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.rs") if re.search(door, code(path))}
-    assert found <= DOORS[door], f"{door} in {sorted(found - DOORS[door])}: text goes through src/pg/spi.rs or src/stranger"
+    assert found <= DOORS[door], (
+        f"{door} in {sorted(found - DOORS[door])}: text goes through src/pg/spi.rs or src/stranger"
+    )
 
 
 @pytest.mark.parametrize("where", ASKS, ids="::".join)

@@ -95,7 +95,14 @@ def test_a_row_that_was_changed_by_hand(app: Database, what: str) -> None:
             db.sql("SELECT backfill.resume(%s)", [job], user="member")
         assert "superuser" in error.value.diag.message_hint
     # Neither are others' calls about it, nor a change of its pace.
-    for call in ("alter({0}, 50, 0)", "verify({0}, 'true')", "rehearse({0})", "retry_failed({0})", "reapply({0})", "procedure({0})"):
+    for call in (
+        "alter({0}, 50, 0)",
+        "verify({0}, 'true')",
+        "rehearse({0})",
+        "retry_failed({0})",
+        "reapply({0})",
+        "procedure({0})",
+    ):
         with pytest.raises(REFUSED, match="was not written by backfill's functions"):
             db.sql(f"SELECT backfill.{call.format(job)}")
     with db.connect() as connection:
@@ -107,6 +114,7 @@ def test_a_row_that_was_changed_by_hand(app: Database, what: str) -> None:
             notices.clear()
             assert connection.execute("SELECT backfill.resume(%s)", [job]).fetchone() == ("running",)
             assert any("somebody has changed it by hand" in text for text in notices), notices
+            db.sql("SELECT backfill.alter(%s, 100, 0)", [job])
             complete(db, job)
             assert counts(db) == [(1, 1000)]
         else:

@@ -21,7 +21,6 @@ def theirs(db: Database) -> Iterator[Database]:
     db.sql("GRANT ALL ON SCHEMA public TO painter")
     db.sql(
         "CREATE TABLE t (id integer PRIMARY KEY, n integer); INSERT INTO t SELECT i FROM generate_series(1, 200) i;"
-        " CREATE FUNCTION seen() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('backend_type', true) $$;"
         " CREATE FUNCTION place() RETURNS integer LANGUAGE plpgsql AS"
         " $$ BEGIN RETURN pg_backend_pid(); END $$",
         user="painter",
@@ -178,7 +177,45 @@ def test_alter_has_the_owners_text_looked_at_by_nobody(theirs: Database) -> None
     theirs.sql("CREATE TABLE private (n integer)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         theirs.sql(
-            "SELECT backfill.alter(%s, options => '{\"throttle_query\": \"SELECT count(*) > 1 FROM private\"}')", [job]
+            'SELECT backfill.alter(%s, options => \'{"throttle_query": "SELECT count(*) > 1 FROM private"}\')', [job]
         )
-    theirs.sql("SELECT backfill.alter(%s, options => '{\"throttle_query\": \"SELECT count(*) > 1 FROM t\"}')", [job])
+    theirs.sql('SELECT backfill.alter(%s, options => \'{"throttle_query": "SELECT count(*) > 1 FROM t"}\')', [job])
     theirs.sql("DROP TABLE private")
+
+
+def test_set_not_null_on_a_table_of_another_role(theirs: Database) -> None:
+    """ALTER TABLE evaluates what is constant in the table's constraints: that is not done in the caller's session."""
+    theirs.sql(
+        "CREATE SEQUENCE here; CREATE SEQUENCE elsewhere;"
+        "CREATE FUNCTION spring() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT backend_type FROM pg_stat_activity WHERE pid = pg_backend_pid()) = 'client backend'"
+        " THEN PERFORM nextval('public.here'); ELSE PERFORM nextval('public.elsewhere'); END IF; RETURN true; END $$;"
+        "CREATE FUNCTION constant() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS"
+        " $$ BEGIN RETURN public.spring(); END $$;"
+        "ALTER TABLE t ADD CHECK (public.constant() OR n > 0); UPDATE t SET n = id",
+        user="painter",
+    )
+    for user in ("postgres", "helper"):
+        theirs.sql("ALTER TABLE t ALTER COLUMN n DROP NOT NULL; UPDATE t SET n = NULL WHERE id = 7", user="painter")
+        theirs.sql("SELECT setval('here', 1), setval('elsewhere', 1)", user="painter")
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            theirs.sql("CALL backfill.set_not_null('t', 'n')", user=user)
+        assert theirs.value("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'backfill%%'") == 0
+        theirs.sql("UPDATE t SET n = id", user="painter")
+        theirs.sql("SELECT setval('here', 1), setval('elsewhere', 1)", user="painter")
+        theirs.sql("CALL backfill.set_not_null('t', 'n')", user=user)
+        assert theirs.value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'n'")
+        assert theirs.value("SELECT last_value FROM here") == 1, "it ran in the caller's session"
+        assert theirs.value("SELECT last_value FROM elsewhere") > 1, "the trap is one"
+    # What may be run there is no statement of the caller's choice.
+    for statement in (
+        "ALTER TABLE public.t OWNER TO helper",
+        "SELECT 1",
+        "ALTER TABLE public.t DROP CONSTRAINT t_pkey",
+    ):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            theirs.sql("SELECT backfill.not_null_step('t', 'n', %s, 100)", [statement])
+    theirs.sql("CREATE TABLE mine (id integer)")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        theirs.sql("SELECT backfill.not_null_step('mine', 'id', 'x', 100)", user="painter")
+    theirs.sql("DROP TABLE mine")

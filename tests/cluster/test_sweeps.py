@@ -15,6 +15,9 @@ New = Callable[..., Cluster]
 MINUTE = 60_000
 SWEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'backfill sweeper'"
 
+# Before it is connected, a process is not in pg_stat_activity.
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0"
+
 
 def two(new_cluster: New) -> tuple[Cluster, Database, Database]:
     """A server with two databases; the first one comes first in a sweep."""
@@ -57,14 +60,14 @@ def test_a_database_that_is_being_renamed_holds_up_no_other(new_cluster: New) ->
         return True
 
     wait_until(renamed, 30, "the database to be renamed")
-    wait_until(lambda: cluster.value(SWEEPERS), 30, "a sweep to wait for it")
+    wait_until(lambda: cluster.value(WAITING), 30, "a sweep to wait for it")
     launcher = cluster.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'backfill launcher'")
     swept(other)
     assert cluster.value(SWEEPERS) <= 2
     log = cluster.log.read_text(errors="replace")
     assert "canceling statement due to lock timeout" in log
     # Another sweep of it is at it: the launcher ends at once all the same.
-    wait_until(lambda: cluster.value(SWEEPERS), 30, "the next sweep")
+    wait_until(lambda: cluster.value(WAITING), 30, "the next sweep")
     os.kill(launcher, signal.SIGTERM)
     begun = time.monotonic()
     alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"

@@ -1,0 +1,95 @@
+//! The steps of `backfill.set_not_null` on a table of another role's: ALTER TABLE evaluates what is constant in the
+//! table's CHECK constraints, which are text of its owner's. So they run in a process of the owner's.
+
+use std::time::Duration;
+
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+
+use super::caller::required;
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::elevate::as_extension;
+use crate::pg::server;
+use crate::pg::settings;
+use crate::pg::spi::{self, Arg};
+use crate::stranger::errand::{Errand, carry_out};
+
+/// A statement of those that set a column NOT NULL.
+#[derive(Serialize, Deserialize)]
+pub struct Step {
+    relation: u32,
+    column: String,
+    statement: String,
+    lock_timeout_ms: i32,
+    owner: u32,
+}
+
+/// Runs one of the statements that `backfill.set_not_null_statements` gives for the column, or one of those that take
+/// them back, as the table's owner, in a transaction of its own. The caller needs the owner's rights.
+pub fn step(
+    relation: Option<Oid>,
+    column: Option<String>,
+    statement: Option<String>,
+    lock_timeout_ms: Option<i32>,
+) -> Result<()> {
+    let relation = required(relation, "relation")?;
+    let owner = as_extension(|| {
+        let sql = "SELECT c.relowner::bigint FROM pg_catalog.pg_class c WHERE c.oid = $1";
+        spi::first(sql, &[Arg::Oid(relation)])
+    })?;
+    let owner = owner.map_or(Ok(0), |row| row.number(0))? as u32;
+    if owner == 0 || !server::may_act_for(Oid::from(owner)) {
+        return Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            "permission denied to alter a table of another role's",
+        )
+        .hint("It takes the rights of the table's owner."));
+    }
+    carry_out(Step {
+        relation: relation.to_u32(),
+        column: required(column, "column_name")?,
+        statement: required(statement, "statement")?,
+        lock_timeout_ms: required(lock_timeout_ms, "lock_timeout_ms")?,
+        owner,
+    })
+}
+
+/// Whether `$3` is one of the statements that are left for the column `$2` of the table `$1`; or takes one of them back,
+/// which is to drop a constraint that is not validated.
+const KNOWN: &str = "
+SELECT EXISTS (SELECT FROM backfill.set_not_null_statements($1, $2::pg_catalog.name) s WHERE $3 IN (s.statement, s.undo))
+       OR EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE k.conrelid = $1 AND NOT k.convalidated
+                    AND $3 = pg_catalog.format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, c.relname, k.conname))";
+
+impl Errand for Step {
+    const NAME: &'static str = "set_not_null";
+    /// Validating a constraint reads the table.
+    const LIMIT: Option<Duration> = None;
+    const ALWAYS_SENT: bool = true;
+    const KEPT: bool = true;
+    type Answer = ();
+
+    fn owner(&self) -> Oid {
+        Oid::from(self.owner)
+    }
+
+    fn run(self) -> Result<()> {
+        let args = [
+            Arg::Oid(Oid::from(self.relation)),
+            Arg::Text(&self.column),
+            Arg::Text(&self.statement),
+        ];
+        if !spi::fixed_first(KNOWN, &args)?.is_some_and(|row| row.bool(0)) {
+            return Err(Error::new(
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                "another statement is the next step by now",
+            )
+            .hint("Somebody else alters the table: call it again when they are through."));
+        }
+        settings::set_text_for_transaction(c"lock_timeout", &self.lock_timeout_ms.to_string());
+        settings::set_text_for_transaction(c"search_path", "pg_catalog, pg_temp");
+        spi::run_for_effect(&self.statement)
+    }
+}
