@@ -73,7 +73,10 @@ mod tests {
             own_text(me(), || {
                 require()?;
                 spi::query("CREATE TABLE public.gone (a int)", &[])?;
-                spi::query("SELECT pg_catalog.set_config('DateStyle', 'German', false)", &[])?;
+                spi::query(
+                    "SELECT pg_catalog.set_config('DateStyle', 'German', false)",
+                    &[],
+                )?;
                 Ok(all_ways().into_iter().collect::<Result<Vec<()>>>()?.len())
             })
         });
@@ -127,7 +130,12 @@ mod tests {
             own_text(stranger, || Ok(()))?;
             own_script(stranger, || Ok(()))
         });
-        assert!(result.expect_err("not theirs").message.contains("another role"));
+        assert!(
+            result
+                .expect_err("not theirs")
+                .message
+                .contains("another role")
+        );
     }
 
     #[pg_test]

@@ -6,7 +6,7 @@ mod tests {
 
     use crate::error::{Error, sqlstate};
     use crate::pg::capture::capture;
-    use crate::pg::spi;
+    use crate::pg::{report, spi};
     use crate::server_tests::support::{connected, refused, run, value};
 
     #[pg_test]
@@ -152,5 +152,28 @@ mod tests {
             assert!(given.contains(hint), "{options}: {given}");
         }
         assert_ne!(value("SHOW work_mem").as_deref(), Some("64XB"));
+    }
+
+    #[pg_test]
+    fn a_cancel_that_arrives_with_a_notice_is_an_error_like_others() {
+        struct Seen<'a>(&'a std::cell::Cell<bool>);
+        impl Drop for Seen<'_> {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let dropped = std::cell::Cell::new(false);
+        let error = spi::in_subtransaction(|| -> crate::error::Result<()> {
+            let _seen = Seen(&dropped);
+            // SAFETY: what the handler of SIGINT does.
+            unsafe {
+                pg_sys::QueryCancelPending = 1;
+                pg_sys::InterruptPending = 1;
+            }
+            report::notice("on the way", None);
+            Ok(())
+        });
+        assert_eq!(error.expect_err("a cancel").sqlstate, "57014");
+        assert!(dropped.get());
     }
 }

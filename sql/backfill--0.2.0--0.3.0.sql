@@ -65,11 +65,11 @@ DROP FUNCTION backfill.seal_all();
 
 CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
-    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice; 7705: by one that decides for
-    -- the whole job, or records its end (src/pg/lock.rs)
+    -- 7701: held by each worker of a job; 7702 and 7708: a worker slot of the server; 7704: a slice; 7705: by one that decides
+    -- for the whole job, or records its end (src/pg/lock.rs)
     SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
     FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705) AND l.granted
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705, 7708) AND l.granted
 ), here AS (
     SELECT l.id, l.objsubid, l.pid
     FROM locks l
@@ -79,7 +79,7 @@ WITH locks AS MATERIALIZED (
            pg_catalog.count(*)::integer AS attending
     FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
 ), slots AS (
-    SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
+    SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708)
 ), going AS MATERIALIZED (
     -- Jobs that may get further. Of the others, the end has the sums over their slices.
     SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
@@ -215,7 +215,95 @@ CROSS JOIN LATERAL (
     ) y
     OFFSET 0
 ) s
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+-- Owners of tables see the jobs on these; slots are counted by what no user code can let go of.
+
+CREATE OR REPLACE VIEW backfill.failed_rows WITH (security_barrier) AS
+SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
+       CASE WHEN r.may_read THEN f.key END AS key,
+       f.sqlstate,
+       CASE WHEN r.may_read THEN f.message ELSE '(may hold row data: it takes SELECT on the relation)' END AS message,
+       CASE WHEN r.may_read THEN f.detail END AS detail,
+       CASE WHEN r.may_read THEN f.hint END AS hint,
+       CASE WHEN r.may_read THEN f.context END AS context,
+       f.constraint_name, f.at
+FROM backfill.failed_row f
+JOIN backfill.job j ON j.id = f.job_id
+CROSS JOIN LATERAL (
+    SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
+) r
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.verify_failures WITH (security_barrier) AS
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
+       f.at
+FROM backfill.verify_failure f
+JOIN backfill.job j ON j.id = f.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.skipped_rows WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.relation, s.key_columns,
+       CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
+       l.at
+FROM backfill.leftover l
+JOIN backfill.slice s ON s.id = l.slice_id
+JOIN backfill.job j ON j.id = s.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.events WITH (security_barrier) AS
+SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
+FROM backfill.event e
+JOIN backfill.job j ON j.id = e.job_id
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+CREATE OR REPLACE VIEW backfill.samples WITH (security_barrier) AS
+SELECT s.job_id, j.name, s.at,
+       pg_catalog.round(t.seconds, 1) AS interval_seconds,
+       s.rows_done, s.rows_updated,
+       pg_catalog.round((s.rows_done - s.rows_before) / NULLIF(t.seconds, 0), 1) AS rows_per_second,
+       pg_catalog.round(s.batch_ms::numeric, 1) AS batch_ms,
+       s.wal_bytes - s.wal_before AS wal_bytes,
+       pg_catalog.round((s.worked_ms - s.worked_before) / 1000.0, 1) AS seconds_working,
+       pg_catalog.round((s.slept_ms - s.slept_before) / 1000.0, 1) AS seconds_sleeping,
+       COALESCE(w.seconds, 0) AS seconds_throttled,
+       w.by_signal AS throttled_by,
+       s.lag_bytes
+FROM (
+    SELECT p.job_id, p.at, p.rows_done, p.rows_updated, p.wal_bytes, p.worked_ms, p.slept_ms, p.waited_ms, p.batch_ms, p.lag_bytes,
+           pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
+           pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
+           pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
+    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+) s
+JOIN backfill.job j ON j.id = s.job_id
+CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.sum(d.seconds) AS seconds,
+           pg_catalog.jsonb_object_agg(d.key, d.seconds) FILTER (WHERE d.seconds > 0) AS by_signal
+    FROM (SELECT e.key, pg_catalog.round((e.value::bigint - COALESCE((s.waited_before ->> e.key)::bigint, 0)) / 1000.0, 1) AS seconds
+          FROM pg_catalog.jsonb_each_text(s.waited_ms) e) d
+) w ON true
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+COMMENT ON VIEW backfill.progress IS 'One row per job that is the caller''s, or on a table of the caller''s: its state, how far it is, how fast, and what it waits for';
+COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
 DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);

@@ -44,7 +44,7 @@ COMMENT ON FUNCTION backfill.start IS 'Starts a backfill at commit: the one give
 
 CREATE FUNCTION backfill.pause(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_wrapper';
-COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. Returns the state that results.';
+COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
 
 CREATE FUNCTION backfill.resume(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_wrapper';
@@ -52,7 +52,7 @@ COMMENT ON FUNCTION backfill.resume IS 'Lets a paused or failed job, or a runnin
 
 CREATE FUNCTION backfill.cancel(job_id bigint, now boolean DEFAULT false) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'cancel_wrapper';
-COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. Returns the state that results.';
+COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
 
 CREATE FUNCTION backfill.pause_all() RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pause_all_wrapper';
@@ -146,7 +146,7 @@ COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is re
 
 CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
-COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 
 -- What decides what runs with whose rights: the seal in backfill.job is made of this.
 CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea

@@ -6,4 +6,4 @@ AS $$
     SELECT backfill.visible_job($1);
     SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1
 $$;
-COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job';
+COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';

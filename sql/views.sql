@@ -1,13 +1,13 @@
--- What people and monitoring look at. A role sees its own jobs, those of roles it is a member of,
--- and all of them as superuser or member of pg_monitor.
+-- What people and monitoring look at. A role sees its own jobs, those of roles it is a member of, those on tables that it
+-- owns (or whose partitioned table it owns), and all of them as superuser or member of pg_monitor.
 
 CREATE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
-    -- 7701: held by each worker of a job; 7702: a worker slot of the server; 7704: a slice; 7705: by one that decides for
-    -- the whole job, or records its end (src/pg/lock.rs)
+    -- 7701: held by each worker of a job; 7702 and 7708: a worker slot of the server; 7704: a slice; 7705: by one that decides
+    -- for the whole job, or records its end (src/pg/lock.rs)
     SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
     FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705) AND l.granted
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705, 7708) AND l.granted
 ), here AS (
     SELECT l.id, l.objsubid, l.pid
     FROM locks l
@@ -17,7 +17,7 @@ WITH locks AS MATERIALIZED (
            pg_catalog.count(*)::integer AS attending
     FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
 ), slots AS (
-    SELECT pg_catalog.count(*)::integer AS used FROM locks l WHERE l.objsubid = 7702
+    SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708)
 ), going AS MATERIALIZED (
     -- Jobs that may get further. Of the others, the end has the sums over their slices.
     SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
@@ -153,9 +153,11 @@ CROSS JOIN LATERAL (
     ) y
     OFFSET 0
 ) s
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
-COMMENT ON VIEW backfill.progress IS 'One row per job: its state, how far it is, how fast, and what it waits for';
+COMMENT ON VIEW backfill.progress IS 'One row per job that is the caller''s, or on a table of the caller''s: its state, how far it is, how fast, and what it waits for';
 COMMENT ON COLUMN backfill.progress.job_id IS 'The job, as pause, resume, cancel and the others take it';
 COMMENT ON COLUMN backfill.progress.name IS 'The name given at define or start';
 COMMENT ON COLUMN backfill.progress.relation IS 'The table';
@@ -211,7 +213,9 @@ JOIN backfill.job j ON j.id = f.job_id
 CROSS JOIN LATERAL (
     SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
 ) r
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 COMMENT ON VIEW backfill.failed_rows IS 'Rows that a job has stepped over because of an error, as max_failed_rows lets it; in full only with SELECT on the relation';
 COMMENT ON COLUMN backfill.failed_rows.failed_row_id IS 'In the order in which they failed';
@@ -234,7 +238,9 @@ SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job
        f.at
 FROM backfill.verify_failure f
 JOIN backfill.job j ON j.id = f.job_id
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 COMMENT ON VIEW backfill.verify_failures IS 'Rows that a verification has found to be wrong: see backfill.verify, and backfill.reapply, which does them again';
 COMMENT ON COLUMN backfill.verify_failures.verify_failure_id IS 'In the order in which they were found';
@@ -252,7 +258,9 @@ SELECT s.job_id, j.name, s.relation, s.key_columns,
 FROM backfill.leftover l
 JOIN backfill.slice s ON s.id = l.slice_id
 JOIN backfill.job j ON j.id = s.job_id
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 COMMENT ON VIEW backfill.skipped_rows IS 'Rows that a job has passed and will come back to: others had them locked (option locked_rows), or backfill.retry_failed tries them again';
 COMMENT ON COLUMN backfill.skipped_rows.job_id IS 'The job';
@@ -266,7 +274,9 @@ CREATE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
 FROM backfill.event e
 JOIN backfill.job j ON j.id = e.job_id
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 COMMENT ON VIEW backfill.events IS 'The audit trail: who did what to which job, when, and what it changed';
 COMMENT ON COLUMN backfill.events.event_id IS 'Orders the events';
@@ -305,7 +315,9 @@ LEFT JOIN LATERAL (
     FROM (SELECT e.key, pg_catalog.round((e.value::bigint - COALESCE((s.waited_before ->> e.key)::bigint, 0)) / 1000.0, 1) AS seconds
           FROM pg_catalog.jsonb_each_text(s.waited_ms) e) d
 ) w ON true
-WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
+                                                  AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 COMMENT ON VIEW backfill.samples IS 'The history of jobs, for a plot: a row each ten seconds of running, or more seldom in jobs that run for hours';
 COMMENT ON COLUMN backfill.samples.job_id IS 'The job';

@@ -23,7 +23,6 @@ const WHATEVER_IT_IS: &[&str] = &[
     "backfill.pause()",
     "backfill.resume()",
     "backfill.cancel()",
-    "backfill.alter()",
     "backfill.forget()",
 ];
 
@@ -38,8 +37,7 @@ pub fn refuse_unsound(job: &Job) -> Result<()> {
 
 /// The job, locked against other calls, if the caller may act on it, and may do so as it stands.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    let job = locked(&found(job_id, function, |job| Ok(may_act(job)))?)?;
-    sound_enough(job, function)
+    locked(&found(job_id, function, |job| Ok(may_act(job)))?, function)
 }
 
 /// The same for a call that makes the job one that writes: with the lock under which overlap is looked for. It comes first,
@@ -47,19 +45,12 @@ pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
     existing::lock(job.relation)?;
-    sound_enough(locked(&job)?, function)
-}
-
-fn sound_enough(job: Job, function: &str) -> Result<Job> {
-    if !WHATEVER_IT_IS.contains(&function) {
-        refuse_unsound(&job)?;
-    }
-    Ok(job)
+    locked(&job, function)
 }
 
 /// The same for a call that only makes the job stand still: the owner of its table may, too.
 pub fn attended_job(job_id: Option<i64>, function: &str) -> Result<Job> {
-    locked(&found(job_id, function, may_attend)?)
+    locked(&found(job_id, function, may_attend)?, function)
 }
 
 fn found(job_id: Option<i64>, function: &str, may: impl Fn(&Job) -> Result<bool>) -> Result<Job> {
@@ -69,8 +60,12 @@ fn found(job_id: Option<i64>, function: &str, may: impl Fn(&Job) -> Result<bool>
     if may(&job)? { Ok(job) } else { Err(denied(id)) }
 }
 
-fn locked(job: &Job) -> Result<Job> {
-    job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))
+fn locked(job: &Job, function: &str) -> Result<Job> {
+    let job = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+    if !WHATEVER_IT_IS.contains(&function) {
+        refuse_unsound(&job)?;
+    }
+    Ok(job)
 }
 
 fn may_act(job: &Job) -> bool {

@@ -11,8 +11,11 @@ use crate::error::{Error, Result};
 use crate::stranger::errand::Errand;
 use crate::stranger::serve::{self, run};
 
+/// What is run for an errand.
+type Run = fn(Value) -> Result<Value>;
+
 /// One entry for each kind of errand.
-const ERRANDS: &[(&str, fn(Value) -> Result<Value>)] = &[
+const ERRANDS: &[(&str, Run)] = &[
     entry::<plan::PlanOf>(),
     entry::<preview::PreviewOf>(),
     entry::<rehearse::RehearsalOf>(),
@@ -21,7 +24,7 @@ const ERRANDS: &[(&str, fn(Value) -> Result<Value>)] = &[
     entry::<changed::ChangesOf>(),
 ];
 
-const fn entry<E: Errand>() -> (&'static str, fn(Value) -> Result<Value>) {
+const fn entry<E: Errand>() -> (&'static str, Run) {
     (E::NAME, run::<E>)
 }
 

@@ -56,7 +56,9 @@ fn json(argument: Option<Internal>) -> Result<Option<serde_json::Value>> {
     let Some(datum) = argument.and_then(Internal::unwrap) else {
         return Ok(None);
     };
-    let text = spi::output_jsonb(datum, |bytes| limits::check("options", bytes, limits::JSON))?;
+    let check = |bytes| limits::check("options", bytes, limits::JSON);
+    // SAFETY: `options` is declared as jsonb in each function that takes it, in sql/functions.sql, and is not NULL here.
+    let text = unsafe { spi::output_jsonb(datum, check) }?;
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::invalid(format!("options cannot be read: {e}"))
             .hint("Options are a flat JSON object with small values.")

@@ -5,7 +5,7 @@ use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::guc;
 use crate::job::state::State;
-use crate::pg::bgworker;
+use crate::pg::bgworker::{self, Errand};
 use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
 use crate::pg::{role, slots};
@@ -27,7 +27,7 @@ pub fn workers(job: &Job) -> Result<()> {
     for _ in 0..job.missing_workers().max(1) {
         at_commit(Action::Register(
             job.id,
-            bgworker::job_worker(job.id, start, &[]),
+            bgworker::job_worker(&Errand::new(job.id, job.attempt, start, &[])),
         ));
     }
     Ok(())
@@ -41,7 +41,7 @@ pub fn finisher(job: &Job) {
     {
         at_commit(Action::Register(
             job.id,
-            bgworker::job_worker(job.id, start, &[]),
+            bgworker::job_worker(&Errand::new(job.id, job.attempt, start, &[])),
         ));
     }
 }

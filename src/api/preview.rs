@@ -12,10 +12,10 @@ use super::sample::{Backfill, Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change};
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap::Tid;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
-use crate::pg::spi;
+use crate::pg::spi::{self, Arg};
 use crate::pg::text::to_server;
 use crate::stranger::errand::Errand;
 
@@ -106,18 +106,13 @@ fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
     let evaluated = spi::undone(|| {
         let statement = to_server(&part.target.update_listed().text)?;
         let mut values = (None, None);
-        evaluate::changes(
-            table.oid,
-            &statement,
-            &[heap::tid_array(&[tid])],
-            |change| {
-                values = (
-                    Some(object(table, change, |n| change.before(n))?),
-                    Some(object(table, change, |n| change.after(n))?),
-                );
-                Ok(())
-            },
-        )?;
+        evaluate::changes(table.oid, &statement, &[Arg::Tids(&[tid])], |change| {
+            values = (
+                Some(object(table, change, |n| change.before(n))?),
+                Some(object(table, change, |n| change.after(n))?),
+            );
+            Ok(())
+        })?;
         Ok(values)
     });
     match evaluated {

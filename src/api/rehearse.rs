@@ -10,9 +10,9 @@ use super::sample::{Backfill, Part, shown};
 use super::subject::Subject;
 use crate::catalog::event;
 use crate::error::{Error, Result, sqlstate};
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap::Tid;
 use crate::pg::report::notice;
-use crate::pg::spi;
+use crate::pg::spi::{self, Arg};
 use crate::pg::{relation, server, settings, wal};
 use crate::stranger::errand::{Errand, carry_out};
 
@@ -198,7 +198,7 @@ impl Sum {
     fn measured(&mut self, part: &Part, places: &[Tid]) -> Result<()> {
         let (begun, before) = (Instant::now(), wal::written());
         let updated = spi::rolled_back(|| {
-            let args = [heap::tid_array(places)];
+            let args = [Arg::Tids(places)];
             let updated = spi::query(&part.target.update_listed().text, &args)?.processed;
             spi::query("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
             Ok(updated)

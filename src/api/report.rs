@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
 
 /// What is read as the caller: the views show him what he may see.
-const QUERIES: &[(&str, &'static str)] = &[
+const QUERIES: &[(&str, &str)] = &[
     (
         "job",
         "SELECT pg_catalog.to_jsonb(p) || pg_catalog.jsonb_build_object('relation', p.relation::text, 'owner', p.owner::text)

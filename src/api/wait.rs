@@ -21,6 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// # Safety
 /// `fcinfo` must be the one that the function was called with.
 pub unsafe fn is_atomic(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: as the caller promises: then the context is null or a node, which is taken for what its tag says.
     unsafe {
         let context = (*fcinfo).context;
         let call = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_CallContext;
@@ -46,8 +47,11 @@ pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Resul
         );
     }
     let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
+    // SAFETY: called from outside of a transaction block, within a transaction of the CALL's. It is disconnected
+    // below, or by the abort, if an error leaves `watch`.
     unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
     let result = watch(id, timeout_ms, deadline);
+    // SAFETY: connected above; nothing of Rust's lives in the memory that this frees.
     unsafe { pg_sys::SPI_finish() };
     result
 }
@@ -62,6 +66,8 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
             return end;
         }
         // Lets go of the snapshot and of the transaction's age.
+        // SAFETY: connected so that it may commit, which was looked at first. `job` is a copy, and nothing else here
+        // belongs to the transaction.
         unsafe { pg_sys::SPI_commit() };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Error::new(

@@ -44,3 +44,15 @@ pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State)
     }
     Ok(())
 }
+
+/// Whether a worker of the job has begun since a time, in microseconds as PostgreSQL counts them.
+pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM backfill.event e WHERE e.job_id = $1 AND e.event = 'worker started'
+                            AND extract(epoch FROM e.at - timestamptz '2000-01-01 00:00:00+00') * 1000000 >= $2)",
+            &[Arg::Int8(job), Arg::Int8(time)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}

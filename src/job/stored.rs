@@ -50,7 +50,7 @@ mod tests {
     fn characters_are_not_cut_in_two() {
         // Each start makes the cut come to another byte of a character.
         for start in ["", "a", "ab", "abc"] {
-            let text = format!("{start}{}", "😀".repeat(3000));
+            let text = format!("{start}{}", "\u{1F600}".repeat(3000));
             let stored = cut(&text);
             let mark = format!("... ({} bytes)", text.len());
             let kept = stored.strip_suffix(&mark).expect("the mark");
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_is_not_cut_again() {
-        let once = cut(&"ä".repeat(9000)).into_owned();
+        let once = cut(&"\u{e4}".repeat(9000)).into_owned();
         assert_eq!(cut(&once), once);
     }
 }

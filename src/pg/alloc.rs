@@ -4,6 +4,14 @@
 //! of the server. So an allocation whose size a user can choose is asked for with [`reserve`], which gives
 //! an error; and where any other one fails, the allocator ends this session alone, as FATAL does.
 
+#![cfg_attr(
+    test,
+    allow(
+        dead_code,
+        reason = "no server is linked to the tests that are plain Rust"
+    )
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
@@ -18,7 +26,6 @@ thread_local! {
 }
 
 /// The system's allocator, which ends the session where the system has no memory.
-#[cfg_attr(test, expect(dead_code, reason = "not linked to a server"))]
 struct OrEndTheSession;
 
 /// Not in the tests that are plain Rust: no server is linked to these.

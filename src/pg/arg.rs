@@ -5,6 +5,9 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::confine;
+use super::heap::{self, Tid};
+use super::keylist::KeyColumn;
+use super::server;
 use super::text::{from_server, to_server};
 use crate::error::Result;
 
@@ -29,8 +32,10 @@ pub enum Arg<'a> {
     Null(Oid),
     /// A value of any type in its text form.
     Typed(Oid, &'a str),
-    /// A value of any type as the server holds it; it must live until the statement has run.
-    Raw(Oid, Datum),
+    /// tid[]
+    Tids(&'a [Tid]),
+    /// A column of keys, as an array of its type.
+    Keys(KeyColumn<'a>),
 }
 
 impl<'a> Arg<'a> {
@@ -64,11 +69,14 @@ impl<'a> Arg<'a> {
             Arg::Oid(_) => pg_sys::OIDOID,
             Arg::Text(_) => pg_sys::TEXTOID,
             Arg::Texts(_) => pg_sys::TEXTARRAYOID,
-            Arg::Null(oid) | Arg::Typed(oid, _) | Arg::Raw(oid, _) => *oid,
+            Arg::Null(oid) | Arg::Typed(oid, _) => *oid,
+            Arg::Tids(_) => pg_sys::TIDARRAYOID,
+            Arg::Keys(column) => column.array_type(),
         }
     }
 
-    /// The value as the server holds it.
+    /// The value as the server holds it: of the type that [`Arg::oid`] gives, and in the current memory
+    /// context, unless it is passed by value.
     pub(super) fn datum(&self) -> Result<Datum> {
         Ok(match self {
             Arg::Int8(v) => Datum::from(*v),
@@ -80,13 +88,15 @@ impl<'a> Arg<'a> {
             Arg::Texts(v) => array_datum(v)?,
             Arg::Null(_) => Datum::from(0),
             Arg::Typed(oid, v) => input(*oid, v)?,
-            Arg::Raw(_, v) => *v,
+            Arg::Tids(v) => heap::array(v),
+            Arg::Keys(column) => column.array(),
         })
     }
 }
 
 fn text_datum(value: &str) -> Result<Datum> {
     let value = to_server(value)?;
+    // SAFETY: the string ends with a zero, and is copied.
     Ok(unsafe { Datum::from(pg_sys::cstring_to_text(value.as_ptr())) })
 }
 
@@ -95,6 +105,8 @@ fn array_datum(values: &[String]) -> Result<Datum> {
         .iter()
         .map(|v| text_datum(v))
         .collect::<Result<Vec<Datum>>>()?;
+    // SAFETY: as many elements as are counted, each a text that was made above. Length, passing and
+    // alignment are those of text. The elements are copied.
     unsafe {
         let array = pg_sys::construct_array(
             elements.as_mut_ptr(),
@@ -113,7 +125,11 @@ fn input(oid: Oid, value: &str) -> Result<Datum> {
     if oid.to_u32() >= pg_sys::FirstNormalObjectId {
         confine::require()?;
     }
+    server::require_transaction();
     let value = to_server(value)?;
+    // SAFETY: within a transaction any OID will do: one of no type, or of one that is only a shell, is an
+    // error. The type's own input function takes a string that ends with a zero, which it only reads, for C
+    // has no other way to say so.
     unsafe {
         let (mut function, mut param) = (Oid::INVALID, Oid::INVALID);
         pg_sys::getTypeInputInfo(oid, &mut function, &mut param);
@@ -134,8 +150,11 @@ pub const CANONICAL: &[(&CStr, &CStr)] = &[
 
 /// The text form of a jsonb value. `check` is told how many bytes the value has, and then how many the text,
 /// which may be far more, and refuses what is too long before it is read.
-pub fn output_jsonb(value: Datum, check: impl Fn(usize) -> Result<()>) -> Result<String> {
-    // SAFETY: the value is a jsonb, as the function that took it is declared. The output function gives a
+///
+/// # Safety
+/// `value` must be a jsonb, and not NULL.
+pub unsafe fn output_jsonb(value: Datum, check: impl Fn(usize) -> Result<()>) -> Result<String> {
+    // SAFETY: the caller's promise; a toasted value tells its size, too. The output function gives a
     // zero-terminated string, or raises an error.
     unsafe {
         check(pg_sys::toast_raw_datum_size(value))?;

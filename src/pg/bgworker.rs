@@ -1,10 +1,11 @@
 //! Describes background workers to PostgreSQL.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
-/// Where and as whom a worker is to start; travels in `bgw_extra`.
+/// Where and as whom a worker is to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// The database.
@@ -15,16 +16,60 @@ pub struct Start {
     pub owner: Oid,
 }
 
-/// Jobs that a worker is told to leave alone, at most: what `bgw_extra` has room for.
-pub const MOST_LEFT_ALONE: usize = 14;
+/// What a job worker is registered for; travels in `bgw_extra`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    /// The job.
+    pub job: i64,
+    /// Its attempt at the time.
+    pub attempt: i32,
+    /// Where and as whom to start.
+    pub start: Start,
+    /// Jobs that it is not to hand over to, as their workers could not record their end: [`MOST_LEFT_ALONE`] at most.
+    pub left_alone: Vec<i64>,
+    /// When it is registered, in microseconds as PostgreSQL counts them.
+    pub registered: i64,
+    /// How far WAL has been flushed then.
+    flushed: u64,
+}
 
-/// A worker that runs one job and is never restarted by itself. `alone`: jobs that it is not to hand over to, as their
-/// workers could not record their end.
-pub fn job_worker(job: i64, start: Start, alone: &[i64]) -> Box<pg_sys::BackgroundWorker> {
-    let name = format!("backfill job {job}");
+impl Errand {
+    /// An errand that begins now.
+    pub fn new(job: i64, attempt: i32, start: Start, left_alone: &[i64]) -> Errand {
+        // SAFETY: both only read, the clock and a position in shared memory.
+        let (registered, flushed) = unsafe {
+            (
+                pg_sys::GetCurrentTimestamp(),
+                pg_sys::GetFlushRecPtr(std::ptr::null_mut()),
+            )
+        };
+        Errand {
+            job,
+            attempt,
+            start,
+            left_alone: left_alone.to_vec(),
+            registered,
+            flushed,
+        }
+    }
+
+    /// Whether a checkpoint has begun since it was registered. After a crash that is always so: recovery ends with one.
+    pub fn comes_after_checkpoint(&self) -> bool {
+        // SAFETY: reads a position in shared memory.
+        unsafe { pg_sys::GetRedoRecPtr() >= self.flushed }
+    }
+}
+
+/// Jobs that an errand has room to name.
+pub const MOST_LEFT_ALONE: usize = 12;
+
+/// A worker that runs one job. The postmaster starts it anew, as a new process, if it says [`come_back`]; never else.
+pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
+    let name = format!("backfill job {}", errand.job);
     let mut worker = describe(&name, "backfill worker", c"backfill_worker_main".to_bytes());
-    worker.bgw_main_arg = pg_sys::Datum::from(job);
-    put(&mut worker.bgw_extra, start, alone);
+    worker.bgw_main_arg = pg_sys::Datum::from(errand.job);
+    worker.bgw_restart_time = 0;
+    put(&mut worker.bgw_extra, &errand.bytes());
     worker
 }
 
@@ -33,7 +78,7 @@ pub fn job_worker(job: i64, start: Start, alone: &[i64]) -> Box<pg_sys::Backgrou
 pub fn checker(start: Start) -> Box<pg_sys::BackgroundWorker> {
     let main = c"backfill_checker_main".to_bytes();
     let mut worker = describe("backfill checker", "backfill checker", main);
-    put(&mut worker.bgw_extra, start, &[]);
+    put(&mut worker.bgw_extra, &start.bytes());
     worker
 }
 
@@ -57,11 +102,13 @@ pub fn register_launcher() {
         c"backfill_launcher_main".to_bytes(),
     );
     worker.bgw_restart_time = 10;
+    // SAFETY: the description is complete, and is copied.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut *worker) };
 }
 
 /// Registers a worker at once, from within a worker; false if no slot is free.
 pub fn register_now(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
+    // SAFETY: the description is complete, and is copied. No handle is asked for.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, std::ptr::null_mut()) }
 }
 
@@ -75,7 +122,7 @@ pub fn register(mut worker: Box<pg_sys::BackgroundWorker>) -> Option<Registered>
     // SAFETY: the description is complete and lives until it has been copied. The handle is allocated in the context that is
     // current, which between transactions is TopMemoryContext, and is freed by `drop`.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle) };
-    registered.then_some(Registered(handle))
+    registered.then(|| Registered(handle))
 }
 
 impl Registered {
@@ -101,43 +148,104 @@ impl Drop for Registered {
     }
 }
 
-/// What [`job_worker`] or [`checker`] put into the worker that this process is.
+/// What [`job_worker`] put into the worker that this process is.
+pub fn my_errand(job: i64) -> Errand {
+    let extra = my_extra();
+    let int4 = |at: usize| i32::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
+    let int8 = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
+    Errand {
+        job,
+        start: my_start(),
+        attempt: int4(12),
+        registered: int8(16),
+        flushed: int8(24) as u64,
+        left_alone: (0..MOST_LEFT_ALONE)
+            .map(|i| int8(32 + i * 8))
+            .filter(|job| *job != 0)
+            .collect(),
+    }
+}
+
+/// Where and as whom this process, a [`job_worker`] or a [`checker`], is to start.
 pub fn my_start() -> Start {
-    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
-    let oid = |i: usize| {
-        let bytes: [u8; 4] = std::array::from_fn(|n| extra[i * 4 + n] as u8);
+    let extra = my_extra();
+    let oid = |at: usize| {
+        let bytes = std::array::from_fn(|n| extra[at + n] as u8);
         Oid::from(u32::from_ne_bytes(bytes))
     };
     Start {
         database: oid(0),
-        login: oid(1),
-        owner: oid(2),
+        login: oid(4),
+        owner: oid(8),
     }
 }
 
-/// The jobs that [`job_worker`] was told to leave alone.
-pub fn left_alone() -> Vec<i64> {
-    // SAFETY: set by the postmaster before the process's main function is called.
-    let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
-    let number = |at: usize| i64::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
-    (0..MOST_LEFT_ALONE)
-        .map(|i| number(16 + i * 8))
-        .filter(|job| *job != 0)
-        .collect()
+/// What was put into the worker that this process is; nothing in a process that is none.
+fn my_extra() -> [c_char; 128] {
+    // SAFETY: null in a process that is none, or set by the postmaster before the process's main function is
+    // called, and copied.
+    let entry = unsafe { pg_sys::MyBgworkerEntry.as_ref() };
+    entry.map_or([0; 128], |entry| entry.bgw_extra)
 }
 
-fn put(extra: &mut [c_char; 128], start: Start, alone: &[i64]) {
-    let oids = [start.database, start.login, start.owner];
-    let mut bytes: Vec<u8> = oids
-        .iter()
-        .flat_map(|oid| oid.to_u32().to_ne_bytes())
-        .collect();
-    bytes.resize(16, 0);
-    let alone = alone.iter().take(MOST_LEFT_ALONE);
-    bytes.extend(alone.flat_map(|job| job.to_ne_bytes()));
+impl Start {
+    fn bytes(self) -> Vec<u8> {
+        [self.database, self.login, self.owner]
+            .iter()
+            .flat_map(|oid| oid.to_u32().to_ne_bytes())
+            .collect()
+    }
+}
+
+impl Errand {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.start.bytes();
+        bytes.extend(self.attempt.to_ne_bytes());
+        bytes.extend(self.registered.to_ne_bytes());
+        bytes.extend(self.flushed.to_ne_bytes());
+        let alone = self.left_alone.iter().take(MOST_LEFT_ALONE);
+        bytes.extend(alone.flat_map(|job| job.to_ne_bytes()));
+        bytes
+    }
+}
+
+fn put(extra: &mut [c_char; 128], bytes: &[u8]) {
     for (to, from) in extra.iter_mut().zip(bytes) {
-        *to = from as c_char;
+        *to = *from as c_char;
     }
+}
+
+static COMES_BACK: AtomicBool = AtomicBool::new(false);
+
+// The C library's, which pgrx leaves out.
+unsafe extern "C" {
+    fn atexit(callback: extern "C" fn()) -> c_int;
+    fn _exit(code: c_int) -> !;
+}
+
+/// Has every end of this process be its last, but one by [`come_back`]: the postmaster starts a process anew that ends with code
+/// 1, as one does that was terminated, or whose database was dropped. The first thing that a job worker does.
+pub fn end_for_good() {
+    // SAFETY: a function of the C library, with a callback that lives as long as the process.
+    unsafe { atexit(last_of_all) };
+}
+
+extern "C" fn last_of_all() {
+    // SAFETY: a variable of this process. Where it is set, PostgreSQL has cleaned up after this process, as proc_exit()
+    // does before it calls exit(), and nothing is left to do but to end. Where it is not, somebody's code has called exit():
+    // PostgreSQL's own callback comes next, and cleans up.
+    unsafe {
+        if pg_sys::proc_exit_inprogress && !COMES_BACK.load(Ordering::Relaxed) {
+            _exit(0);
+        }
+    }
+}
+
+/// Ends this process, and has the postmaster start another one in its place, with the same errand.
+pub fn come_back() -> ! {
+    COMES_BACK.store(true, Ordering::Relaxed);
+    // SAFETY: ends the process, as returning from its main function does.
+    unsafe { pg_sys::proc_exit(1) }
 }
 
 /// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.
@@ -160,6 +268,8 @@ fn limit_connect() {
 /// Connects this process to a database as a role; an end of the process if that cannot be, or takes too long.
 pub fn connect(database: Oid, login: Oid) {
     limit_connect();
+    // SAFETY: called once, at the beginning of a background worker's main function. Any OIDs will do: those of
+    // no database or role end the process.
     unsafe {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
@@ -171,6 +281,7 @@ pub fn connect(database: Oid, login: Oid) {
 
 /// Connects this process to the shared catalogs only.
 pub fn connect_to_no_database() {
+    // SAFETY: as above; null pointers stand for no database and no role.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }

@@ -35,15 +35,20 @@ const LONGEST_STATEMENT: usize = 4 << 20;
 pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     RAISED.take();
     let mut callback = pg_sys::ErrorContextCallback {
+        // SAFETY: reads a variable of this process.
         previous: unsafe { pg_sys::error_context_stack },
         callback: Some(copy_error),
         arg: null_mut(),
     };
     let previous = callback.previous;
+    // SAFETY: the callback lives in this frame, and is taken off the stack below. That is reached in any case: pgrx
+    // makes panics of PostgreSQL's errors at its boundary, before they jump over frames of Rust's, and
+    // `execute` catches these.
     unsafe { pg_sys::error_context_stack = &raw mut callback };
     let result = PgTryBuilder::new(AssertUnwindSafe(f))
         .catch_others(|caught| Err(convert(caught)))
         .execute();
+    // SAFETY: what was there before, whose frames are around this one. An error has left it pointing anywhere.
     unsafe { pg_sys::error_context_stack = previous };
     result
 }
@@ -85,6 +90,8 @@ fn head(message: &[u8]) -> String {
 /// Runs while any message is being raised; keeps those at ERROR and above.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
+    // SAFETY: called by errfinish(), so that there is an error to be copied, in the context for errors, which
+    // CopyErrorData must not allocate in; TopMemoryContext always exists. The copy is read, and then freed.
     unsafe {
         let context = if pg_sys::CurTransactionContext.is_null() {
             pg_sys::TopMemoryContext
@@ -111,7 +118,10 @@ unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
     }
 }
 
+/// # Safety
+/// `data` must be PostgreSQL's.
 unsafe fn read(data: &pg_sys::ErrorData) -> Error {
+    // SAFETY: each text in it is null or ends with a zero.
     unsafe {
         let message = lossy(data.message).unwrap_or_default();
         let mut error = Error::new(&unpack(data.sqlerrcode), message);
@@ -131,11 +141,17 @@ unsafe fn read(data: &pg_sys::ErrorData) -> Error {
 }
 
 /// The statement that the position of an error is counted in, unless it is too long to be shown.
+///
+/// # Safety
+/// `text` must be null or point to a zero-terminated string.
 unsafe fn statement(text: *const std::ffi::c_char) -> Option<String> {
-    let short = |text| unsafe { CStr::from_ptr(text) }.to_bytes().len() <= LONGEST_STATEMENT;
-    match !text.is_null() && short(text) {
-        true => unsafe { lossy_whole(text) }.ok(),
-        false => None,
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises; it is not null.
+    unsafe {
+        let short = CStr::from_ptr(text).to_bytes().len() <= LONGEST_STATEMENT;
+        short.then(|| lossy_whole(text).ok()).flatten()
     }
 }
 

@@ -1,20 +1,22 @@
 //! Checks a user's clauses with PostgreSQL's own parser and analyser.
 
 use std::ffi::CStr;
+use std::marker::PhantomData;
 
 use pgrx::pg_sys;
 
 use super::capture::capture;
 use super::confine;
+use super::list;
+use super::server;
 use super::settings;
 use super::spi;
-use super::text::to_server;
+use super::text::{lossy, to_server};
 use crate::error::{Error, Result, sqlstate};
 
 /// What an expression is put behind to be parsed; a bracket closes it.
 const EXPRESSION: &str = "SELECT (\n";
-const STANDARD_STRINGS: (&std::ffi::CStr, &std::ffi::CStr) =
-    (c"standard_conforming_strings", c"on");
+const STANDARD_STRINGS: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
 
 /// Parses a SET list by itself and gives the names of the columns it sets. Refuses whatever else
 /// an UPDATE may have.
@@ -22,6 +24,8 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
     const PREFIX: &str = "UPDATE t SET ";
     const HINT: &str =
         "set_clause is what stands after SET in an UPDATE, without that word: 'a = 1, b = 2'.";
+    // SAFETY: what was parsed is null or a statement, in the current memory context, which this does not leave. It
+    // is taken for what its tag says; the targets of an UPDATE are of that type, each with a name or null.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let statement = parse(PREFIX, set_clause, HINT)?;
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_UpdateStmt {
@@ -41,13 +45,8 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
                 return Err(only("set_clause", what, set_clause));
             }
         }
-        let targets = pgrx::PgList::<pg_sys::ResTarget>::from_pg(update.targetList);
-        let names = targets
-            .iter_ptr()
-            .filter_map(|t| super::text::lossy((*t).name))
-            .collect();
-        std::mem::forget(targets);
-        Ok(names)
+        let targets = list::pointers::<pg_sys::ResTarget>(update.targetList).into_iter();
+        Ok(targets.filter_map(|t| lossy((*t).name)).collect())
     })
 }
 
@@ -55,6 +54,7 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
 pub fn check_expression(what: &str, expression: &str) -> Result<()> {
     let hint =
         format!("{what} is what stands after WHERE, without that word: 'a IS NULL AND b > 0'.");
+    // SAFETY: what was parsed is null or a statement, and its target a node, which begins with its tag.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let statement = parse(EXPRESSION, &format!("{expression}\n)"), &hint)?;
         // `(a, b)` is a row instead of one expression.
@@ -72,6 +72,7 @@ pub fn check_expression(what: &str, expression: &str) -> Result<()> {
 pub fn check_query(option: &str, query: &str) -> Result<()> {
     let hint =
         format!("{option} is one query, without a semicolon: 'SELECT count(*) > 100 FROM queue'.");
+    // SAFETY: as in `check_expression`.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let statement = parse(EXPRESSION, &format!("{query}\n)"), &hint).map_err(|mut error| {
             error.message = format!("option \"{option}\": {}", error.message);
@@ -94,6 +95,7 @@ pub fn check_statement(option: &str, statement: &str) -> Result<bool> {
     let hint = format!(
         "{option} is one SQL statement: 'SELECT notify_us()', 'CALL next_step()' or 'INSERT INTO done ...'."
     );
+    // SAFETY: what was parsed is null, which is looked at, or a node, which begins with its tag.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let parsed = parse("", statement, &hint).map_err(|mut error| {
             error.message = format!("option \"{option}\": {}", error.message);
@@ -127,16 +129,17 @@ pub fn check_statement(option: &str, statement: &str) -> Result<bool> {
 }
 
 /// The one target of a SELECT that has nothing else.
+///
+/// # Safety
+/// `statement` must be null or a statement as it was parsed.
 unsafe fn target_of(statement: *mut pg_sys::Node) -> Option<*mut pg_sys::Node> {
+    // SAFETY: as the caller promises. It is taken for what its tag says; the targets of a SELECT are of that type.
     unsafe {
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
             return None;
         }
         let select = &*statement.cast::<pg_sys::SelectStmt>();
-        let targets = pgrx::PgList::<pg_sys::ResTarget>::from_pg(select.targetList);
-        let only = targets.get_ptr(0).filter(|_| targets.len() == 1);
-        std::mem::forget(targets);
-        let value = (*only?).val;
+        let value = (*list::only::<pg_sys::ResTarget>(select.targetList)?).val;
         let alone = select.fromClause.is_null() && select.whereClause.is_null();
         (alone && !value.is_null()).then_some(value)
     }
@@ -153,21 +156,18 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
         .hint("Put conditions into where_clause, and other tables into subqueries: 'a = (SELECT b FROM lookup WHERE lookup.id = orders.ref)'.")
 }
 
-/// The one statement of `prefix` + `clause`, or null if there are several. The position of a
-/// syntax error is counted in the clause.
-unsafe fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
+/// The one statement of `prefix` + `clause`, or null if there are several, in the current memory context. The
+/// position of a syntax error is counted in the clause.
+fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
     confine::require()?;
     let text = to_server(&format!("{prefix}{clause}"))?;
+    // SAFETY: the parser reads the text, which ends with a zero, and nothing else: it needs no transaction, and
+    // holds nothing that an error would leave behind. In this mode it gives a list of statements.
     let parsed = capture(|| unsafe {
         let mode = pg_sys::RawParseMode::RAW_PARSE_DEFAULT;
-        let list =
-            pgrx::PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), mode));
-        let statement = match (list.len(), list.get_ptr(0)) {
-            (1, Some(raw)) => (*raw).stmt,
-            _ => std::ptr::null_mut(),
-        };
-        std::mem::forget(list);
-        Ok(statement)
+        let statements = pg_sys::raw_parser(text.as_ptr(), mode);
+        let only = list::only::<pg_sys::RawStmt>(statements);
+        Ok(only.map_or(std::ptr::null_mut(), |raw| (*raw).stmt))
     });
     parsed.map_err(|mut error| {
         if let Some(position) = &mut error.position {
@@ -198,36 +198,55 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     })
 }
 
+/// What came of a statement, as long as it is kept.
+pub(super) struct Analysed<'a> {
+    source: *mut pg_sys::CachedPlanSource,
+    plan: PhantomData<&'a ()>,
+}
+
+impl Analysed<'_> {
+    /// The queries that the statement became.
+    pub fn queries(&self) -> Vec<&pg_sys::Query> {
+        // SAFETY: the source is part of a plan that `analysed` frees later, and complete: its list is one of
+        // queries, which nobody changes.
+        unsafe {
+            let queries = list::pointers::<pg_sys::Query>((*self.source).query_list).into_iter();
+            queries.map(|query| &*query).collect()
+        }
+    }
+
+    /// The relations that it uses.
+    fn relations(&self) -> Vec<pg_sys::Oid> {
+        // SAFETY: as above; the list is one of OIDs.
+        unsafe { list::oids((*self.source).relationOids) }
+    }
+}
+
+/// The query as a node, for functions that only look at it.
+fn node(query: &pg_sys::Query) -> *mut pg_sys::Node {
+    std::ptr::from_ref(query).cast_mut().cast()
+}
+
 /// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
-pub(super) fn analysed(
-    statement: &str,
-    mut f: impl FnMut(*mut pg_sys::CachedPlanSource),
-) -> Result<()> {
+pub(super) fn analysed(statement: &str, mut f: impl FnMut(&Analysed)) -> Result<()> {
     confine::require()?;
     let text = to_server(statement)?;
+    // SAFETY: SPI refuses to work where it is not connected. The text is copied. The plan is nobody else's, lives
+    // until it is freed here (or with SPI's memory, if an error leaves this), and its sources live as long.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
         if plan.is_null() {
             return Err(Error::internal("cannot analyse the clauses"));
         }
-        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(
-            pg_sys::SPI_plan_get_plan_sources(plan),
-        );
-        sources.iter_ptr().for_each(&mut f);
-        std::mem::forget(sources);
+        for source in list::pointers(pg_sys::SPI_plan_get_plan_sources(plan)) {
+            f(&Analysed {
+                source,
+                plan: PhantomData,
+            });
+        }
         pg_sys::SPI_freeplan(plan);
         Ok(())
     })
-}
-
-/// The queries that a statement became.
-pub(super) fn queries(source: *mut pg_sys::CachedPlanSource) -> Vec<*mut pg_sys::Query> {
-    unsafe {
-        let list = pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list);
-        let queries = list.iter_ptr().collect();
-        std::mem::forget(list);
-        queries
-    }
 }
 
 /// Whether a WHERE clause depends on more than the row: on the time, the session, other rows, or
@@ -236,10 +255,12 @@ pub(super) fn queries(source: *mut pg_sys::CachedPlanSource) -> Vec<*mut pg_sys:
 pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     let mut more = false;
     let statement = format!("SELECT FROM {from} WHERE (\n{where_clause}\n)");
-    analysed(&statement, |source| {
-        more |= queries(source).into_iter().any(|query| unsafe {
-            (*query).hasSubLinks || pg_sys::contain_mutable_functions(query.cast())
-        });
+    analysed(&statement, |it| {
+        // SAFETY: the function walks over the query, which is whole, and changes nothing.
+        let mutable =
+            |query: &pg_sys::Query| unsafe { pg_sys::contain_mutable_functions(node(query)) };
+        let depends = |query: &pg_sys::Query| query.hasSubLinks || mutable(query);
+        more |= it.queries().into_iter().any(depends);
     })?;
     Ok(more)
 }
@@ -248,10 +269,11 @@ pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
 /// or planned.
 pub fn is_volatile(statement: &str) -> Result<bool> {
     let mut found = false;
-    analysed(statement, |source| {
+    analysed(statement, |it| {
+        // SAFETY: the function walks over the query, which is whole, and changes nothing.
         let volatile =
-            |query: *mut pg_sys::Query| unsafe { pg_sys::contain_volatile_functions(query.cast()) };
-        found |= queries(source).into_iter().any(volatile);
+            |query: &pg_sys::Query| unsafe { pg_sys::contain_volatile_functions(node(query)) };
+        found |= it.queries().into_iter().any(volatile);
     })?;
     Ok(found)
 }
@@ -276,10 +298,12 @@ pub fn is_of_the_moment(statement: &str) -> Result<bool> {
         .map(|oid| format!("{{FUNCEXPR :funcid {oid} "));
     let signs: Vec<String> = values.chain(calls).collect();
     let mut found = false;
-    analysed(statement, |source| {
-        for query in queries(source) {
+    analysed(statement, |it| {
+        for query in it.queries() {
             // The tree as text, in which constants are bytes.
-            let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(query.cast())) };
+            // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current
+            // memory context, which is SPI's.
+            let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(node(query).cast())) };
             let text = String::from_utf8_lossy(text.to_bytes());
             found |= signs.iter().any(|sign| text.contains(sign));
         }
@@ -292,15 +316,17 @@ pub fn is_of_the_moment(statement: &str) -> Result<bool> {
 /// planned.
 pub fn temporary_used(statement: &str) -> Result<Option<String>> {
     let mut found = None;
-    analysed(statement, |source| unsafe {
-        let used = pgrx::PgList::<pg_sys::Oid>::from_pg((*source).relationOids);
-        let temporary = |oid: &pg_sys::Oid| {
+    server::require_transaction();
+    analysed(statement, |it| {
+        // SAFETY: within a transaction, any OID will do where the relation is locked, as those of a statement are
+        // that was analysed.
+        let temporary = |oid: &pg_sys::Oid| unsafe {
             pg_sys::get_rel_persistence(*oid) == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
         };
-        if let Some(oid) = used.iter_oid().find(temporary) {
-            found = super::text::lossy(pg_sys::get_rel_name(oid));
+        if let Some(oid) = it.relations().into_iter().find(temporary) {
+            // SAFETY: as above; the name is a copy, or null.
+            found = unsafe { lossy(pg_sys::get_rel_name(oid)) };
         }
-        std::mem::forget(used);
     })?;
     Ok(found)
 }
@@ -317,9 +343,9 @@ pub fn columns_used(statement: &str) -> Result<Vec<i16>> {
 /// the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn read_and_set(statement: &str) -> Result<(Vec<i16>, Vec<i16>)> {
     let (mut read, mut set) = (Vec::new(), Vec::new());
-    analysed(statement, |source| {
-        for query in queries(source) {
-            let columns = unsafe { columns_of_target(query) };
+    analysed(statement, |it| {
+        for query in it.queries() {
+            let columns = columns_of_target(query);
             read.extend(columns.0);
             set.extend(columns.1);
         }
@@ -327,16 +353,21 @@ pub fn read_and_set(statement: &str) -> Result<(Vec<i16>, Vec<i16>)> {
     Ok((read, set))
 }
 
-/// What the query's target has to be readable for, and writable.
-unsafe fn columns_of_target(query: *mut pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
+/// What the query's target has to be readable for, and writable. Nothing, if it has no relation.
+fn columns_of_target(query: &pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
+    // SAFETY: the list is one of such entries, of which an UPDATE's target is one, by its number from 1. The sets
+    // of its columns are null or whole.
     unsafe {
-        let target = pg_sys::list_nth((*query).rtable, (*query).resultRelation.max(1) - 1);
-        let target = target.cast::<pg_sys::RangeTblEntry>();
+        let tables = list::pointers::<pg_sys::RangeTblEntry>(query.rtable);
+        let Some(target) = tables.get(query.resultRelation.max(1) as usize - 1) else {
+            return Default::default();
+        };
+        let target = *target;
         #[cfg(feature = "pg15")]
         let (read, written) = ((*target).selectedCols, (*target).updatedCols);
         #[cfg(not(feature = "pg15"))]
         let (read, written) = {
-            let rights = pg_sys::getRTEPermissionInfo((*query).rteperminfos, target);
+            let rights = pg_sys::getRTEPermissionInfo(query.rteperminfos, target);
             ((*rights).selectedCols, (*rights).updatedCols)
         };
         (members(read), members(written))
@@ -344,14 +375,16 @@ unsafe fn columns_of_target(query: *mut pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
 }
 
 /// The numbers of columns in a set, in which they are counted from the first system column.
-unsafe fn members(set: *mut pg_sys::Bitmapset) -> Vec<i16> {
-    let mut columns = Vec::new();
-    let mut member = unsafe { pg_sys::bms_next_member(set, -1) };
-    while member >= 0 {
-        columns.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
-        member = unsafe { pg_sys::bms_next_member(set, member) };
-    }
-    columns
+///
+/// # Safety
+/// `set` must be null, which is the empty set, or one of PostgreSQL's.
+unsafe fn members(set: *const pg_sys::Bitmapset) -> Vec<i16> {
+    // SAFETY: as the caller promises. After any number comes a higher one, or a negative one at the end.
+    let after = |member: i32| unsafe { pg_sys::bms_next_member(set, member) };
+    std::iter::successors(Some(after(-1)), |member| Some(after(*member)))
+        .take_while(|member| *member >= 0)
+        .map(|member| (member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16)
+        .collect()
 }
 
 /// How many rows the planner expects to match. As the current user, within [`spi::connect`].

@@ -57,6 +57,22 @@ pub fn own_script<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     restricted(owner, || spi::in_subtransaction(f))
 }
 
+/// One of the calls that are counted. Also an error that passes, as one while the subtransaction is begun, ends it.
+struct Own;
+
+impl Own {
+    fn begin() -> Own {
+        OWN.set(OWN.get() + 1);
+        Own
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        OWN.set(OWN.get() - 1);
+    }
+}
+
 fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     if owner != server::current_user() {
         return Err(Error::internal(
@@ -67,16 +83,18 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let restricted = security
         | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
         | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
-    // SAFETY: within a transaction, as `spi::connect` is. `f` runs in a subtransaction that gives every error
-    // as a value, so the three calls below, which put back what these change, are always reached; where the
-    // process exits instead (FATAL), nothing is left to be put back.
+    server::require_transaction();
+    // SAFETY: within a transaction. `f` runs in a subtransaction that gives every error as a value, so that the
+    // calls below, which put back what these change, are reached. An error while that subtransaction is begun or
+    // ended passes, and is the end of the transaction, whose abort puts back both the identity and the settings.
+    // Where the process exits instead (FATAL), nothing is left to be put back.
     let nest = unsafe {
         pg_sys::SetUserIdAndSecContext(user, restricted);
         pg_sys::NewGUCNestLevel()
     };
-    OWN.set(OWN.get() + 1);
+    let own = Own::begin();
     let result = f();
-    OWN.set(OWN.get() - 1);
+    drop(own);
     // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
     unsafe {
         pg_sys::AtEOXact_GUC(false, nest);

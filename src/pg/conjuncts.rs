@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::clauses::{analysed, queries};
+use super::clauses::analysed;
 use super::list;
 use super::relation::Relation;
 use super::text::{lossy_whole, to_server};
@@ -16,14 +16,14 @@ pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let mut found: Vec<Result<String>> = Vec::new();
     analysed(
         &format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"),
-        |source| {
+        |it| {
             // SAFETY: the relation exists, as the text on it was analysed, and the name that stands for
             // it lives in this function. The queries are analysed ones, which have a jointree, and live
             // until `analysed` frees them, after this. What is deparsed is copied.
             unsafe {
                 let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
-                for query in queries(source) {
-                    take_apart((*(*query).jointree).quals, &mut |condition| {
+                for query in it.queries() {
+                    take_apart((*query.jointree).quals, &mut |condition| {
                         let text = pg_sys::deparse_expression(condition, context, false, false);
                         found.push(lossy_whole(text));
                     });

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 
 use super::patience::{self, Explained};
-use super::{intact, settings};
+use super::{intact, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Puts the user and the settings back, also when a panic passes through.
@@ -71,6 +71,9 @@ pub fn is_elevated() -> bool {
 impl Drop for Guard {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
+        // SAFETY: what was in force when the guard was made, in this process. Its level of settings is still there
+        // unless an error is on its way, as what was begun after it has ended. The rest are variables, which
+        // an abort sets to what was in force when its transaction began, and so after this.
         unsafe {
             // On an error the abort of the transaction puts the settings back.
             if !std::thread::panicking() {
@@ -92,6 +95,8 @@ pub const EXTENSION: &CStr = c"backfill";
 
 /// Whether the extension exists in this database (and was not dropped meanwhile).
 pub fn extension_exists() -> bool {
+    server::require_transaction();
+    // SAFETY: within a transaction; the name ends with a zero, and there need be none of it.
     let exists = unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID };
     exists && is_mine(job_table())
 }
@@ -120,6 +125,8 @@ fn is_mine(table: Oid) -> bool {
 
 /// The table of jobs, if there is one: another one in an extension that was created anew.
 pub fn job_table() -> Oid {
+    server::require_transaction();
+    // SAFETY: within a transaction; the names end with a zero. In a schema that is not there (OID 0) is no table.
     unsafe {
         let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
         pg_sys::get_relname_relid(c"job".as_ptr(), schema)
@@ -135,6 +142,7 @@ thread_local! {
 /// extension's schema was renamed, whoever may create schemas could make one.
 fn is_ours(table: Oid) -> bool {
     if OURS.get() != table {
+        // SAFETY: within a transaction, in which `table` was looked up; catalogs are read.
         let found = unsafe {
             let extension = pg_sys::get_extension_oid(EXTENSION.as_ptr(), true);
             extension != Oid::INVALID
@@ -159,6 +167,8 @@ pub(super) fn extension_owner() -> Result<Oid> {
         )
         .hint("Its jobs went with it: start them again."));
     }
+    // SAFETY: within a transaction, as `job_table` makes sure. An entry of this cache is a row of pg_class, which begins with
+    // that struct, and stays while it is held; where an error leaves this, the abort lets it go.
     unsafe {
         let tuple =
             pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, table.into());

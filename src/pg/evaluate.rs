@@ -6,14 +6,17 @@
 //! unique and foreign keys are not looked at.
 
 use std::ffi::{CStr, c_void};
-use std::marker::PhantomData;
 
+use pgrx::PgTupleDesc;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::arg::{Arg, CANONICAL};
 use super::capture::capture;
 use super::confine;
 use super::heap::{self, Tid};
+use super::list;
+use super::open::Open;
+use super::server;
 use super::settings;
 use super::text::lossy;
 use crate::error::{Error, Result};
@@ -29,29 +32,61 @@ unsafe extern "C-unwind" {
     fn datum_image_eq(one: Datum, other: Datum, by_value: bool, length: i32) -> bool;
 }
 
-/// A row, as it is and as the UPDATE would leave it.
+/// A row, as it is and as the UPDATE would leave it. `'a` is how long the executor keeps it.
 pub struct Change<'a> {
-    relation: pg_sys::Relation,
-    before: *mut pg_sys::TupleTableSlot,
-    after: *mut pg_sys::TupleTableSlot,
+    /// The columns of the table.
+    columns: &'a PgTupleDesc<'a>,
+    /// Those of the SELECT: the table's as they would be, those that are set as they are, and the place.
+    before: Values<'a>,
+    /// The table's columns as they would be, computed ones too.
+    after: Values<'a>,
     /// The columns that are set.
     set: &'a [i16],
-    columns: usize,
-    borrowed: PhantomData<&'a ()>,
+}
+
+/// The columns of a row in the executor's memory.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    values: &'a [Datum],
+    nulls: &'a [bool],
+}
+
+impl Values<'_> {
+    /// # Safety
+    /// `slot` must be one of the executor's in which all columns are unpacked, and stay so for `'a`.
+    unsafe fn of<'a>(slot: *mut pg_sys::TupleTableSlot) -> Values<'a> {
+        // SAFETY: as the caller promises: a slot has as many values and marks of NULL as its row type has columns.
+        unsafe {
+            let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
+            Values {
+                values: std::slice::from_raw_parts((*slot).tts_values, columns),
+                nulls: std::slice::from_raw_parts((*slot).tts_isnull, columns),
+            }
+        }
+    }
+
+    /// A column, counted from 0; NULL is `None`.
+    fn get(&self, column: usize) -> Option<Datum> {
+        (!self.nulls[column]).then(|| self.values[column])
+    }
 }
 
 impl Change<'_> {
     /// Whether any column would have another value than before, byte by byte.
     pub fn differs(&self) -> bool {
-        self.set.iter().any(|number| unsafe {
-            let attribute = attribute(self.relation, *number);
+        self.set.iter().any(|number| {
+            let attribute = attribute(self.columns, *number);
             let (before, after) = (self.value(*number, true), self.value(*number, false));
             match (before, after) {
                 (Some(before), Some(after)) => {
                     let (by_value, length) = (attribute.attbyval, i32::from(attribute.attlen));
-                    !pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                        datum_image_eq(before, after, by_value, length)
-                    })
+                    // SAFETY: both are values of the column's type, which is passed like that, and not NULL.
+                    // An error becomes a panic at the boundary, with nothing to be dropped before it.
+                    !unsafe {
+                        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                            datum_image_eq(before, after, by_value, length)
+                        })
+                    }
                 }
                 (before, after) => before.is_some() != after.is_some(),
             }
@@ -75,46 +110,43 @@ impl Change<'_> {
 
     /// Where the row is.
     pub fn place(&self) -> Option<Tid> {
-        let column = self.columns + self.set.len();
-        unsafe {
-            let null = *(*self.before).tts_isnull.add(column);
-            (!null).then(|| heap::tid(*(*self.before).tts_values.add(column)))
-        }
+        let place = self.before.get(self.columns.len() + self.set.len());
+        // SAFETY: `select_instead` has put the ctid there, which is a tid.
+        place.map(|place| unsafe { heap::tid(place) })
     }
 
-    unsafe fn value(&self, number: i16, before: bool) -> Option<Datum> {
-        let own = number as usize - 1;
-        let set = self.set.iter().position(|set| *set == number);
-        unsafe {
-            let (slot, column) = match (before, set) {
-                (true, Some(n)) => (self.before, self.columns + n),
-                // What is not set is the same.
-                (true, None) | (false, _) => (self.after, own),
-            };
-            (!*(*slot).tts_isnull.add(column)).then(|| *(*slot).tts_values.add(column))
+    /// The value of a column of the table's, of its type.
+    fn value(&self, number: i16, before: bool) -> Option<Datum> {
+        let own = usize::from(number.unsigned_abs()).wrapping_sub(1);
+        assert!(own < self.columns.len(), "a column of the table's");
+        match self.set.iter().position(|set| *set == number) {
+            Some(n) if before => self.before.get(self.columns.len() + n),
+            // What is not set is the same.
+            _ => self.after.get(own),
         }
     }
 
     fn shown(&self, number: i16, before: bool) -> Result<Option<String>> {
-        let Some(value) = (unsafe { self.value(number, before) }) else {
+        let Some(value) = self.value(number, before) else {
             return Ok(None);
         };
+        // SAFETY: within a transaction, as the executor is. The type's own output function takes its values, and
+        // gives a string that ends with a zero, of which a copy is made.
         settings::with(CANONICAL, || unsafe {
             let (mut output, mut varlena) = (Oid::INVALID, false);
-            let type_oid = attribute(self.relation, number).atttypid;
+            let type_oid = attribute(self.columns, number).atttypid;
             pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut varlena);
             Ok(lossy(pg_sys::OidOutputFunctionCall(output, value)))
         })
     }
 }
 
-unsafe fn attribute(relation: pg_sys::Relation, number: i16) -> pg_sys::FormData_pg_attribute {
-    unsafe {
-        let description = pgrx::PgTupleDesc::from_pg_unchecked((*relation).rd_att);
-        *description
-            .get(number as usize - 1)
-            .expect("a column of the table's")
-    }
+/// A column of the table's; columns are counted from 1.
+fn attribute<'a>(columns: &'a PgTupleDesc, number: i16) -> &'a pg_sys::FormData_pg_attribute {
+    let found = usize::try_from(number - 1)
+        .ok()
+        .and_then(|n| columns.get(n));
+    found.expect("a column of the table's")
 }
 
 /// Evaluates an UPDATE of one table, and shows each row that it would change to `f`. The table is locked by the
@@ -127,66 +159,82 @@ pub fn changes(
     mut f: impl FnMut(&Change) -> Result<()>,
 ) -> Result<()> {
     confine::require()?;
+    server::require_transaction();
     let mut types: Vec<Oid> = args.iter().map(Arg::oid).collect();
+    let params = params(args)?;
+    // SAFETY: within a transaction, with the table locked. What is parsed, analysed and planned is handed on as it
+    // came, in the current memory context, with as many types of parameters as are counted; `update`, the
+    // parameters and the receiver live until the query is freed. A query that fails is not
+    // freed: it belongs to the memory of the transaction, and the abort ends what it uses.
     unsafe {
-        let params = params(args)?;
         let raw = pg_sys::pg_parse_query(update.as_ptr());
+        let Some(raw) = list::only::<pg_sys::RawStmt>(raw) else {
+            return Err(Error::internal("an UPDATE is not one statement"));
+        };
         let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(
-            pg_sys::list_nth(raw, 0).cast(),
+            raw,
             update.as_ptr(),
             types.as_mut_ptr(),
             types.len() as i32,
             std::ptr::null_mut(),
         );
-        if queries.is_null() || (*queries).length != 1 {
+        let Some(query) = list::only::<pg_sys::Query>(queries) else {
             return Err(Error::internal("an UPDATE became several statements"));
-        }
-        let query = pg_sys::list_nth(queries, 0).cast::<pg_sys::Query>();
-        let table = pg_sys::table_open(relation, pg_sys::NoLock as i32);
+        };
         let target = (*query).resultRelation;
-        let set = select_instead(query, table);
+        if (*query).commandType != pg_sys::CmdType::CMD_UPDATE {
+            return Err(Error::internal("not an UPDATE"));
+        }
+        let open = Open::locked(relation);
+        let table = open.as_ptr();
+        let columns = PgTupleDesc::from_pg_unchecked((*table).rd_att);
+        let set = select_instead(query, &columns);
         let plan = pg_sys::pg_plan_query(query, update.as_ptr(), 0, params);
-        let mut receiver = Receiver::new(table, &set, &mut f);
+        let mut receiver = Receiver::new(table, &columns, &set, &mut f);
+        // The executor holds it, too: from here on it is used through this pointer only.
+        let receiver = &raw mut receiver;
         let desc = pg_sys::CreateQueryDesc(
             plan,
             update.as_ptr(),
             pg_sys::GetActiveSnapshot(),
             std::ptr::null_mut(),
-            (&raw mut receiver).cast(),
+            receiver.cast(),
             params,
             std::ptr::null_mut(),
             0,
         );
         pg_sys::ExecutorStart(desc, 0);
-        receiver.begin(desc, target);
+        (*receiver).begin(desc, target);
         read_only(|| run(desc));
-        if let Some(error) = receiver.error.take() {
-            // What is left is the abort's to clean up: the error may have come out of anything.
+        if let Some(error) = (*receiver).error.take() {
+            // What is left is the abort's to clean up, the relation as well: the error may have come out of anything.
+            std::mem::forget(open);
             return Err(error);
         }
-        pg_sys::ExecDropSingleTupleTableSlot(receiver.after);
+        pg_sys::ExecDropSingleTupleTableSlot((*receiver).after);
         pg_sys::ExecutorFinish(desc);
         pg_sys::ExecutorEnd(desc);
         pg_sys::FreeQueryDesc(desc);
-        pg_sys::table_close(table, pg_sys::NoLock as i32);
-        Ok(())
     }
+    Ok(())
 }
 
 /// Runs `f` where nothing may be written, not by functions of users' either. After an error, the end of the
 /// transaction (or the subtransaction) puts that back.
 pub fn read_only<T>(f: impl FnOnce() -> T) -> T {
-    unsafe {
-        let before = pg_sys::XactReadOnly;
-        pg_sys::XactReadOnly = true;
-        let value = f();
-        pg_sys::XactReadOnly = before;
-        value
-    }
+    // SAFETY: a variable of this process, which belongs to the transaction, and which an abort sets back.
+    let before = unsafe { std::ptr::replace(&raw mut pg_sys::XactReadOnly, true) };
+    let value = f();
+    // SAFETY: as above.
+    unsafe { pg_sys::XactReadOnly = before };
+    value
 }
 
+/// # Safety
+/// `desc` must be a query that was begun and not run yet.
 unsafe fn run(desc: *mut pg_sys::QueryDesc) {
     let forward = pg_sys::ScanDirection::ForwardScanDirection;
+    // SAFETY: as the caller promises; 0 stands for all rows.
     unsafe {
         #[cfg(feature = "pg18")]
         pg_sys::ExecutorRun(desc, forward, 0);
@@ -195,12 +243,14 @@ unsafe fn run(desc: *mut pg_sys::QueryDesc) {
     }
 }
 
-unsafe fn params(args: &[Arg]) -> Result<pg_sys::ParamListInfo> {
+/// What is bound to the parameters, in the current memory context.
+fn params(args: &[Arg]) -> Result<pg_sys::ParamListInfo> {
+    let values = settings::with(CANONICAL, || {
+        args.iter().map(Arg::datum).collect::<Result<Vec<_>>>()
+    })?;
+    // SAFETY: the list is made with as many parameters as are filled in, each with a value of its type.
     unsafe {
         let list = pg_sys::makeParamList(args.len() as i32);
-        let values = settings::with(CANONICAL, || {
-            args.iter().map(Arg::datum).collect::<Result<Vec<_>>>()
-        })?;
         for (n, (arg, value)) in args.iter().zip(values).enumerate() {
             let param = &mut *(*list).params.as_mut_ptr().add(n);
             param.value = value;
@@ -214,47 +264,53 @@ unsafe fn params(args: &[Arg]) -> Result<pg_sys::ParamListInfo> {
 
 /// Turns an analysed UPDATE into a SELECT: of all columns as they would be, of those that are set as they are,
 /// and of the row's place. Gives the numbers of the columns that are set.
-unsafe fn select_instead(query: *mut pg_sys::Query, table: pg_sys::Relation) -> Vec<i16> {
+///
+/// # Safety
+/// `query` must be an analysed UPDATE of the table that the columns are of, and nobody else's.
+unsafe fn select_instead(query: *mut pg_sys::Query, columns: &PgTupleDesc) -> Vec<i16> {
+    // SAFETY: as the caller promises: the target list is one of such entries, none of which is null, and the
+    // expressions in it are moved, not copied, to the list that takes its place.
     unsafe {
         let target = (*query).resultRelation;
-        let assigned = pgrx::PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+        let assigned = list::pointers::<pg_sys::TargetEntry>((*query).targetList);
         let of = |number: i16| {
-            let mut entries = assigned.iter_ptr();
-            entries.find(|entry| !(**entry).resjunk && (**entry).resno == number)
+            let mut entries = assigned.iter();
+            entries.find(|entry| !(***entry).resjunk && (***entry).resno == number)
         };
-        let mut list = List::default();
+        let mut entries = Vec::new();
         let mut set = Vec::new();
-        for number in 1..=(*(*table).rd_att).natts as i16 {
+        for number in 1..=columns.len() as i16 {
             let entry = of(number);
             set.extend(entry.map(|_| number));
-            list.add(match entry {
-                Some(entry) => (*entry).expr,
-                None => column(target, table, number),
+            entries.push(match entry {
+                Some(entry) => (**entry).expr,
+                None => column(target, columns, number),
             });
         }
-        for number in &set {
-            list.add(column(target, table, *number));
-        }
+        entries.extend(set.iter().map(|number| column(target, columns, *number)));
         let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
         let (tid, none) = (pg_sys::TIDOID, Oid::INVALID);
-        list.add(pg_sys::makeVar(target, ctid, tid, -1, none, 0).cast());
+        entries.push(pg_sys::makeVar(target, ctid, tid, -1, none, 0).cast());
         // What assigns several columns at once is computed there.
-        for entry in assigned.iter_ptr().filter(|entry| (**entry).resjunk) {
-            list.add((*entry).expr);
-            (*list.last()).resjunk = true;
-        }
-        std::mem::forget(assigned);
+        let shown = entries.len();
+        let junk = assigned.iter().filter(|entry| (***entry).resjunk);
+        entries.extend(junk.map(|entry| (**entry).expr));
         (*query).commandType = pg_sys::CmdType::CMD_SELECT;
         (*query).resultRelation = 0;
-        (*query).targetList = list.0;
+        (*query).targetList = list::of(entries.into_iter().enumerate().map(|(n, expression)| {
+            let no_name = std::ptr::null_mut();
+            pg_sys::makeTargetEntry(expression, n as i16 + 1, no_name, n >= shown)
+        }));
         set
     }
 }
 
 /// A column as it is; NULL for one that has no value of its own.
-unsafe fn column(target: i32, table: pg_sys::Relation, number: i16) -> *mut pg_sys::Expr {
+fn column(target: i32, columns: &PgTupleDesc, number: i16) -> *mut pg_sys::Expr {
+    let it = attribute(columns, number);
+    // SAFETY: makes nodes out of numbers, in the current memory context. The types of a table's columns, and int4,
+    // exist, which a NULL of a type is looked up in the catalogs for: within a transaction.
     unsafe {
-        let it = attribute(table, number);
         if it.attisdropped {
             return pg_sys::makeNullConst(pg_sys::INT4OID, -1, Oid::INVALID).cast();
         }
@@ -266,37 +322,14 @@ unsafe fn column(target: i32, table: pg_sys::Relation, number: i16) -> *mut pg_s
     }
 }
 
-/// A target list.
-struct List(*mut pg_sys::List);
-
-impl Default for List {
-    fn default() -> List {
-        List(std::ptr::null_mut())
-    }
-}
-
-impl List {
-    unsafe fn add(&mut self, expression: *mut pg_sys::Expr) {
-        unsafe {
-            let number = pg_sys::list_length(self.0) + 1;
-            let entry =
-                pg_sys::makeTargetEntry(expression, number as i16, std::ptr::null_mut(), false);
-            self.0 = pg_sys::lappend(self.0, entry.cast());
-        }
-    }
-
-    unsafe fn last(&self) -> *mut pg_sys::TargetEntry {
-        unsafe { pg_sys::list_nth(self.0, pg_sys::list_length(self.0) - 1).cast() }
-    }
-}
-
 type Visitor<'a> = &'a mut dyn FnMut(&Change) -> Result<()>;
 
-/// Where the executor sends the rows.
+/// Where the executor sends the rows. The executor knows the first field only.
 #[repr(C)]
 struct Receiver<'a> {
     base: pg_sys::DestReceiver,
     table: pg_sys::Relation,
+    columns: &'a PgTupleDesc<'a>,
     set: &'a [i16],
     f: Visitor<'a>,
     estate: *mut pg_sys::EState,
@@ -306,7 +339,12 @@ struct Receiver<'a> {
 }
 
 impl<'a> Receiver<'a> {
-    fn new(table: pg_sys::Relation, set: &'a [i16], f: Visitor<'a>) -> Receiver<'a> {
+    fn new(
+        table: pg_sys::Relation,
+        columns: &'a PgTupleDesc<'a>,
+        set: &'a [i16],
+        f: Visitor<'a>,
+    ) -> Receiver<'a> {
         Receiver {
             base: pg_sys::DestReceiver {
                 receiveSlot: Some(receive),
@@ -316,6 +354,7 @@ impl<'a> Receiver<'a> {
                 mydest: pg_sys::CommandDest::DestNone,
             },
             table,
+            columns,
             set,
             f,
             estate: std::ptr::null_mut(),
@@ -326,7 +365,12 @@ impl<'a> Receiver<'a> {
     }
 
     /// Once the executor has begun: what its functions need to know of the table.
+    ///
+    /// # Safety
+    /// `desc` must be the query that was begun, and the table open, until `row` is called no more.
     unsafe fn begin(&mut self, desc: *mut pg_sys::QueryDesc, target: i32) {
+        // SAFETY: as the caller promises. The struct is zeroed memory of its size, with its tag, as makeNode() gives it,
+        // and then set up by the executor's own function.
         unsafe {
             self.estate = (*desc).estate;
             let size = size_of::<pg_sys::ResultRelInfo>();
@@ -341,11 +385,17 @@ impl<'a> Receiver<'a> {
         }
     }
 
+    /// # Safety
+    /// After `begin`, with a row of the SELECT that `select_instead` has made.
     unsafe fn row(&mut self, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+        // SAFETY: as the caller promises: the row begins with as many columns as the table has, of their types, and the
+        // slot for the row after has room for as many. Their values stay where they are until the executor goes
+        // on, which it does after this. `begin` has set up what the executor's functions need: what they
+        // compute goes into the slot, and their errors become panics.
         unsafe {
             pg_sys::slot_getallattrs(slot);
             let description = (*self.table).rd_att;
-            let columns = (*description).natts as usize;
+            let columns = self.columns.len();
             let after = self.after;
             pg_sys::ExecClearTuple(after);
             std::ptr::copy_nonoverlapping((*slot).tts_values, (*after).tts_values, columns);
@@ -366,12 +416,10 @@ impl<'a> Receiver<'a> {
                 pg_sys::ExecPartitionCheck(self.result, after, self.estate, true);
             }
             (self.f)(&Change {
-                relation: self.table,
-                before: slot,
-                after,
+                columns: self.columns,
+                before: Values::of(slot),
+                after: Values::of(after),
                 set: self.set,
-                columns,
-                borrowed: PhantomData,
             })
         }
     }
@@ -382,7 +430,8 @@ unsafe extern "C-unwind" fn receive(
     slot: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: it is the one that `changes` has made, which begins with a DestReceiver.
+    // SAFETY: it is the one that `changes` has made, which begins with a DestReceiver, and uses through this pointer
+    // only, and not while the query runs. Rows come after `begin`.
     unsafe {
         let receiver = &mut *receiver.cast::<c_void>().cast::<Receiver>();
         receiver.error = capture(|| receiver.row(slot)).err();

@@ -73,6 +73,7 @@ fn refuse_replicated_truncate() -> Error {
 /// superusers: the predefined role pg_write_all_data may write every table there is, and what a
 /// worker does with somebody's rights stands in these.
 fn refuse_others() -> Result<()> {
+    // SAFETY: called by a trigger, and so within a transaction, in which the role can be looked up.
     if unsafe { pg_sys::superuser() } || server::current_user() == extension_owner()? {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use super::elevate::as_extension;
 use super::open::Open;
 use super::spi::{self, Arg, RawRow};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The place of a row: its page and its line pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,12 +65,15 @@ pub fn prune(relation: Oid, tids: &[Tid]) {
     }
 }
 
-/// Reads a tid[] column; NULL is no element.
+/// Reads a tid[] column; NULL is no element. An error for a column of another type.
 pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
-    let Some(array) = row.get(column) else {
+    let Some(array) = row.of_type(column, pg_sys::TIDARRAYOID)? else {
         return Ok(Vec::new());
     };
     let (mut elements, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+    // SAFETY: the value is a tid[], and length, passing and alignment are those of tid. What it is taken apart
+    // into are as many elements and marks of NULL as are counted, allocated in the current memory context;
+    // each element points into the array, which is the row's, or a copy in that context.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr());
         pg_sys::deconstruct_array(
@@ -83,18 +86,17 @@ pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
             &mut nulls,
             &mut n,
         );
-        if elements.is_null() {
-            return Err(Error::internal("a tid[] cannot be read"));
-        }
-        Ok((0..n as usize).map(|i| tid(*elements.add(i))).collect())
+        let values = (0..n as usize).filter(|i| !*nulls.add(*i));
+        Ok(values.map(|i| tid(*elements.add(i))).collect())
     }
 }
 
 /// Reads a value of type tid.
 ///
 /// # Safety
-/// `value` must be one.
-pub unsafe fn tid(value: Datum) -> Tid {
+/// `value` must be one, and not NULL.
+pub(super) unsafe fn tid(value: Datum) -> Tid {
+    // SAFETY: as the caller promises: then it points to such a struct, aligned as PostgreSQL aligns a tid.
     unsafe {
         let pointer: *const pg_sys::ItemPointerData = value.cast_mut_ptr();
         Tid {
@@ -105,8 +107,8 @@ pub unsafe fn tid(value: Datum) -> Tid {
     }
 }
 
-/// A tid[] of these; lives as long as the current memory context.
-pub fn tid_array(tids: &[Tid]) -> Arg<'static> {
+/// A tid[] of these, in the current memory context.
+pub(super) fn array(tids: &[Tid]) -> Datum {
     let pointers: Vec<pg_sys::ItemPointerData> = tids
         .iter()
         .map(|tid| pg_sys::ItemPointerData {
@@ -121,6 +123,8 @@ pub fn tid_array(tids: &[Tid]) -> Arg<'static> {
         .iter()
         .map(|pointer| Datum::from(std::ptr::from_ref(pointer)))
         .collect();
+    // SAFETY: as many elements as are counted, each a pointer to a tid that lives until this returns. Length,
+    // passing and alignment are those of tid. The elements are copied.
     unsafe {
         let array = pg_sys::construct_array(
             elements.as_mut_ptr(),
@@ -130,6 +134,6 @@ pub fn tid_array(tids: &[Tid]) -> Arg<'static> {
             false,
             pg_sys::TYPALIGN_SHORT as _,
         );
-        Arg::Raw(pg_sys::TIDARRAYOID, Datum::from(array))
+        Datum::from(array)
     }
 }

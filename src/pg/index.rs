@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
 use super::name;
+use super::server;
 use super::spi::{self, Arg, Row};
 use crate::error::Result;
 use crate::plan::key::{Candidate, Column};
@@ -80,11 +81,14 @@ fn candidate(row: &Row) -> Result<Candidate> {
 
 fn column(row: &Row) -> Result<Column> {
     let declared = Oid::from(row.number(10)? as u32);
+    server::require_transaction();
+    // SAFETY: within a transaction; the type was just read from the catalogs, and of one that is gone an error is raised.
+    let base = unsafe { pg_sys::getBaseType(declared) };
     let collation = row.get(16).zip(row.get(17));
     Ok(Column {
         name: row.text(9)?.to_owned(),
         number: row.number(20)? as i16,
-        type_oid: unsafe { pg_sys::getBaseType(declared) }.to_u32(),
+        type_oid: base.to_u32(),
         not_null: row.bool(11),
         descending: row.bool(12),
         nulls_first: row.bool(13),

@@ -20,6 +20,44 @@ pub struct KeyList {
     values: Vec<Datum>,
 }
 
+/// A column of some keys of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyColumn<'a> {
+    list: &'a KeyList,
+    rows: &'a [u32],
+    /// One of the list's.
+    column: usize,
+}
+
+impl KeyColumn<'_> {
+    /// The type of arrays of the column's type.
+    pub(super) fn array_type(&self) -> Oid {
+        self.list.types[self.column].array
+    }
+
+    /// The keys as an array, in the current memory context.
+    pub(super) fn array(&self) -> Datum {
+        let types = &self.list.types;
+        let of = &types[self.column];
+        let at = |row: &u32| self.list.values[*row as usize * types.len() + self.column];
+        let mut elements: Vec<Datum> = self.rows.iter().map(at).collect();
+        // SAFETY: as many elements as are counted, each copied by `push` from a value of the column's type,
+        // as that is described in the catalogs; the list, which owns them, is borrowed. They are copied into
+        // the array.
+        let array = unsafe {
+            pg_sys::construct_array(
+                elements.as_mut_ptr(),
+                elements.len() as i32,
+                of.oid,
+                i32::from(of.length),
+                of.by_value,
+                of.align,
+            )
+        };
+        Datum::from(array)
+    }
+}
+
 /// What has to be known of a column's type.
 #[derive(Debug, Clone, Copy)]
 struct KeyType {
@@ -65,22 +103,29 @@ pub fn array_type(oid: Oid) -> Oid {
 }
 
 impl KeyList {
-    /// An empty list of keys whose columns have these types.
-    pub fn new(types: &[Oid]) -> KeyList {
-        KeyList {
-            memory: Memory::new(c"backfill region"),
-            types: types.iter().map(|oid| describe(*oid)).collect(),
-            values: Vec::new(),
+    /// An empty list of keys whose columns have these types, or domains over them.
+    pub fn new(types: &[Oid]) -> Result<KeyList> {
+        let types: Vec<KeyType> = types.iter().map(|oid| describe(*oid)).collect();
+        // A cstring, which no column can be.
+        if let Some(of) = types.iter().find(|of| of.length < -1) {
+            let message = format!("type {} cannot be a key's", of.oid);
+            return Err(Error::internal(message));
         }
+        Ok(KeyList {
+            memory: Memory::new(c"backfill region"),
+            types,
+            values: Vec::new(),
+        })
     }
 
     /// Adds the key that a row begins with.
     pub fn push(&mut self, row: &RawRow) -> Result<()> {
         for (column, of) in self.types.iter().enumerate() {
             let value = row
-                .get(column)
+                .of_type(column, of.oid)?
                 .ok_or_else(|| Error::internal("a key column is NULL"))?;
-            // SAFETY: the row's columns have the list's types, in their order; `copy` ends no transaction.
+            // SAFETY: the value is of the column's type, which `new` has found to have a length, and not NULL;
+            // `copy` ends no transaction.
             let kept = unsafe { self.memory.within(|| copy(value, of)) };
             self.values.push(kept);
         }
@@ -106,39 +151,31 @@ impl KeyList {
     }
 
     /// Whether this is the key that a row begins with, to the last bit.
-    pub fn is(&self, key: usize, row: &RawRow) -> bool {
-        let mut columns = self.types.iter().enumerate();
-        columns.all(|(column, of)| {
+    pub fn is(&self, key: usize, row: &RawRow) -> Result<bool> {
+        for (column, of) in self.types.iter().enumerate() {
             let mine = self.values[key * self.types.len() + column];
-            // SAFETY: both values are of the column's type: mine was copied by `push`, and the row's
-            // columns have the list's types.
-            row.get(column)
-                .is_some_and(|value| unsafe { same(mine, value, of) })
-        })
+            let Some(value) = row.of_type(column, of.oid)? else {
+                return Ok(false);
+            };
+            // SAFETY: both values are of the column's type, and neither is NULL: mine was copied by `push`.
+            if !unsafe { same(mine, value, of) } {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// The keys of these rows, as one array per column; lives as long as the current memory context.
-    pub fn arrays(&self, rows: &[u32]) -> Vec<Arg<'static>> {
-        (0..self.types.len())
-            .map(|column| {
-                let of = &self.types[column];
-                let at = |row: &u32| self.values[*row as usize * self.types.len() + column];
-                let mut elements: Vec<Datum> = rows.iter().map(at).collect();
-                // SAFETY: as many elements as are counted, of the column's type as it is described in the
-                // catalogs. They are copied into the array.
-                let array = unsafe {
-                    pg_sys::construct_array(
-                        elements.as_mut_ptr(),
-                        elements.len() as i32,
-                        of.oid,
-                        i32::from(of.length),
-                        of.by_value,
-                        of.align,
-                    )
-                };
-                Arg::Raw(of.array, Datum::from(array))
+    /// The keys of these rows, as one array per column.
+    pub fn arrays<'a>(&'a self, rows: &'a [u32]) -> Vec<Arg<'a>> {
+        let columns = 0..self.types.len();
+        let keys = |column| {
+            Arg::Keys(KeyColumn {
+                list: self,
+                rows,
+                column,
             })
-            .collect()
+        };
+        columns.map(keys).collect()
     }
 
     /// The keys as numbers, if they consist of one integer column.

@@ -58,6 +58,7 @@ pub enum Lock {
 
 impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
+        // SAFETY: set when the process connects; 0 before.
         let here = unsafe { pg_sys::MyDatabaseId.to_u32() };
         let (database, id, field4) = match self {
             Lock::Job(id) => (here, id as u64, JOB),
@@ -102,12 +103,14 @@ impl Lock {
     /// Lets a session lock go, if it is still held.
     pub fn release_session(self) {
         if self.is_held() {
+            // SAFETY: the tag is read only. A lock that is not held would be a warning.
             unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), true) };
         }
     }
 
     /// Whether this process still holds it: a trigger's pg_advisory_unlock_all() lets it go.
     pub fn is_held(self) -> bool {
+        // SAFETY: looks the tag, which is read only, up in this process's own table of locks.
         unsafe {
             #[cfg(any(feature = "pg17", feature = "pg18"))]
             return pg_sys::LockHeldByMe(&self.tag(), self.mode(), false);
@@ -123,6 +126,7 @@ impl Lock {
 
     /// Lets a lock of the transaction's go before its end.
     pub fn release_transaction(self) {
+        // SAFETY: as in `release_session`.
         unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), false) };
     }
 
@@ -174,6 +178,9 @@ impl Lock {
     }
 
     fn acquire(self, session: bool, dont_wait: bool) -> bool {
+        // SAFETY: the tag is read only, and any will do: advisory locks are numbers. A lock that is not the session's
+        // belongs to the current resource owner, and so to the transaction; if there is none, it is held like
+        // a session's. Errors (no memory for locks, a deadlock, a cancel) leave none behind.
         let got = unsafe { pg_sys::LockAcquire(&self.tag(), self.mode(), session, dont_wait) };
         got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }

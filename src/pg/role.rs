@@ -58,6 +58,8 @@ pub fn process_role(login: Oid) -> Oid {
 
 /// Makes the session the role's. Within a transaction, in a session opened by the server itself.
 pub fn give_session_to(role: Oid) {
+    server::require_transaction();
+    // SAFETY: within a transaction. The role need not exist: then it is no superuser, and has no rights.
     unsafe { pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role)) };
 }
 

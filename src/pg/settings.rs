@@ -4,12 +4,15 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-use super::capture::capture;
+use super::server;
+use super::spi;
 use super::text::{lossy_whole, to_server};
 use crate::error::Result;
 
 /// The value that is in force; `None` where there is no such setting.
 pub fn get(name: &CStr) -> Option<String> {
+    // SAFETY: the name ends with a zero. What comes back is null or a string that does, and stays until the next
+    // call; it is copied before.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         match value.is_null() {
@@ -19,8 +22,18 @@ pub fn get(name: &CStr) -> Option<String> {
     }
 }
 
+/// The value that is in force, in the database's encoding.
+fn shown(name: &CStr) -> Option<CString> {
+    // SAFETY: as above.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}
+
 /// Whether a setting has exactly this value.
 pub fn is(name: &CStr, value: &CStr) -> bool {
+    // SAFETY: as above; it is compared at once.
     unsafe {
         let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         !current.is_null() && CStr::from_ptr(current) == value
@@ -55,6 +68,8 @@ pub fn set_trusted_local(name: &CStr, value: &CStr) {
 
 /// What the current user may set.
 fn own_context() -> pg_sys::GucContext::Type {
+    server::require_transaction();
+    // SAFETY: within a transaction; it may look into the catalog of roles.
     if unsafe { pg_sys::superuser() } {
         pg_sys::GucContext::PGC_SUSET
     } else {
@@ -85,6 +100,8 @@ fn set(
     context: pg_sys::GucContext::Type,
     action: pg_sys::GucAction::Type,
 ) {
+    // SAFETY: both strings end with a zero, and are copied. A value that it cannot have, or that the user may not
+    // set, is an error, which leaves it as it was.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
@@ -103,19 +120,24 @@ fn set(
 pub fn try_value(name: &str, value: &str) -> Result<()> {
     let (name, value) = (to_server(name)?, to_server(value)?);
     let context = own_context();
-    let nest = unsafe { pg_sys::NewGUCNestLevel() };
-    let tried = capture(|| {
+    // The check of a value may read catalogs: what an error in it has left is cleaned up with the subtransaction.
+    spi::undone(|| {
         set(&name, &value, context, pg_sys::GucAction::GUC_ACTION_SAVE);
         Ok(())
-    });
-    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
-    tried
+    })
 }
 
-/// Runs `f`, which may set what it likes with the `_local` functions; all is put back afterwards.
+/// Runs `f`, which may set what it likes with the `_local` functions; all is put back afterwards, by the abort of
+/// the (sub)transaction where an error or a panic leaves `f`.
 pub fn nested<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    server::require_transaction();
+    // SAFETY: within a transaction. An abort puts back all levels that were begun since the (sub)transaction
+    // was, this one among them; and whoever catches an error has to abort, see `capture`. So there is nothing
+    // for a guard to do, which moreover would run the hooks of settings in a transaction that has failed.
     let nest = unsafe { pg_sys::NewGUCNestLevel() };
     let result = f();
+    // SAFETY: `f` has returned: it has ended what levels and transactions it began, and not the one around it,
+    // so that the level is still there.
     unsafe { pg_sys::AtEOXact_GUC(false, nest) };
     result
 }
@@ -195,8 +217,7 @@ impl Pins {
                 context,
                 pg_sys::GucAction::GUC_ACTION_SET,
             );
-            let shown = unsafe { pg_sys::GetConfigOption(pin.name.as_ptr(), true, false) };
-            pin.shown = (!shown.is_null()).then(|| unsafe { CStr::from_ptr(shown) }.to_owned());
+            pin.shown = shown(&pin.name);
         }
     }
 }

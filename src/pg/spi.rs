@@ -9,6 +9,7 @@ use super::capture::capture;
 use super::confine;
 use super::elevate;
 use super::heap::{self, Tid};
+use super::server;
 use super::settings;
 use super::text::{from_server, to_server};
 use crate::error::{Error, Result, sqlstate};
@@ -56,26 +57,75 @@ impl Row {
     }
 }
 
-/// A row of a result as the server holds it.
+/// A row of a result as the server holds it. Columns are counted from 0.
 #[derive(Debug)]
-pub struct RawRow {
+pub struct RawRow<'a> {
     tuple: pg_sys::HeapTuple,
-    description: pg_sys::TupleDesc,
+    columns: &'a Columns,
 }
 
-impl RawRow {
-    /// The column, counted from 0; NULL is `None`.
-    pub fn get(&self, column: usize) -> Option<Datum> {
-        let mut null = false;
-        let number = column as i32 + 1;
+impl RawRow<'_> {
+    /// The value of a column of this type, or of a domain over it; NULL is `None`. It is part of the row, if it
+    /// is not passed by value. An error for a column of another type.
+    pub(super) fn of_type(&self, column: usize, of: Oid) -> Result<Option<Datum>> {
+        if self.columns.types.get(column) != Some(&of) {
+            let message = format!("column {column} of a result is not of type {of}");
+            return Err(Error::internal(message));
+        }
+        let (description, mut null) = (self.columns.description, false);
+        // SAFETY: the row is one of the result that the description is of, which `visit` frees after it has shown
+        // all of them, and the column is there.
         let value =
-            unsafe { pg_sys::SPI_getbinval(self.tuple, self.description, number, &mut null) };
-        (!null).then_some(value)
+            unsafe { pg_sys::SPI_getbinval(self.tuple, description, column as i32 + 1, &mut null) };
+        Ok((!null).then_some(value))
+    }
+
+    /// A boolean column; NULL is false.
+    pub fn bool(&self, column: usize) -> Result<bool> {
+        let value = self.of_type(column, pg_sys::BOOLOID)?;
+        Ok(value.is_some_and(|value| value.value() != 0))
+    }
+
+    /// A column of type bigint.
+    pub fn number(&self, column: usize) -> Result<Option<i64>> {
+        let value = self.of_type(column, pg_sys::INT8OID)?;
+        Ok(value.map(|value| value.value() as i64))
     }
 
     /// A column of type tid.
-    pub fn tid(&self, column: usize) -> Option<Tid> {
-        self.get(column).map(|value| unsafe { heap::tid(value) })
+    pub fn tid(&self, column: usize) -> Result<Option<Tid>> {
+        let value = self.of_type(column, pg_sys::TIDOID)?;
+        // SAFETY: it is of that type, and not NULL.
+        Ok(value.map(|value| unsafe { heap::tid(value) }))
+    }
+}
+
+/// The columns of a result that is being looked at.
+#[derive(Debug)]
+struct Columns {
+    description: pg_sys::TupleDesc,
+    /// Their types; of a domain, that which it is over.
+    types: Vec<Oid>,
+}
+
+impl Columns {
+    /// # Safety
+    /// `description` must be that of a result, which lives as long as this. Within a transaction.
+    unsafe fn of(description: pg_sys::TupleDesc) -> Columns {
+        // SAFETY: as the caller promises. The types of columns that are there exist.
+        let base = |number| unsafe {
+            match pg_sys::SPI_gettypeid(description, number) {
+                // Below, there are no domains.
+                own if own.to_u32() < pg_sys::FirstGenbkiObjectId => own,
+                own => pg_sys::getBaseType(own),
+            }
+        };
+        // SAFETY: as the caller promises.
+        let count = unsafe { (*description).natts };
+        Columns {
+            description,
+            types: (1..=count).map(base).collect(),
+        }
     }
 }
 
@@ -91,14 +141,17 @@ pub struct Output {
 /// Connects to SPI, runs `f` and disconnects. After an error nothing is left to do: the abort of
 /// the transaction disconnects.
 pub fn connect<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    unsafe {
-        if pg_sys::SPI_connect() < 0 {
-            return Err(Error::internal("SPI_connect failed"));
-        }
-        let result = f();
-        pg_sys::SPI_finish();
-        result
+    server::require_transaction();
+    // SAFETY: within a transaction. What is connected here is disconnected below, or, where an error leaves `f`,
+    // by the abort of the (sub)transaction that the error ends.
+    if unsafe { pg_sys::SPI_connect() } < 0 {
+        return Err(Error::internal("SPI_connect failed"));
     }
+    let result = f();
+    // SAFETY: `f` has left SPI as it found it, as whatever connects in it disconnects. Nothing of Rust's lives
+    // in the memory that this frees: rows are copied out of it, and `visit` lends them only.
+    unsafe { pg_sys::SPI_finish() };
+    result
 }
 
 /// Runs a statement once, within [`connect`]: one of the extension's own within `as_extension`, or one with
@@ -129,22 +182,29 @@ fn allowed() -> Result<()> {
 /// have committed by now, and what this transaction has done.
 pub fn query_latest(sql: &str, args: &[Arg]) -> Result<Output> {
     allowed()?;
+    server::require_transaction();
+    // SAFETY: within a transaction. The snapshot that is pushed is popped below, or, where an error leaves
+    // `execute`, by the abort that follows.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let output = execute(sql, args, true);
-        pg_sys::PopActiveSnapshot();
-        output
     }
+    let output = execute(sql, args, true);
+    // SAFETY: it is the one from above, as a statement leaves the stack as it was.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    output
 }
 
 fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
     let text = to_server(sql)?;
     let mut bound = Bound::new(args)?;
+    // SAFETY: SPI refuses to work where it is not connected. As many types, values of these types and marks of
+    // NULL are there as are counted; they, and the text, live until the statement has run. `output` reads the
+    // result of this call.
     unsafe {
         let code = pg_sys::SPI_execute_with_args(
             text.as_ptr(),
-            args.len() as i32,
+            bound.types.len() as i32,
             bound.types.as_mut_ptr(),
             bound.values.as_mut_ptr(),
             bound.nulls.as_ptr(),
@@ -161,6 +221,8 @@ pub fn run_for_effect(sql: &str) -> Result<()> {
     confine::require()?;
     let text = to_server(sql)?;
     super::report::activity(&text);
+    // SAFETY: SPI refuses to work where it is not connected. The text and the options, in which what is not said
+    // is zero, live until the statement has run. The receiver that throws rows away is a constant of the server.
     let code = unsafe {
         let options = pg_sys::SPIExecuteOptions {
             dest: pg_sys::None_Receiver,
@@ -222,22 +284,32 @@ pub fn undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn subtransaction<T>(keep: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    unsafe {
-        let context = pg_sys::CurrentMemoryContext;
-        let owner = pg_sys::CurrentResourceOwner;
+    server::require_transaction();
+    // SAFETY: within a transaction. The memory context and the resource owner are the current ones, and so
+    // belong to that transaction, or outlive it.
+    let (context, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-        let result = capture(f);
+        pg_sys::MemoryContextSwitchTo(before.0);
+        before
+    };
+    let result = capture(f);
+    // SAFETY: `capture` lets neither an error nor a panic pass, and `f` ends no transaction: so the
+    // subtransaction from above is the innermost, and what was current before it lives still. An error while it
+    // is ended goes to whoever aborts the transaction around it, and that ends all of this.
+    unsafe {
         match result {
             Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),
             _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        result
     }
+    result
 }
 
+/// What is bound to the parameters of a statement: as many types, values of these, and marks of NULL. The values
+/// live in the memory context in which this was made, and so until `connect` ends.
 struct Bound {
     types: Vec<Oid>,
     values: Vec<Datum>,
@@ -262,6 +334,8 @@ impl Bound {
 #[derive(Debug)]
 pub struct Plan {
     pointer: pg_sys::SPIPlanPtr,
+    /// Those of its parameters.
+    types: Vec<Oid>,
     /// Whether it is one of the extension's own, which runs within `as_extension` only; others never do.
     own: bool,
     /// The statement's text, as `pg_stat_activity` shows it.
@@ -275,6 +349,8 @@ impl Plan {
         let own = elevate::is_elevated();
         let text = to_server(sql)?;
         let mut types = types.to_vec();
+        // SAFETY: SPI refuses to work where it is not connected. The text and as many types as are counted are
+        // copied into the plan, which, once it is kept, lives until `drop` frees it.
         unsafe {
             let pointer = pg_sys::SPI_prepare_cursor(
                 text.as_ptr(),
@@ -285,7 +361,12 @@ impl Plan {
             if pointer.is_null() || pg_sys::SPI_keepplan(pointer) != 0 {
                 return Err(Error::internal(format!("cannot prepare: {sql}")));
             }
-            Ok(Plan { pointer, own, text })
+            Ok(Plan {
+                pointer,
+                types,
+                own,
+                text,
+            })
         }
     }
 
@@ -293,6 +374,7 @@ impl Plan {
     pub fn run(&self, args: &[Arg]) -> Result<Output> {
         let bound = Bound::new(args)?;
         let code = self.execute(bound)?;
+        // SAFETY: it is the code of the call before this.
         unsafe { output(code) }
     }
 
@@ -301,6 +383,7 @@ impl Plan {
     pub fn run_canonical(&self, args: &[Arg]) -> Result<Output> {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
         let code = self.execute(bound)?;
+        // SAFETY: it is the code of the last call, as `with` makes none.
         settings::with(CANONICAL, || unsafe { output(code) })
     }
 
@@ -312,12 +395,21 @@ impl Plan {
         if code < 0 {
             return Err(Error::internal(format!("SPI returned {code}")));
         }
+        // SAFETY: the result of the call before this, or null, if the statement gives no rows. It stays until it
+        // is freed below, or SPI is left, whatever `f` runs meanwhile, and has as many rows as it says. Each row
+        // is lent to `f` for as long as its call lasts.
         unsafe {
             let table = pg_sys::SPI_tuptable;
-            let description = (*table).tupdesc;
+            if table.is_null() {
+                return Err(Error::internal("a statement gives no rows"));
+            }
+            let columns = Columns::of((*table).tupdesc);
             for i in 0..(*table).numvals as usize {
                 let tuple = *(*table).vals.add(i);
-                f(&RawRow { tuple, description })?;
+                f(&RawRow {
+                    tuple,
+                    columns: &columns,
+                })?;
             }
             pg_sys::SPI_freetuptable(table);
         }
@@ -330,6 +422,15 @@ impl Plan {
                 "a statement was about to run with rights that are not its own",
             ));
         }
+        if self.types != bound.types {
+            let message = format!(
+                "{:?} were about to be bound to {:?}",
+                bound.types, self.types
+            );
+            return Err(Error::internal(message));
+        }
+        // SAFETY: the plan was kept, and is freed by `drop` only; SPI refuses to work where it is not connected.
+        // The values are those that the plan has parameters for, and live until it has run.
         let code = unsafe {
             pg_sys::SPI_execute_plan(
                 self.pointer,
@@ -345,12 +446,18 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
+        // SAFETY: kept by `prepare`, and freed by nobody else. One that is in use, as it may be where an error is
+        // on its way, is counted by those who use it.
         unsafe { pg_sys::SPI_freeplan(self.pointer) };
     }
 }
 
 /// Reads the result of the last SPI call and frees it.
+///
+/// # Safety
+/// `code` must be what the last call of SPI's that runs a statement gave, and nobody may have read its result.
 unsafe fn output(code: i32) -> Result<Output> {
+    // SAFETY: then the result is SPI's own, or null for none, and has as many rows as it says.
     unsafe {
         if code < 0 {
             return Err(Error::internal(format!("SPI returned {code}")));
@@ -372,7 +479,11 @@ unsafe fn output(code: i32) -> Result<Output> {
     }
 }
 
+/// # Safety
+/// The row must be one of the result that the description is of.
 unsafe fn row(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDesc) -> Result<Row> {
+    // SAFETY: as the caller promises. Columns are counted from 1. The text of a value is allocated for the caller
+    // alone, and ends with a zero; it is copied, and then freed.
     unsafe {
         let mut values = Vec::with_capacity((*description).natts as usize);
         for column in 1..=(*description).natts {

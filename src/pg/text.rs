@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 use pgrx::pg_sys;
 
 use super::alloc::{copy, reserve};
+use super::server;
 use crate::error::{Error, Result, sqlstate};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
@@ -16,6 +17,9 @@ pub fn to_server(text: &str) -> Result<CString> {
     if encoding_is_utf8() {
         return Ok(plain);
     }
+    // SAFETY: within a transaction, the conversion of the encodings can be looked up. The text has as many bytes as
+    // are given, and is read only; the result ends with a zero, is it or a copy in the current memory
+    // context, and is copied at once.
     unsafe {
         if !pg_sys::IsTransactionState() {
             let ascii: String = text
@@ -40,11 +44,13 @@ pub fn to_server(text: &str) -> Result<CString> {
 /// # Safety
 /// `text` must point to a zero-terminated string.
 pub unsafe fn from_server(text: *const c_char) -> Result<String> {
+    // SAFETY: the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) };
-    let bytes = if encoding_is_utf8() || unsafe { !pg_sys::IsTransactionState() } {
+    let bytes = if encoding_is_utf8() || !server::in_transaction() {
         bytes
     } else {
         let length = bytes.to_bytes().len() as i32;
+        // SAFETY: as in `to_server`.
         unsafe { CStr::from_ptr(pg_sys::pg_server_to_any(text, length, UTF8)) }
     };
     match bytes.to_str() {
@@ -60,6 +66,7 @@ pub unsafe fn from_server(text: *const c_char) -> Result<String> {
 /// A Rust string from the bytes of a text value in the database's encoding.
 pub fn from_bytes(bytes: &[u8]) -> Result<String> {
     let text = terminated(bytes)?;
+    // SAFETY: it ends with a zero.
     unsafe { from_server(text.as_ptr()) }
 }
 
@@ -117,5 +124,6 @@ fn terminated(bytes: &[u8]) -> Result<CString> {
 }
 
 fn encoding_is_utf8() -> bool {
+    // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetDatabaseEncoding() == UTF8 }
 }

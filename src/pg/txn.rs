@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::capture::capture;
 use super::planner;
+use super::server;
 use super::settings;
 use super::spi;
 use crate::error::{Error, Result};
@@ -65,12 +66,16 @@ pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 /// next, which PostgreSQL asserts not to happen. So `f` must run user code only as PostgreSQL's
 /// own maintenance commands do: in a security-restricted operation.
 pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
+    refuse_within();
+    // SAFETY: no transaction is in progress. `f` leaves one, which is committed.
     let result = capture(|| unsafe {
         begin();
         f()?;
         pg_sys::CommitTransactionCommand();
         Ok(())
     });
+    // SAFETY: whatever state an error has left, this call gets out of it. Outside of a transaction, statistics can
+    // be sent.
     unsafe {
         if result.is_err() {
             planner::reset();
@@ -81,7 +86,18 @@ pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
+/// Raises an error within a transaction, as in a session that is not ours: [`run`] would end that of others.
+fn refuse_within() {
+    if server::in_transaction() {
+        pgrx::error!("backfill: a transaction is in progress already");
+    }
+}
+
+/// # Safety
+/// In a process with a session, or connected to the shared catalogs, and outside of a transaction.
 unsafe fn begin() {
+    // SAFETY: as the caller promises. The rest are variables that a transaction begins with, and has not looked
+    // at yet.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
@@ -111,7 +127,11 @@ pub fn run_undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
+    refuse_within();
     let session = identity();
+    // SAFETY: no transaction is in progress, so that this one is ours. Its identity is put back below. The snapshot that is
+    // pushed is popped, unless an error leaves it to the abort, before the commit, which needs none; `f` leaves
+    // the stack as it was, if with another snapshot on top of it.
     let result = capture(|| unsafe {
         begin();
         if let Some(owner) = ACTING.get() {
@@ -125,6 +145,9 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
         pg_sys::CommitTransactionCommand();
         Ok(value)
     });
+    // SAFETY: whatever state an error has left, the abort gets out of it, with the identity that the transaction
+    // began with; after a commit it is still the one from above. Outside of a transaction, as here, it is
+    // the session's. Statistics can be sent then.
     unsafe {
         if result.is_err() {
             planner::reset();
@@ -141,6 +164,8 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
 /// Takes a new snapshot in place of the transaction's, which holds the horizon: statements that follow
 /// see what has been committed since. Within [`run`] or [`run_after`], between statements.
 pub fn renew_snapshot() {
+    // SAFETY: the snapshot on top is the transaction's, as between statements nothing else is pushed: another one
+    // takes its place.
     unsafe {
         pg_sys::PopActiveSnapshot();
         pg_sys::InvalidateCatalogSnapshot();
@@ -151,11 +176,13 @@ pub fn renew_snapshot() {
 /// The current user, and the security context that is in force.
 pub(super) fn identity() -> (Oid, i32) {
     let (mut user, mut security) = (Oid::INVALID, 0);
+    // SAFETY: writes two variables of this function.
     unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };
     (user, security)
 }
 
 /// Whether the caller is inside a SECURITY DEFINER function (or another change of user).
 pub fn in_security_definer() -> bool {
+    // SAFETY: reads variables of this process.
     unsafe { pg_sys::InLocalUserIdChange() || pg_sys::InSecurityRestrictedOperation() }
 }

@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
-use super::{notify, report};
+use super::{notify, report, server};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -41,17 +41,21 @@ thread_local! {
 
 /// Does `action` once the current (sub)transaction and all around it have committed.
 pub fn at_commit(action: Action) {
-    unsafe {
+    server::require_transaction();
+    // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered once.
+    // Within a transaction there is a current (sub)transaction.
+    let subtransaction = unsafe {
         if !REGISTERED.replace(true) {
             pg_sys::RegisterXactCallback(Some(at_end), null_mut());
             pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), null_mut());
         }
-        let subtransaction = pg_sys::GetCurrentSubTransactionId();
-        PENDING.with_borrow_mut(|pending| pending.push((subtransaction, action)));
-    }
+        pg_sys::GetCurrentSubTransactionId()
+    };
+    PENDING.with_borrow_mut(|pending| pending.push((subtransaction, action)));
 }
 
-unsafe extern "C-unwind" {
+// Of the C library.
+unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
 }
 
@@ -62,7 +66,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
     match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => notify_all(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
-            unsafe { perform_all(PENDING.take()) };
+            perform_all(PENDING.take());
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             PENDING.take();
@@ -102,27 +106,25 @@ fn refuse_prepare() -> Error {
 /// An ERROR in here would take the server down: nothing in it may fail.
 ///
 /// Of many jobs started at once only as many get a worker as may run: each takes up the next.
-unsafe fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
+fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
     let mut left = guc::MAX_WORKERS.get();
     for (_, action) in pending {
         match action {
             Action::Register(job, worker) if left > 0 => {
-                left = if unsafe { register(job, worker) } {
-                    left - 1
-                } else {
-                    0
-                };
+                left = if register(job, worker) { left - 1 } else { 0 };
             }
             Action::Register(..) => {}
-            Action::Wake(pid) => unsafe { wake(pid) },
-            Action::Interrupt(pid, role) => unsafe { interrupt(pid, role) },
+            Action::Wake(pid) => wake(pid),
+            Action::Interrupt(pid, role) => interrupt(pid, role),
             Action::Notify(..) => {}
             Action::Log(line) => report::log_in_callback(&line),
         }
     }
 }
 
-unsafe fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
+fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
+    // SAFETY: the description is complete, and is copied into shared memory. No handle is asked for, so that nothing is
+    // allocated.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
     if !registered {
         report::log_in_callback(&format!(
@@ -132,7 +134,9 @@ unsafe fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool 
     registered
 }
 
-unsafe fn wake(pid: i32) {
+fn wake(pid: i32) {
+    // SAFETY: the entries of processes are in shared memory for good, and one that was given to another process
+    // meanwhile is woken for nothing. A latch may be set by anybody.
     unsafe {
         let process = pg_sys::BackendPidGetProc(pid);
         if !process.is_null() {
@@ -141,7 +145,9 @@ unsafe fn wake(pid: i32) {
     }
 }
 
-unsafe fn interrupt(pid: i32, role: pg_sys::Oid) {
+fn interrupt(pid: i32, role: pg_sys::Oid) {
+    // SAFETY: as above; the fields of an entry can be read without a lock, as one word each. The signal goes to a
+    // process of this server's, or to none, where it has ended since: what pg_cancel_backend does.
     unsafe {
         let process = pg_sys::BackendPidGetProc(pid);
         let same = !process.is_null()

@@ -5,10 +5,11 @@ use super::walk::Walk;
 use crate::catalog::leftover::Leftover;
 use crate::catalog::slice::Extent;
 use crate::error::Result;
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap::Tid;
 use crate::pg::index;
 use crate::pg::planner::Access;
 use crate::pg::relation;
+use crate::pg::spi::Arg;
 use crate::pg::txn::{self, Durability};
 use crate::plan::key;
 use crate::plan::position::Key;
@@ -116,7 +117,7 @@ impl Walk {
         let columns = found.column_names();
         let statement = Prepared::new(self.target.columns_at(&columns), &[], Access::Tid)?;
         let values = Values {
-            lists: &[heap::tid_array(&[tid])],
+            lists: &[Arg::Tids(&[tid])],
             rows: &[1],
             ..Values::default()
         };

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::pg::heap::{self, Tid};
 use crate::pg::keylist;
 use crate::pg::planner::Access;
+use crate::pg::spi::Arg;
 use crate::pg::{relation, report};
 use crate::plan::sql::Target;
 
@@ -87,8 +88,8 @@ impl Listed {
         };
         self.lock.visit(values, |row| {
             // Counted from 1.
-            let number = row.get(0).map_or(0, |number| number.value());
-            if let Some(free) = free.get_mut(number.wrapping_sub(1)) {
+            let number = row.number(0)?.unwrap_or_default();
+            if let Some(free) = free.get_mut((number as usize).wrapping_sub(1)) {
                 *free = true;
             }
             Ok(())
@@ -133,14 +134,14 @@ impl Listed {
         let tids: Vec<Tid> = rows.iter().map(|row| places[*row as usize]).collect();
         heap::prune(self.relation, &tids);
         report::activity(statement.text());
-        let lists = [heap::tid_array(&tids)];
+        let lists = [Arg::Tids(&tids)];
         self.guessing.set(true);
         let mut asked = rows.into_iter();
         let mut left = Vec::new();
         statement.visit(Values::lists(&lists), |row| {
             // A scan by places goes in their order.
             for wanted in asked.by_ref() {
-                if read.keys.is(wanted as usize, row) {
+                if read.keys.is(wanted as usize, row)? {
                     return Ok(());
                 }
                 left.push(wanted);

@@ -27,17 +27,28 @@ struct Due {
     attempt: i32,
 }
 
-/// Runs the statement of the job's if it is due. False if it still is.
-pub fn run(id: i64, start: Start) -> bool {
+/// What became of the statement of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnEnd {
+    /// There is none, or it is not due. Nothing was run.
+    NotDue,
+    /// It was run, or it is recorded why not.
+    Done,
+    /// It is due still.
+    StillDue,
+}
+
+/// Runs the statement of the job's if it is due.
+pub fn run(id: i64, start: Start) -> OnEnd {
     if !guc::ENABLED.get() {
-        return true;
+        return OnEnd::NotDue;
     }
     session::keep_identity(start);
     let due = patiently(&format!("on_end of job {id} cannot be looked for"), || {
         txn::run(Durability::Deferred, || find(id, start))
     });
     let done = match due {
-        Ok(None) => return true,
+        Ok(None) => return OnEnd::NotDue,
         Ok(Some(due)) => settle(&due, start),
         Err(error) => Err(error),
     };
@@ -46,7 +57,11 @@ pub fn run(id: i64, start: Start) -> bool {
             "backfill job {id}: cannot record its on_end: {error}"
         ));
     }
-    done.is_ok()
+    if done.is_ok() {
+        OnEnd::Done
+    } else {
+        OnEnd::StillDue
+    }
 }
 
 fn find(id: i64, start: Start) -> Result<Option<Due>> {

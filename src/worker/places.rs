@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
 use crate::pg::report;
+use crate::pg::spi::Arg;
 use crate::plan::sql::Target;
 
 /// The statements.
@@ -75,7 +76,7 @@ impl Places {
     /// are now.
     pub fn skip_locked(&self, tids: &[Tid]) -> Result<Vec<Tid>> {
         let values = Values {
-            lists: &[heap::tid_array(tids)],
+            lists: &[Arg::Tids(tids)],
             rows: &[tids.len() as i64],
             ..Values::default()
         };
@@ -88,7 +89,7 @@ impl Places {
         if let [tid] = tids {
             *work.attempt = Some(Attempt::Place(*tid));
         }
-        let lists = [heap::tid_array(tids)];
+        let lists = [Arg::Tids(tids)];
         report::activity(self.update.text());
         let mut again = 0;
         let changed = changed_by(self.relation, || {
@@ -112,7 +113,7 @@ impl Places {
 fn found(statement: &Prepared, values: Values) -> Result<Vec<Tid>> {
     let mut tids = Vec::new();
     statement.visit(values, |row| {
-        tids.extend(row.tid(0));
+        tids.extend(row.tid(0)?);
         Ok(())
     })?;
     Ok(tids)

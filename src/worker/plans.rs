@@ -120,7 +120,7 @@ impl Plans {
     /// The next rows after the cursor, up to `limit`: in portions, each with a snapshot of its own.
     pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
         let mut read = Read {
-            keys: KeyList::new(&self.types),
+            keys: KeyList::new(&self.types)?,
             hits: Vec::new(),
             places: self.places.then(Vec::new),
         };
@@ -152,10 +152,10 @@ impl Plans {
         let place = hit + usize::from(self.predicate);
         pick(&self.read, after).visit(range(after, end, &[limit]), |row| {
             read.keys.push(row)?;
-            let hits = !self.predicate || row.get(hit).is_some_and(|hit| hit.value() != 0);
+            let hits = !self.predicate || row.bool(hit)?;
             read.hits.push(hits);
             if let Some(places) = &mut read.places {
-                places.extend(row.tid(place));
+                places.extend(row.tid(place)?);
             }
             Ok(())
         })

@@ -4,10 +4,12 @@
 use super::batch::{self, Step};
 use super::ending::{self, Ending};
 use super::locking::{decide, keep_locks, lock_tables};
+use super::on_end::OnEnd;
 use super::patience::patiently;
 use super::permission::{permission, unwanted};
 use super::recourse::{self, Recourse};
 use super::setbacks::Setbacks;
+use super::takeover::Next;
 use super::throttle::{self, Look};
 use super::walk::{self, Claim, Ground, Learned, Walk};
 use super::{finish, limit, on_end, pace, session, survey, takeover};
@@ -17,12 +19,25 @@ use crate::error::{Error, Result};
 use crate::guc;
 use crate::job::retry;
 use crate::job::state::State;
-use crate::pg::bgworker::{self, Start};
+use crate::pg::bgworker::{self, Errand, Start};
 use crate::pg::lock::Lock;
-use crate::pg::settings::Pins;
+use crate::pg::settings::{Pins, set_for_transaction};
 use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, report, signal};
+
+/// What a process has done for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// Nothing: it is not to run, or others run it. No code of anybody's was run.
+    Nothing,
+    /// Its part.
+    Settled,
+    /// It may still wait for a worker, and is to be left alone.
+    Unsettled,
+    /// Nothing, since the server has crashed while a worker had it: the launcher starts another.
+    Crashed,
+}
 
 /// Runs the job with this id, and no other: what its code leaves in the session ends with the process. Another job that wants a
 /// worker gets another process.
@@ -31,23 +46,63 @@ use crate::pg::{elevate, report, signal};
 /// given its own back. One that is beyond what its role may have is seen by the workers of that role; a worker that came
 /// for it looks for a job of another one.
 pub fn main(id: i64) {
+    bgworker::end_for_good();
     signal::install();
-    let start = bgworker::my_start();
+    let errand = bgworker::my_errand(id);
+    let start = errand.start;
     session::connect(start);
     elevate::stay_with_one_extension();
-    let mut unsettled = bgworker::left_alone();
+    let mut alone = errand.left_alone.clone();
+    let mut fresh = true;
     match take_slot(start) {
         Some(Room::Taken) => {
-            let settled = hold_and_run(id, start);
-            if !on_end::run(id, start) || !settled {
-                unsettled.push(id);
+            let mut done = run_one(id, start, Some(&errand));
+            if done == Done::Nothing {
+                let mut except = alone.clone();
+                except.push(id);
+                // This process has run no code yet, so it may run another job as well.
+                match takeover::next(start, &except) {
+                    Next::Mine(id) => done = settle(id, run_one(id, start, None), &mut alone),
+                    Next::Others => {
+                        slots::release();
+                        return;
+                    }
+                    Next::None => {}
+                }
+            } else {
+                settle(id, done, &mut alone);
             }
             slots::release();
+            if done == Done::Crashed {
+                return;
+            }
+            fresh = done == Done::Nothing;
         }
         Some(Room::Crowded) => {}
         Some(Room::Full) | None => return,
     }
-    takeover::hand_over(&unsettled);
+    takeover::hand_over(start, fresh, &alone);
+}
+
+fn settle(id: i64, done: Done, alone: &mut Vec<i64>) -> Done {
+    if done == Done::Unsettled {
+        alone.push(id);
+    }
+    done
+}
+
+/// Runs the job, and what its owner wants done at its end. With the errand that this process was started for, if that is it.
+fn run_one(id: i64, start: Start, errand: Option<&Errand>) -> Done {
+    let done = hold_and_run(id, start, errand);
+    if done == Done::Crashed {
+        return done;
+    }
+    match on_end::run(id, start) {
+        OnEnd::NotDue => done,
+        OnEnd::Done if done == Done::Nothing => Done::Settled,
+        OnEnd::Done => done,
+        OnEnd::StillDue => Done::Unsettled,
+    }
 }
 
 fn take_slot(start: Start) -> Option<Room> {
@@ -55,22 +110,41 @@ fn take_slot(start: Start) -> Option<Room> {
     guc::ENABLED.get().then(take)?.ok()
 }
 
-/// Runs the job, if it is there, is to run, and wants another worker. False if it may still be
-/// waiting for a worker afterwards, and this one should leave it alone.
-fn hold_and_run(id: i64, start: Start) -> bool {
+/// Runs the job, if it is there, is to run, and wants another worker.
+fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     let mut job = match hold(id, start) {
         Ok(Some(job)) => job,
-        Ok(None) => return true,
+        Ok(None) => return Done::Nothing,
         Err(error) => {
             report::log(&format!("backfill job {id}: cannot be read: {error}"));
-            return false;
+            return Done::Unsettled;
         }
     };
-    let ending = unwanted(&job).unwrap_or_else(|| slices(&mut job, start));
+    if errand.is_some_and(|errand| has_crashed(&job, errand)) {
+        Lock::Job(id).release_session();
+        return Done::Crashed;
+    }
+    let (ending, done) = match unwanted(&job) {
+        Some(ending) => (ending, Done::Nothing),
+        None => (slices(&mut job, start), Done::Settled),
+    };
     session::keep_identity(start);
     let recorded = ending::conclude(id, &ending, job.attempt);
     Lock::Upkeep(id).release_session();
-    recorded && !matches!(ending, Ending::Gone | Ending::Disabled)
+    if recorded { done } else { Done::Unsettled }
+}
+
+/// Whether the postmaster has started this process since the server has crashed, in place of one that had the job. Else a job
+/// whose code crashes the server would do so again and again. The launcher goes on with it; without it, `backfill.resume`.
+fn has_crashed(job: &Job, errand: &Errand) -> bool {
+    let alone = job.workers.len() == 1 && job.attempt == errand.attempt;
+    let begun = || {
+        let begun = txn::run(Durability::Deferred, || {
+            event::worker_started_since(job.id, errand.registered)
+        });
+        begun != Ok(false)
+    };
+    alone && errand.comes_after_checkpoint() && begun()
 }
 
 /// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
@@ -189,6 +263,8 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
         Durability::Deferred,
         || {
             survey::ensure(job)?;
+            // Not lost by a crash: see `has_crashed`. Standbys are not waited for.
+            set_for_transaction(c"synchronous_commit", c"local");
             event::record(
                 job.id,
                 job.owner,

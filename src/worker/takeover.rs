@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use pgrx::pg_sys::BackgroundWorker;
+
 use super::patience::patiently;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{extension, on_end};
+use crate::error::Result;
 use crate::guc;
-use crate::pg::bgworker::{self, MOST_LEFT_ALONE, Start};
+use crate::pg::bgworker::{self, Errand, MOST_LEFT_ALONE, Start};
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, latch, report, role, server, slots};
@@ -23,6 +26,7 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     id: i64,
+    attempt: i32,
     start: Start,
     missing: usize,
     /// Whether its role may have so many slots only.
@@ -31,9 +35,9 @@ pub struct Waiting {
 
 /// The jobs of this database that want a worker, those without any first, then the longest
 /// waiting; at last those that have ended, and whose `on_end` is due. Without those in `except`.
-pub fn waiting(except: &[i64]) -> Vec<Waiting> {
+fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
     if !guc::ENABLED.get() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let look = || {
         if !elevate::extension_exists() {
@@ -50,9 +54,17 @@ pub fn waiting(except: &[i64]) -> Vec<Waiting> {
             .filter_map(start_of)
             .collect())
     };
-    let found = patiently("waiting jobs cannot be looked for", || {
-        txn::run(Durability::Deferred, look)
-    });
+    txn::run(Durability::Deferred, look)
+}
+
+/// The same for who has nothing else to do, and waits for the extension's tables to be free.
+fn waiting_patiently(except: &[i64]) -> Vec<Waiting> {
+    logged(patiently("waiting jobs cannot be looked for", || {
+        look_for_waiting(except)
+    }))
+}
+
+fn logged(found: Result<Vec<Waiting>>) -> Vec<Waiting> {
     found.unwrap_or_else(|error| {
         report::log(&format!("backfill: cannot look for waiting jobs: {error}"));
         Vec::new()
@@ -64,6 +76,7 @@ fn start_of(job: Job) -> Option<Waiting> {
     match role::start_for(job.owner) {
         Ok(start) => Some(Waiting {
             id: job.id,
+            attempt: job.attempt,
             start,
             missing: job.missing_workers(),
             is_bounded: !slots::is_exempt(job.owner),
@@ -75,15 +88,49 @@ fn start_of(job: Job) -> Option<Waiting> {
     }
 }
 
+impl Waiting {
+    fn worker(&self, left_alone: &[i64]) -> Box<BackgroundWorker> {
+        let errand = Errand::new(self.id, self.attempt, self.start, left_alone);
+        bgworker::job_worker(&errand)
+    }
+}
+
+/// What a process that has run no code of anybody's is to do with its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Run this job.
+    Mine(i64),
+    /// End: another process comes.
+    Others,
+    /// There is nothing to do.
+    None,
+}
+
+/// The job that has waited longest: this process runs it if it can, else another one is registered. If there is no process, this
+/// one goes on with what it can run.
+pub fn next(me: Start, except: &[i64]) -> Next {
+    let waiting = waiting_patiently(except);
+    let Some(first) = waiting.first() else {
+        return Next::None;
+    };
+    if first.start != me && bgworker::register_now(first.worker(&[])) {
+        return Next::Others;
+    }
+    let mut all = waiting.iter();
+    all.find(|job| job.start == me)
+        .map_or(Next::None, |job| Next::Mine(job.id))
+}
+
 /// Once a worker has given its slot back: registers another one for the job of this database that has waited longest, which
-/// finds the slot free. Not for those in `unsettled`.
+/// finds the slot free. Not for those in `unsettled`. `fresh`: this process has run no job.
 ///
-/// Where the server has no process left, that of this worker will be free, but only when it has ended. So another worker
-/// of this database is woken to see to it. If there is none, this one waits for a while; of several, one does.
-pub fn hand_over(unsettled: &[i64]) {
+/// Where the server has no process left, that of this worker will be free, but only when it has ended. Then the postmaster is
+/// asked to start this one anew, if a job of the same owner's waits. Else another worker of this database is woken to see to
+/// it. If there is none, this one waits for a while for a process that others give back.
+pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
     if unsettled.len() > MOST_LEFT_ALONE {
         report::log(
-            "backfill: too many jobs whose end cannot be recorded, the launcher will look again",
+            "backfill: the end of too many jobs cannot be recorded, the launcher will look again",
         );
         return;
     }
@@ -93,9 +140,15 @@ pub fn hand_over(unsettled: &[i64]) {
         return;
     }
     let begun = Instant::now();
-    while let Some(first) = waiting(unsettled).first() {
-        if bgworker::register_now(bgworker::job_worker(first.id, first.start, unsettled)) {
+    loop {
+        let waiting = waiting_patiently(unsettled);
+        let Some(first) = waiting.first() else { return };
+        if bgworker::register_now(first.worker(unsettled)) {
             return;
+        }
+        // A new life has forgotten which jobs are to be left alone.
+        if !fresh && unsettled.is_empty() && waiting.iter().any(|job| job.start == me) {
+            bgworker::come_back();
         }
         let others = others_at_work();
         others.iter().for_each(|pid| latch::set(*pid));
@@ -132,14 +185,14 @@ fn log_no_process(id: i64) {
     ));
 }
 
-fn registered(id: i64, start: Start) -> bool {
+fn registered(job: &Waiting) -> bool {
     for _ in 0..TRIES {
-        if bgworker::register_now(bgworker::job_worker(id, start, &[])) {
+        if bgworker::register_now(job.worker(&[])) {
             return true;
         }
         latch::wait(PAUSE);
     }
-    log_no_process(id);
+    log_no_process(job.id);
     false
 }
 
@@ -151,7 +204,7 @@ pub fn sweep() {
         Ok((free, slots::rooms()?.into_iter().collect::<HashMap<_, _>>()))
     });
     let (mut free, mut rooms) = free.unwrap_or_default();
-    let waiting = waiting(&[]);
+    let waiting = logged(look_for_waiting(&[]));
     let further = waiting
         .iter()
         .flat_map(|job| std::iter::repeat_n(job, job.missing.saturating_sub(1)));
@@ -165,7 +218,7 @@ pub fn sweep() {
         if job.is_bounded && *room <= 0 {
             continue;
         }
-        if !registered(job.id, job.start) {
+        if !registered(job) {
             return;
         }
         *room -= 1;
