@@ -7,9 +7,18 @@ from collections.abc import Iterator
 import pytest
 from harness import Cluster, Server
 from harness.traps.attack import CALLERS, CONF, Attack
+from harness.traps.installed import grant_by_default, open_doors
 from harness.traps.states import STATES
 
 FEW = ("pending", "running", "verified")
+# A function as somebody could write it one day: it plans what the owner has written, as whoever calls.
+CARELESS = """
+CREATE FUNCTION backfill.careless(job_id bigint) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE job record; BEGIN
+    SELECT * INTO job FROM backfill.progress p WHERE p.job_id = careless.job_id;
+    EXECUTE format('EXPLAIN SELECT FROM %s WHERE %s', job.relation, job.where_clause);
+    RETURN 1;
+END $$
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +37,34 @@ def assert_nothing(attack: Attack) -> None:
     assert count == 0, f"{attack.summary()}\n{found}"
 
 
+def test_what_is_installed(attack: Attack) -> None:
+    """A superuser whose default privileges give all to somebody has installed the extension: nobody got anything."""
+    server = attack.cluster
+    server.sql("CREATE DATABASE bare")
+    bare = server.database("bare")
+    grant_by_default(bare, "outsider")
+    bare.sql("CREATE EXTENSION backfill")
+    found = open_doors(bare)
+    server.sql("DROP DATABASE bare WITH (FORCE)")
+    assert found == []
+
+
+def test_a_careless_function_is_found(attack: Attack) -> None:
+    """What is new in the schema is attacked without anybody's doing, and what it gives away is seen."""
+    attack.cluster.sql(CARELESS)
+    attack.renew()
+    attack.run("domains", ["pending"], ["postgres"])
+    found = {finding.what for finding in attack.findings if finding.function == "careless"}
+    attack.cluster.sql("DROP FUNCTION backfill.careless(bigint)")
+    attack.renew()
+    assert "an IMMUTABLE function ran in the caller's session, as postgres" in found, found
+    assert "a deferred trigger ran in the caller's session, as postgres" in found
+    assert any(what.startswith("seized: ALTER ROLE") for what in found) and len(found) > 20
+    attack.findings.clear()
+    attack.counts.clear()
+    attack.seen["function"].discard("careless")
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("state", STATES)
 def test_in_every_state(attack: Attack, state: str) -> None:
@@ -44,10 +81,9 @@ def test_by_everybody(attack: Attack) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("state", ["pending", "running"])
-def test_every_option(attack: Attack, state: str) -> None:
+def test_every_option(attack: Attack) -> None:
     """Each option that the extension says it knows, with what it takes for it."""
-    attack.run("domains", [state], ["postgres"], every_option=True)
+    attack.run("domains", ["pending"], ["postgres"], every_option=True)
     assert_nothing(attack)
 
 
@@ -55,14 +91,14 @@ def test_every_option(attack: Attack, state: str) -> None:
 @pytest.mark.parametrize("kind", ["arrays of domains", "partitions"])
 def test_other_tables(attack: Attack, kind: str) -> None:
     """Keys whose input function calls code, and expressions that decide about partitions."""
-    attack.run(kind, FEW, ["postgres", "ally"])
+    attack.run(kind, FEW, ["postgres"])
     assert_nothing(attack)
 
 
 @pytest.mark.timeout(300)
 def test_the_owner_of_the_table(attack: Attack) -> None:
     """Whose table it is may see the job of another on it, and stop it: still nothing of that job runs with them."""
-    attack.run("a lodger", FEW, ["postgres", "proprietor"])
+    attack.run("a lodger", FEW, ["proprietor"])
     assert_nothing(attack)
 
 

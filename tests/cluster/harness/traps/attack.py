@@ -27,7 +27,7 @@ CONF = {
 }
 CALLERS = ("postgres", "ally", "overseer", "outsider", "proprietor")
 NEUTRAL = """
-CREATE SCHEMA neutral; CREATE TABLE neutral.t (id int PRIMARY KEY, n int);
+GRANT CREATE ON SCHEMA trap TO proprietor; CREATE SCHEMA neutral; CREATE TABLE neutral.t (id int PRIMARY KEY, n int);
 INSERT INTO neutral.t SELECT g, 0 FROM generate_series(1, 12) g; ANALYZE neutral.t;
 GRANT ALL ON SCHEMA neutral TO ally, proprietor, outsider; GRANT ALL ON neutral.t TO ally, proprietor, outsider
 """
@@ -115,6 +115,11 @@ class Attack:
         self._sessions: dict[str, Session] = {}
         self._world = look.Look(self.superuser, look.WORLD)
         self._watch = Watch(cluster)
+
+    def renew(self) -> None:
+        """Looks into the catalog again, after it was changed on purpose."""
+        self.calls = Calls(self.cluster)
+        self._world.again()
 
     def run(self, kind: str, states: Sequence[str], callers: Sequence[str], *, every_option: bool = False) -> None:
         """All calls by these callers on a job of each of these states."""

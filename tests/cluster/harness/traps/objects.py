@@ -39,7 +39,7 @@ CREATE DOMAIN trap.checked AS int CHECK (trap.volatile('the CHECK of a column''s
 """
 # What a table gets, by the place: constants are for expressions that are folded when the table is only opened.
 DDL = {
-    "default": "ALTER TABLE {t} ALTER n SET DEFAULT trap.moment('a column default', 0)",
+    "default": "ALTER TABLE {t} ALTER m SET DEFAULT trap.moment('a column default', 0)",
     "check": "ALTER TABLE {t} ADD CHECK (trap.moment('a CHECK', n) >= 0)",
     "check of constants": "ALTER TABLE {t} ADD CHECK (trap.number('a CHECK of constants', 1) > 0 OR n IS NULL)",
     "generated column": "ALTER TABLE {t} ADD g int GENERATED ALWAYS AS (trap.number('a generated column', n)) STORED",
@@ -64,7 +64,7 @@ WHERE = (
     " AND trap.volatile('a VOLATILE function') AND '{0}'::trap.dom[] IS NOT NULL AND '(1,2)'::trap.pair IS NOT NULL"
     " AND CAST('(1,2)'::trap.pair AS int) OPERATOR(pg_catalog.>) 0 AND 1 OPERATOR(trap.=) 1"
 )
-SET = "n = 1 + trap.number('the SET clause', 0)"
+SET = "n = 1 + trap.number('the SET clause', 0), m = DEFAULT"
 OPTIONS: dict[str, Any] = {
     "throttle_query": "SELECT NOT (trap.constant('the throttle query') AND 1 OPERATOR(trap.=) 1)",
     "on_end": "SELECT trap.constant('the statement at the end')",
@@ -72,7 +72,15 @@ OPTIONS: dict[str, Any] = {
 }
 EVERYTHING = tuple(DDL)
 # Partitions by an expression: keys are those of the leaves.
-PARTED = ("check", "check of constants", "index expression", "index of constants", "row trigger", "statistics")
+PARTED = (
+    "default",
+    "check",
+    "check of constants",
+    "index expression",
+    "index of constants",
+    "row trigger",
+    "statistics",
+)
 
 
 @dataclass(frozen=True)
@@ -97,15 +105,17 @@ class Kind:
 
 
 KINDS = {
-    "domains": Kind("(id trap.checked PRIMARY KEY, n trap.checked)", "SELECT g, 0 FROM generate_series(1, 12) g"),
+    "domains": Kind(
+        "(id trap.checked PRIMARY KEY, n trap.checked, m int)", "SELECT g, 0 FROM generate_series(1, 12) g"
+    ),
     "arrays of domains": Kind(
-        "(id trap.dom[] PRIMARY KEY, n int)",
+        "(id trap.dom[] PRIMARY KEY, n int, m int)",
         "SELECT ARRAY[g], 0 FROM generate_series(1, 12) g",
         options={"key_from": "{2}"},
         keys=('"{3}"',),
     ),
     "partitions": Kind(
-        "(id int, n int) PARTITION BY RANGE ((id + trap.number('a partition key of constants', 0)))",
+        "(id int, n int, m int) PARTITION BY RANGE ((id + trap.number('a partition key of constants', 0)))",
         "SELECT g, 0 FROM generate_series(1, 12) g",
         PARTED,
         after="CREATE TABLE {t}_1 PARTITION OF {t} FOR VALUES FROM (0) TO (7); "
@@ -114,6 +124,6 @@ KINDS = {
     ),
     # The table of somebody else, on which the owner of the job may update a column.
     "a lodger": Kind(
-        "(id int PRIMARY KEY, n int)", "SELECT g, 0 FROM generate_series(1, 12) g", (), table_owner="proprietor"
+        "(id int PRIMARY KEY, n int, m int)", "SELECT g, 0 FROM generate_series(1, 12) g", (), table_owner="proprietor"
     ),
 }

@@ -68,12 +68,12 @@ CREATE FUNCTION trap.attempt(statement text) RETURNS text LANGUAGE plpgsql SET s
     RETURN 'done';
 EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
 CREATE FUNCTION trap.spring(place text) RETURNS void LANGUAGE plpgsql AS $$ DECLARE
-    what record; sprung text := pg_catalog.concat(pg_catalog.current_setting('trap.sprung', true), '');
+    what record; sprung text := pg_catalog.concat(pg_catalog.current_setting('trap.sprung', true), '/');
 BEGIN
     -- Once in a transaction is enough, and keeps a trap from calling itself for ever.
-    IF pg_catalog.strpos(sprung, place) OPERATOR(pg_catalog.>) 0 THEN RETURN; END IF;
+    IF pg_catalog.strpos(sprung, pg_catalog.concat('/', place, '/')) OPERATOR(pg_catalog.>) 0 THEN RETURN; END IF;
     RAISE LOG 'TRAP "%" as % of %', place, current_user, session_user;
-    PERFORM pg_catalog.set_config('trap.sprung', pg_catalog.concat(sprung, ', ', place), true);
+    PERFORM pg_catalog.set_config('trap.sprung', pg_catalog.concat(sprung, place), true);
     FOR what IN SELECT * FROM trap.remains LOOP PERFORM trap.attempt(what.statement); END LOOP;
     IF current_user OPERATOR(pg_catalog.<>) '{OWNER}' OR session_user OPERATOR(pg_catalog.<>) '{OWNER}' THEN
         FOR what IN SELECT * FROM trap.seizes LOOP

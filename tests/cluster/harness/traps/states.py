@@ -68,8 +68,7 @@ class Job:
         db.sql(f"DROP TABLE IF EXISTS {self.table} CASCADE", user=user)
         create = self.kind.create(self.table)
         if user != OWNER:
-            db.sql(f"GRANT CREATE ON SCHEMA trap TO {user}")
-            create += f"; GRANT SELECT, UPDATE (n) ON {self.table} TO {OWNER}"
+            create += f"; GRANT SELECT, UPDATE (n, m) ON {self.table} TO {OWNER}"
         db.sql(create, user=user)
         getattr(self, "_" + self.state.replace(" ", "_"))()
 
