@@ -245,7 +245,11 @@ extern "C" fn last_of_all() {
 pub fn come_back() -> ! {
     COMES_BACK.store(true, Ordering::Relaxed);
     // SAFETY: ends the process, as returning from its main function does.
-    unsafe { pg_sys::proc_exit(1) }
+    #[allow(unreachable_code, reason = "some versions' bindings say that it returns")]
+    unsafe {
+        pg_sys::proc_exit(1);
+        unreachable!("proc_exit() returned")
+    }
 }
 
 /// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.
