@@ -198,3 +198,24 @@ def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
     wait_until(lambda: cluster.value(ended, [decoy]) > 0, 30, "on_end to be run")
     state = cluster.value("SELECT state FROM backfill.progress WHERE job_id = %s", [wanted])
     assert state == "pending", "alice has approved what she started"
+
+
+def test_nobody_can_stop_a_job_any_more(ground: Cluster) -> None:
+    """A member of pg_write_all_data uses up the numbers of events, and every pause and cancel fails, also a superuser's."""
+    ground.sql("GRANT pg_write_all_data TO eve; CREATE TABLE t (id integer PRIMARY KEY, n integer)")
+    ground.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i")
+    job = ground.value("SELECT backfill.start('t', 1, 1000, set_clause => 'n = 1')")
+    wait_until(lambda: ground.value("SELECT workers FROM backfill.progress") == 1, 30, "the job to run")
+    ground.sql("SELECT setval('backfill.event_id_seq', 9223372036854775807)", user="eve")
+    ground.sql("SELECT backfill.cancel(%s, now => true)", [job])
+    state = "SELECT state FROM backfill.progress"
+    wait_until(lambda: ground.value(state) == "cancelled", 30, "the job to be cancelled")
+
+
+def test_the_dashboard_of_a_database_without_unicode(new_cluster: Any) -> None:
+    """No attack: the planner folds chr(9608) wherever it stands, so the view fails in each database that is not in UTF8."""
+    cluster: Cluster = new_cluster()
+    cluster.sql("CREATE DATABASE l TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    database = cluster.database("l")
+    database.sql("CREATE EXTENSION backfill")
+    assert database.sql("SET client_encoding = 'LATIN1'; SELECT * FROM backfill.dashboard") == []
