@@ -146,7 +146,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN p.past_estimate THEN interval '0'
                  WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
-                     secs => pg_catalog.ceil(p.rows_left / p.rows_per_second)) END
+                     secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
        END AS eta,
        j.batch_size,
        j.sleep_ms,
@@ -191,8 +191,8 @@ SELECT j.id AS job_id,
        pg_catalog.round(p.batch_ms_p95::numeric, 1) AS batch_ms_p95,
        COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
        CASE WHEN j.options ? 'settings' THEN
-            pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
-            ELSE j.options END AS options,
+            pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
+            ELSE u.options END AS options,
        CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
        j.verifies
 FROM backfill.job j
@@ -203,6 +203,11 @@ LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (
+    -- Its literals are nobody else's business.
+    SELECT CASE WHEN j.options ? 'on_end' AND NOT pg_catalog.pg_has_role(j.owner, 'USAGE')
+                THEN pg_catalog.jsonb_set(j.options, '{on_end}', '"..."') ELSE j.options END AS options
+) u
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
     SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
@@ -391,6 +396,45 @@ BEGIN
     END LOOP;
 END $$;
 
+CREATE OR REPLACE VIEW backfill.dashboard WITH (security_barrier) AS
+SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE pg_catalog.left(n.job, 11) END AS job,
+       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 5) ELSE pg_catalog.left(n.relation, 10) END AS "table",
+       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 10) || '   ?%'
+            ELSE pg_catalog.repeat(b.full, f.tenths) || pg_catalog.repeat(b.empty, 10 - f.tenths)
+                 || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
+       CASE WHEN p.rows_per_second >= 9950000 THEN pg_catalog.round(p.rows_per_second / 1000000) || 'M/s'
+            WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
+            WHEN p.rows_per_second >= 9950 THEN pg_catalog.round(p.rows_per_second / 1000) || 'k/s'
+            WHEN p.rows_per_second >= 999.5 THEN pg_catalog.round(p.rows_per_second / 1000, 1) || 'k/s'
+            ELSE pg_catalog.round(p.rows_per_second) || '/s' END AS rate,
+       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...'
+            WHEN e.seconds >= 8640000 THEN '>99d'
+            WHEN e.seconds >= 86400 THEN pg_catalog.concat(e.seconds / 86400, 'd', e.seconds % 86400 / 3600, 'h')
+            WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')
+            WHEN e.seconds >= 60 THEN pg_catalog.concat(e.seconds / 60, 'm', e.seconds % 60, 's')
+            ELSE e.seconds || 's' END AS eta,
+       CASE WHEN p.state <> 'running' THEN p.state
+            WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
+            WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
+            WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', ''), 15)
+            ELSE pg_catalog.left(p.waiting_for, 15) END AS doing
+FROM backfill.progress p
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
+           pg_catalog.regexp_replace(COALESCE((SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
+                                     '[[:cntrl:]]', ' ', 'g') AS relation
+) n
+CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
+CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
+CROSS JOIN (
+    -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
+    SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') ELSE '#' END AS full,
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') ELSE '.' END AS empty
+    FROM (SELECT pg_catalog.pg_client_encoding() = 'UTF8' AND pg_catalog.getdatabaseencoding() = 'UTF8' AS utf8) u
+) b
+WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'
+ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p.state IN ('completed', 'cancelled') THEN 3 ELSE 2 END, p.job_id;
+
 -- set_not_null on a table of another role's: the steps run as that role.
 
 CREATE FUNCTION backfill.not_null_step(relation regclass, column_name text, statement text, lock_timeout_ms integer) RETURNS void
@@ -444,7 +488,7 @@ BEGIN
             RAISE NOTICE USING MESSAGE = todo;
         END IF;
         BEGIN
-            IF (SELECT c.relowner = current_user::regrole FROM pg_class c WHERE c.oid = relation) THEN
+            IF current_user = session_user AND (SELECT c.relowner = current_user::regrole FROM pg_class c WHERE c.oid = relation) THEN
                 EXECUTE todo;
             ELSE
                 -- The table's own constraints are text of its owner's, and ALTER TABLE evaluates what is constant in them.

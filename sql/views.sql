@@ -84,7 +84,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN p.past_estimate THEN interval '0'
                  WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
-                     secs => pg_catalog.ceil(p.rows_left / p.rows_per_second)) END
+                     secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
        END AS eta,
        j.batch_size,
        j.sleep_ms,
@@ -129,8 +129,8 @@ SELECT j.id AS job_id,
        pg_catalog.round(p.batch_ms_p95::numeric, 1) AS batch_ms_p95,
        COALESCE(p.wal_bytes, o.wal_bytes, 0) AS wal_bytes,
        CASE WHEN j.options ? 'settings' THEN
-            pg_catalog.jsonb_set(j.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
-            ELSE j.options END AS options,
+            pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
+            ELSE u.options END AS options,
        CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
        j.verifies
 FROM backfill.job j
@@ -141,6 +141,11 @@ LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (
+    -- Its literals are nobody else's business.
+    SELECT CASE WHEN j.options ? 'on_end' AND NOT pg_catalog.pg_has_role(j.owner, 'USAGE')
+                THEN pg_catalog.jsonb_set(j.options, '{on_end}', '"..."') ELSE j.options END AS options
+) u
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
     SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
@@ -368,8 +373,10 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
 CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
 CROSS JOIN (
-    SELECT CASE pg_catalog.pg_client_encoding() WHEN 'UTF8' THEN pg_catalog.chr(9608) ELSE '#' END AS full,
-           CASE pg_catalog.pg_client_encoding() WHEN 'UTF8' THEN pg_catalog.chr(9617) ELSE '.' END AS empty
+    -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
+    SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') ELSE '#' END AS full,
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') ELSE '.' END AS empty
+    FROM (SELECT pg_catalog.pg_client_encoding() = 'UTF8' AND pg_catalog.getdatabaseencoding() = 'UTF8' AS utf8) u
 ) b
 WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'
 ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p.state IN ('completed', 'cancelled') THEN 3 ELSE 2 END, p.job_id;

@@ -50,6 +50,13 @@ pub static REQUIRE_DRY_RUN: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Default off: a house rule, as a dry run is. Superusers may turn it off for a session.
 pub static REQUIRE_APPROVAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
+/// `backfill.allow_superuser_jobs`: whether a superuser may define a job on a table of a role that is none.
+///
+/// Default off: such a job runs that role's triggers, constraints and index expressions as a superuser, which few
+/// expect of a call that only names a table; SET ROLE to the table's owner costs a line. Superusers may set it for a
+/// session.
+pub static SUPERUSER_JOBS: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
     GucRegistry::define_bool_guc(
@@ -115,6 +122,14 @@ pub fn register() {
         c"Lets a backfill that was started run only once another person has approved it.",
         c"It waits until somebody else with the rights of its owner calls backfill.approve(). Dry runs and verifications need none.",
         &REQUIRE_APPROVAL,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"backfill.allow_superuser_jobs",
+        c"Lets a superuser define, plan and preview a backfill of a table of a role that is no superuser.",
+        c"Off: SET ROLE to the table's owner first. On: what that role wrote (triggers, constraints, index expressions) runs as a superuser.",
+        &SUPERUSER_JOBS,
         GucContext::Suset,
         GucFlags::default(),
     );

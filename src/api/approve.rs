@@ -94,7 +94,9 @@ pub fn check_altered(job: &Job, changed: &[&str]) -> Result<()> {
 fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
     let (me, session) = (server::current_user(), server::session_user());
     let starters = [asked.session, asked.by];
-    let why = if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
+    let why = if !server::is_client() {
+        "A background process is no person.".to_owned()
+    } else if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
         format!("{} started it.", server::role_name(*same))
     } else if me == job.owner || session == job.owner {
         format!("{} is its owner.", server::role_name(job.owner))

@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
+use crate::guc;
 use crate::job::options::Options;
 use crate::pg::relation::{self, Relation};
-use crate::pg::{server, txn};
+use crate::pg::{partition, server, txn};
 use crate::plan::clause;
 
 /// The arguments that `define` and `start` share, as they came.
@@ -59,6 +60,9 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         .hint("Give the name of a table.")
     })?;
     check_kind(&relation)?;
+    if request.set_clause.is_some() {
+        refuse_superusers_job(&relation)?;
+    }
     relation.refuse_rules()?;
     for (what, text) in [
         ("set_clause", &request.set_clause),
@@ -76,6 +80,28 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         name,
         options,
     })
+}
+
+/// Refuses a superuser's own job on a table of a role that is none: the table's triggers, constraints, defaults and
+/// index expressions are text of that role's, and planning the clauses runs some of it at once.
+fn refuse_superusers_job(relation: &Relation) -> Result<()> {
+    if !server::is_superuser() || guc::SUPERUSER_JOBS.get() {
+        return Ok(());
+    }
+    let Some(owner) = partition::owner_without_superuser(relation.oid)? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "a superuser's backfill of table {} would run what role {owner} wrote as a superuser",
+            relation.shown
+        ),
+    )
+    .detail("Triggers, constraints, defaults and expressions of indexes run with the rights of the role that defines the job, and some of them already when it is planned.")
+    .hint(format!(
+        "SET ROLE {owner}; and make the call again: the job is that role's then. Where you trust that role, SET backfill.allow_superuser_jobs = on."
+    )))
 }
 
 fn check_name(name: String) -> Result<String> {

@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys::Oid;
 
+use super::caller::may_attend;
+use super::inspect;
 use crate::catalog::job;
 use crate::error::Result;
 use crate::pg::{server, slots, spi};
@@ -9,8 +11,10 @@ use crate::pg::{server, slots, spi};
 /// How crowded the role is that a job belongs to, for a person; nothing if there is room. Not for who can't read the job.
 pub fn of(job_id: i64) -> Option<String> {
     let look = || match job::load(job_id)? {
-        Some(job) => of_role(job.owner),
-        None => Ok(None),
+        Some(job) if may_attend(&job)? || server::may_act_for(inspect::monitor()?) => {
+            of_role(job.owner)
+        }
+        _ => Ok(None),
     };
     spi::connect(look).ok().flatten()
 }

@@ -3,10 +3,23 @@
 use super::caller::locked_job;
 use crate::catalog::job;
 use crate::error::{Error, Result, sqlstate};
+use crate::pg::lock::Lock;
 
 /// Removes the job and all that is recorded of it.
 pub fn forget(job_id: Option<i64>) -> Result<()> {
     let found = locked_job(job_id, "backfill.forget()")?;
+    // A worker that is just recording the end comes first, and finds no job afterwards.
+    if !Lock::Council(found.id).in_time()? {
+        return Err(Error::new(
+            sqlstate::LOCK_NOT_AVAILABLE,
+            format!(
+                "cannot forget backfill {}: a worker of it is busy",
+                found.shown()
+            ),
+        )
+        .hint("Try again in a moment."));
+    }
+    let found = job::load(found.id)?.ok_or_else(|| job::unknown(found.id))?;
     let state = found.state();
     if !state.ended() || !found.workers.is_empty() {
         return Err(Error::new(

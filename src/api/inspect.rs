@@ -127,7 +127,8 @@ pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     }
 }
 
-fn monitor() -> Result<Oid> {
+/// The role whose members may see all jobs.
+pub fn monitor() -> Result<Oid> {
     let row = as_extension(|| {
         spi::first(
             "SELECT 'pg_monitor'::pg_catalog.regrole::pg_catalog.oid::bigint",

@@ -59,7 +59,7 @@ pub struct PreviewOf {
 
 impl Errand for PreviewOf {
     const NAME: &'static str = "preview";
-    const LIMIT: Option<Duration> = None;
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(300));
     type Answer = Vec<Sample>;
 
     fn owner(&self) -> Oid {

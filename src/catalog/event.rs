@@ -20,20 +20,39 @@ pub fn record(
     new: Option<&str>,
 ) -> Result<()> {
     let (event, old, new) = (cut(event), cut_if_any(old), cut_if_any(new));
-    as_extension(|| {
-        spi::query(
-            "INSERT INTO backfill.event (job_id, actor, event, old, new) VALUES ($1, $2, $3, $4, $5)",
-            &[
-                Arg::Int8(job),
-                Arg::Oid(actor),
-                Arg::Text(&event),
-                Arg::text(old.as_deref()),
-                Arg::text(new.as_deref()),
-            ],
-        )
-    })?;
+    let args = [
+        Arg::Int8(job),
+        Arg::Oid(actor),
+        Arg::Text(&event),
+        Arg::text(old.as_deref()),
+        Arg::text(new.as_deref()),
+    ];
+    let numbered = spi::in_subtransaction(|| as_extension(|| spi::query(RECORD, &args)));
+    match numbered {
+        Err(error) if NO_NUMBER.contains(&error.sqlstate.as_str()) => {
+            as_extension(|| spi::query(RECORD_ALL_THE_SAME, &args))?;
+        }
+        other => {
+            other?;
+        }
+    }
     Ok(())
 }
+
+/// A job that is forgotten meanwhile gets no more events.
+const RECORD: &str = "
+INSERT INTO backfill.event (job_id, actor, event, old, new)
+SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+
+/// With a number that the sequence does not give: whoever may write to all sequences is not to keep others from
+/// stopping a job.
+const RECORD_ALL_THE_SAME: &str = "
+INSERT INTO backfill.event (id, job_id, actor, event, old, new) OVERRIDING SYSTEM VALUE
+SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e), $1, $2, $3, $4, $5
+WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+
+/// SQLSTATEs of a sequence that is at its end, or was set back.
+const NO_NUMBER: &[&str] = &["2200H", "23505"];
 
 /// Records a change of state, and tells whoever listens when that has committed.
 pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State) -> Result<()> {

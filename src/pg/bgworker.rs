@@ -242,27 +242,31 @@ extern "C" fn last_of_all() {
 }
 
 /// Ends this process, and has the postmaster start another one in its place, with the same errand.
+#[allow(
+    unreachable_code,
+    reason = "the bindings of some versions say that it returns"
+)]
 pub fn come_back() -> ! {
     COMES_BACK.store(true, Ordering::Relaxed);
     // SAFETY: ends the process, as returning from its main function does.
-    #[allow(unreachable_code, reason = "some versions' bindings say that it returns")]
-    unsafe {
-        pg_sys::proc_exit(1);
-        unreachable!("proc_exit() returned")
-    }
+    // SAFETY: ends the process, as returning from its main function does.
+    unsafe { pg_sys::proc_exit(1) };
+    unreachable!("proc_exit() returned")
 }
 
 /// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.
 const CONNECT_WITHIN: &std::ffi::CStr = c"10s";
+/// The same in a sweep, which others wait for; the next one tries again.
+const SWEEP_CONNECTS_WITHIN: &std::ffi::CStr = c"300ms";
 
 /// Bounds what waits for locks from now on, also before there is a session.
-fn limit_connect() {
+fn limit_connect(time: &std::ffi::CStr) {
     // SAFETY: a setting that any user may set, with a value that it can have. PostgreSQL reads it from a variable of its
     // own where it waits. What the process sets later replaces it.
     unsafe {
         pg_sys::SetConfigOption(
             c"lock_timeout".as_ptr(),
-            CONNECT_WITHIN.as_ptr(),
+            time.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
         );
@@ -271,7 +275,16 @@ fn limit_connect() {
 
 /// Connects this process to a database as a role; an end of the process if that cannot be, or takes too long.
 pub fn connect(database: Oid, login: Oid) {
-    limit_connect();
+    connect_within(CONNECT_WITHIN, database, login);
+}
+
+/// The same for a sweep, as the server itself.
+pub fn connect_to_sweep(database: Oid) {
+    connect_within(SWEEP_CONNECTS_WITHIN, database, Oid::INVALID);
+}
+
+fn connect_within(time: &std::ffi::CStr, database: Oid, login: Oid) {
+    limit_connect(time);
     // SAFETY: called once, at the beginning of a background worker's main function. Any OIDs will do: those of
     // no database or role end the process.
     unsafe {

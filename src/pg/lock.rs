@@ -28,7 +28,8 @@ pub const SHARE: u16 = 7707;
 pub const SEAT: u16 = 7708;
 /// `objsubid` of the lock of the one worker that waits for a process to hand over to.
 const HEIR: u16 = 7709;
-/// `objsubid` of the lock that whoever asks a checker holds meanwhile. Fields: the owner's role, and a number.
+/// `objsubid` of the locks that whoever asks a checker holds meanwhile, and of the two numbers after it: of the server,
+/// of the role whose text it is, of the role that is logged in. Fields: 0, the role, a number.
 const CHECKER: u16 = 7710;
 
 /// A lock of this extension's.
@@ -52,8 +53,9 @@ pub enum Lock {
     Seat(u32),
     /// This database's jobs that wait for a process.
     Heir,
-    /// One of the checkers of the server that may look at text of this role's at the same time.
-    Checker(u32, u32),
+    /// One of the checkers that there may be at the same time: of the server (0), of text of a role's (1), or asked by
+    /// sessions of a role (2).
+    Checker(u16, u32, u32),
 }
 
 impl Lock {
@@ -67,7 +69,9 @@ impl Lock {
             Lock::Slice(id) => (here, id as u64, SLICE),
             Lock::Council(id) => (here, id as u64, COUNCIL),
             Lock::Upkeep(id) => (here, id as u64, UPKEEP),
-            Lock::Checker(role, number) => (0, u64::from(role) << 32 | u64::from(number), CHECKER),
+            Lock::Checker(kind, role, number) => {
+                (0, u64::from(role) << 32 | u64::from(number), CHECKER + kind)
+            }
             Lock::Share(role, number) => (0, u64::from(role) << 32 | u64::from(number), SHARE),
             Lock::Seat(number) => (0, u64::from(number), SEAT),
             Lock::Heir => (here, 0, HEIR),

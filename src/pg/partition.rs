@@ -92,6 +92,23 @@ pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
+/// The name, quoted where need be, of an owner who is no superuser: of the relation, of what it is a partition of, or of
+/// its partitions. Within `spi::connect`.
+pub fn owner_without_superuser(relation: Oid) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.quote_ident(r.rolname)
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+             WHERE NOT r.rolsuper
+               AND c.oid IN (SELECT $1 UNION SELECT a.relid FROM pg_catalog.pg_partition_ancestors($1) a
+                             UNION SELECT t.relid FROM pg_catalog.pg_partition_tree($1) t)
+             ORDER BY c.oid <> $1 LIMIT 1",
+            &[Arg::Oid(relation)],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     below(root, "c.relkind = 'p'")

@@ -125,8 +125,12 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
 
 /// The planner's own estimate of a table's rows, which also serves tables never analysed.
 pub fn estimate_rows(oid: Oid) -> Option<i64> {
-    Open::shared(oid).map(|relation| relation.estimated_rows() as i64)
+    Open::shared(oid).map(|relation| relation.estimated_rows().clamp(0.0, MOST_ROWS) as i64)
 }
+
+/// More rows than any table has. The estimate is made of statistics, which from PostgreSQL 18 on the table's owner
+/// can set; sums over all slices of all jobs are to stay within a bigint.
+const MOST_ROWS: f64 = 1e14;
 
 /// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
 /// ends. What it is a partition of comes first: the UPDATE reads that, too, and DDL locks in this

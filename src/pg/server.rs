@@ -89,6 +89,20 @@ pub fn system_identifier() -> i64 {
     unsafe { pg_sys::GetSystemIdentifier() as i64 }
 }
 
+/// Whether this process is the session of a client, and not a background one.
+pub fn is_client() -> bool {
+    // SAFETY: a variable of this process, set before any code of an extension runs.
+    unsafe { pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND }
+}
+
+/// Background workers that the server may have, by `max_worker_processes`.
+pub fn most_background_workers() -> u32 {
+    // SAFETY: a variable of this process that changes with a restart only.
+    unsafe { pg_sys::max_worker_processes }
+        .try_into()
+        .unwrap_or_default()
+}
+
 /// Whether the server is a standby.
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared memory, to which the process is attached.

@@ -90,9 +90,23 @@ impl Standalone {
     }
 
     fn fill(&self, template: &str) -> String {
-        let quote = self.dollar_quote();
+        // A tag that stands nowhere in what is quoted, nor in the rest: what a name, a type or a clause has in it must not
+        // end the quotes.
+        let quotes = template.matches("{{quote}}").count();
+        let mut tag = "backfill".to_owned();
+        loop {
+            let quote = format!("${tag}$");
+            let text = self.filled(template, &quote);
+            if occurrences(&text, &quote) == quotes {
+                return text;
+            }
+            tag.push('_');
+        }
+    }
+
+    fn filled(&self, template: &str, quote: &str) -> String {
         fill(template, |name| match name {
-            "quote" => quote.clone(),
+            "quote" => quote.to_owned(),
             _ => self
                 .value(name)
                 .unwrap_or_else(|| unreachable!("{name} is no part of a template")),
@@ -208,27 +222,6 @@ impl Standalone {
             prefix.push('_');
         }
         prefix
-    }
-
-    fn dollar_quote(&self) -> String {
-        let texts = [&self.set_clause, &self.schema, &self.table];
-        let others = self.where_clause.iter().chain(&self.columns);
-        let values = self.key_from.iter().chain(&self.key_to).flatten();
-        let settings = self.settings.iter().map(|(_, value)| value);
-        let all: Vec<&String> = texts
-            .into_iter()
-            .chain(others)
-            .chain(values)
-            .chain(settings)
-            .collect();
-        let mut tag = "backfill".to_owned();
-        while all
-            .iter()
-            .any(|text| text.contains(&tag) && text.contains('$'))
-        {
-            tag.push('_');
-        }
-        format!("${tag}$")
     }
 
     fn qualified(&self, name: &str) -> String {
@@ -401,6 +394,13 @@ impl Standalone {
             place("until")
         )
     }
+}
+
+/// How often a text stands in another one, also where two of them overlap.
+fn occurrences(text: &str, part: &str) -> usize {
+    text.char_indices()
+        .filter(|(at, _)| text[*at..].starts_with(part))
+        .count()
 }
 
 /// Puts values for the `{{name}}`s of a template. In a line that is a comment, a value stays on that line.

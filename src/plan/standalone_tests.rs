@@ -139,3 +139,36 @@ fn without_a_key_it_goes_by_pages() {
     assert!(text.contains("_batch_pages integer DEFAULT 20"));
     assert!(it.batch().contains("_until_page bigint"));
 }
+
+/// Whatever name, type or value of somebody's holds the tag: it does not end the quotes.
+#[test]
+fn nothing_in_it_ends_the_quotes() {
+    let evil = "x$backfill$;ALTER ROLE eve SUPERUSER;--";
+    let spoils: [fn(&mut Standalone, String); 10] = [
+        |it, text| it.key[0].type_name = text,
+        |it, text| it.key[0].name = text,
+        |it, text| it.key[0].collation = Some(text),
+        |it, text| it.key[0].operators = Some(text),
+        |it, text| it.settings = vec![(text, "x".into())],
+        |it, text| it.settings = vec![("TimeZone".into(), text)],
+        |it, text| it.where_clause = Some(text),
+        |it, text| it.table = text,
+        |it, text| it.key_from = Some(vec![text]),
+        |it, text| it.procedure = text,
+    ];
+    for (n, spoil) in spoils.into_iter().enumerate() {
+        let mut it = standalone(&["id"]);
+        spoil(&mut it, evil.to_owned());
+        for text in [it.script(), it.batch()] {
+            let start = text.find("AS $").expect("a quote") + 3;
+            let end = start + 1 + text[start + 1..].find('$').expect("its end");
+            let quote = &text[start..=end];
+            assert_eq!(
+                text.matches(quote).count(),
+                2,
+                "case {n}: {quote} in:\n{text}"
+            );
+            assert!(text.contains(evil), "case {n} does not spoil it");
+        }
+    }
+}

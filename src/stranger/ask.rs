@@ -17,6 +17,8 @@ use crate::pg::{bgworker, report, role, server};
 /// Checkers that may look at text of one role's at the same time. They take background workers of the server,
 /// and a role whose functions never return is not to hold them all.
 const AT_ONCE: u32 = 2;
+/// One in so many of the server's background workers may be a checker.
+const SHARE: u32 = 4;
 /// How often to look what a checker waits for.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -33,14 +35,14 @@ pub fn ask(
     };
     let question = serde_json::to_vec(&question).map_err(unreadable)?;
     let start = role::start_for(owner)?;
-    let turn = take_turn(owner)?;
+    let turns = take_turns(owner)?;
     let opened = Channel::open(&question, bgworker::checker(start))?;
     let Some(mut channel) = opened else {
         return Err(no_process(owner));
     };
     let waited = wait(&mut channel, owner, limit);
     drop(channel);
-    turn.release_transaction();
+    turns.into_iter().for_each(Lock::release_transaction);
     let (answer, lock) = waited?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(unreadable)?;
     for said in &answer.said {
@@ -52,18 +54,29 @@ pub fn ask(
     })
 }
 
-fn take_turn(owner: Oid) -> Result<Lock> {
-    let mut turns = (0..AT_ONCE).map(|number| Lock::Checker(owner.to_u32(), number));
-    turns.find(|turn| turn.try_transaction()).ok_or_else(|| {
-        Error::new(
-            sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
-            format!(
-                "{AT_ONCE} calls look at what role {} wrote already",
-                server::role_name(owner)
-            ),
-        )
-        .hint("Try again when one of them has ended; pg_stat_activity shows them as backfill checker.")
-    })
+/// One of the places of the server, of the owner and of whoever is logged in: nobody holds all of the first.
+fn take_turns(owner: Oid) -> Result<[Lock; 3]> {
+    let all = (server::most_background_workers() / SHARE).max(1);
+    let each = all.div_ceil(2).min(AT_ONCE);
+    let asks = server::session_user();
+    let place = |kind, role: u32, most| {
+        let mut places = (0..most).map(|number| Lock::Checker(kind, role, number));
+        places.find(|place| place.try_transaction())
+    };
+    let of_owner = place(1, owner.to_u32(), AT_ONCE.min(all))
+        .ok_or_else(|| busy(&format!("of role {}", server::role_name(owner))))?;
+    let of_session = place(2, asks.to_u32(), each)
+        .ok_or_else(|| busy(&format!("for sessions of role {}", server::role_name(asks))))?;
+    let of_server = place(0, 0, all).ok_or_else(|| busy("in this server"))?;
+    Ok([of_owner, of_session, of_server])
+}
+
+fn busy(whose: &str) -> Error {
+    Error::new(
+        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+        format!("others look at what was written by another role, as many as may at once {whose}"),
+    )
+    .hint("Try again when one of them has ended: pg_stat_activity shows them as backfill checker. Or make the call as the role that wrote it: SET ROLE.")
 }
 
 fn no_process(owner: Oid) -> Error {

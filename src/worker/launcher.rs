@@ -103,7 +103,7 @@ fn ends_within(time: Duration, sweeper: &Registered, reloaded: &mut bool) -> boo
 /// The life of a sweeper: only statements of the extension's own are run, none of a user's.
 pub fn sweep(database: Oid) {
     signal::install();
-    bgworker::connect(database, Oid::INVALID);
+    bgworker::connect_to_sweep(database);
     session::limit_waits();
     let exists = txn::run(Durability::Deferred, || Ok(elevate::extension_exists()));
     if exists == Ok(true) {

@@ -90,7 +90,7 @@ pub struct PlanOf {
 
 impl Errand for PlanOf {
     const NAME: &'static str = "plan";
-    const LIMIT: Option<Duration> = None;
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(300));
     type Answer = (Vec<Line>, Value);
 
     fn owner(&self) -> Oid {
