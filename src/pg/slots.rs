@@ -6,7 +6,7 @@
 //! table locks, which it can't; but the abort of a transaction lets these go. No code of a user's runs without one or the
 //! other: before each batch, [`are_held`] and [`take`] see to what is missing. So nobody gets more slots by either.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -60,9 +60,31 @@ thread_local! {
     static TAKEN: RefCell<Option<Places>> = const { RefCell::new(None) };
 }
 
+thread_local! {
+    /// Whether the locks are let go when the process exits.
+    static LET_GO_AT_EXIT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has the locks let go at whatever exit of the process. PostgreSQL does so for advisory locks, and for table locks where a
+/// transaction is in progress: a process that is terminated between two batches would keep its seat for ever.
+fn let_go_at_exit() {
+    if !LET_GO_AT_EXIT.replace(true) {
+        // SAFETY: registers a function that lives as long as the process, once in it.
+        unsafe { pg_sys::on_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
+    // SAFETY: comes after the transaction was aborted, and before the process gives up its place in shared memory, as that
+    // is registered earlier. Nothing of this process needs a lock any more.
+    unsafe { pg_sys::LockReleaseAll(pg_sys::DEFAULT_LOCKMETHOD as u16, true) };
+}
+
 /// Takes a free slot for the session, for a job of `owner`'s, or what is missing of the one that it has. Within a transaction
 /// that is committed.
 pub fn take(owner: Oid) -> Room {
+    let_go_at_exit();
     if let Some(places) = TAKEN.take() {
         if within_limit(places.share) && places.keep() {
             TAKEN.set(Some(places));

@@ -119,3 +119,21 @@ def test_a_trigger_that_lets_go_of_all_locks_gets_no_more(crowd: Cluster) -> Non
     for job in jobs:
         crowd.sql("SELECT backfill.cancel(%s, now => true)", [job])
         wait_for(crowd, job, "cancelled")
+
+
+def test_a_worker_that_is_ended_between_batches_leaves_no_seat_taken(new_cluster: New) -> None:
+    """However it ends: terminated asleep, or by DROP DATABASE ... WITH (FORCE). The next job finds a slot at once."""
+    cluster = new_cluster(preload=False, conf={"backfill.max_workers": "1"})
+    cluster.sql("CREATE EXTENSION backfill")
+    for number in range(3):
+        cluster.sql(f"CREATE DATABASE d{number}")
+        database = cluster.database(f"d{number}")
+        database.sql("CREATE EXTENSION backfill")
+        make_table(database, 100)
+        job = start_count(database, sleep_ms=60_000, batch_size=10)
+        wait_for_nap_between_batches(database, job)
+        if number == 1:
+            database.terminate_worker(job)
+        cluster.sql(f"DROP DATABASE d{number} WITH (FORCE)")
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid IN (7702, 7707, 7708)"
+        wait_until(lambda: cluster.value(held) == 0, 30, "the seat to be free")
