@@ -18,7 +18,7 @@ STEP = "ALTER ROLE eve SUPERUSER"
 @pytest.fixture
 def ground(new_cluster: Any) -> Cluster:
     """A server with the extension, and with eve, who may create tables and nothing else."""
-    cluster: Cluster = new_cluster()
+    cluster: Cluster = new_cluster(conf={"backfill.allow_superuser_jobs": "off"})
     cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC; CREATE ROLE eve LOGIN")
     return cluster
 
@@ -80,10 +80,12 @@ def test_a_superusers_look_at_anothers_table(ground: Cluster, call: str) -> None
     create_trap(ground, f"COPY (SELECT 1) TO PROGRAM 'touch {mark}'")
     ground.sql("CREATE TABLE t (id integer PRIMARY KEY, n integer)", user="eve")
     ground.sql("CREATE INDEX ON t (n) WHERE public.trap() > 0; INSERT INTO t VALUES (1, 1)", user="eve")
-    try:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
         ground.sql(call)
-    except psycopg.Error:
-        pass
+    assert "SET ROLE eve" in str(error.value.diag.message_hint)
+    assert not mark.exists()
+    # What the hint says works.
+    assert ground.sql(f"SET ROLE eve; {call}")
     assert not mark.exists()
 
 

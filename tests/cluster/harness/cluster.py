@@ -22,6 +22,8 @@ from harness.wait import wait_until
 # Small and quick; a test overrides what it is about.
 DEFAULTS: dict[str, str] = {
     "fsync": "off",
+    # Tests act as postgres on everybody's tables.
+    "backfill.allow_superuser_jobs": "on",
     "shared_buffers": "64MB",
     "max_connections": "50",
     "max_worker_processes": "20",
