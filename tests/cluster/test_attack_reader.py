@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -36,27 +37,26 @@ def create_trap(database: Database, statement: str) -> None:
 
 @pytest.mark.parametrize("role", ["postgres", "eve"])
 def test_set_not_null_runs_checks_of_the_tables_owner(ground: Cluster, role: str) -> None:
-    """A superuser who calls set_not_null on eve's table, after SET ROLE eve as well, makes her one: ALTER TABLE folds the
-    constants of CHECKs, and her function says RESET ROLE."""
+    """A superuser calls set_not_null on eve's table, after SET ROLE eve as well: ALTER TABLE folds the constants of
+    CHECKs, and eve's function says RESET ROLE."""
     ground.sql(
         "CREATE FUNCTION public.spring() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN IF session_user = 'postgres' THEN"
         f" RESET ROLE; {STEP}; END IF; RETURN 1; END $$;"
-        "CREATE FUNCTION public.trap() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN public.spring(); END $$",
+        "CREATE FUNCTION public.trap() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS"
+        " $$ BEGIN RETURN public.spring(); END $$",
         user="eve",
     )
     ground.sql("CREATE TABLE t (id integer PRIMARY KEY, n integer, CHECK (public.trap() > 0))", user="eve")
     ground.sql("INSERT INTO t SELECT i, i FROM generate_series(1, 10) i", user="eve")
     with ground.connect() as superuser:
         superuser.execute(f"SET ROLE {role}")
-        try:
+        with contextlib.suppress(psycopg.Error):
             superuser.execute("CALL backfill.set_not_null('t', 'n')")
-        except psycopg.Error:
-            pass
     assert ground.value(IS_SUPERUSER) is False
 
 
 def test_a_script_of_a_procedure_breaks_out_of_its_quotes(ground: Cluster) -> None:
-    """A type of the key that is named like the dollar quote ends it: psql runs what comes next when the script is installed."""
+    """A type of the key that is named like the dollar quote ends it: psql runs what comes next."""
     kind = f'"t$backfill$;{STEP};--"'
     ground.sql(f"CREATE TYPE {kind} AS ENUM ('a'); CREATE TABLE t (id {kind} PRIMARY KEY, n integer)", user="eve")
     job = ground.value("SELECT backfill.define('t', 'n = 1')", user="eve")
@@ -92,7 +92,8 @@ def test_a_superusers_look_at_anothers_table(ground: Cluster, call: str) -> None
 def test_checkers_take_all_background_workers(new_cluster: Any) -> None:
     """A member of three roles asks about definitions that never return, and no job of anybody's gets a worker."""
     cluster: Cluster = new_cluster(conf={"max_worker_processes": "8"})
-    cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC; CREATE ROLE eve LOGIN; CREATE ROLE bob LOGIN")
+    cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
+    cluster.sql("CREATE ROLE eve LOGIN; CREATE ROLE bob LOGIN")
     roles = ["one", "two", "three"]
     askers = []
     for role in roles:
@@ -110,10 +111,8 @@ def test_checkers_take_all_background_workers(new_cluster: Any) -> None:
             askers.append((asker, f"SELECT * FROM backfill.preview('t_{role}')"))
 
     def wait_in_vain(asker: psycopg.Connection, call: str) -> None:
-        try:
+        with contextlib.suppress(psycopg.Error):
             asker.execute(call)
-        except psycopg.Error:
-            pass
 
     threads = [threading.Thread(target=wait_in_vain, args=asked, daemon=True) for asked in askers]
     for thread in threads:
@@ -163,7 +162,8 @@ def test_the_launcher_waits_for_each_locked_database_in_turn(new_cluster: Any) -
 def test_what_a_job_waits_for_is_told_to_anybody(new_cluster: Any) -> None:
     """backfill.waiting_for, called by hand with the number of a job, names its owner to a role that may not see it."""
     cluster: Cluster = new_cluster(conf={"backfill.max_workers_per_role": "1"})
-    cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC; CREATE ROLE bob LOGIN; CREATE ROLE eve LOGIN")
+    cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
+    cluster.sql("CREATE ROLE bob LOGIN; CREATE ROLE eve LOGIN")
     cluster.sql("CREATE TABLE b (id integer PRIMARY KEY, n integer)", user="bob")
     cluster.sql("INSERT INTO b SELECT i, 0 FROM generate_series(1, 1000) i", user="bob")
     job = cluster.value("SELECT backfill.start('b', 1, 1000, set_clause => 'n = 1')", user="bob")
@@ -174,7 +174,7 @@ def test_what_a_job_waits_for_is_told_to_anybody(new_cluster: Any) -> None:
 
 
 def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
-    """alice has a job of her group's call backfill.approve: its session is the group's, which did not start anything."""
+    """alice has a job of a group call backfill.approve: its session is the group's, which did not start anything."""
     cluster: Cluster = new_cluster(conf={"backfill.require_approval": "on"})
     cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
     cluster.sql("CREATE ROLE app; CREATE ROLE team; GRANT app TO team")
@@ -194,7 +194,8 @@ def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
     alice.execute("CREATE FUNCTION public.tell() RETURNS text LANGUAGE sql AS $$ SELECT 'done' $$")
     decoy = start("team", "'u', set_clause => 'n = 2', options => '{\"on_end\": \"SELECT public.tell()\"}'")
     # bob has looked at all of this; functions can be replaced at any time.
-    alice.execute(f"CREATE OR REPLACE FUNCTION public.tell() RETURNS text LANGUAGE sql AS 'SELECT backfill.approve({wanted})'")
+    tell = f"SELECT backfill.approve({wanted})"
+    alice.execute(f"CREATE OR REPLACE FUNCTION public.tell() RETURNS text LANGUAGE sql AS '{tell}'")
     cluster.sql(f"SELECT backfill.approve({decoy})", user="bob")
     ended = "SELECT count(*) FROM backfill.events WHERE job_id = %s AND event = 'on_end'"
     wait_until(lambda: cluster.value(ended, [decoy]) > 0, 30, "on_end to be run")
@@ -203,7 +204,7 @@ def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
 
 
 def test_nobody_can_stop_a_job_any_more(ground: Cluster) -> None:
-    """A member of pg_write_all_data uses up the numbers of events, and every pause and cancel fails, also a superuser's."""
+    """A member of pg_write_all_data uses up the numbers of events: pause and cancel would fail."""
     ground.sql("GRANT pg_write_all_data TO eve; CREATE TABLE t (id integer PRIMARY KEY, n integer)")
     ground.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i")
     job = ground.value("SELECT backfill.start('t', 1, 1000, set_clause => 'n = 1')")
@@ -215,7 +216,7 @@ def test_nobody_can_stop_a_job_any_more(ground: Cluster) -> None:
 
 
 def test_the_dashboard_of_a_database_without_unicode(new_cluster: Any) -> None:
-    """No attack: the planner folds chr(9608) wherever it stands, so the view fails in each database that is not in UTF8."""
+    """No attack: the planner folds chr(9608) wherever it stands, also where there is no such sign."""
     cluster: Cluster = new_cluster()
     cluster.sql("CREATE DATABASE l TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
     database = cluster.database("l")

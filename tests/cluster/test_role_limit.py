@@ -12,6 +12,7 @@ from harness.tables import counts, make_table
 New = Callable[..., Cluster]
 MINUTE = 60_000
 TABLES = "abcdef"
+HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid IN (7702, 7707, 7708)"
 
 
 @pytest.fixture
@@ -135,5 +136,4 @@ def test_a_worker_that_is_ended_between_batches_leaves_no_seat_taken(new_cluster
         if number == 1:
             database.terminate_worker(job)
         cluster.sql(f"DROP DATABASE d{number} WITH (FORCE)")
-        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid IN (7702, 7707, 7708)"
-        wait_until(lambda: cluster.value(held) == 0, 30, "the seat to be free")
+        wait_until(lambda: cluster.value(HELD) == 0, 30, "the seat to be free")
