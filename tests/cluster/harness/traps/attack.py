@@ -18,6 +18,7 @@ from harness.traps.spring import CLEAN, OWNER, Watch, arm, lay
 from harness.traps.states import Job
 
 CONF = {
+    "backfill.allow_superuser_jobs": "off",
     "backfill.max_workers": "30",
     "max_worker_processes": "50",
     "autovacuum": "off",
@@ -129,7 +130,9 @@ class Attack:
                 for number in range(len(self.calls.about(job, every_option=every_option))):
                     job.ready()
                     # Its number may be another one now.
-                    self._one(job, user, self.calls.about(job, every_option=every_option)[number])
+                    call = self.calls.about(job, every_option=every_option)[number]
+                    if call.caller in (None, user):
+                        self._one(job, user, call)
 
     def summary(self) -> str:
         """The counts, in a line."""

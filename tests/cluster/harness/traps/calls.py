@@ -74,6 +74,8 @@ class Call:
     about: str
     statement: str
     block: bool = True
+    # Who makes it; None: everybody.
+    caller: str | None = None
 
 
 def routines(db: Database) -> list[Routine]:
@@ -129,6 +131,10 @@ class Calls:
                 given = f"backfill.{routine.name}({shown})"
                 verb = "CALL" if routine.procedure else "SELECT * FROM"
                 yield Call(routine.name, f"{verb} {given}", not routine.procedure)
+            # A superuser's own text on the owner's table: its indexes and constraints are the owner's text all the same.
+            if any(name == "set_clause" for name, _ in routine.parameters):
+                theirs = f"SELECT * FROM backfill.{routine.name}(relation => '{job.table}', set_clause => 'n = 1')"
+                yield Call(routine.name, theirs, caller="postgres")
 
     def _forms(self, routine: Routine, job: Job, every_option: bool) -> Iterator[list[tuple[str, str]]]:
         required = routine.parameters[: len(routine.parameters) - routine.defaults]
