@@ -131,7 +131,7 @@ class Calls:
                 given = f"backfill.{routine.name}({shown})"
                 verb = "CALL" if routine.procedure else "SELECT * FROM"
                 yield Call(routine.name, f"{verb} {given}", not routine.procedure)
-            # A superuser's own text on the owner's table: its indexes and constraints are the owner's text all the same.
+            # A superuser's own text on the owner's table: indexes and constraints of that are the owner's text.
             if any(name == "set_clause" for name, _ in routine.parameters):
                 theirs = f"SELECT * FROM backfill.{routine.name}(relation => '{job.table}', set_clause => 'n = 1')"
                 yield Call(routine.name, theirs, caller="postgres")
