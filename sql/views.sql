@@ -374,8 +374,8 @@ CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
 CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
 CROSS JOIN (
     -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
-    SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') ELSE '#' END AS full,
-           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') ELSE '.' END AS empty
+    SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') COLLATE pg_catalog."default" ELSE '#' END AS full,
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') COLLATE pg_catalog."default" ELSE '.' END AS empty
     FROM (SELECT pg_catalog.pg_client_encoding() = 'UTF8' AND pg_catalog.getdatabaseencoding() = 'UTF8' AS utf8) u
 ) b
 WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'

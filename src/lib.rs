@@ -49,6 +49,7 @@ pub extern "C-unwind" fn _PG_init() {
     guc::register();
     pg::server::reserve_settings();
     if pg::server::preloading() && !pg::server::in_binary_upgrade() {
+        pg::server::note_preload();
         pg::bgworker::register_launcher();
     }
 }

@@ -23,6 +23,7 @@ const WHATEVER_IT_IS: &[&str] = &[
     "backfill.pause()",
     "backfill.resume()",
     "backfill.cancel()",
+    "backfill.alter()",
     "backfill.forget()",
 ];
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
+use super::caller::refuse_unsound;
 use super::subject::Subject;
 use super::{bounds, on_end, session, throttles};
 use crate::catalog::job::Job;
@@ -59,10 +60,12 @@ pub fn check(job: &Job, before: &Options, after: Options) -> Result<Options> {
         && changes.throttle_query.is_none()
         && changes.on_end.is_none()
         && !bounds;
-    match nothing {
-        true => Ok(after),
-        false => carry_out(changes),
+    if nothing {
+        return Ok(after);
     }
+    // Its text may be another role's than the row says.
+    refuse_unsound(job)?;
+    carry_out(changes)
 }
 
 impl Errand for ChangesOf {

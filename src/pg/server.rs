@@ -1,5 +1,7 @@
 //! Facts about the server and the session.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pgrx::pg_sys::{self, Oid};
 
 use crate::error::{Error, Result, sqlstate};
@@ -141,6 +143,18 @@ fn is_read_only() -> bool {
 pub fn preloading() -> bool {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the library is being loaded by `shared_preload_libraries`: processes that are forked later know it.
+pub fn note_preload() {
+    PRELOADED.store(true, Ordering::Relaxed);
+}
+
+/// Whether the library was loaded by `shared_preload_libraries`, so that there is a launcher.
+pub fn preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
 }
 
 /// Whether the server was started by `pg_upgrade`, which nothing may change it under.

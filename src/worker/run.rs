@@ -24,7 +24,7 @@ use crate::pg::lock::Lock;
 use crate::pg::settings::{Pins, set_for_transaction};
 use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report, signal};
+use crate::pg::{elevate, report, server, signal};
 
 /// What a process has done for a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,10 @@ pub fn main(id: i64) {
             }
             slots::release();
             if done == Done::Crashed {
+                // A sweep may have come by while this process had the job's lock.
+                if server::preloaded() {
+                    bgworker::register_now(bgworker::sweeper(server::database(), 0));
+                }
                 return;
             }
             fresh = done == Done::Nothing;

@@ -81,7 +81,7 @@ def check(database: Database, example: Example, name: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_examples_run_and_print_what_they_say(document: Path, new_cluster) -> None:
     """Each example of a document, in a server where nothing was done before."""
-    cluster: Cluster = new_cluster()
+    cluster: Cluster = new_cluster(conf={"backfill.allow_superuser_jobs": "off"})
     cluster.sql("CREATE DATABASE examples")
     for example in examples(document):
         check(cluster.database("examples"), example, document.name)
@@ -191,6 +191,7 @@ def test_the_settings_are_those_of_the_library(db) -> None:
     """docs/operations.md lists every setting with its default, docs/throttling.md those that are options, too."""
     rows = db.sql("""
         SELECT name, CASE WHEN name = 'backfill.max_lag_bytes' THEN boot_val::int / 1024 || ' MB'
+                          WHEN name = 'backfill.max_workers_per_role' THEN boot_val
                           WHEN boot_val IN ('-1', '') THEN 'none' ELSE boot_val || coalesce(' ' || unit, '') END
         FROM pg_settings WHERE name LIKE 'backfill.%'
     """)
