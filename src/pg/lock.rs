@@ -123,11 +123,6 @@ impl Lock {
         }
     }
 
-    /// Takes the lock for the transaction if nobody else holds it in a way that conflicts.
-    pub fn try_transaction(self) -> bool {
-        self.acquire(false, true)
-    }
-
     /// Lets a lock of the transaction's go before its end.
     pub fn release_transaction(self) {
         // SAFETY: as in `release_session`.

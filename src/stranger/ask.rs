@@ -61,7 +61,7 @@ fn take_turns(owner: Oid) -> Result<[Lock; 3]> {
     let asks = server::session_user();
     let place = |kind, role: u32, most| {
         let mut places = (0..most).map(|number| Lock::Checker(kind, role, number));
-        places.find(|place| place.try_transaction())
+        places.find(|place| place.try_for_transaction())
     };
     let of_owner = place(1, owner.to_u32(), AT_ONCE.min(all))
         .ok_or_else(|| busy(&format!("of role {}", server::role_name(owner))))?;
