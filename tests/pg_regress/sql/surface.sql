@@ -49,7 +49,7 @@ WHERE NOT EXISTS (
 ORDER BY 1;
 
 -- The settings, and those that say too little about themselves (none).
-SELECT name, setting, unit, vartype, context, min_val, max_val FROM pg_settings
+SELECT name, boot_val AS "default", unit, vartype, context, min_val, max_val FROM pg_settings
 WHERE name LIKE 'backfill.%' ORDER BY name;
 SELECT name FROM pg_settings
 WHERE name LIKE 'backfill.%' AND (short_desc IS NULL OR extra_desc IS NULL OR short_desc = '' OR extra_desc = '');
