@@ -8,12 +8,13 @@ from pathlib import Path
 
 from harness import process
 
-from bench import foreground_plot, plot, readme, report, results
+from bench import foreground_plot, page, plot, report, results
 from bench.host import ROOT
 from bench.runner import Runner, say
 from bench.scenarios import FOREGROUND, MAIN, SCENARIOS, Scenario
 
 QUICK_ROWS = 20_000
+PAGE = ROOT / "docs" / "benchmark.md"
 PICTURE = Path("docs/bench.svg")
 FOREGROUND_PICTURE = Path("docs/foreground.svg")
 DESCRIPTION = """\
@@ -27,7 +28,7 @@ examples:
   scripts/bench 16 -s main -c one-update ours   two contenders of one scenario
   scripts/bench 16 --quick                      shows that all of it works, in a minute
   scripts/bench 16 --scale 0.1 -r 1             a tenth of the rows, once each
-  scripts/bench 16 --render --readme            new tables from old results, into README.md, too"""
+  scripts/bench 16 --render --page              new tables from old results, into docs/benchmark.md, too"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, default=ROOT / "target" / "bench", metavar="DIR", help="default target/bench"
     )
     made.add_argument("--render", action="store_true", help="run nothing, show the results that are in the folder")
-    made.add_argument("--readme", action="store_true", help=f"put the report into README.md and {PICTURE}, too")
+    made.add_argument("--page", action="store_true", help=f"put the report into docs/benchmark.md and {PICTURE}, too")
     made.add_argument(
         "--memory-cgroup",
         type=Path,
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.output = output
         ran = Runner(output, args.quick, args.memory_cgroup).run(scenarios)
         failed = sum(run.error is not None for result in ran for run in result.runs)
-    show(args.output, args.readme)
+    show(args.output, args.page)
     if failed:
         say(f"{failed} runs FAILED")
     return 1 if failed else 0
@@ -106,7 +107,7 @@ def listing(scenarios: list[Scenario]) -> str:
     return "\n".join(lines)
 
 
-def show(folder: Path, into_readme: bool) -> None:
+def show(folder: Path, into_page: bool) -> None:
     """Writes the report of all results in the folder."""
     found = results.load(folder)
     if not found:
@@ -120,13 +121,12 @@ def show(folder: Path, into_readme: bool) -> None:
     plots = {FOREGROUND.name: latencies.name} if latencies.exists() else {}
     (folder / "bench.md").write_text(report.markdown(found, picture.name if picture.exists() else None, plots))
     say(f"{folder / 'bench.md'}")
-    if into_readme:
+    if into_page:
         if picture.exists():
             (ROOT / PICTURE).write_bytes(picture.read_bytes())
         if latencies.exists():
             (ROOT / FOREGROUND_PICTURE).write_bytes(latencies.read_bytes())
-            plots = {FOREGROUND.name: str(FOREGROUND_PICTURE)}
-        readme.update(ROOT / "README.md", report.markdown(found, str(PICTURE) if picture.exists() else None, plots))
+        page.update(PAGE, report.markdown(found, PICTURE.name if picture.exists() else None, plots))
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

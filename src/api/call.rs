@@ -63,7 +63,7 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
     if request.set_clause.is_some() {
         refuse_superusers_job(&relation)?;
     }
-    relation.refuse_rules()?;
+    relation.refuse_deceptive()?;
     for (what, text) in [
         ("set_clause", &request.set_clause),
         ("where_clause", &request.where_clause),

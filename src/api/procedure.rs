@@ -125,6 +125,7 @@ fn describe(job: &Job) -> Result<Standalone> {
         )
         .hint("There is nothing to be done.")
     })?;
+    relation.refuse_deceptive()?;
     let options = &definition.options;
     let bounds = options.bounds().unwrap_or_default();
     let base = job.name.as_ref().unwrap_or(&relation.name);

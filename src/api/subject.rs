@@ -96,12 +96,14 @@ impl Subject {
     }
 
     fn relation(&self) -> Result<Relation> {
-        relation::describe(Oid::from(self.relation))?.ok_or_else(|| {
+        let relation = relation::describe(Oid::from(self.relation))?.ok_or_else(|| {
             Error::new(
                 sqlstate::UNDEFINED_TABLE,
                 format!("table {} is not there", self.relation_name),
             )
             .hint("It was dropped; or it was created in a transaction that has not committed, which other sessions do not see.")
-        })
+        })?;
+        relation.refuse_deceptive()?;
+        Ok(relation)
     }
 }

@@ -41,7 +41,7 @@ pub fn of(relation: &Relation) -> Result<Vec<Relation>> {
                 "A worker cannot see another session's temporary table.",
             );
         }
-        table.refuse_rules()?;
+        table.refuse_deceptive()?;
         tables.push(table);
     }
     Ok(tables)

@@ -277,13 +277,15 @@ fn refuse_options(of: &Options, given: &Options) -> Result<()> {
 }
 
 fn its_table(of: &Job) -> Result<Relation> {
-    relation::describe(of.relation)?.ok_or_else(|| {
+    let relation = relation::describe(of.relation)?.ok_or_else(|| {
         Error::new(
             sqlstate::UNDEFINED_TABLE,
             format!("table {} no longer exists", of.relation_name),
         )
         .hint("There is nothing to look at.")
-    })
+    })?;
+    relation.refuse_deceptive()?;
+    Ok(relation)
 }
 
 /// What is asked of the rows.

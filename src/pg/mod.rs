@@ -11,6 +11,7 @@ pub mod confine;
 pub mod conjuncts;
 pub mod databases;
 pub mod elevate;
+pub mod elsewhere;
 pub mod evaluate;
 pub mod extension;
 pub mod guard;

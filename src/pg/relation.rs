@@ -4,6 +4,7 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
+use super::elsewhere;
 use super::open::Open;
 use super::partition;
 use super::server;
@@ -48,10 +49,11 @@ pub struct Attribute {
 }
 
 impl Relation {
-    /// Refuses a table whose rules would turn the batch's UPDATE into something else.
-    pub fn refuse_rules(&self) -> Result<()> {
+    /// Refuses a table of which a batch's UPDATE would not be what it seems: its rules turn it into something else, or its
+    /// rows are elsewhere.
+    pub fn refuse_deceptive(&self) -> Result<()> {
         let Some(rule) = &self.rule else {
-            return Ok(());
+            return elsewhere::refuse(self.oid, &self.shown);
         };
         Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,

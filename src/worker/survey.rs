@@ -69,6 +69,7 @@ fn tables(root: Oid) -> Result<Vec<(Oid, String)>> {
         // What that means is said where the slices' tables are opened.
         return Ok(vec![(root, String::new())]);
     };
+    relation.refuse_deceptive()?;
     if relation.kind != 'p' {
         return Ok(vec![(root, relation.shown)]);
     }

@@ -21,7 +21,7 @@ use crate::plan::sql::Target;
 pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     relation::lock_for_update(table);
     let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
-    relation.refuse_rules()?;
+    relation.refuse_deceptive()?;
     if job.definition.options.skips_triggers() {
         triggers::refuse_unchecked(table, &job.definition.set_columns)?;
     }

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from samples import FIGURES, HOST, result
 
-from bench import cli, readme, report
+from bench import cli, page, report
 from bench.figures import Figures
 from bench.results import Run, ScenarioResult
 from bench.scenarios import MAIN, SCENARIOS, Scenario
@@ -77,23 +77,23 @@ def test_a_failure_is_in_the_report_and_breaks_no_table() -> None:
 
 def test_the_text_between_the_markers_is_replaced() -> None:
     """And nothing else."""
-    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
-    once = readme.replace_between(text, "new\n")
-    assert once == f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter\n"
-    assert readme.replace_between(once, "new") == once
+    text = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
+    once = page.replace_between(text, "new\n")
+    assert once == f"before\n{page.BEGIN}\nnew\n{page.END}\nafter\n"
+    assert page.replace_between(once, "new") == once
 
 
-@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN, 2 * (readme.BEGIN + readme.END)])
+@pytest.mark.parametrize("text", ["", page.BEGIN, page.END + page.BEGIN, 2 * (page.BEGIN + page.END)])
 def test_a_file_without_its_markers_is_left_alone(text: str) -> None:
     """An error, not a guess."""
     with pytest.raises(ValueError, match="once each"):
-        readme.replace_between(text, "new")
+        page.replace_between(text, "new")
 
 
-def test_the_readme_has_its_markers() -> None:
+def test_the_page_has_its_markers() -> None:
     """Else the report has nowhere to go."""
-    text = (cli.ROOT / "README.md").read_text()
-    assert "new" in readme.replace_between(text, "new")
+    text = cli.PAGE.read_text()
+    assert "new" in page.replace_between(text, "new")
 
 
 def test_quick_is_small_and_complete() -> None:

@@ -141,10 +141,10 @@ def bare(text: str) -> str:
 
 
 def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, new_cluster) -> None:
-    """docs/design.md shows statements on the walked tables as the worker sends them: here is a job for each kind."""
+    """The design shows statements on the walked tables as the worker sends them: here is a job for each kind."""
     if not (Path(server.ask("--pkglibdir")) / "auto_explain.so").exists():
         pytest.skip("this server comes without auto_explain")
-    text = (REPOSITORY / "docs/design.md").read_text()
+    text = "".join((REPOSITORY / "docs" / name).read_text() for name in ("design.md", "waves.md", "physical-order.md"))
     blocks = [block for block in re.findall(r"^```\n(.*?)^```$", text, re.S | re.M) if '"public".' in block]
     lines = [re.sub(r"^--.*\n", "", block, flags=re.M) for block in blocks]
     statements = [bare(statement) for block in lines for statement in re.split(r"\n\s*\n", block) if statement.strip()]
@@ -182,8 +182,8 @@ def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, ne
 
 
 def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
-    """docs/design.md has each constant of the model in src/plan/waves.rs."""
-    for name, value, _how in table("docs/design.md", "How many passes, how large a region"):
+    """docs/waves.md has each constant of the model in src/plan/waves.rs."""
+    for name, value, _how in table("docs/waves.md", "How many passes, how large a region"):
         assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("plan/waves.rs"))[1]) == float(value), name
 
 
@@ -203,11 +203,11 @@ def test_the_settings_are_those_of_the_library(db) -> None:
 
 
 def test_the_options_are_those_of_the_source() -> None:
-    """README.md lists every option of src/job/option.rs, in its order, with the bounds of the integers;
+    """docs/reference.md lists every option of src/job/option.rs, in its order, with the bounds of the integers;
     docs/throttling.md goes on with those of the signals."""
     keys = re.search(r"const KEYS\b.*?^\];", source("job/option.rs"), re.S | re.M)[0]
     found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
-    shown = table("README.md", "Start", 1)
+    shown = table("docs/reference.md", "Options")
     signals = [name for row in table("docs/throttling.md", "The signals") for name in row[0].split(", ")]
     assert [row[0] for row in shown] + signals == [name for _kind, name, *_bounds in found]
     for (kind, name, *bounds), row in zip(found[: len(shown)], shown, strict=True):
@@ -255,7 +255,7 @@ def test_what_a_job_can_wait_for_is_explained() -> None:
 
 
 def test_the_columns_of_progress_are_explained(db) -> None:
-    """README.md explains each column of backfill.progress, in its order."""
+    """docs/reference.md explains each column of backfill.progress, in its order."""
     columns = [
         name
         for (name,) in db.sql(
@@ -263,12 +263,12 @@ def test_the_columns_of_progress_are_explained(db) -> None:
                WHERE attrelid = 'backfill.progress'::regclass AND attnum > 0 ORDER BY attnum"""
         )
     ]
-    assert [name for row in table("README.md", "Watch") for name in row[0].split(", ")] == columns
+    assert [name for row in table("docs/reference.md", "Columns of progress") for name in row[0].split(", ")] == columns
 
 
-def test_each_function_is_in_the_readme(db) -> None:
-    """README.md names each function that is not internal, and each of its arguments."""
-    readme = (REPOSITORY / "README.md").read_text()
+def test_each_function_is_in_the_guide(db) -> None:
+    """docs/guide.md names each function that is not internal, and each of its arguments."""
+    guide = (REPOSITORY / "docs/guide.md").read_text()
     functions = db.sql("""
         SELECT p.proname,
                ARRAY(SELECT a.name FROM unnest(p.proargnames, p.proargmodes) WITH ORDINALITY AS a (name, mode, no)
@@ -278,7 +278,7 @@ def test_each_function_is_in_the_readme(db) -> None:
     """)
     assert len(functions) > 10
     for name, arguments in functions:
-        shown = re.findall(rf"backfill\.{name}\(([a-z_, ]*)\)", readme)
+        shown = re.findall(rf"backfill\.{name}\(([a-z_, ]*)\)", guide)
         assert ", ".join(arguments or []) in shown, name
 
 

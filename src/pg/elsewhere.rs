@@ -1,0 +1,92 @@
+//! Tables whose rows are not where the relation is: an extension keeps them in other relations, or on other servers.
+//! `UPDATE ONLY` of such a table finds nothing, and a walk of it would call that "completed".
+
+use pgrx::pg_sys::Oid;
+
+use super::elevate::as_extension;
+use super::spi::{self, Arg};
+use crate::error::{Error, Result, sqlstate};
+
+/// An extension that keeps the rows of tables elsewhere.
+struct Keeper {
+    /// Its name.
+    name: &'static str,
+    /// The schema of the table in which it lists them.
+    schema: &'static str,
+    /// Gives a row with what becomes of the rows, if the relation `$1` is such a table.
+    question: &'static str,
+}
+
+/// The extensions that are known.
+const KEEPERS: [Keeper; 2] = [
+    // A table that only the coordinator has is an ordinary one there. Shards are updated where they are, until they move.
+    Keeper {
+        name: "Citus",
+        schema: "pg_catalog",
+        question: "
+SELECT CASE WHEN n.groupid <> 0 THEN 'keeps its rows on other nodes'
+            WHEN p.partmethod = 'n' AND p.repmodel = 't' THEN 'keeps a copy of it on each node'
+            ELSE 'keeps its rows in shards' END
+FROM pg_catalog.pg_dist_partition p, pg_catalog.pg_dist_local_group n
+WHERE p.logicalrelid = $1
+  AND NOT (n.groupid = 0 AND p.partmethod = 'n' AND p.repmodel = 's' AND p.colocationid = 0)
+UNION ALL
+SELECT 'may move it to another node: it is a shard'
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_class whole ON whole.relnamespace = c.relnamespace
+JOIN pg_catalog.pg_dist_shard s ON s.logicalrelid = whole.oid
+WHERE c.oid = $1 AND pg_catalog.right(c.relname, pg_catalog.length(s.shardid::text) + 1) = '_' || s.shardid
+LIMIT 1",
+    },
+    Keeper {
+        name: "TimescaleDB",
+        schema: "_timescaledb_catalog",
+        question: "
+SELECT 'keeps its rows in chunks'
+FROM _timescaledb_catalog.hypertable h
+JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
+WHERE c.oid = $1
+UNION ALL
+SELECT 'keeps its rows compressed in another table'
+FROM _timescaledb_catalog.chunk k
+JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema_name
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.table_name
+WHERE c.oid = $1 AND pg_catalog.to_jsonb(k) ->> 'compressed_chunk_id' IS NOT NULL
+LIMIT 1",
+    },
+];
+
+/// Gives the schemas of the lists that are there. A list must be a plain table of a superuser's, or in `pg_catalog`: what a
+/// role puts under its name, which is free where the extension is not installed, is not read.
+const HERE: &str = "
+SELECT n.nspname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+WHERE (n.nspname, c.relname) IN (('pg_catalog', 'pg_dist_partition'), ('_timescaledb_catalog', 'hypertable'))
+  AND (n.nspname = 'pg_catalog' OR r.rolsuper) AND c.relkind = 'r' AND NOT c.relrowsecurity";
+
+/// Returns an error if the rows of the table, called `shown` by people, are not in it.
+pub fn refuse(table: Oid, shown: &str) -> Result<()> {
+    let found = as_extension(|| {
+        for here in &spi::query(HERE, &[])?.rows {
+            let schema = here.text(0)?;
+            for keeper in KEEPERS.iter().filter(|keeper| keeper.schema == schema) {
+                if let Some(row) = spi::first(keeper.question, &[Arg::Oid(table)])? {
+                    return Ok(Some((keeper.name, row.text(0)?.to_owned())));
+                }
+            }
+        }
+        Ok(None)
+    })?;
+    let Some((name, what)) = found else {
+        return Ok(());
+    };
+    Err(Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!("cannot backfill table {shown}: {name} {what}"),
+    )
+    .hint(format!(
+        "UPDATE it through {name}, in parts of your own: this version does not walk such tables."
+    )))
+}
