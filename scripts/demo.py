@@ -1,4 +1,5 @@
-"""A million orders get a new column before your eyes, with a pause, a standby that lags, and a crash on the way.
+"""A million orders get a new column before your eyes, with a pause, a standby that lags, and a crash on the way; then a copy
+of them by one UPDATE, to compare.
 
 Run it through `make demo`. KEEP=1 leaves the server running for a look around.
 """
@@ -9,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -41,6 +43,8 @@ CREATE INDEX ON orders (created_at);
 CREATE INDEX ON orders (amount);
 CREATE INDEX ON orders (status, created_at);
 """
+# The same table once more, for the one UPDATE.
+COPY = "CREATE TABLE orders_copy AS TABLE orders;"
 MIGRATION = """
 ALTER TABLE orders ADD amount_new numeric,
                    ADD touched int NOT NULL DEFAULT 0;
@@ -50,13 +54,27 @@ SELECT backfill.start('orders', 5000, 0,
          set_clause => 'amount_new = amount, touched = touched + 1',
          name => 'orders: amount as numeric');
 """
+ONE_UPDATE = """
+UPDATE orders_copy SET amount_new = amount, touched = touched + 1;
+"""
+WORKED = "SELECT seconds_working, wal_bytes FROM backfill.progress WHERE job_id = %s"
 PROGRESS = """
 SELECT state, percent, rows_done, rows_total, rows_per_second, eta, waiting_for,
        (SELECT min(pid) FROM pg_stat_activity WHERE application_name LIKE 'backfill job ' || job_id || ':%%')
 FROM backfill.progress WHERE job_id = %s
 """
-SIZES = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, pg_table_size('orders'), pg_indexes_size('orders')"
+SIZES = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, pg_table_size('{0}'), pg_indexes_size('{0}')"
 GIVE_UP_AFTER = 300
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a way to do it took: seconds, bytes of WAL, and how the table and its indexes grew, as shown."""
+
+    seconds: float
+    wal: float
+    heap: str
+    indexes: str
 
 
 class Demo:
@@ -75,7 +93,8 @@ class Demo:
         self.make_table()
         self.view.step("The migration: two new columns. Instant, but a million rows have no value yet.")
         self.show_and_run(MIGRATION)
-        before = self.cluster.sql(SIZES)[0]
+        self.cluster.sql(MIGRATION.replace("orders", "orders_copy"))
+        before = self.sizes("orders")
         self.view.step("One call starts a background worker. No client has to stay connected.")
         started = time.monotonic()
         self.job = self.show_and_run(START)[0][0]
@@ -89,14 +108,31 @@ class Demo:
             self.crash()
             self.watch(until=lambda: self.last.state == "completed")
         seconds = time.monotonic() - started
-        return self.report(before, seconds, paused, lagged)
+        job = self.cost(before, "orders", float(self.cluster.sql(WORKED, [self.job])[0][0]))
+        self.view.step("The same by one UPDATE, on a copy of the table, while nothing disturbs it")
+        before = self.sizes("orders_copy")
+        started = time.monotonic()
+        self.show_and_run(ONE_UPDATE)
+        one = self.cost(before, "orders_copy", time.monotonic() - started)
+        return self.report(job, one, (seconds, paused, lagged))
+
+    def sizes(self, table: str) -> list[float]:
+        """WAL written so far, and the sizes of the table and of its indexes, in bytes."""
+        return [float(size) for size in self.cluster.sql(SIZES.format(table))[0]]
+
+    def cost(self, before: list[float], table: str, seconds: float) -> Cost:
+        """What was written since, with the time that it took."""
+        wal, heap, indexes = (now - then for now, then in zip(self.sizes(table), before, strict=True))
+        return Cost(seconds, wal, _growth(heap, before[1]), _growth(indexes, before[2]))
 
     def make_table(self) -> None:
         """The table as an application would have it."""
         self.view.step("A table with a million orders and five indexes")
         for statement in (ORDERS, INDEXES):
             self.show_and_run(statement)
-        self.cluster.sql("VACUUM (FREEZE, ANALYZE) orders")
+        self.cluster.sql(COPY)
+        self.cluster.sql(INDEXES.replace("orders", "orders_copy"))
+        self.cluster.sql("VACUUM (FREEZE, ANALYZE) orders, orders_copy")
         self.cluster.sql("CHECKPOINT")
         self.cluster.sql("CREATE EXTENSION backfill")
 
@@ -184,27 +220,33 @@ class Demo:
         rate = None if rate is None else float(rate)
         self.last = Progress(state, number, done or 0, total, rate, eta, worker, waiting_for)
 
-    def report(self, before: tuple[int, ...], seconds: float, paused: float, lagged: float) -> bool:
-        """Counts for real what happened to the rows, and what it cost."""
+    def report(self, job: Cost, one: Cost, times: tuple[float, float, float]) -> bool:
+        """Counts for real what happened to the rows, and what it cost, beside one UPDATE."""
         self.view.step("What happened, counted in the table itself")
         counted = self.show_and_run(
             "SELECT count(*), count(*) FILTER (WHERE touched = 1),\n"
             "       count(*) FILTER (WHERE amount_new = amount::numeric) FROM orders;"
         )
         rows, once, right = counted[0]
-        wal, heap, indexes = (
-            float(now) - float(then) for now, then in zip(self.cluster.sql(SIZES)[0], before, strict=True)
-        )
+        seconds, paused, lagged = times
         self.view.table(
             [
                 ("Rows", f"{rows:,}"),
                 ("Updated exactly once", f"{_verdict(once == rows)} {once:,} of {rows:,}"),
                 ("With the right value", f"{_verdict(right == rows)} {right:,} of {rows:,}"),
                 ("Time", f"{seconds:.1f} s: {paused:.1f} s paused, {lagged:.1f} s gave way, a crash"),
-                ("WAL written", f"{wal / 2**20:,.0f} MB"),
-                ("Growth of the heap", _growth(heap, before[1])),
-                ("Growth of the five indexes", _growth(indexes, before[2])),
             ]
+        )
+        self.view.comparison(
+            ("", "backfill", "one UPDATE"),
+            [
+                ("Time at work", f"{job.seconds:.1f} s", f"{one.seconds:.1f} s"),
+                ("WAL written", f"{job.wal / 2**20:,.0f} MB", f"{one.wal / 2**20:,.0f} MB"),
+                ("Growth of the heap", job.heap, one.heap),
+                ("Growth of the five indexes", job.indexes, one.indexes),
+                ("Rows locked until", "the batch commits", "the end"),
+                ("After a crash", "goes on from its checkpoint", "starts again"),
+            ],
         )
         return once == right == rows == ROWS
 

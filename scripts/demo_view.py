@@ -120,6 +120,15 @@ class View:
             table.add_row(name, value)
         self.console.print(table)
 
+    def comparison(self, head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None:
+        """Two ways beside each other."""
+        table = Table(box=box.SIMPLE_HEAD, width=WIDTH, pad_edge=False)
+        for name, ratio in zip(head, (2, 2, 2), strict=True):
+            table.add_column(name, ratio=ratio)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
 
 def _display(now: Progress) -> Group:
     colour = COLOURS.get(now.state, "white")

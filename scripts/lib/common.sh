@@ -38,10 +38,23 @@ default_major() {
         if [ -x "/usr/lib/postgresql/$major/bin/pg_config" ]; then echo "$major" && return; fi
     done
     if command -v apt-cache >/dev/null; then
-        major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | tail -1)
-        case " $MAJORS " in *" ${major:-none} "*) echo "$major" && return ;; esac
+        # Without lists, as in a fresh container, apt knows of no package: then by the release's name.
+        major=$({ apt-cache depends postgresql 2>/dev/null || true; } | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | tail -1)
+        case " $MAJORS " in *" ${major:-$(major_of_release)} "*) echo "${major:-$(major_of_release)}" && return ;; esac
     fi
     echo 16
+}
+
+# The major that the distribution's release has, of those whose lists may be missing; or "none".
+major_of_release() {
+    local codename
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null || true)
+    case $codename in
+        bookworm) echo 15 ;;
+        noble) echo 16 ;;
+        trixie | plucky) echo 17 ;;
+        *) echo none ;;
+    esac
 }
 
 # Sets what cargo and cargo pgrx need to build for one major, the same everywhere so that nothing is compiled twice.

@@ -2,7 +2,13 @@
 # What the system itself has to provide: compilers and, on Debian and Ubuntu, PostgreSQL.
 
 as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this takes root, and there is no sudo: as root, run: $*"
+    fi
 }
 
 has_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang*.so*' >/dev/null; }
@@ -25,27 +31,41 @@ missing_tools() {
     fi
 }
 
-# True if this major's server is, or can be, a package of the distribution.
-apt_offers() { apt-cache show "postgresql-server-dev-$1" >/dev/null 2>&1; }
+# True if this major's server is, or can be, a package of the distribution. A fresh container has no lists of packages yet.
+apt_offers() {
+    apt-cache show postgresql-common >/dev/null 2>&1 || as_root apt-get update -qq || true
+    apt-cache show "postgresql-server-dev-$1" >/dev/null 2>&1
+}
 
 server_packages() {
     [ -x "/usr/lib/postgresql/$1/bin/postgres" ] || echo "postgresql-$1"
     [ -d "/usr/include/postgresql/$1/server" ] || echo "postgresql-server-dev-$1"
 }
 
-# A server package creates and starts a cluster unless told otherwise. An existing file is the administrator's: leave it.
-forbid_main_cluster() {
-    [ ! -e /etc/postgresql-common/createcluster.conf ] || return 0
-    as_root mkdir -p /etc/postgresql-common
-    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
-}
-
 apt_install() {
     [ $# -gt 0 ] || return 0
     say "installing packages: $*"
-    case " $* " in *" postgresql-"*) forbid_main_cluster ;; esac
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# A server package creates and starts a cluster unless told otherwise: told so for as long as it is installed, and no longer. A
+# file that is there is the administrator's, and left alone.
+CREATE_CLUSTER=/etc/postgresql-common/createcluster.conf
+apt_install_server() {
+    [ $# -gt 0 ] || return 0
+    if [ -e "$CREATE_CLUSTER" ]; then
+        apt_install "$@"
+        return
+    fi
+    say "while the server is installed, $CREATE_CLUSTER says that no cluster is to be created; it is removed afterwards"
+    as_root mkdir -p "${CREATE_CLUSTER%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$CREATE_CLUSTER" >/dev/null
+    local failed=0
+    # In a subshell, so that an error of the installation does not leave the file behind.
+    (apt_install "$@") || failed=$?
+    as_root rm -f "$CREATE_CLUSTER"
+    return "$failed"
 }
 
 install_tools() {
@@ -56,29 +76,44 @@ install_tools() {
     apt_install "${missing[@]}"
 }
 
+# The least version is that of Cargo.toml. The newest of what a distribution has is often older.
 require_rust() {
-    command -v cargo >/dev/null || die "no cargo: install Rust first, see https://rustup.rs"
+    local wanted found get
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    get="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y && . \"\$HOME/.cargo/env\""
+    command -v cargo >/dev/null || die "Rust $wanted or later is needed, and there is none. To get it: $get"
+    found=$(rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
+    if [ "$(printf '%s\n' "$wanted" "${found:-0}" | sort -V | head -1)" != "$wanted" ]; then
+        if command -v rustup >/dev/null; then get="rustup update stable && rustup default stable"; fi
+        die "Rust $wanted or later is needed; $(command -v rustc || echo 'what is here') is ${found:-of no known version}. To get it: $get"
+    fi
+}
+
+# What the lints need besides.
+require_components() {
     local component
     for component in fmt clippy; do
         command -v "cargo-$component" >/dev/null || die "no cargo $component: run 'rustup component add rustfmt clippy'"
     done
 }
 
-# cargo pgrx has to be of the very version of the pgrx crates.
+# cargo pgrx has to be of the very version of the pgrx crates. With --debug it is compiled without optimisations: a third of the
+# time, and what it does takes seconds either way.
 install_cargo_pgrx() {
     [ "$(pgrx_version)" != "$PGRX_VERSION" ] || return 0
-    say "installing cargo-pgrx $PGRX_VERSION (about 5 minutes on 2 cores)"
-    cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --root "$BACKFILL_CACHE/cargo-pgrx" \
+    say "compiling cargo-pgrx $PGRX_VERSION"
+    cargo install cargo-pgrx --version "$PGRX_VERSION" --locked "$@" --root "$BACKFILL_CACHE/cargo-pgrx" \
         --target-dir "$BACKFILL_CACHE/cargo-pgrx/target"
     rm -rf "$BACKFILL_CACHE/cargo-pgrx/target"
     PATH=$BACKFILL_CACHE/cargo-pgrx/bin:$PATH
 }
 
+# What the file names, of those in scripts/; the larger one includes the other.
 install_venv() {
-    local wanted=$ROOT/scripts/requirements.txt
-    cmp -s "$wanted" "$VENV/requirements.txt" && return 0
+    local wanted=$ROOT/scripts/$1
+    cmp -s "$wanted" "$VENV/$1" && return 0
     say "preparing Python packages in $VENV"
     [ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
     "$VENV/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
-    cp "$wanted" "$VENV/requirements.txt"
+    cp "$wanted" "$VENV/$1"
 }

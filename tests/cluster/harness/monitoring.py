@@ -79,9 +79,13 @@ def fetch(url: str) -> str:
 def postgres_exporter(db: Database, folder: Path) -> Iterator[str]:
     """prometheus-postgres-exporter with our queries, and nothing else, as the role for monitoring."""
     port = free_port()
+    exporter = tool("prometheus-postgres-exporter")
+    # The name changed with version 0.12.
+    told = subprocess.run([exporter, "--help"], capture_output=True, text=True, check=False)
+    bgwriter = next(name for name in ("stat_bgwriter", "bgwriter") if f"collector.{name}" in told.stdout + told.stderr)
     command: list[str | Path] = [
-        tool("prometheus-postgres-exporter"),
-        *["--disable-default-metrics", "--disable-settings-metrics", "--no-collector.bgwriter"],
+        exporter,
+        *["--disable-default-metrics", "--disable-settings-metrics", f"--no-collector.{bgwriter}"],
         f"--web.listen-address=127.0.0.1:{port}",
         f"--extend.query-path={FILES / 'postgres_exporter.yaml'}",
     ]
