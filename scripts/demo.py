@@ -243,9 +243,9 @@ class Demo:
                 ("Time at work", f"{job.seconds:.1f} s", f"{one.seconds:.1f} s"),
                 ("WAL written", f"{job.wal / 2**20:,.0f} MB", f"{one.wal / 2**20:,.0f} MB"),
                 ("Growth of the heap", job.heap, one.heap),
-                ("Growth of the five indexes", job.indexes, one.indexes),
+                ("Growth of its indexes", job.indexes, one.indexes),
                 ("Rows locked until", "the batch commits", "the end"),
-                ("After a crash", "goes on from its checkpoint", "starts again"),
+                ("After a crash", "it goes on", "it starts again"),
             ],
         )
         return once == right == rows == ROWS
@@ -261,7 +261,7 @@ def _verdict(good: bool) -> str:
 
 
 def _growth(bytes_more: float, before: float) -> str:
-    return f"{bytes_more / 2**20:,.0f} MB on {before / 2**20:,.0f} MB ({100 * bytes_more / before:+.0f} %)"
+    return f"{bytes_more / 2**20:,.0f} MB ({100 * bytes_more / before:+.0f} %)"
 
 
 def farewell(cluster: Cluster, view: View) -> None:

@@ -488,7 +488,7 @@ BEGIN
             RAISE NOTICE USING MESSAGE = todo;
         END IF;
         BEGIN
-            IF current_user = session_user AND (SELECT c.relowner = current_user::regrole FROM pg_class c WHERE c.oid = relation) THEN
+            IF current_user = session_user AND (SELECT pg_get_userbyid(c.relowner) = current_user FROM pg_class c WHERE c.oid = relation) THEN
                 EXECUTE todo;
             ELSE
                 -- The table's own constraints are text of its owner's, and ALTER TABLE evaluates what is constant in them.

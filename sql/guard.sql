@@ -2,8 +2,8 @@
 -- stands in these, where it goes on, and who did what: they are not for it.
 --
 -- ALWAYS, since triggers can be kept from firing: whoever may SET session_replication_role does so. And
--- one for rows, since what logical replication applies fires no trigger for statements; where rows count
--- as replicated, so that other sessions are not slowed. This block stands in upgrade scripts, too.
+-- one for rows, since what logical replication applies fires no trigger for statements. It is enabled where rows count as
+-- replicated, which is how the extension's own functions write as well: it lets these pass. This block stands in upgrade scripts, too.
 DO $$
 DECLARE
     own pg_catalog.regclass;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::job::standing::Standing;
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;
-use crate::pg::{role, server};
+use crate::pg::{name, role, server};
 
 /// Makes a job that stands still one that may be run, if the caller may decide so: one of a copy whoever may
 /// act for its owner, any other a superuser. False if it may be run as it is.
@@ -35,12 +35,12 @@ fn change_owner(job: &Job) -> Result<()> {
     if origin::of_renamed(job.id)? == Standing::Unsealed {
         warn_of_seal(job);
     }
-    let before = job.owner_name.as_str();
+    let before = name::quoted(&job.owner_name);
     event::record(
         job.id,
         server::current_user(),
         "owner",
-        Some(before),
+        Some(&before),
         Some(&name),
     )
 }

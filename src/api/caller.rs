@@ -41,6 +41,14 @@ pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     locked(&found(job_id, function, |job| Ok(may_act(job)))?, function)
 }
 
+/// The job, if the caller may act on it, and may do so as it stands. Not locked: for a call that changes nothing of it, and
+/// may take long.
+pub fn known_job(job_id: Option<i64>, function: &str) -> Result<Job> {
+    let job = found(job_id, function, |job| Ok(may_act(job)))?;
+    refuse_unsound(&job)?;
+    Ok(job)
+}
+
 /// The same for a call that makes the job one that writes: with the lock under which overlap is looked for. It comes first,
 /// as in `start`: two calls that took the two in different order would wait for each other.
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {

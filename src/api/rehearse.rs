@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
-use super::caller::{locked_job, refuse_read_only, required};
+use super::caller::{known_job, refuse_read_only, required};
 use super::sample::{Backfill, Part, shown};
 use super::subject::Subject;
 use crate::catalog::event;
@@ -48,12 +48,15 @@ pub struct Sum {
     time: Duration,
     wal: u64,
     dead: i64,
+    /// Rows that failed.
+    failures: i64,
+    /// Of what failed, that which is shown.
     failed: Vec<Tried>,
 }
 
 /// Tries rows from all over the table, in batches of the job's size.
 pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
-    let job = locked_job(job_id, "backfill.rehearse()")?;
+    let job = known_job(job_id, "backfill.rehearse()")?;
     refuse_read_only(&job)?;
     let rows = required(rows, "rows")?;
     if !(1..=MOST).contains(&rows) {
@@ -141,7 +144,8 @@ fn batches(backfill: &Backfill, batch_size: i64, rows: i64) -> Result<Sum> {
             batch.clear();
         }
         match &part.rows {
-            Err(error) => sum.failed.push(Tried {
+            // No rows of these pages were tried.
+            Err(error) => sum.show(Tried {
                 what: format!("pages {} to {}", part.pages.0, part.pages.1 - 1),
                 error: Some(shown(error)),
                 ..Tried::default()
@@ -185,7 +189,8 @@ impl Sum {
 
     fn fail(&mut self, key: &str, error: &Error) {
         self.rows += 1;
-        self.failed.push(Tried {
+        self.failures += 1;
+        self.show(Tried {
             what: key.to_owned(),
             rows: 1,
             failed: 1,
@@ -194,10 +199,17 @@ impl Sum {
         });
     }
 
+    /// Keeps it, if it is one of the first.
+    fn show(&mut self, tried: Tried) {
+        if self.failed.len() < SHOWN {
+            self.failed.push(tried);
+        }
+    }
+
     /// Updates rows and rolls that back. What is deferred to the commit is done at once.
     fn measured(&mut self, part: &Part, places: &[Tid]) -> Result<()> {
         let (begun, before) = (Instant::now(), wal::written());
-        let updated = spi::rolled_back(|| {
+        let updated = spi::undone(|| {
             let args = [Arg::Tids(places)];
             let updated = spi::query(&part.target.update_listed().text, &args)?.processed;
             spi::query("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
@@ -212,19 +224,18 @@ impl Sum {
     }
 
     fn report(self) -> Vec<Tried> {
-        let good = self.rows - self.failed.len() as i64;
+        let good = self.rows - self.failures;
         let per_row = |all: f64| (good > 0).then(|| (all / good as f64 * 1000.0).round() / 1000.0);
         let s = if self.batches == 1 { "" } else { "es" };
         let all = Tried {
             what: format!("all, in {} batch{s}", self.batches),
             rows: self.rows,
-            failed: self.failed.len() as i64,
+            failed: self.failures,
             ms_per_row: per_row(self.time.as_secs_f64() * 1000.0),
             wal_bytes_per_row: per_row(self.wal as f64),
             dead_tuples: self.dead,
             error: None,
         };
-        let failed = self.failed.into_iter().take(SHOWN);
-        std::iter::once(all).chain(failed).collect()
+        std::iter::once(all).chain(self.failed).collect()
     }
 }

@@ -172,8 +172,8 @@ fn known_as<'a>(call: &'a Call, table: &Relation) -> Option<&'a str> {
     (table.oid != call.relation.oid).then_some(call.relation.name.as_str())
 }
 
-/// Has PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions, so it is the
-/// one place where user code runs in the caller's session.
+/// Has PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions: within `confine::own_text`, or in a process
+/// of the owner's.
 fn analyse(call: &Call, table: &Relation, set_clause: &str) -> Result<()> {
     let condition = call
         .where_clause

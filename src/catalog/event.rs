@@ -27,16 +27,17 @@ pub fn record(
         Arg::text(old.as_deref()),
         Arg::text(new.as_deref()),
     ];
-    let numbered = spi::in_subtransaction(|| as_extension(|| spi::query(RECORD, &args)));
-    match numbered {
-        Err(error) if NO_NUMBER.contains(&error.sqlstate.as_str()) => {
-            as_extension(|| spi::query(RECORD_ALL_THE_SAME, &args))?;
-        }
-        other => {
-            other?;
+    let with = |sql| spi::in_subtransaction(|| as_extension(|| spi::query(sql, &args)));
+    let mut recorded = with(RECORD);
+    for _ in 0..NUMBERS_TRIED {
+        match &recorded {
+            Err(error) if NO_NUMBER.contains(&error.sqlstate.as_str()) => {
+                recorded = with(RECORD_ALL_THE_SAME);
+            }
+            _ => break,
         }
     }
-    Ok(())
+    recorded.map(drop)
 }
 
 /// A job that is forgotten meanwhile gets no more events.
@@ -45,11 +46,14 @@ INSERT INTO backfill.event (job_id, actor, event, old, new)
 SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
 
 /// With a number that the sequence does not give: whoever may write to all sequences is not to keep others from
-/// stopping a job.
+/// stopping a job. The last number that there is may be taken already, so it is one of the lower half.
 const RECORD_ALL_THE_SAME: &str = "
 INSERT INTO backfill.event (id, job_id, actor, event, old, new) OVERRIDING SYSTEM VALUE
-SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e), $1, $2, $3, $4, $5
+SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5
 WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+
+/// How often a number of one's own is tried: others that do so at the same time may be faster.
+const NUMBERS_TRIED: usize = 10;
 
 /// SQLSTATEs of a sequence that is at its end, or was set back.
 const NO_NUMBER: &[&str] = &["2200H", "23505"];

@@ -285,9 +285,14 @@ pub fn unfinished() -> Result<Vec<Job>> {
     list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
 }
 
+/// Whether a worker can connect as the owner of the job `j`: those of others come last where there is a limit, and are told of.
+pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
+               AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
+
 /// Jobs that are to run and have fewer workers than they want: those with none first, then the
 /// longest waiting; the first hundred. One that has a worker wants another only while there is a
-/// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now.
+/// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now, and none that stands
+/// still.
 pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
     let crowded: Vec<String> = crowded
         .iter()
@@ -298,11 +303,15 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
          WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
            AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
            AND NOT j.owner::pg_catalog.oid = ANY ('{{{}}}'::pg_catalog.oid[])
+           AND {} = '{}'
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
                 AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
-         ORDER BY staff.n > 0, j.wished_at, j.id LIMIT 100",
+         ORDER BY NOT {}, staff.n > 0, j.wished_at, j.id LIMIT 100",
         crowded.join(","),
-        slice::free("s")
+        origin::STANDING,
+        Standing::Here.name(),
+        slice::free("s"),
+        CAN_CONNECT
     ))?;
     Ok(wanted
         .into_iter()

@@ -1,8 +1,9 @@
 //! What an owner wants done when his job has ended. That it is due is recorded with the end, and that it
 //! is done in the transaction that does it: so it is done once, whatever happens to the worker.
 
-use super::{job, outcome};
+use super::{job, origin, outcome};
 use crate::error::Result;
+use crate::job::standing::Standing;
 use crate::job::state::{Outcome, State};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
@@ -83,11 +84,15 @@ pub fn settle(job: i64, attempt: i32, result: &str) -> Result<bool> {
 /// Jobs without a worker whose statement is due, also those that were cancelled without one; the first
 /// hundred.
 pub fn waiting() -> Result<Vec<job::Job>> {
-    let found = job::list(
+    let found = job::list(&format!(
         "WHERE j.options ? 'on_end' AND NOT EXISTS (SELECT FROM live l WHERE l.job_id = j.id)
            AND (o.on_end = 'due' OR j.wish = 'cancel' AND j.attempt > 0
                 AND (o.outcome IS NULL OR o.outcome = 'failed'))
-         ORDER BY j.id LIMIT 100",
-    )?;
+           AND {} = '{}'
+         ORDER BY NOT {}, j.id LIMIT 100",
+        origin::STANDING,
+        Standing::Here.name(),
+        job::CAN_CONNECT
+    ))?;
     Ok(found.into_iter().filter(|job| job.here).collect())
 }

@@ -5,19 +5,28 @@ use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// What the owner of a job lacks for its next batch, for a person; nothing if the job may go on. A table that is gone, and
-/// columns that are, are no matter of rights.
+/// What the owner of a job lacks for any further batch, for a person; nothing if the job may go on. Of a partitioned table, and of
+/// one that others inherit from, privileges on the tables that hold rows count, as the batches name only these: the job may go
+/// on while there is one that it can do. A table that is gone, and columns that are, are no matter of rights.
 pub fn lost(job: &Job) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $1) THEN 'its owner'
-                         WHEN NOT pg_catalog.has_schema_privilege($1, c.relnamespace, 'USAGE')
-                         THEN 'USAGE on schema ' || c.relnamespace::pg_catalog.regnamespace::text
-                         ELSE (SELECT 'UPDATE of column ' || pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a
-                               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($3)
-                                 AND NOT pg_catalog.has_column_privilege($1, c.oid, a.attnum, 'UPDATE')
-                               ORDER BY a.attnum LIMIT 1) END
-             FROM pg_catalog.pg_class c WHERE c.oid = $2",
+            "WITH RECURSIVE tree AS (
+                 SELECT $2::pg_catalog.oid AS oid
+                 UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid
+             ), lacking AS (
+                 SELECT c.oid,
+                        CASE WHEN NOT pg_catalog.has_schema_privilege($1, c.relnamespace, 'USAGE')
+                             THEN 'USAGE on schema ' || c.relnamespace::pg_catalog.regnamespace::text
+                             ELSE (SELECT 'UPDATE of column ' || pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+                                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($3)
+                                     AND NOT pg_catalog.has_column_privilege($1, c.oid, a.attnum, 'UPDATE')
+                                   ORDER BY a.attnum LIMIT 1) END AS what
+                 FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid WHERE c.relkind = 'r'
+             )
+             SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $1) THEN 'its owner'
+                         WHEN NOT EXISTS (SELECT FROM lacking l WHERE l.what IS NULL)
+                         THEN (SELECT l.what FROM lacking l ORDER BY l.oid = $2 DESC, l.oid LIMIT 1) END",
             &[
                 Arg::Oid(job.owner),
                 Arg::Oid(job.relation),

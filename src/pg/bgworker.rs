@@ -249,7 +249,6 @@ extern "C" fn last_of_all() {
 pub fn come_back() -> ! {
     COMES_BACK.store(true, Ordering::Relaxed);
     // SAFETY: ends the process, as returning from its main function does.
-    // SAFETY: ends the process, as returning from its main function does.
     unsafe { pg_sys::proc_exit(1) };
     unreachable!("proc_exit() returned")
 }

@@ -131,6 +131,26 @@ impl Channel {
         }
     }
 
+    /// Ends the worker, and waits until it is gone, `time` at most: false if it is not. Its place among the background workers is
+    /// free only then.
+    pub fn close(self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            let mut pid = 0;
+            // SAFETY: the handle lives until the segment is detached, by the drop at the end.
+            let status = unsafe {
+                pg_sys::TerminateBackgroundWorker(self.worker);
+                pg_sys::GetBackgroundWorkerPid(self.worker, &mut pid)
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if status == pg_sys::BgwHandleStatus::BGWH_STOPPED || left.is_zero() {
+                return status == pg_sys::BgwHandleStatus::BGWH_STOPPED;
+            }
+            // The postmaster tells when the process is gone.
+            latch::wait_in_call(left);
+        }
+    }
+
     /// The process that works on the answer, once it has started.
     pub fn pid(&self) -> Option<i32> {
         let mut pid = 0;

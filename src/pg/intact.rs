@@ -31,8 +31,10 @@ const TABLES: &[&CStr] = &[
 ];
 
 thread_local! {
-    /// Whether they were found to be intact, and no table has changed since.
-    static INTACT: Cell<bool> = const { Cell::new(false) };
+    /// How often the server has told of a change of tables.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+    /// What that was before the look that last found them to be intact.
+    static INTACT_AT: Cell<Option<u64>> = const { Cell::new(None) };
     /// Whether the server tells this process of changes of tables.
     static TOLD: Cell<bool> = const { Cell::new(false) };
     /// The function that the guards call, once it was found to be the extension's.
@@ -41,26 +43,24 @@ thread_local! {
 
 /// An error if something is on one of the tables that the extension has not put there. Within a transaction.
 pub fn check(owner: Oid) -> Result<()> {
-    if INTACT.get() {
+    if INTACT_AT.get() == Some(CHANGES.get()) {
         return Ok(());
     }
     if !TOLD.replace(true) {
         // SAFETY: registers a function that lives as long as the process, once in it.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_change), Datum::from(0)) };
     }
-    // Before the look: a change during it is looked at the next time.
-    INTACT.set(true);
-    let found = look_at_all(owner);
-    if found.is_err() {
-        INTACT.set(false);
-    }
-    found
+    // Of before the look: a change during it is looked at the next time. An error that is raised in it leaves things as they were.
+    let changes = CHANGES.get();
+    look_at_all(owner)?;
+    INTACT_AT.set(Some(changes));
+    Ok(())
 }
 
 /// Some table, or any, has changed.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_change(_argument: Datum, _table: Oid) {
-    INTACT.set(false);
+    CHANGES.set(CHANGES.get().wrapping_add(1));
 }
 
 fn look_at_all(owner: Oid) -> Result<()> {

@@ -30,7 +30,9 @@ pub const SEAT: u16 = 7708;
 const HEIR: u16 = 7709;
 /// `objsubid` of the locks that whoever asks a checker holds meanwhile, and of the two numbers after it: of the server,
 /// of the role whose text it is, of the role that is logged in. Fields: 0, the role, a number.
-const CHECKER: u16 = 7710;
+const ASKER: u16 = 7710;
+/// `objsubid` of the locks that a checker itself holds on these places, and of the two numbers after it. Fields: as of those.
+const CHECKER: u16 = 7713;
 
 /// A lock of this extension's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +55,10 @@ pub enum Lock {
     Seat(u32),
     /// This database's jobs that wait for a process.
     Heir,
-    /// One of the checkers that there may be at the same time: of the server (0), of text of a role's (1), or asked by
-    /// sessions of a role (2).
+    /// One of the places from which checkers are asked, of which there are so many at the same time: of the server (0), of text
+    /// of a role's (1), or of sessions of a role (2).
+    Asker(u16, u32, u32),
+    /// The same place, for the checker.
     Checker(u16, u32, u32),
 }
 
@@ -69,6 +73,9 @@ impl Lock {
             Lock::Slice(id) => (here, id as u64, SLICE),
             Lock::Council(id) => (here, id as u64, COUNCIL),
             Lock::Upkeep(id) => (here, id as u64, UPKEEP),
+            Lock::Asker(kind, role, number) => {
+                (0, u64::from(role) << 32 | u64::from(number), ASKER + kind)
+            }
             Lock::Checker(kind, role, number) => {
                 (0, u64::from(role) << 32 | u64::from(number), CHECKER + kind)
             }
@@ -78,7 +85,7 @@ impl Lock {
         };
         // pg_advisory_unlock_all() reaches the locks of the other method only; an abort those of this one only.
         let method = match self {
-            Lock::Share(..) | Lock::Seat(_) => pg_sys::DEFAULT_LOCKMETHOD,
+            Lock::Share(..) | Lock::Seat(_) | Lock::Checker(..) => pg_sys::DEFAULT_LOCKMETHOD,
             _ => pg_sys::USER_LOCKMETHOD,
         };
         pg_sys::LOCKTAG {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, sqlstate};
 /// As whom a worker for this owner's jobs has to connect: the owner itself where it may log in, and
 /// always from PostgreSQL 17 on. Before that, an owner without LOGIN is worked for in a session
 /// that the server itself opens and gives to the owner at once: [`Oid::INVALID`], see
-/// `worker::session`. Refuses an owner that may not connect to the database or is gone.
+/// `pg::owner_session`. Refuses an owner that may not connect to the database or is gone.
 pub fn login_of(owner: Oid) -> Result<Oid> {
     let Some(row) = role(owner)? else {
         return Err(Error::new(

@@ -258,20 +258,6 @@ pub fn attempt(sql: &str) -> Result<Output> {
     in_subtransaction(|| query(sql, &[]))
 }
 
-/// Runs `f` in a subtransaction of its own, which is rolled back in any case.
-pub fn rolled_back<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let mut value = None;
-    let undone = in_subtransaction(|| {
-        value = Some(f()?);
-        Err::<(), Error>(Error::internal("rolled back"))
-    });
-    match (value, undone) {
-        (Some(value), _) => Ok(value),
-        (None, Err(error)) => Err(error),
-        (None, Ok(())) => Err(Error::internal("a subtransaction without a result")),
-    }
-}
-
 /// Runs `f` in a subtransaction of its own, which is rolled back if it gives an error, or raises one.
 pub fn in_subtransaction<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     subtransaction(true, f)

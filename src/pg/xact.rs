@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
-use super::{notify, report, server};
+use super::{latch, notify, report, server};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -114,7 +114,7 @@ fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
                 left = if register(job, worker) { left - 1 } else { 0 };
             }
             Action::Register(..) => {}
-            Action::Wake(pid) => wake(pid),
+            Action::Wake(pid) => latch::set(pid),
             Action::Interrupt(pid, role) => interrupt(pid, role),
             Action::Notify(..) => {}
             Action::Log(line) => report::log_in_callback(&line),
@@ -132,17 +132,6 @@ fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
         ));
     }
     registered
-}
-
-fn wake(pid: i32) {
-    // SAFETY: the entries of processes are in shared memory for good, and one that was given to another process
-    // meanwhile is woken for nothing. A latch may be set by anybody.
-    unsafe {
-        let process = pg_sys::BackendPidGetProc(pid);
-        if !process.is_null() {
-            pg_sys::SetLatch(&raw mut (*process).procLatch);
-        }
-    }
 }
 
 fn interrupt(pid: i32, role: pg_sys::Oid) {

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::blocked::{self, Blocked};
 use super::errand::unreadable;
+use super::place::{Of, Place};
 use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::channel::{Channel, Received};
-use crate::pg::lock::Lock;
 use crate::pg::{bgworker, report, role, server};
 
 /// Checkers that may look at text of one role's at the same time. They take background workers of the server,
@@ -19,6 +19,8 @@ use crate::pg::{bgworker, report, role, server};
 const AT_ONCE: u32 = 2;
 /// One in so many of the server's background workers may be a checker.
 const SHARE: u32 = 4;
+/// How long a checker may take to end once it has answered. What does not end by then keeps its places until it does.
+const END_WITHIN: Duration = Duration::from_secs(1);
 /// How often to look what a checker waits for.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -29,20 +31,22 @@ pub fn ask(
     errand: &impl Serialize,
     limit: Option<Duration>,
 ) -> Result<Value> {
+    let start = role::start_for(owner)?;
+    let turns = take_turns(owner)?;
     let question = Question {
         name: name.to_owned(),
+        places: turns.map(Place::number),
+        asks: server::session_user().to_u32(),
         errand,
     };
     let question = serde_json::to_vec(&question).map_err(unreadable)?;
-    let start = role::start_for(owner)?;
-    let turns = take_turns(owner)?;
     let opened = Channel::open(&question, bgworker::checker(start))?;
     let Some(mut channel) = opened else {
         return Err(no_process(owner));
     };
     let waited = wait(&mut channel, owner, limit);
-    drop(channel);
-    turns.into_iter().for_each(Lock::release_transaction);
+    channel.close(END_WITHIN);
+    turns.into_iter().for_each(Place::leave);
     let (answer, lock) = waited?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(unreadable)?;
     for said in &answer.said {
@@ -54,20 +58,21 @@ pub fn ask(
     })
 }
 
-/// One of the places of the server, of the owner and of whoever is logged in: nobody holds all of the first.
-fn take_turns(owner: Oid) -> Result<[Lock; 3]> {
+/// One of the places of the server, of the owner and of whoever is logged in: nobody holds all of the first. A place is taken
+/// for as long as somebody asks from it, or the checker that was asked is there.
+fn take_turns(owner: Oid) -> Result<[Place; 3]> {
     let all = (server::most_background_workers() / SHARE).max(1);
     let each = all.div_ceil(2).min(AT_ONCE);
     let asks = server::session_user();
-    let place = |kind, role: u32, most| {
-        let mut places = (0..most).map(|number| Lock::Checker(kind, role, number));
-        places.find(|place| place.try_for_transaction())
+    let place = |of, most| {
+        let mut places = (0..most).map(|number| Place::new(of, number));
+        places.find(|place| place.take())
     };
-    let of_owner = place(1, owner.to_u32(), AT_ONCE.min(all))
+    let of_owner = place(Of::Owner(owner.to_u32()), AT_ONCE.min(all))
         .ok_or_else(|| busy(&format!("of role {}", server::role_name(owner))))?;
-    let of_session = place(2, asks.to_u32(), each)
+    let of_session = place(Of::Asker(asks.to_u32()), each)
         .ok_or_else(|| busy(&format!("for sessions of role {}", server::role_name(asks))))?;
-    let of_server = place(0, 0, all).ok_or_else(|| busy("in this server"))?;
+    let of_server = place(Of::Server, all).ok_or_else(|| busy("in this server"))?;
     Ok([of_owner, of_session, of_server])
 }
 
@@ -106,7 +111,7 @@ fn wait(
             Received::NotYet => {}
         }
         if let Some(pid) = channel.pid() {
-            lock = blocked::lock_waited_for(pid)?.or(lock);
+            lock = blocked::lock_waited_for(pid)?;
         }
         if let Some(lock) = &lock
             && lock.holders.contains(&server::pid())

@@ -7,6 +7,7 @@
 pub mod ask;
 mod blocked;
 pub mod errand;
+mod place;
 pub mod serve;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ struct Answer {
 struct Question<T> {
     /// Which errand, see [`errand::Errand::NAME`].
     name: String,
+    /// The numbers of the places that it was asked from: of the owner, of whoever asks, of the server.
+    places: [u32; 3],
+    /// The role that is logged in where it was asked.
+    asks: u32,
     /// The errand itself.
     errand: T,
 }

@@ -4,6 +4,7 @@ use pgrx::pg_sys::Datum;
 use serde_json::Value;
 
 use super::errand::{Errand, unreadable};
+use super::place::Place;
 use super::{Answer, Question};
 use crate::error::{Error, Result};
 use crate::pg::channel::{LONGEST_ANSWER, Task};
@@ -51,10 +52,14 @@ pub unsafe fn main(argument: Datum, known: &[Entry], check: fn() -> Result<()>) 
 
 fn look(question: &[u8], known: &[Entry], check: fn() -> Result<()>) -> Result<Value> {
     let question: Question<Value> = serde_json::from_slice(question).map_err(unreadable)?;
+    let places = Place::of_question(&question, bgworker::my_start().owner.to_u32());
     let name = question.name;
     let entry = known.iter().find(|entry| entry.name == name);
     let entry = entry.ok_or_else(|| Error::internal(format!("no errand is called {name}")))?;
     let run = || {
+        if !places.into_iter().all(Place::work) {
+            return Err(Error::internal("another checker is at this place"));
+        }
         check()?;
         (entry.run)(question.errand)
     };

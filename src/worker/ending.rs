@@ -132,7 +132,10 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         }
         Ending::Left => {
             note("worker left", before)?;
-            format!("a worker leaves backfill {shown}: the others have what is left")
+            match last {
+                true => format!("the worker leaves backfill {shown}, which waits for another one"),
+                false => format!("a worker leaves backfill {shown}: the others have what is left"),
+            }
         }
         _ => return Ok(None),
     }))

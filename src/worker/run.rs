@@ -63,11 +63,8 @@ pub fn main(id: i64) {
                 // This process has run no code yet, so it may run another job as well.
                 match takeover::next(start, &except) {
                     Next::Mine(id) => done = settle(id, run_one(id, start, None), &mut alone),
-                    Next::Others => {
-                        slots::release();
-                        return;
-                    }
-                    Next::None => {}
+                    // Whoever gives a slot back looks afterwards: the process that comes may have found none.
+                    Next::Others | Next::None => {}
                 }
             } else {
                 settle(id, done, &mut alone);
@@ -124,12 +121,13 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
             return Done::Unsettled;
         }
     };
-    if errand.is_some_and(|errand| has_crashed(&job, errand)) {
-        Lock::Job(id).release_session();
-        return Done::Crashed;
-    }
     let (ending, done) = match unwanted(&job) {
         Some(ending) => (ending, Done::Nothing),
+        // Not of a job that has ended: a process that was started anew for what else waits has the same errand.
+        None if errand.is_some_and(|errand| has_crashed(&job, errand)) => {
+            Lock::Job(id).release_session();
+            return Done::Crashed;
+        }
         None => (slices(&mut job, start), Done::Settled),
     };
     session::keep_identity(start);

@@ -203,13 +203,16 @@ def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
     assert state == "pending", "alice has approved what she started"
 
 
-def test_nobody_can_stop_a_job_any_more(ground: Cluster) -> None:
-    """A member of pg_write_all_data uses up the numbers of events: pause and cancel would fail."""
+@pytest.mark.parametrize("is_called", ["true", "false"])
+def test_nobody_can_stop_a_job_any_more(ground: Cluster, is_called: str) -> None:
+    """A member of pg_write_all_data uses up the numbers of events, all or all but the last: pause and cancel would fail."""
     ground.sql("GRANT pg_write_all_data TO eve; CREATE TABLE t (id integer PRIMARY KEY, n integer)")
     ground.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i")
     job = ground.value("SELECT backfill.start('t', 1, 1000, set_clause => 'n = 1')")
     wait_until(lambda: ground.value("SELECT workers FROM backfill.progress") == 1, 30, "the job to run")
-    ground.sql("SELECT setval('backfill.event_id_seq', 9223372036854775807)", user="eve")
+    ground.sql(f"SELECT setval('backfill.event_id_seq', 9223372036854775807, {is_called})", user="eve")
+    for call in ("pause", "resume", "pause", "resume"):
+        ground.sql(f"SELECT backfill.{call}(%s)", [job])
     ground.sql("SELECT backfill.cancel(%s, now => true)", [job])
     state = "SELECT state FROM backfill.progress"
     wait_until(lambda: ground.value(state) == "cancelled", 30, "the job to be cancelled")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from harness import Cluster, Database
+from harness import Cluster, Database, wait_until
 from harness.jobs import complete, fail, progress, start, wait_for
+from harness.tables import make_table
 
 ROWS = 5000
 TABLE = """
@@ -295,6 +297,29 @@ def test_a_rehearsal_is_rolled_back(db: Database) -> None:
     assert db.value("SELECT count(*) FROM log") == 0
     assert db.value("SELECT count(rate_new) FROM orders") == 20
     assert progress(db, job)["state"] == "pending"
+
+
+def test_a_rehearsal_of_which_all_fails(db: Database) -> None:
+    """Thousands of long errors: a hundred are shown, all are counted. Meanwhile the job can be controlled."""
+    make_table(db, 5000)
+    db.sql(
+        "CREATE FUNCTION fail(id int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " IF id = 1 THEN PERFORM pg_sleep(3); END IF; RAISE EXCEPTION '%', repeat('x', 8000); END $$"
+    )
+    job = db.value("SELECT backfill.define('t', 'n = fail(id)')")
+    with db.connect() as other:
+        connection = db.connect()
+        rows: list[tuple] = []
+        query = "SELECT * FROM backfill.rehearse(%s, 5000)"
+        thread = threading.Thread(target=lambda: rows.extend(connection.execute(query, [job]).fetchall()))
+        thread.start()
+        naps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        wait_until(lambda: db.value(naps) == 1, 30, "the rehearsal")
+        other.execute("SET lock_timeout = '1s'")
+        other.execute("SELECT backfill.alter(%s, batch_size => 500)", [job])
+        thread.join()
+    assert rows[0][1:3] == (5000, 5000)
+    assert len(rows) == 101
 
 
 def test_a_dry_run_can_be_required(db: Database) -> None:

@@ -267,8 +267,8 @@ def test_the_columns_of_progress_are_explained(db) -> None:
 
 
 def test_each_function_is_in_the_guide(db) -> None:
-    """docs/guide.md names each function that is not internal, and each of its arguments."""
-    guide = (REPOSITORY / "docs/guide.md").read_text()
+    """README.md or docs/guide.md names each function that is not internal, and each of its arguments."""
+    guide = (REPOSITORY / "README.md").read_text() + (REPOSITORY / "docs/guide.md").read_text()
     functions = db.sql("""
         SELECT p.proname,
                ARRAY(SELECT a.name FROM unnest(p.proargnames, p.proargmodes) WITH ORDINALITY AS a (name, mode, no)

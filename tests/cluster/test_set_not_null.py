@@ -239,6 +239,24 @@ def test_odd_names(db: Database) -> None:
         assert is_not_null(db, '"S s"."T;t"', column)
 
 
+@pytest.mark.parametrize("role", ["Bob", "alice@example.com", "some.one", 'Quo"te'])
+def test_odd_roles(db: Database, role: str) -> None:
+    """The owner, and a superuser, under names that have to be quoted."""
+    quoted = '"' + role.replace('"', '""') + '"'
+    make(db)
+    db.sql("ALTER TABLE t ADD w int NOT NULL DEFAULT 1; ALTER TABLE t ALTER w DROP NOT NULL")
+    db.sql(f"CREATE ROLE {quoted} LOGIN; ALTER TABLE t OWNER TO {quoted}")
+    try:
+        db.sql(CALL.format("'t', 'v'"), user=role)
+        db.sql(f"ALTER ROLE {quoted} SUPERUSER")
+        db.sql("ALTER TABLE t OWNER TO postgres")
+        db.sql(CALL.format("'t', 'w'"), user=role)
+        assert is_not_null(db) and is_not_null(db, "t", "w")
+    finally:
+        db.cluster.close_connections()
+        db.sql(f"DROP ROLE {quoted}")
+
+
 def test_composite_columns(db: Database) -> None:
     """Where IS NOT NULL means something else than NOT NULL, it is not used."""
     db.sql("CREATE TYPE pair AS (a int, b int); CREATE DOMAIN dpair AS pair")

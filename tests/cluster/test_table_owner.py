@@ -143,6 +143,40 @@ def test_who_has_lost_the_schema_has_lost_the_table(shared: Database) -> None:
     wait_for(db, job, "cancelled")
 
 
+@pytest.mark.parametrize("lost", ["the root", "the root's schema", "one leaf", "all leaves"])
+def test_what_counts_of_a_partitioned_table_is_its_leaves(shared: Database, lost: str) -> None:
+    """A healthy job is not cancelled by the next one: its batches name the leaves alone."""
+    db = shared
+    db.sql("""
+        CREATE SCHEMA IF NOT EXISTS apart;
+        CREATE TABLE apart.p (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+        CREATE TABLE p1 PARTITION OF apart.p FOR VALUES FROM (1) TO (300);
+        CREATE TABLE p2 PARTITION OF apart.p DEFAULT;
+        INSERT INTO apart.p SELECT generate_series(1, 600);
+        GRANT USAGE ON SCHEMA apart TO tenant, landlord;
+        GRANT SELECT, UPDATE (n) ON apart.p, p1, p2 TO tenant, landlord
+    """)
+    job = start_count(db, "apart.p", user="tenant", sleep_ms=MINUTE)
+    wait_for_nap_between_batches(db, job)
+    db.sql({
+        "the root": "REVOKE ALL ON apart.p FROM tenant; REVOKE UPDATE (n) ON apart.p FROM tenant",
+        "the root's schema": "REVOKE ALL ON SCHEMA apart FROM tenant",
+        "one leaf": "REVOKE UPDATE (n) ON p2 FROM tenant",
+        "all leaves": "REVOKE UPDATE (n) ON p1, p2 FROM tenant",
+    }[lost])  # fmt: skip
+    call = "SELECT backfill.start('apart.p', set_clause => 'n = n + 1')"
+    if lost == "all leaves":
+        db.sql(call, user="landlord")
+        wait_for(db, job, "cancelled")
+    else:
+        with pytest.raises(psycopg.errors.ObjectInUse):
+            db.sql(call, user="landlord")
+        assert progress(db, job)["state"] == "running"
+    db.sql("SELECT backfill.cancel(job_id) FROM backfill.progress WHERE NOT state IN ('completed', 'cancelled')")
+    wait_until(lambda: db.value("SELECT count(*) FROM backfill.progress WHERE workers > 0") == 0, 20, "their end")
+    db.sql("DROP SCHEMA apart CASCADE")
+
+
 def test_what_is_stored_of_a_long_error_is_bounded(db: Database) -> None:
     """A message of 10 MB: each look at the view stays small, and says how long it was."""
     make_table(db, 300)

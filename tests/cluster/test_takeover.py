@@ -50,6 +50,35 @@ def processes_started(cluster: Cluster, job: int) -> int:
     return sum("starting background worker process" in line and f"backfill job {job}" in line for line in lines)
 
 
+@pytest.mark.parametrize("why", ["renamed", "no CONNECT"])
+def test_jobs_that_stand_still_are_not_in_the_way(single: Database, why: str) -> None:
+    """Of more than one look takes, all older: their owner has another name now, or may not connect."""
+    enabled = "ALTER SYSTEM SET backfill.enabled = {}; SELECT pg_reload_conf()"
+    role = f"away_{why[:2]}"
+    single.sql(f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}")
+    for statement in enabled.format("off").split("; "):
+        single.sql(statement)
+    wait_until(lambda: single.value("SHOW backfill.enabled") == "off", 10, "the setting")
+    single.sql(
+        "DO $$ BEGIN FOR i IN 1 .. 120 LOOP EXECUTE format('CREATE TABLE x%s (id int PRIMARY KEY, n int)', i);"
+        " PERFORM backfill.start(format('x%s', i)::regclass, set_clause => 'n = 1'); END LOOP; END $$",
+        user=role,
+    )
+    if why == "renamed":
+        single.sql(f"ALTER ROLE {role} RENAME TO {role}_now")
+    else:
+        single.sql(f"REVOKE CONNECT ON DATABASE {single.name} FROM PUBLIC")
+    for statement in enabled.format("on").split("; "):
+        single.sql(statement)
+    wait_until(lambda: single.value("SHOW backfill.enabled") == "on", 10, "the setting")
+    first = busy(single)
+    second = start_count(single, "b")
+    single.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [first])
+    for job in (first, second):
+        wait_for_state(single, job, "completed")
+    assert counts(single, "b") == [(1, 300)]
+
+
 def test_a_worker_that_comes_late_leaves_a_completed_job_alone(single: Database) -> None:
     """It was asked for while the job waited, and comes when another has completed it: later rows are not touched."""
     first = busy(single)

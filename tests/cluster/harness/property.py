@@ -37,7 +37,7 @@ SELECT (SELECT count(*) FROM t WHERE n = 1), (SELECT count(*) FROM t), (SELECT l
 """
 LEFT_OVER = """
 SELECT l.locktype, l.objid, l.objsubid, l.mode, l.pid FROM pg_locks l
-WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 7701 AND 7710 OR l.relation = 't'::regclass
+WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 7701 AND 7715 OR l.relation = 't'::regclass
 """
 WORKERS = """
 SELECT pid, state, wait_event_type, wait_event, now() - xact_start AS xact, pg_blocking_pids(pid) AS blocked_by, query
