@@ -265,13 +265,18 @@ WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_mon
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
+-- Who was logged in. Of what was done before, nobody knows.
+ALTER TABLE backfill.event ADD COLUMN login name;
+ALTER TABLE backfill.event ALTER COLUMN login SET DEFAULT session_user;
+COMMENT ON COLUMN backfill.event.login IS 'The role that was logged in where it was done, which SET ROLE does not change';
 CREATE OR REPLACE VIEW backfill.events WITH (security_barrier) AS
-SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
+SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new, e.login
 FROM backfill.event e
 JOIN backfill.job j ON j.id = e.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+COMMENT ON COLUMN backfill.events.login IS 'The role that was logged in (session_user) where it was done: the person, where that one has used SET ROLE';
 
 CREATE OR REPLACE VIEW backfill.samples WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.at,
@@ -397,10 +402,10 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE VIEW backfill.dashboard WITH (security_barrier) AS
-SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE pg_catalog.left(n.job, 11) END AS job,
-       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 5) ELSE pg_catalog.left(n.relation, 10) END AS "table",
-       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 10) || '   ?%'
-            ELSE pg_catalog.repeat(b.full, f.tenths) || pg_catalog.repeat(b.empty, 10 - f.tenths)
+SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE pg_catalog.left(n.job, 14) END AS job,
+       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 6) ELSE pg_catalog.left(n.relation, 12) END AS "table",
+       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 5) || '   ?%'
+            ELSE pg_catalog.repeat(b.full, f.fifths) || pg_catalog.repeat(b.empty, 5 - f.fifths)
                  || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
        CASE WHEN p.rows_per_second >= 9950000 THEN pg_catalog.round(p.rows_per_second / 1000000) || 'M/s'
             WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
@@ -421,11 +426,13 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE 
 FROM backfill.progress p
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
-           pg_catalog.regexp_replace(COALESCE((SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
+           pg_catalog.regexp_replace(COALESCE((SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN c.relname::text
+                                                             ELSE pg_catalog.concat(c.relnamespace::pg_catalog.regnamespace, '.', c.relname) END
+                                                 FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
                                      '[[:cntrl:]]', ' ', 'g') AS relation
 ) n
 CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
-CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
+CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 20)::integer AS fifths) f
 CROSS JOIN (
     -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
     SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') COLLATE pg_catalog."default" ELSE '#' END AS full,
@@ -434,6 +441,7 @@ CROSS JOIN (
 ) b
 WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'
 ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p.state IN ('completed', 'cancelled') THEN 3 ELSE 2 END, p.job_id;
+COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema where that is not in the search_path';
 
 -- set_not_null on a table of another role's: the steps run as that role.
 

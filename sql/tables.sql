@@ -397,7 +397,8 @@ CREATE TABLE backfill.event (
     actor  regrole     NOT NULL,
     event  text        NOT NULL,
     old    text,
-    new    text
+    new    text,
+    login  name        DEFAULT session_user
 );
 CREATE INDEX event_job ON backfill.event (job_id, id);
 COMMENT ON TABLE backfill.event IS 'The audit trail: who did what to a job, and what the worker did. Only ever inserted into.';
@@ -408,6 +409,7 @@ COMMENT ON COLUMN backfill.event.actor IS 'The role that acted: the caller, or t
 COMMENT ON COLUMN backfill.event.event IS 'What was done';
 COMMENT ON COLUMN backfill.event.old IS 'What was before';
 COMMENT ON COLUMN backfill.event.new IS 'What is now';
+COMMENT ON COLUMN backfill.event.login IS 'The role that was logged in where it was done, which SET ROLE does not change';
 
 -- What dumps take along. A table or role that was dropped would be but a number in there, and could
 -- be another one's where the dump is restored.

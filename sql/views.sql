@@ -276,7 +276,7 @@ COMMENT ON COLUMN backfill.skipped_rows.key IS 'Its key, as text; only with SELE
 COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
 
 CREATE VIEW backfill.events WITH (security_barrier) AS
-SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new
+SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new, e.login
 FROM backfill.event e
 JOIN backfill.job j ON j.id = e.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
@@ -292,6 +292,7 @@ COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner f
 COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';
+COMMENT ON COLUMN backfill.events.login IS 'The role that was logged in (session_user) where it was done: the person, where that one has used SET ROLE';
 
 CREATE VIEW backfill.samples WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.at,
@@ -343,10 +344,10 @@ COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind st
 -- A line a job, 80 columns wide in psql: what is wide in a terminal counts as two columns, what would break the
 -- line is a blank.
 CREATE VIEW backfill.dashboard WITH (security_barrier) AS
-SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE pg_catalog.left(n.job, 11) END AS job,
-       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 5) ELSE pg_catalog.left(n.relation, 10) END AS "table",
-       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 10) || '   ?%'
-            ELSE pg_catalog.repeat(b.full, f.tenths) || pg_catalog.repeat(b.empty, 10 - f.tenths)
+SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE pg_catalog.left(n.job, 14) END AS job,
+       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 6) ELSE pg_catalog.left(n.relation, 12) END AS "table",
+       CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 5) || '   ?%'
+            ELSE pg_catalog.repeat(b.full, f.fifths) || pg_catalog.repeat(b.empty, 5 - f.fifths)
                  || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
        CASE WHEN p.rows_per_second >= 9950000 THEN pg_catalog.round(p.rows_per_second / 1000000) || 'M/s'
             WHEN p.rows_per_second >= 999500 THEN pg_catalog.round(p.rows_per_second / 1000000, 1) || 'M/s'
@@ -367,11 +368,13 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 5) ELSE 
 FROM backfill.progress p
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
-           pg_catalog.regexp_replace(COALESCE((SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
+           pg_catalog.regexp_replace(COALESCE((SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN c.relname::text
+                                                             ELSE pg_catalog.concat(c.relnamespace::pg_catalog.regnamespace, '.', c.relname) END
+                                                 FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
                                      '[[:cntrl:]]', ' ', 'g') AS relation
 ) n
 CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
-CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 10)::integer AS tenths) f
+CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 20)::integer AS fifths) f
 CROSS JOIN (
     -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
     SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') COLLATE pg_catalog."default" ELSE '#' END AS full,
@@ -383,7 +386,7 @@ ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p
 
 COMMENT ON VIEW backfill.dashboard IS 'A line a job, for \watch in psql: what runs, then what stands still, then what ended within the last hour';
 COMMENT ON COLUMN backfill.dashboard.job IS 'The job''s id, and its name';
-COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, without its schema';
+COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema where that is not in the search_path';
 COMMENT ON COLUMN backfill.dashboard.done IS 'Share of rows passed';
 COMMENT ON COLUMN backfill.dashboard.rate IS 'Rows passed per second, over the last minute of running';
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet';

@@ -31,6 +31,8 @@ fn resume_job(job: &Job) -> Result<String> {
         return resume_job(&adopted);
     }
     if is_orphan(job) {
+        let running = State::Running.name();
+        event::record(job.id, server::current_user(), "resume", Some(running), Some(running))?;
         launch::workers(job)?;
         return Ok(State::Running.to_string());
     }

@@ -48,7 +48,7 @@ pub fn finisher(job: &Job) {
 
 /// A line in the server log, at commit, for what no worker says.
 pub fn say(job: &Job, state: State) {
-    at_commit(Action::Log(format!("backfill {} {state}", job.shown())));
+    at_commit(Action::Log(format!("backfill {} {state}", job.logged())));
 }
 
 /// Wakes the job's workers at commit; with `interrupt` their batches are cancelled too.

@@ -36,6 +36,8 @@ pub struct Job {
     pub owner: Oid,
     /// What that role was called when it did so.
     pub owner_name: String,
+    /// The name of this database.
+    pub database_name: String,
     /// What it is and does.
     pub definition: Definition,
     /// Rows per commit, at most.
@@ -104,6 +106,17 @@ impl Job {
             None => format!("job {}", self.id),
         }
     }
+
+    /// The same for the server log, where jobs of all databases stand beside each other: with the table, the database and the owner.
+    pub fn logged(&self) -> String {
+        format!(
+            "{} on {} (database {}, owner {})",
+            self.shown(),
+            self.relation_name,
+            self.database_name,
+            self.owner_name
+        )
+    }
 }
 
 /// A job is selected with all that its state needs; the locks are looked at once for all.
@@ -124,7 +137,7 @@ fn select(condition: &str) -> String {
                 o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
                 CASE WHEN o.outcome = 'failed' THEN
                      pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END,
-                j.verifies, j.check_clause, j.recompute, {}, j.owner_name
+                j.verifies, j.check_clause, j.recompute, {}, j.owner_name, pg_catalog.current_database()
          FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
         lock::JOB,
         server::database().to_u32(),
@@ -150,6 +163,7 @@ fn read(row: &Row) -> Result<Job> {
         relation_name: row.text(3)?.to_owned(),
         owner: oid(4)?,
         owner_name: row.text(26)?.to_owned(),
+        database_name: row.text(27)?.to_owned(),
         definition: Definition {
             set_clause: row.text(5)?.to_owned(),
             where_clause: row.get(6).map(str::to_owned),

@@ -31,6 +31,9 @@ fn names_the_unknown_key_and_the_nearest() {
     assert!(hint.starts_with("Did you mean \"scan_limit\"?"), "{hint}");
     let (_, hint) = message(json!({"zzzzzzzzzzzzzzz": 5}));
     assert!(hint.starts_with("Known options:"), "{hint}");
+    let (text, hint) = message(json!({"batch_size": 5}));
+    assert_eq!(text, "\"batch_size\" is an argument, not an option");
+    assert!(hint.contains("batch_size => ..."), "{hint}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         outcome::record(job.id, what, attempt, error, batch)?;
         on_end::owe(job, what, attempt)
     };
-    let shown = job.shown();
+    let shown = job.logged();
     Ok(Some(match ending {
         Ending::Completed => {
             store(Outcome::Completed, None, None)?;

@@ -110,16 +110,16 @@ fn say_verdict(job: &Job) -> Ending {
 
 /// Says in the server log and in the view what the owner should know.
 fn say(job: &Job, note: &str) {
-    report::log(&format!("backfill {}: {note}", job.shown()));
+    report::log(&format!("backfill {}: {note}", job.logged()));
     let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
     if let Err(error) = noted {
-        report::log(&format!("backfill {}: {error}", job.shown()));
+        report::log(&format!("backfill {}: {error}", job.logged()));
     }
 }
 
 /// Records what the tables have grown to. That it can't is no reason to fail.
 fn measure(job: &Job) {
     if let Err(error) = txn::run(Durability::Deferred, || walks::measure(job.id, true)) {
-        report::log(&format!("backfill {}: {error}", job.shown()));
+        report::log(&format!("backfill {}: {error}", job.logged()));
     }
 }

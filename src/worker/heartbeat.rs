@@ -30,9 +30,9 @@ impl Heartbeat {
             }
         });
         match line {
-            Ok(Some(line)) => report::log(&format!("backfill {}: {line}", job.shown())),
+            Ok(Some(line)) => report::log(&format!("backfill {}: {line}", job.logged())),
             Ok(None) => {}
-            Err(error) => report::log(&format!("backfill {}: {error}", job.shown())),
+            Err(error) => report::log(&format!("backfill {}: {error}", job.logged())),
         }
     }
 }

@@ -66,7 +66,7 @@ pub fn pause(job: &Job, (option, at): (&str, String)) -> Result<()> {
         Ok(true)
     })?;
     if paused {
-        report::log(&format!("backfill {} pauses at {at}", job.shown()));
+        report::log(&format!("backfill {} pauses at {at}", job.logged()));
     } else {
         latch::wait(MOMENT);
     }

@@ -108,7 +108,7 @@ fn settle(due: &Due, start: Start) -> Result<()> {
     session::keep_identity(start);
     match done {
         Ok(true) => {
-            report::log(&format!("backfill {}: on_end is done", job.shown()));
+            report::log(&format!("backfill {}: on_end is done", job.logged()));
             Ok(())
         }
         Ok(false) => Ok(()),
@@ -152,7 +152,7 @@ fn record(due: &Due, result: &str) -> Result<()> {
 /// The note and the event have no message, which may hold row data: they are for all who may see the job.
 fn failed(due: &Due, error: &Error) -> Result<()> {
     let job = &due.job;
-    report::log(&format!("backfill {}: on_end failed: {error}", job.shown()));
+    report::log(&format!("backfill {}: on_end failed: {error}", job.logged()));
     let result = format!("failed with SQLSTATE {}", error.sqlstate);
     txn::run(Durability::Immediate, || {
         if !elevate::extension_exists() || !on_end::settle(job.id, due.attempt, "failed")? {

@@ -40,7 +40,7 @@ pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
         });
         match told {
             Ok(()) => walk.setbacks.told = true,
-            Err(_) => report::log(&format!("backfill {}: {untold}", job.shown())),
+            Err(_) => report::log(&format!("backfill {}: {untold}", job.logged())),
         }
     }
     log_retry(retry, "of a batch", error, job);
@@ -54,7 +54,7 @@ fn log_retry(retry: Retry, what: &str, error: &Error, job: &Job) {
         let seconds = retry.pause.as_secs_f64();
         report::log(&format!(
             "backfill {}: try {} {what} failed, next in {seconds:.1} s: {error}",
-            job.shown(),
+            job.logged(),
             retry.tries,
         ));
     }
@@ -71,7 +71,7 @@ pub fn waited_to_retry(job: &Job, error: &Error, setbacks: &mut Setbacks) -> boo
         });
         match told {
             Ok(()) => setbacks.told = true,
-            Err(untold) => report::log(&format!("backfill {}: {untold}", job.shown())),
+            Err(untold) => report::log(&format!("backfill {}: {untold}", job.logged())),
         }
     }
     log_retry(retry, "to take the next rows", error, job);
@@ -87,7 +87,7 @@ pub fn batch_got_on(job: &Job, walk: &mut Walk) {
     if std::mem::take(&mut walk.setbacks.told) {
         let cleared = txn::run(Durability::Deferred, || setback::go_on(job.id));
         if let Err(error) = cleared {
-            report::log(&format!("backfill {}: {error}", job.shown()));
+            report::log(&format!("backfill {}: {error}", job.logged()));
         }
     }
 }
@@ -99,7 +99,7 @@ pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
             setback::clear(job.id, &job.workers)
         });
         if let Err(error) = cleared {
-            report::log(&format!("backfill {}: {error}", job.shown()));
+            report::log(&format!("backfill {}: {error}", job.logged()));
         }
     }
     *setbacks = Setbacks::default();

@@ -231,7 +231,7 @@ fn turn(
             ending
         }
         Ok(Claim::Lost(note)) => {
-            report::log(&format!("backfill {}: {note}", job.shown()));
+            report::log(&format!("backfill {}: {note}", job.logged()));
             None
         }
         Ok(Claim::None) => finish::after_slices(job, start, setbacks),
@@ -277,9 +277,8 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
         },
     )?;
     report::log(&format!(
-        "backfill {} on {} runs",
-        job.shown(),
-        job.relation_name
+        "backfill {} runs",
+        job.logged()
     ));
     Ok(())
 }
@@ -343,7 +342,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
                     changed = true;
                 }
                 Recourse::NextSlice => {
-                    report::log(&format!("backfill {}: {error}", job.shown()));
+                    report::log(&format!("backfill {}: {error}", job.logged()));
                     return None;
                 }
                 Recourse::ByKey => return go_by_key(walk, job, error),
@@ -356,7 +355,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
                         Ok(()) if walk.setbacks.stepped_over_is_logged() => {
                             report::log(&format!(
                                 "backfill {}: steps over {attempted}, see backfill.failed_rows",
-                                job.shown()
+                                job.logged()
                             ));
                         }
                         Ok(()) => {}

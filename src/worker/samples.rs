@@ -37,6 +37,6 @@ pub fn take(job: &Job, lag_bytes: Option<u64>) {
         || sample::take(job.id, lag_bytes),
     );
     if let Err(error) = taken {
-        report::log(&format!("backfill {}: no sample: {error}", job.shown()));
+        report::log(&format!("backfill {}: no sample: {error}", job.logged()));
     }
 }

@@ -82,7 +82,7 @@ fn start_of(job: Job) -> Option<Waiting> {
             is_bounded: !slots::is_exempt(job.owner),
         }),
         Err(error) => {
-            report::log(&format!("backfill {}: {error}", job.shown()));
+            report::log(&format!("backfill {}: {error}", job.logged()));
             None
         }
     }

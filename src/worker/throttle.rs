@@ -112,7 +112,7 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
 /// Has the view and the samples count the time of a long wait. That they can't is no reason to fail.
 pub fn count(walk: &mut Walk, job: &Job) {
     if let Err(error) = walk.account() {
-        report::log(&format!("backfill {}: {error}", job.shown()));
+        report::log(&format!("backfill {}: {error}", job.logged()));
     }
     let lag = walk.learned.throttle.readings.lag_bytes;
     walk.learned.sampler.sample(job, lag);
@@ -158,10 +158,10 @@ impl Throttle {
             setback::hold(job.id, &text, begins)
         });
         if let Err(error) = told {
-            report::log(&format!("backfill {}: {error}", job.shown()));
+            report::log(&format!("backfill {}: {error}", job.logged()));
         }
         if begins {
-            report::log(&format!("backfill {} waits: {text}", job.shown()));
+            report::log(&format!("backfill {} waits: {text}", job.logged()));
         }
         let at = Instant::now();
         self.told = Some(Told { signals, text, at });
@@ -174,9 +174,9 @@ impl Throttle {
         }
         let cleared = txn::run(Durability::Deferred, || setback::go_on(job.id));
         if let Err(error) = cleared {
-            report::log(&format!("backfill {}: {error}", job.shown()));
+            report::log(&format!("backfill {}: {error}", job.logged()));
         }
-        report::log(&format!("backfill {} goes on", job.shown()));
+        report::log(&format!("backfill {} goes on", job.logged()));
     }
 
     /// Rows of a batch, at most, so that a rate of rows is a steady one.

@@ -44,10 +44,10 @@ def test_a_line_a_job(db: Database) -> None:
     found = {line[0].split()[0]: line for line in lines[2:-1]}
     assert [*found] == [str(job) for job in (waits, sleeps, 2, paused, 1)]
     assert found[str(waits)][1] == "waits" and found[str(waits)][5] == "throttle_query"
-    assert found[str(sleeps)][2] == "█████░░░░░  50%" and found[str(sleeps)][5] == "running"
-    assert found["2"][2:] == ["░░░░░░░░░░   ?%", "", "", "pending"] and found["2"][0] == "2 not yet"
+    assert found[str(sleeps)][2] == "██░░░  50%" and found[str(sleeps)][5] == "running"
+    assert found["2"][2:] == ["░░░░░   ?%", "", "", "pending"] and found["2"][0] == "2 not yet"
     assert found[str(paused)][5] == "paused"
-    assert found["1"][2:] == ["██████████ 100%", "", "", "completed"]
+    assert found["1"][2:] == ["█████ 100%", "", "", "completed"]
     db.sql("UPDATE backfill.outcome SET at = at - interval '61 minutes'")
     assert not any(line.lstrip().startswith("1 ") for line in shown(db))
 
@@ -81,8 +81,17 @@ def test_a_terminal_without_blocks(db: Database) -> None:
     make_table(db, 1000)
     job = start(db, "t", "n = n + 1", batch=500, sleep_ms=60_000)
     wait_for_rows(db, job, 500)
-    assert any("#####.....  50%" in line for line in shown(db, encoding="LATIN1"))
+    assert any("##...  50%" in line for line in shown(db, encoding="LATIN1"))
     db.sql("SELECT backfill.cancel(1, true)")
+
+
+def test_tables_of_the_same_name_are_told_apart(db: Database) -> None:
+    """Of another schema than those that are searched, it says which."""
+    db.sql("CREATE SCHEMA eu; CREATE SCHEMA us")
+    for schema in ("public", "eu", "us"):
+        db.sql(f"CREATE TABLE {schema}.payments (id int PRIMARY KEY, n int)")
+        complete(db, start(db, f"{schema}.payments", "n = 1"))
+    assert [line.split("|")[1].strip() for line in shown(db)[2:-1]] == ["payments", "eu.payments", "us.payments"]
 
 
 def test_a_role_sees_its_own(db: Database) -> None:

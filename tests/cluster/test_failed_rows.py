@@ -55,7 +55,7 @@ def test_bad_rows_are_stepped_over(db: Database, walk: str) -> None:
     assert counts(db) == [(0, len(BAD)), (1, ROWS - len(BAD))]
     assert row["rows_failed"] == len(BAD) and row["rows_updated"] == ROWS - len(BAD)
     assert "10 rows failed: see backfill.failed_rows" in row["note"]
-    line = f"backfill job {job} completed: 10 rows failed"
+    line = f"backfill job {job} on public.t (database {db.name}, owner postgres) completed: 10 rows failed"
     assert line in db.cluster.log.read_text()
     (details,) = db.sql(
         "SELECT relation::text, key_columns, sqlstate, message, detail, constraint_name FROM backfill.failed_rows"

@@ -54,7 +54,7 @@ def test_a_full_disk(disk: SmallDisk, new_cluster: New, what: str) -> None:
 
         if what == "table":
             wait_until(told, 30, "the view to tell")
-        tries = f"backfill job {job}: try"
+        tries = "owner postgres): try"
         wait_until(lambda: tries in cluster.log_tail(500), 30, "the log to tell")
         assert "No space left on device" in cluster.log_tail(500)
         done = dict(mine.execute("SELECT n, count(*) FROM t GROUP BY n").fetchall())
