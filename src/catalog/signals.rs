@@ -157,16 +157,16 @@ pub fn lock_waiters(table: Oid) -> Result<u64> {
     )
 }
 
-/// The minute of the day in a time zone; without one, in the session's. An error that names a zone
-/// that there is not.
-pub fn minute_of_day(zone: Option<&str>) -> Result<u16> {
+/// The minute of the week, which begins on Monday, in a time zone; without one, in the session's. An error that names a zone that
+/// there is not.
+pub fn minute_of_week(zone: Option<&str>) -> Result<u16> {
     let zone = match zone {
         Some(zone) => Arg::Text(zone),
         None => Arg::text(None),
     };
     let minutes = count(
-        "SELECT pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.timezone(
-                    COALESCE($1, pg_catalog.current_setting('TimeZone')), pg_catalog.clock_timestamp())::pg_catalog.time) / 60)",
+        "SELECT (pg_catalog.date_part('isodow', t.at) - 1) * 1440 + pg_catalog.floor(pg_catalog.date_part('epoch', t.at::pg_catalog.time) / 60)
+         FROM (SELECT pg_catalog.timezone(COALESCE($1, pg_catalog.current_setting('TimeZone')), pg_catalog.clock_timestamp()) AS at) t",
         &[zone],
     )?;
     Ok(minutes as u16)

@@ -170,7 +170,7 @@ pub fn register() {
         (
             Words(
                 c"backfill.run_window",
-                c"Hours of the day that jobs may run in, such as 22:00-06:00 Europe/Berlin.",
+                c"Hours that jobs may run in, such as 22:00-06:00 Europe/Berlin, or Mon-Fri 22:00-06:00, Sat-Sun.",
                 c"Empty: all day. Default of the option \"run_window\".",
             ),
             &RUN_WINDOW,

@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "run_window",
-        "hours such as \"22:00-06:00 Europe/Berlin\", or \"\" for no bound",
+        "hours such as \"22:00-06:00 Europe/Berlin\" or \"Mon-Fri 22:00-06:00, Sat-Sun\", or \"\" for no bound",
         When::Always,
     ),
 ];

@@ -166,11 +166,11 @@ fn growth(bound: u64, job: i64, table: Oid, holds: &mut Holds) {
 
 fn window(hours: &Hours, holds: &mut Holds) {
     let signal = Signal::RunWindow;
-    let Some(now) = read(holds, signal, || signals::minute_of_day(hours.zone())) else {
+    let Some(now) = read(holds, signal, || signals::minute_of_week(hours.zone())) else {
         return;
     };
     if hours.closed_for(now).is_some() {
-        holds.hold(signal, format!("opens at {}", hours.opening()));
+        holds.hold(signal, format!("opens at {}", hours.opening(now)));
     }
 }
 
