@@ -80,6 +80,20 @@ impl Walk {
         }
     }
 
+    /// The row that a batch of one is about, for a person.
+    pub fn attempted_row(&self) -> String {
+        let Some(Attempt::Keys(key) | Attempt::ReadKeys(key) | Attempt::Wave(key)) = &self.attempt
+        else {
+            return self.attempted();
+        };
+        let columns: Vec<String> = self.target.key.iter().map(|c| c.name.clone()).collect();
+        match &self.target.alias {
+            // There may be the same key in another partition.
+            Some(_) => format!("{} {}", self.slice.relation_name, equal(&columns, key)),
+            None => equal(&columns, key),
+        }
+    }
+
     fn keys(&self, after: Option<&Key>, last: Option<&Key>) -> String {
         let columns: Vec<&str> = self.target.key.iter().map(|c| c.name.as_str()).collect();
         let columns = match &self.target.alias {

@@ -348,7 +348,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
                 Recourse::ByKey => return go_by_key(walk, job, error),
                 Recourse::FindByKey => return find_by_key(walk, job, error),
                 Recourse::StepOver => {
-                    let attempted = walk.attempted();
+                    let attempted = walk.attempted_row();
                     walk.step_back();
                     session::keep_identity(start);
                     match walk.step_over(job, ending::explained(error, job)) {

@@ -304,7 +304,7 @@ def test_a_failed_batch_says_what_and_where_and_goes_on_when_mended(db: Database
     error = progress(db, job)["last_error"]
     assert "23514" in error
     assert 'violates check constraint "t_check"' in error
-    assert "(id) > (449) AND (id) <= (450)" in error
+    assert "in batch (id) = (450)" in error
     assert counts(db) == [(0, 551), (1, 449)]
     db.sql("ALTER TABLE t DROP CONSTRAINT t_check")
     assert db.value("SELECT backfill.resume(%s)", [job]) == "running"
@@ -324,7 +324,7 @@ def test_an_error_at_commit_fails_the_batch(db: Database) -> None:
     job = start_count(db)
     wait_for_state(db, job, "failed")
     error = progress(db, job)["last_error"]
-    assert all(part in error for part in ("P0007", "not this one", "ask me", "> (349)", "<= (350)")), error
+    assert all(part in error for part in ("P0007", "not this one", "ask me", "in batch (id) = (350)")), error
     assert counts(db) == [(0, 651), (1, 349)]
     db.sql("DROP TRIGGER refuse ON t")
     db.sql("SELECT backfill.resume(%s)", [job])
