@@ -154,11 +154,11 @@ SELECT j.id AS job_id,
        COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
                 backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
-                                     extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
                      WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
-       CASE WHEN o.outcome = 'failed' THEN
+       CASE WHEN o.outcome = 'failed' AND o.attempt = j.attempt THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
                                         E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
@@ -401,6 +401,7 @@ BEGIN
     END LOOP;
 END $$;
 
+COMMENT ON COLUMN backfill.progress.last_error IS 'Why it failed, until it is resumed: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
 CREATE OR REPLACE VIEW backfill.dashboard WITH (security_barrier) AS
 SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE pg_catalog.left(n.job, 14) END AS job,
        CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 6) ELSE pg_catalog.left(n.relation, 12) END AS "table",

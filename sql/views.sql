@@ -92,11 +92,11 @@ SELECT j.id AS job_id,
        COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
                 backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
-                                     extract(epoch FROM pg_catalog.clock_timestamp() - GREATEST(p.at, w.at, j.wished_at))::double precision,
+                                     extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
                      WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
-       CASE WHEN o.outcome = 'failed' THEN
+       CASE WHEN o.outcome = 'failed' AND o.attempt = j.attempt THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
                                         E'\nDETAIL: ' || o.detail, E'\nHINT: ' || o.hint, E'\nCONTEXT: ' || o.context)
@@ -178,7 +178,7 @@ COMMENT ON COLUMN backfill.progress.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.progress.sleep_ms IS 'Pause between two commits, in milliseconds';
 COMMENT ON COLUMN backfill.progress.workers IS 'Workers that hold the job now';
 COMMENT ON COLUMN backfill.progress.waiting_for IS 'What the job waits for, if it does, and what to do about it';
-COMMENT ON COLUMN backfill.progress.last_error IS 'The last failure: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
+COMMENT ON COLUMN backfill.progress.last_error IS 'Why it failed, until it is resumed: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
 COMMENT ON COLUMN backfill.progress.started_at IS 'When the job was started';
 COMMENT ON COLUMN backfill.progress.updated_at IS 'When the job last got further or was changed';
 COMMENT ON COLUMN backfill.progress.finished_at IS 'When the job completed, failed or was cancelled';

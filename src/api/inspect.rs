@@ -35,8 +35,7 @@ pub fn state_of(
     Some(derive(facts).to_string())
 }
 
-/// Seconds after `start`, `resume` or a batch in which a missing worker is nothing to worry about: it is
-/// starting, or has just ended.
+/// Seconds after `start` or `resume` in which a missing worker is nothing to worry about: it is starting.
 const STARTING: f64 = 2.0;
 
 /// What [`waiting_for`] looks at.
@@ -49,7 +48,7 @@ pub struct Waiting {
     pub workers: i32,
     /// Worker slots of the server that are taken.
     pub slots_in_use: i32,
-    /// Time since the last sign of life: a call, or a batch.
+    /// Time since somebody last wanted it to run, or to stand still.
     pub wished_seconds_ago: f64,
     /// How its row stands.
     pub standing: Standing,

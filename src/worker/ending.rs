@@ -153,6 +153,15 @@ pub fn explained(error: Error, job: &Job) -> Error {
             i64::from(limit) * 10
         ));
     }
+    if error.sqlstate == sqlstate::UNDEFINED_OBJECT
+        && error.hint.is_none()
+        && error.message.contains("configuration parameter")
+    {
+        error.hint = Some(format!(
+            "A worker has the settings of its own session. Give it this one: SELECT backfill.alter({0}, options => '{{\"settings\": {{\"app.name\": \"value\"}}}}'), backfill.resume({0}).",
+            job.id
+        ));
+    }
     if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
         error.hint = Some(format!(
             "Its workers may have met in rows that a trigger writes: SELECT backfill.alter({0}, options => '{{\"workers\": 1}}'), then backfill.resume({0}).",
