@@ -114,6 +114,15 @@ impl Error {
         self
     }
 
+    /// Adds a sentence to the HINT.
+    pub fn and_hint(mut self, hint: &str) -> Self {
+        self.hint = Some(match self.hint.take() {
+            Some(before) => format!("{before} {hint}"),
+            None => hint.to_owned(),
+        });
+        self
+    }
+
     /// Adds the DETAIL.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());

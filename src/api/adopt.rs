@@ -1,6 +1,6 @@
 //! Jobs that may not be run as they stand, and who may decide that they run all the same.
 
-use super::call::{Call, check_kind};
+use super::call::{Call, check_kind, refuse_superusers_job};
 use super::define;
 use crate::catalog::job::{self, Job};
 use crate::catalog::{event, origin};
@@ -107,6 +107,7 @@ pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
         });
     }
     check_kind(relation)?;
+    refuse_superusers_job(relation)?;
     let definition = &job.definition;
     let call = Call {
         relation: relation.clone(),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::job::state::{State, Wish};
 use crate::pg::report::notice;
-use crate::pg::server;
+use crate::pg::{server, txn};
 
 /// Options that decide what a job does to rows, or runs, and not only at what pace.
 const WHAT_IT_DOES: &[&str] = &[
@@ -96,6 +96,12 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
     let starters = [asked.session, asked.by];
     let why = if !server::is_client() {
         "A background process is no person.".to_owned()
+    } else if txn::in_security_definer() {
+        "It is called by a SECURITY DEFINER function, or within a maintenance command: whoever runs that may not mean it."
+            .to_owned()
+    } else if !server::has_rights_of(session, job.owner) {
+        let (session, owner) = (server::role_name(session), server::role_name(job.owner));
+        format!("{session}, which is logged in, does not have the rights of {owner}.")
     } else if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
         format!("{} started it.", server::role_name(*same))
     } else if me == job.owner || session == job.owner {

@@ -8,7 +8,8 @@ use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::job::options::Options;
 use crate::pg::relation::{self, Relation};
-use crate::pg::{partition, server, txn};
+use crate::pg::partition::{self, Author};
+use crate::pg::{server, txn};
 use crate::plan::clause;
 
 /// The arguments that `define` and `start` share, as they came.
@@ -84,23 +85,33 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
 
 /// Refuses a superuser's own job on a table of a role that is none: the table's triggers, constraints, defaults and
 /// index expressions are text of that role's, and planning the clauses runs some of it at once.
-fn refuse_superusers_job(relation: &Relation) -> Result<()> {
+pub fn refuse_superusers_job(relation: &Relation) -> Result<()> {
     if !server::is_superuser() || guc::SUPERUSER_JOBS.get() {
         return Ok(());
     }
-    let Some(owner) = partition::owner_without_superuser(relation.oid)? else {
+    let Some(Author { role, what }) = partition::author_without_superuser(relation.oid)? else {
         return Ok(());
+    };
+    let (whose, way) = match what.as_str() {
+        "table" => (
+            String::new(),
+            format!("SET ROLE {role}; and make the call again: the job is that role's then."),
+        ),
+        what => (
+            format!(" ({what})"),
+            "Make the call as a role with no more rights than it takes: SET ROLE.".to_owned(),
+        ),
     };
     Err(Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         format!(
-            "a superuser's backfill of table {} would run what role {owner} wrote as a superuser",
+            "a superuser's backfill of table {} would run what role {role} wrote{whose} as a superuser",
             relation.shown
         ),
     )
     .detail("Triggers, constraints, defaults and expressions of indexes run with the rights of the role that defines the job, and some of them already when it is planned.")
     .hint(format!(
-        "SET ROLE {owner}; and make the call again: the job is that role's then. Where you trust that role, SET backfill.allow_superuser_jobs = on."
+        "{way} Where you trust {role}, SET backfill.allow_superuser_jobs = on."
     )))
 }
 

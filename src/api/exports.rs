@@ -18,6 +18,7 @@ use crate::job::standing::Standing;
 use crate::pg::capture::capture;
 use crate::pg::guard;
 use crate::pg::report::unwrap;
+use crate::pg::schemas;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
 
@@ -25,6 +26,7 @@ use crate::pg::text::{from_bytes, to_server};
 /// PostgreSQL's own are raised again by us, since pgrx would drop their context and add a backtrace.
 fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     unwrap(capture(|| {
+        let _names = schemas::Scope::begin();
         extension::check_version()?;
         connect(f)
     }))

@@ -62,8 +62,14 @@ pub fn wake(job: &Job, interrupt: bool) {
     }
 }
 
+/// Whether a worker of the job's would find a slot: of the server, and of its role.
+pub fn has_room(job: &Job) -> Result<bool> {
+    let free = slots::in_use()? < i64::from(guc::MAX_WORKERS.get());
+    Ok(free && !slots::crowded()?.contains(&job.owner))
+}
+
 /// Says so when the server has fewer free worker slots than the job wants.
-fn announce_full_house(job: &Job) -> Result<()> {
+pub fn announce_full_house(job: &Job) -> Result<()> {
     let used = slots::in_use()?;
     let limit = i64::from(guc::MAX_WORKERS.get());
     let missing = job.missing_workers().max(1) as i64;

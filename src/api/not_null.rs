@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
+use crate::pg::confine;
 use crate::pg::elevate::as_extension;
+use crate::pg::relation;
 use crate::pg::server;
 use crate::pg::settings;
 use crate::pg::spi::{self, Arg};
@@ -45,13 +47,43 @@ pub fn step(
         )
         .hint("It takes the rights of the table's owner."));
     }
-    carry_out(Step {
+    refuse_others_below(relation, Oid::from(owner))?;
+    let step = Step {
         relation: relation.to_u32(),
         column: required(column, "column_name")?,
         statement: required(statement, "statement")?,
         lock_timeout_ms: required(lock_timeout_ms, "lock_timeout_ms")?,
         owner,
-    })
+    };
+    let me = server::current_user();
+    if Oid::from(owner) == me && server::session_user() == me {
+        return confine::own_script(me, || step.run());
+    }
+    carry_out(step)
+}
+
+/// Refuses a table of which a part belongs to another role than the whole: ALTER TABLE runs what that one wrote as the owner of the
+/// whole.
+fn refuse_others_below(relation: Oid, owner: Oid) -> Result<()> {
+    let row = as_extension(|| {
+        spi::first(
+            "WITH RECURSIVE tree AS (
+                 SELECT $1::pg_catalog.oid AS oid
+                 UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid
+             )
+             SELECT c.oid::pg_catalog.regclass::text, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)),
+                    pg_catalog.quote_ident(pg_catalog.pg_get_userbyid($2))
+             FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid WHERE c.relowner <> $2 LIMIT 1",
+            &[Arg::Oid(relation), Arg::Oid(owner)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(()) };
+    let (part, its, whole) = (row.text(0)?, row.text(1)?, row.text(2)?);
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!("table {part} belongs to role {its}, and the whole to role {whole}: what the one wrote would run as the other"),
+    )
+    .hint(format!("ALTER TABLE {part} OWNER TO {whole};")))
 }
 
 /// Whether `$3` is one of the statements that are left for the column `$2` of the table `$1`; or takes one of them back,
@@ -76,6 +108,8 @@ impl Errand for Step {
     }
 
     fn run(self) -> Result<()> {
+        // From here on the name of its schema means the same schema, which the statement goes by.
+        relation::describe(Oid::from(self.relation))?;
         let args = [
             Arg::Oid(Oid::from(self.relation)),
             Arg::Text(&self.column),

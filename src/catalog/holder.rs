@@ -58,6 +58,7 @@ pub fn of_job(id: i64) -> Error {
         found,
         "It has called backfill.pause, resume, alter or the like",
     )
+    .and_hint("Or REVOKE UPDATE on the table from the job's owner: its next batch fails then.")
 }
 
 fn busy(message: String, found: Result<Vec<spi::Row>>, called: &str) -> Error {

@@ -89,7 +89,7 @@ pub fn waiting() -> Result<Vec<job::Job>> {
            AND (o.on_end = 'due' OR j.wish = 'cancel' AND j.attempt > 0
                 AND (o.outcome IS NULL OR o.outcome = 'failed'))
            AND {} = '{}'
-         ORDER BY NOT {}, j.id LIMIT 100",
+         ORDER BY NOT {}, pg_catalog.row_number() OVER (PARTITION BY j.owner ORDER BY j.id), j.id LIMIT 100",
         origin::STANDING,
         Standing::Here.name(),
         job::CAN_CONNECT

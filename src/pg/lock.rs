@@ -3,6 +3,7 @@
 //! They are advisory locks with a fourth field that SQL's advisory functions can't produce, so
 //! nobody takes them by accident, and everybody sees them in `pg_locks` (as `objsubid`).
 
+use std::cell::RefCell;
 use std::ffi::CString;
 
 use pgrx::pg_sys;
@@ -33,6 +34,24 @@ const HEIR: u16 = 7709;
 const ASKER: u16 = 7710;
 /// `objsubid` of the locks that a checker itself holds on these places, and of the two numbers after it. Fields: as of those.
 const CHECKER: u16 = 7713;
+
+thread_local! {
+    /// The session locks that this process has taken and not released.
+    static KEPT: RefCell<Vec<Lock>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes session locks again that this process does not hold any more, though it has not released them: a user's code lets go of
+/// advisory locks (pg_advisory_unlock_all), and an abort of those of the other method. One that somebody else has taken
+/// meanwhile is not waited for: who relies on it looks whether it is held. Between transactions of a worker, and so
+/// before any more code of a user's runs.
+pub fn take_back() {
+    let kept = KEPT.with_borrow(Clone::clone);
+    for lock in kept {
+        if !lock.is_held() {
+            lock.acquire(true, true);
+        }
+    }
+}
 
 /// A lock of this extension's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +125,23 @@ impl Lock {
         mode as i32
     }
 
-    /// Takes the lock for the session if nobody else holds it in a way that conflicts.
+    /// Takes the lock for the session if nobody else holds it in a way that conflicts. What takes it from this process meanwhile
+    /// is made good by [`take_back`], until it is released.
     pub fn try_session(self) -> bool {
-        self.acquire(true, true)
+        let taken = self.acquire(true, true);
+        if taken {
+            KEPT.with_borrow_mut(|kept| {
+                if !kept.contains(&self) {
+                    kept.push(self);
+                }
+            });
+        }
+        taken
     }
 
     /// Lets a session lock go, if it is still held.
     pub fn release_session(self) {
+        KEPT.with_borrow_mut(|kept| kept.retain(|lock| *lock != self));
         if self.is_held() {
             // SAFETY: the tag is read only. A lock that is not held would be a warning.
             unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), true) };

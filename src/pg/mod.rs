@@ -38,6 +38,7 @@ pub mod relation;
 pub mod report;
 pub mod role;
 mod scan;
+pub mod schemas;
 pub mod seal;
 pub mod server;
 pub mod settings;

@@ -92,21 +92,49 @@ pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// The name, quoted where need be, of an owner who is no superuser: of the relation, of what it is a partition of, or of
-/// its partitions. Within `spi::connect`.
-pub fn owner_without_superuser(relation: Oid) -> Result<Option<String>> {
+/// A role that is no superuser, and whose code an UPDATE runs.
+pub struct Author {
+    /// Its name, quoted where need be.
+    pub role: String,
+    /// Whose code it is: of the table (or one above or below it), "trigger x" or "foreign key y".
+    pub what: String,
+}
+
+/// The roles, one of them, that are no superusers and whose code an UPDATE of the relation runs: owners of the relation, of what it
+/// inherits from, or of what inherits from it; those of triggers' functions; those of tables whose foreign keys follow.
+/// Within `spi::connect`.
+pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.quote_ident(r.rolname)
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
-             WHERE NOT r.rolsuper
-               AND c.oid IN (SELECT $1 UNION SELECT a.relid FROM pg_catalog.pg_partition_ancestors($1) a
-                             UNION SELECT t.relid FROM pg_catalog.pg_partition_tree($1) t)
-             ORDER BY c.oid <> $1 LIMIT 1",
+            "WITH RECURSIVE below AS (
+                 SELECT $1::pg_catalog.oid AS oid
+                 UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid
+             ), above AS (
+                 SELECT $1::pg_catalog.oid AS oid
+                 UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON i.inhrelid = a.oid
+             ), author AS (
+                 SELECT 1 AS rank, c.relowner AS role, 'table' AS what FROM pg_catalog.pg_class c WHERE c.oid = $1
+                 UNION ALL SELECT 2, c.relowner, 'table' FROM pg_catalog.pg_class c
+                           WHERE c.oid IN (SELECT oid FROM below UNION SELECT oid FROM above)
+                 UNION ALL SELECT 3, p.proowner, 'trigger ' || pg_catalog.quote_ident(t.tgname)
+                           FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                           WHERE t.tgrelid IN (SELECT oid FROM below) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0
+                 UNION ALL SELECT 4, c.relowner, 'foreign key ' || pg_catalog.quote_ident(k.conname)
+                           FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+                           WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM below) AND k.confupdtype IN ('c', 'n', 'd')
+             )
+             SELECT pg_catalog.quote_ident(r.rolname), a.what FROM author a JOIN pg_catalog.pg_roles r ON r.oid = a.role
+             WHERE NOT r.rolsuper ORDER BY a.rank LIMIT 1",
             &[Arg::Oid(relation)],
         )
     })?;
-    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+    row.map(|row| {
+        Ok(Author {
+            role: row.text(0)?.to_owned(),
+            what: row.text(1)?.to_owned(),
+        })
+    })
+    .transpose()
 }
 
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.

@@ -7,6 +7,7 @@ use super::elevate::as_extension;
 use super::elsewhere;
 use super::open::Open;
 use super::partition;
+use super::schemas;
 use super::server;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
@@ -81,8 +82,9 @@ impl Relation {
     }
 }
 
-/// The relation with this OID, if there is one.
+/// The relation with this OID, if there is one. Its schema's name is to mean the same until the call, or the transaction, ends.
 pub fn describe(oid: Oid) -> Result<Option<Relation>> {
+    schemas::remember(oid);
     as_extension(|| {
         let found = spi::first(
             "SELECT n.nspname, c.relname, c.relkind, c.relpersistence,

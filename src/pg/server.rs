@@ -118,6 +118,13 @@ pub fn may_act_for(role: Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// Whether a role has the rights of another one.
+pub fn has_rights_of(role: Oid, other: Oid) -> bool {
+    require_transaction();
+    // SAFETY: within a transaction any OIDs will do.
+    unsafe { pg_sys::has_privs_of_role(role, other) }
+}
+
 /// Refuses a call that writes where nothing can be written, before PostgreSQL's general error does.
 pub fn refuse_read_only(function: &str) -> Result<()> {
     let (place, hint) = if in_recovery() {

@@ -9,6 +9,7 @@ use super::capture::capture;
 use super::confine;
 use super::elevate;
 use super::heap::{self, Tid};
+use super::schemas;
 use super::server;
 use super::settings;
 use super::text::{from_server, to_server};
@@ -324,6 +325,8 @@ pub struct Plan {
     types: Vec<Oid>,
     /// Whether it is one of the extension's own, which runs within `as_extension` only; others never do.
     own: bool,
+    /// What the names of schemas in it mean: it may be analysed again each time that it runs.
+    meant: Vec<(Oid, CString)>,
     /// The statement's text, as `pg_stat_activity` shows it.
     pub text: CString,
 }
@@ -351,6 +354,7 @@ impl Plan {
                 pointer,
                 types,
                 own,
+                meant: schemas::remembered(),
                 text,
             })
         }
@@ -415,6 +419,7 @@ impl Plan {
             );
             return Err(Error::internal(message));
         }
+        let _names = (!self.own).then(|| schemas::Scope::of(&self.meant));
         // SAFETY: the plan was kept, and is freed by `drop` only; SPI refuses to work where it is not connected.
         // The values are those that the plan has parameters for, and live until it has run.
         let code = unsafe {

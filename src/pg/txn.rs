@@ -5,7 +5,9 @@ use std::cell::Cell;
 use pgrx::pg_sys::{self, Oid};
 
 use super::capture::capture;
+use super::lock;
 use super::planner;
+use super::schemas;
 use super::server;
 use super::settings;
 use super::spi;
@@ -81,6 +83,7 @@ pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
             planner::reset();
             pg_sys::AbortOutOfAnyTransaction();
         }
+        lock::take_back();
         pg_sys::pgstat_report_stat(false);
     }
     result
@@ -126,6 +129,7 @@ pub fn run_undone<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Re
 fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     refuse_within();
     let session = identity();
+    let _names = schemas::Scope::begin();
     // SAFETY: no transaction is in progress, so that this one is ours. Its identity is put back below. The snapshot that is
     // pushed is popped, unless an error leaves it to the abort, before the commit, which needs none; `f` leaves
     // the stack as it was, if with another snapshot on top of it.
@@ -150,6 +154,7 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
             planner::reset();
             pg_sys::AbortOutOfAnyTransaction();
         }
+        lock::take_back();
         if ACTING.get().is_some() {
             pg_sys::SetUserIdAndSecContext(session.0, session.1);
         }

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::null_mut;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
@@ -122,11 +123,21 @@ fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
     }
 }
 
+/// How often a session logs that there is no process for a job.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static LAST_LOG: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     // SAFETY: the description is complete, and is copied into shared memory. No handle is asked for, so that nothing is
     // allocated.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
-    if !registered {
+    // Somebody may try in a loop.
+    let quiet = LAST_LOG.get().is_some_and(|at: Instant| at.elapsed() < LOG_EVERY);
+    if !registered && !quiet {
+        LAST_LOG.set(Some(Instant::now()));
         report::log_in_callback(&format!(
             "no background worker slot is free for backfill job {job}: it is taken up when a backfill worker ends"
         ));

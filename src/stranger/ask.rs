@@ -12,7 +12,8 @@ use super::place::{Of, Place};
 use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::channel::{Channel, Received};
-use crate::pg::{bgworker, report, role, server};
+use crate::pg::bgworker::Start;
+use crate::pg::{bgworker, latch, report, role, server};
 
 /// Checkers that may look at text of one role's at the same time. They take background workers of the server,
 /// and a role whose functions never return is not to hold them all.
@@ -21,6 +22,9 @@ const AT_ONCE: u32 = 2;
 const SHARE: u32 = 4;
 /// How long a checker may take to end once it has answered. What does not end by then keeps its places until it does.
 const END_WITHIN: Duration = Duration::from_secs(1);
+/// How long to wait for one of the server's processes, and how often to try.
+const PROCESS_WITHIN: Duration = Duration::from_secs(3);
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// How often to look what a checker waits for.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -40,10 +44,7 @@ pub fn ask(
         errand,
     };
     let question = serde_json::to_vec(&question).map_err(unreadable)?;
-    let opened = Channel::open(&question, bgworker::checker(start))?;
-    let Some(mut channel) = opened else {
-        return Err(no_process(owner));
-    };
+    let mut channel = open(&question, start)?.ok_or_else(|| no_process(owner))?;
     let waited = wait(&mut channel, owner, limit);
     channel.close(END_WITHIN);
     turns.into_iter().for_each(Place::leave);
@@ -56,6 +57,18 @@ pub fn ask(
         Some(lock) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => lock.explain(error),
         _ => error,
     })
+}
+
+/// A channel to a checker; none if the server has no process for one for a while: others may come and go.
+fn open(question: &[u8], start: Start) -> Result<Option<Channel>> {
+    let begun = Instant::now();
+    loop {
+        let opened = Channel::open(question, bgworker::checker(start))?;
+        if opened.is_some() || begun.elapsed() > PROCESS_WITHIN {
+            return Ok(opened);
+        }
+        latch::wait_in_call(TRY_AGAIN);
+    }
 }
 
 /// One of the places of the server, of the owner and of whoever is logged in: nobody holds all of the first. A place is taken

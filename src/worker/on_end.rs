@@ -12,7 +12,7 @@ use crate::guc;
 use crate::pg::bgworker::Start;
 use crate::pg::settings::set_text_for_transaction;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report, spi, timeout};
+use crate::pg::{elevate, report, slots, spi, timeout};
 
 /// How long it may take in milliseconds, where the job's batches have no limit: it holds a place of a
 /// worker, which other jobs wait for.
@@ -42,6 +42,10 @@ pub enum OnEnd {
 pub fn run(id: i64, start: Start) -> OnEnd {
     if !guc::ENABLED.get() {
         return OnEnd::NotDue;
+    }
+    // Code of a batch may have let go of the slot, and somebody else has taken it: whoever holds one does this.
+    if !slots::are_held() {
+        return OnEnd::StillDue;
     }
     session::keep_identity(start);
     let due = patiently(&format!("on_end of job {id} cannot be looked for"), || {

@@ -1,6 +1,6 @@
 //! Gives jobs without a worker one: those that waited for a slot, and those whose worker is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::BackgroundWorker;
@@ -48,10 +48,11 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
         let jobs = job::understaffed(&crowded)?.into_iter();
         let due = on_end::waiting()?;
         let due = due.into_iter().filter(|job| !crowded.contains(&job.owner));
+        let mut without = HashSet::new();
         Ok(jobs
             .chain(due)
             .filter(|job| !except.contains(&job.id))
-            .filter_map(start_of)
+            .filter_map(|job| start_of(job, &mut without))
             .collect())
     };
     txn::run(Durability::Deferred, look)
@@ -71,8 +72,8 @@ fn logged(found: Result<Vec<Waiting>>) -> Vec<Waiting> {
     })
 }
 
-/// Where to start the job's worker; nowhere if its owner can't connect any more.
-fn start_of(job: Job) -> Option<Waiting> {
+/// Where to start the job's worker; nowhere if its owner can't connect any more, which is logged once for each owner.
+fn start_of(job: Job, without: &mut HashSet<u32>) -> Option<Waiting> {
     match role::start_for(job.owner) {
         Ok(start) => Some(Waiting {
             id: job.id,
@@ -82,7 +83,9 @@ fn start_of(job: Job) -> Option<Waiting> {
             is_bounded: !slots::is_exempt(job.owner),
         }),
         Err(error) => {
-            report::log(&format!("backfill {}: {error}", job.logged()));
+            if without.insert(job.owner.to_u32()) {
+                report::log(&format!("backfill {}: {error}", job.logged()));
+            }
             None
         }
     }

@@ -17,7 +17,7 @@ use crate::job::signal::{self, Holds, Pause, Reason, Signal};
 use crate::job::throttles::Throttles;
 use crate::job::timing::{Recent, Spent};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{report, waiters, wal};
+use crate::pg::{report, slots, waiters, wal};
 
 /// How long a look at the signals holds good, and how long to wait before another.
 const LOOK: Duration = Duration::from_secs(1);
@@ -85,6 +85,10 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
         return Look::Fresh;
     }
     loop {
+        // The owner's query may have let go of it, and an error of it, too; without one no more of it is run.
+        if !slots::are_held() {
+            return Look::Changed;
+        }
         let throttle = &mut walk.learned.throttle;
         let Some(first) = throttle.look(job, walk.slice.relation) else {
             throttle.go_on(job);

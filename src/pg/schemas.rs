@@ -1,0 +1,132 @@
+//! A schema's name means the same schema for as long as a call, or a statement that is kept, goes by it.
+//!
+//! Checks are made of a table by its OID; statements name it. Between the two the owner of a schema may rename it and put
+//! another one in its place: the statement would be analysed, and planned, for a table that nobody has looked at, with
+//! constraints and index expressions of somebody else's. No lock keeps a schema from being renamed. So each schema whose name
+//! goes into a statement is remembered, and PostgreSQL is asked at each look-up of a schema's name whether it found another one
+//! of the same name: that raises an error before anything in it is opened. The table itself can't be renamed meanwhile but by
+//! its owner, whom the checks are about.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_int, c_void};
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::report;
+use crate::error::{Error, sqlstate};
+
+/// Schemas by their OIDs, and what they were called.
+type Meant = Vec<(Oid, CString)>;
+
+thread_local! {
+    static MEANT: RefCell<Meant> = const { RefCell::new(Vec::new()) };
+    static NEXT: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
+    static INSTALLED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Remembers the schema of a relation, until the [`Scope`] ends. Within a transaction.
+pub fn remember(relation: Oid) {
+    install();
+    // SAFETY: within a transaction any OID will do. A name is a copy that nobody else has.
+    let found = unsafe {
+        let schema = pg_sys::get_rel_namespace(relation);
+        let name = pg_sys::get_namespace_name(schema);
+        if name.is_null() {
+            return;
+        }
+        let copy = CStr::from_ptr(name).to_owned();
+        pg_sys::pfree(name.cast());
+        (schema, copy)
+    };
+    MEANT.with_borrow_mut(|meant| {
+        if !meant.contains(&found) {
+            meant.push(found);
+        }
+    });
+}
+
+/// What is remembered now, for a statement that is kept.
+pub fn remembered() -> Meant {
+    MEANT.with_borrow(Clone::clone)
+}
+
+/// A time for which names mean the same. What was remembered before it comes back at its end, also where an error passes.
+pub struct Scope(Meant);
+
+impl Scope {
+    /// Begins with nothing.
+    pub fn begin() -> Scope {
+        Scope::of(&Meant::new())
+    }
+
+    /// Begins with what was remembered when a statement was made.
+    pub fn of(meant: &Meant) -> Scope {
+        Scope(MEANT.replace(meant.clone()))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        MEANT.set(std::mem::take(&mut self.0));
+    }
+}
+
+fn install() {
+    if INSTALLED.replace(true) {
+        return;
+    }
+    // SAFETY: the hook is read and written by this process alone, which has one thread. The function is this library's, which is
+    // never unloaded, and calls the one that was there before.
+    unsafe {
+        NEXT.set(pg_sys::object_access_hook);
+        pg_sys::object_access_hook = Some(on_access);
+    }
+}
+
+/// Called by PostgreSQL as its hook `object_access_hook`: here when it has looked a schema up by its name.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: Oid,
+    object: Oid,
+    sub: c_int,
+    arg: *mut c_void,
+) {
+    if let Some(next) = NEXT.get() {
+        // SAFETY: it is the hook that was there before, called with what this one was.
+        unsafe { next(access, class, object, sub, arg) };
+    }
+    if access == pg_sys::ObjectAccessType::OAT_NAMESPACE_SEARCH
+        && class == pg_sys::NamespaceRelationId
+    {
+        refuse_another(object);
+    }
+}
+
+/// Raises an error if the schema bears the name of another one that is remembered.
+fn refuse_another(found: Oid) {
+    let others = MEANT.with_borrow(|meant| {
+        !meant.is_empty() && !meant.iter().any(|(schema, _)| *schema == found)
+    });
+    if !others {
+        return;
+    }
+    // SAFETY: within a transaction, as schemas are looked up only there. A name is a copy that nobody else has.
+    let name = unsafe {
+        let name = pg_sys::get_namespace_name(found);
+        if name.is_null() {
+            return;
+        }
+        let copy = CStr::from_ptr(name).to_owned();
+        pg_sys::pfree(name.cast());
+        copy
+    };
+    if MEANT.with_borrow(|meant| meant.iter().any(|(_, known)| *known == name)) {
+        let name = name.to_string_lossy();
+        report::unwrap::<()>(Err(Error::new(
+            sqlstate::SERIALIZATION_FAILURE,
+            format!("schema \"{name}\" is not the one that it was a moment ago: it was renamed meanwhile"),
+        )
+        .hint("Try again.")));
+    }
+}
