@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 
 use super::patience::{self, Explained};
-use super::{intact, server, settings};
+use super::{intact, server, settings, txn};
 use crate::error::{Error, Result, sqlstate};
 
 /// Puts the user and the settings back, also when a panic passes through.
@@ -15,6 +15,7 @@ struct Guard {
     security: i32,
     nest: i32,
     firing: i32,
+    read_only: bool,
 }
 
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
@@ -40,7 +41,13 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         DEPTH.set(DEPTH.get() + 1);
         let firing = pg_sys::SessionReplicationRole;
         pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
+        // A job that only looks writes down what it has seen.
+        let read_only = pg_sys::XactReadOnly;
+        if txn::only_looks() {
+            pg_sys::XactReadOnly = false;
+        }
         Guard {
+            read_only,
             user,
             security,
             nest: pg_sys::NewGUCNestLevel(),
@@ -79,6 +86,7 @@ impl Drop for Guard {
             if !std::thread::panicking() {
                 pg_sys::AtEOXact_GUC(false, self.nest);
             }
+            pg_sys::XactReadOnly = self.read_only;
             pg_sys::SessionReplicationRole = self.firing;
             pg_sys::SetUserIdAndSecContext(self.user, self.security);
         }

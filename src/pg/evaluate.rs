@@ -171,13 +171,16 @@ pub fn changes(
         let Some(raw) = list::only::<pg_sys::RawStmt>(raw) else {
             return Err(Error::internal("an UPDATE is not one statement"));
         };
-        let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(
-            raw,
-            update.as_ptr(),
-            types.as_mut_ptr(),
-            types.len() as i32,
-            std::ptr::null_mut(),
-        );
+        // What is analysed and planned runs code, too.
+        let queries = read_only(|| {
+            pg_sys::pg_analyze_and_rewrite_fixedparams(
+                raw,
+                update.as_ptr(),
+                types.as_mut_ptr(),
+                types.len() as i32,
+                std::ptr::null_mut(),
+            )
+        });
         let Some(query) = list::only::<pg_sys::Query>(queries) else {
             return Err(Error::internal("an UPDATE became several statements"));
         };
@@ -189,7 +192,7 @@ pub fn changes(
         let table = open.as_ptr();
         let columns = PgTupleDesc::from_pg_unchecked((*table).rd_att);
         let set = select_instead(query, &columns);
-        let plan = pg_sys::pg_plan_query(query, update.as_ptr(), 0, params);
+        let plan = read_only(|| pg_sys::pg_plan_query(query, update.as_ptr(), 0, params));
         let mut receiver = Receiver::new(table, &columns, &set, &mut f);
         // The executor holds it, too: from here on it is used through this pointer only.
         let receiver = &raw mut receiver;
@@ -203,7 +206,10 @@ pub fn changes(
             std::ptr::null_mut(),
             0,
         );
+        // It would refuse rights to write, which are asked for here, and runs nothing yet.
+        let before = std::ptr::replace(&raw mut pg_sys::XactReadOnly, false);
         pg_sys::ExecutorStart(desc, 0);
+        pg_sys::XactReadOnly = before;
         (*receiver).begin(desc, target);
         read_only(|| run(desc));
         if let Some(error) = (*receiver).error.take() {

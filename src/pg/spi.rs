@@ -221,7 +221,10 @@ fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
 pub fn run_for_effect(sql: &str) -> Result<()> {
     confine::require()?;
     let text = to_server(sql)?;
-    super::report::activity(&text);
+    // A client's own statement is what it is shown with.
+    if !server::is_client() {
+        super::report::activity(&text);
+    }
     // SAFETY: SPI refuses to work where it is not connected. The text and the options, in which what is not said
     // is zero, live until the statement has run. The receiver that throws rows away is a constant of the server.
     let code = unsafe {

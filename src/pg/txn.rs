@@ -24,6 +24,18 @@ pub enum Durability {
 
 thread_local! {
     static ACTING: Cell<Option<Oid>> = const { Cell::new(None) };
+    static ONLY_LOOKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on the transactions of this process are read-only, but for statements of the extension's own: for a job that only
+/// looks, whose owner's text runs wherever it is analysed, and at the commit. Or they are not any more.
+pub fn only_look(looks: bool) {
+    ONLY_LOOKS.set(looks);
+}
+
+/// Whether [`only_look`] is in force.
+pub(super) fn only_looks() -> bool {
+    ONLY_LOOKS.get()
 }
 
 /// From now on every transaction of this process runs as `owner`, though the session belongs to
@@ -105,7 +117,7 @@ unsafe fn begin() {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         // Whatever a trigger's SET default_transaction_... left behind.
-        pg_sys::XactReadOnly = false;
+        pg_sys::XactReadOnly = ONLY_LOOKS.get();
         pg_sys::XactDeferrable = false;
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }

@@ -125,7 +125,7 @@ impl Look {
                 *work.attempt = Some(Attempt::Keys(end.clone()));
                 let statement = &look[usize::from(after.is_some())];
                 let values = of_range(after, &end, &[]);
-                let found = harmlessly(|| self.look(statement, values, numbers))?;
+                let found = spi::undone(|| self.look(statement, values, numbers))?;
                 self.record(work.job, &range.columns, &found)?;
                 let last = end == range.last;
                 Ok(done(at.behind(end), scanned, &found, last))
@@ -140,7 +140,7 @@ impl Look {
                 let pages = (size as f64 / density).ceil().max(1.0) as i64;
                 let end = (first + pages).min(range.end);
                 *work.attempt = Some(Attempt::Pages(first, end));
-                let found = harmlessly(|| self.look(look, between(first, end), &[]))?;
+                let found = spi::undone(|| self.look(look, between(first, end), &[]))?;
                 self.record(work.job, &["ctid".to_owned()], &found)?;
                 // What others change just now may be counted otherwise than it was looked at.
                 let counted = evaluate::read_only(|| count.run(between(first, end)))?.rows;

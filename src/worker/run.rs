@@ -128,11 +128,15 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
             Lock::Job(id).release_session();
             return Done::Crashed;
         }
-        None => (slices(&mut job, start), Done::Settled),
+        None => {
+            txn::only_look(job.definition.purpose.is_read_only());
+            (slices(&mut job, start), Done::Settled)
+        }
     };
     session::keep_identity(start);
     let recorded = ending::conclude(id, &ending, job.attempt);
     Lock::Upkeep(id).release_session();
+    txn::only_look(false);
     if recorded { done } else { Done::Unsettled }
 }
 

@@ -318,7 +318,7 @@ def test_a_rehearsal_of_which_all_fails(db: Database) -> None:
         other.execute("SET lock_timeout = '1s'")
         other.execute("SELECT backfill.alter(%s, batch_size => 500)", [job])
         thread.join()
-    assert rows[0][1:3] == (5000, 5000)
+    assert rows[0][1] == rows[0][2] > 4000
     assert len(rows) == 101
 
 
