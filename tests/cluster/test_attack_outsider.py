@@ -165,13 +165,17 @@ def test_a_part_of_the_table_is_anothers(server: Callable[..., Cluster], kind: s
 def test_what_others_attach_to_a_superusers_table(server: Callable[..., Cluster], way: str) -> None:
     """A trigger, or a foreign key that follows: the code behind it would run as the superuser."""
     cluster = server()
-    cluster.sql("CREATE TABLE t (id integer PRIMARY KEY, n integer UNIQUE); INSERT INTO t VALUES (1, 1); GRANT ALL ON t TO eve")
+    cluster.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, n integer UNIQUE); INSERT INTO t VALUES (1, 1); GRANT ALL ON t TO eve"
+    )
     make = {
         "trigger": "CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION trg()",
         "foreign key": "CREATE TABLE child (n integer CONSTRAINT follows REFERENCES t (n) ON UPDATE CASCADE);"
         " CREATE TRIGGER x AFTER UPDATE ON child FOR EACH ROW EXECUTE FUNCTION trg()",
     }[way]
-    cluster.sql(f"CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; {make}", user="eve")
+    cluster.sql(
+        f"CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; {make}", user="eve"
+    )
     for call in ("start", "plan", "preview"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"role eve wrote .{way}"):
             cluster.sql(f"SELECT backfill.{call}('t', set_clause => 'n = n + 10')")
@@ -315,7 +319,10 @@ def test_who_is_made_to_approve_is_no_second_person(two: Cluster, how: str) -> N
     job = two.value("SET ROLE app; SELECT backfill.start('t', set_clause => 'n = 666')", user="eve")
     if how == "definer":
         approve = f"SELECT backfill.approve({job})"
-        two.sql(f"SET ROLE eves; CREATE FUNCTION hello() RETURNS text LANGUAGE sql SECURITY DEFINER AS '{approve}'", user="eve")
+        two.sql(
+            f"SET ROLE eves; CREATE FUNCTION hello() RETURNS text LANGUAGE sql SECURITY DEFINER AS '{approve}'",
+            user="eve",
+        )
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="second person"):
             two.sql("SELECT hello()", user="bob")
     else:
@@ -340,7 +347,9 @@ def test_nor_who_is_made_to_alter_what_was_approved(two: Cluster) -> None:
     two.sql("SELECT backfill.approve(%s)", [job])
     wait_until(lambda: two.value(STATE, [job]) == "paused", 20, "the limit")
     alter = f"""SELECT backfill.alter({job}, options => '{{"limit_rows": null}}')"""
-    two.sql(f"SET ROLE eves; CREATE FUNCTION hello() RETURNS void LANGUAGE sql SECURITY DEFINER AS $${alter}$$", user="eve")
+    two.sql(
+        f"SET ROLE eves; CREATE FUNCTION hello() RETURNS void LANGUAGE sql SECURITY DEFINER AS $${alter}$$", user="eve"
+    )
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="second person"):
         two.sql("SELECT hello()", user="bob")
     assert two.value("SELECT count(*) FROM t WHERE n = 666") == 10
@@ -371,6 +380,8 @@ def test_a_dry_run_writes_nothing(two: Cluster, way: str) -> None:
             user="eve",
         )
         clause = "n = ('{1}'::dom[])[1]"
-    job = two.value("SELECT backfill.start('u', set_clause => %s, options => %s)", [clause, json.dumps(options)], user="eve")
+    job = two.value(
+        "SELECT backfill.start('u', set_clause => %s, options => %s)", [clause, json.dumps(options)], user="eve"
+    )
     wait_until(lambda: two.value(STATE, [job]) == "completed", 20, "the end")
     assert two.value("SELECT max(n) FROM u") == 0

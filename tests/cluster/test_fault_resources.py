@@ -66,7 +66,11 @@ def test_no_room_for_locks(new_cluster: New) -> None:
 
         wait_until(named, 60, "the view to tell")
         log = cluster.log.read_text(errors="replace")
-        assert f"backfill job {job} on public.t" in log and "try 3 to take the next rows failed" in log and "out of shared memory" in log
+        assert (
+            f"backfill job {job} on public.t" in log
+            and "try 3 to take the next rows failed" in log
+            and "out of shared memory" in log
+        )
     complete(cluster, job)
     assert counts(cluster) == [(1, 1000)]
 

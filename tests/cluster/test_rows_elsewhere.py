@@ -39,7 +39,11 @@ LISTED = {
         "pg_dist_shard SELECT 'whole', 102008; ALTER TABLE t RENAME TO whole_102008",
         "Citus may move it to another node: it is a shard",
     ),
-    "hypertable": (TIMESCALE, "_timescaledb_catalog.hypertable VALUES ('public', 't')", "TimescaleDB keeps its rows in chunks"),
+    "hypertable": (
+        TIMESCALE,
+        "_timescaledb_catalog.hypertable VALUES ('public', 't')",
+        "TimescaleDB keeps its rows in chunks",
+    ),
     "compressed": (
         TIMESCALE,
         "_timescaledb_catalog.chunk VALUES ('public', 't', 4)",
