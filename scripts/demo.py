@@ -1,5 +1,5 @@
-"""A million orders get a new column before your eyes, with a pause, a standby that lags, and a crash on the way; then a copy
-of them by one UPDATE, to compare.
+"""A million orders get a new column before your eyes, with a pause, a standby that lags, and a crash on the way;
+then a copy of them by one UPDATE, to compare.
 
 Run it through `make demo`. KEEP=1 leaves the server running for a look around.
 """

@@ -1,5 +1,5 @@
-"""What somebody found who had the source, and no hand in it: names that mean another table by the time that they are read, slots
-that code lets go of, one person who acts as two."""
+"""What somebody found who had the source, and no hand in it: names that mean another table by the time that they are
+read, slots that code lets go of, one person who acts as two."""
 
 from __future__ import annotations
 
@@ -73,18 +73,20 @@ def test_a_superuser_whose_name_has_capitals(server: Callable[..., Cluster], nam
 
 @pytest.mark.parametrize("call", ["plan", "preview", "define", "start", "set_not_null"])
 def test_another_table_comes_under_the_name(server: Callable[..., Cluster], call: str) -> None:
-    """While the call waits for the lock of the one that was looked at, its schema's owner puts another schema in its place."""
+    """While the call waits for a lock, the owner of the table's schema puts another schema in its place."""
     cluster = server()
     # Not a change of tables: all of that is rolled back.
     mark = cluster.data / "was-here"
     cluster.sql(
-        "CREATE SCHEMA s AUTHORIZATION eve; CREATE TABLE s.t (id integer PRIMARY KEY, n integer); INSERT INTO s.t VALUES (1, 1);"
+        "CREATE SCHEMA s AUTHORIZATION eve; CREATE TABLE s.t (id integer PRIMARY KEY, n integer);"
+        "INSERT INTO s.t VALUES (1, 1);"
         "ALTER TABLE s.t ADD CONSTRAINT backfill_not_null_n CHECK (n IS NOT NULL); GRANT SELECT, UPDATE ON s.t TO eve"
     )
     touch = f"COPY (SELECT 1) TO PROGRAM 'touch {mark}'"
     cluster.sql(TRAP.format(victim="postgres", author="eve").replace("ALTER ROLE eve SUPERUSER", touch), user="eve")
     cluster.sql(
-        "CREATE SCHEMA w; CREATE TABLE w.t (id integer PRIMARY KEY, n integer, CHECK (trap(1) > 0)); INSERT INTO w.t VALUES (1, 1);"
+        "CREATE SCHEMA w; CREATE TABLE w.t (id integer PRIMARY KEY, n integer, CHECK (trap(1) > 0));"
+        "INSERT INTO w.t VALUES (1, 1);"
         "ALTER TABLE w.t ADD CONSTRAINT backfill_not_null_n CHECK (n IS NOT NULL);"
         "CREATE INDEX ON w.t (n) WHERE public.trap(1) > 0",
         user="eve",
@@ -245,7 +247,7 @@ def test_checkers_that_do_not_end(server: Callable[..., Cluster]) -> None:
 
 
 def test_jobs_whose_code_ends_their_worker(server: Callable[..., Cluster]) -> None:
-    """A hundred of them: somebody else's job is taken up all the same, and the log is not flooded when the role is gone."""
+    """A hundred of them: somebody else's job is taken up all the same, and the log is not flooded."""
     cluster = server(**{"backfill.launcher_interval": "1s"})
     make_tables(cluster, "a", 5)
     cluster.sql(
@@ -357,8 +359,9 @@ def test_nor_who_is_made_to_alter_what_was_approved(two: Cluster) -> None:
 
 @pytest.mark.parametrize("way", ["throttle_query", "literal"])
 def test_a_dry_run_writes_nothing(two: Cluster, way: str) -> None:
-    """It needs no approval: a cursor that is read at the commit, and what runs when a clause is analysed, can't write either."""
-    write = "CREATE FUNCTION write() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN UPDATE public.u SET n = 666; RETURN 1; END $$"
+    """It needs no approval. A cursor read at the commit can't write, nor what a clause runs when it is analysed."""
+    body = "BEGIN UPDATE public.u SET n = 666; RETURN 1; END"
+    write = f"CREATE FUNCTION write() RETURNS integer LANGUAGE plpgsql AS $$ {body} $$"
     make_tables(two, "u", 10)
     two.sql(write, user="eve")
     options: dict[str, object] = {"dry_run": True}
@@ -366,7 +369,8 @@ def test_a_dry_run_writes_nothing(two: Cluster, way: str) -> None:
     if way == "throttle_query":
         two.sql(
             "CREATE FUNCTION ask() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
-            " BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.write()'; EXCEPTION WHEN duplicate_cursor THEN NULL; END;"
+            " BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.write()';"
+            " EXCEPTION WHEN duplicate_cursor THEN NULL; END;"
             " RETURN false; END $$",
             user="eve",
         )

@@ -205,7 +205,7 @@ def test_a_worker_is_not_a_second_person(new_cluster: Any) -> None:
 
 @pytest.mark.parametrize("is_called", ["true", "false"])
 def test_nobody_can_stop_a_job_any_more(ground: Cluster, is_called: str) -> None:
-    """A member of pg_write_all_data uses up the numbers of events, all or all but the last: pause and cancel would fail."""
+    """A member of pg_write_all_data uses up the numbers of events, all or all but one: pause and cancel would fail."""
     ground.sql("GRANT pg_write_all_data TO eve; CREATE TABLE t (id integer PRIMARY KEY, n integer)")
     ground.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i")
     job = ground.value("SELECT backfill.start('t', 1, 1000, set_clause => 'n = 1')")

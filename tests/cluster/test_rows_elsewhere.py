@@ -13,7 +13,8 @@ from harness.tables import counts, make_table
 CITUS = """
 SET allow_system_table_mods = on;
 CREATE TABLE pg_catalog.pg_dist_partition (
-    logicalrelid regclass PRIMARY KEY, partmethod "char", partkey text, colocationid int, repmodel "char", autoconverted bool);
+    logicalrelid regclass PRIMARY KEY, partmethod "char", partkey text, colocationid int, repmodel "char",
+    autoconverted bool);
 CREATE TABLE pg_catalog.pg_dist_local_group (groupid int PRIMARY KEY);
 CREATE TABLE pg_catalog.pg_dist_shard (logicalrelid regclass, shardid bigint);
 INSERT INTO pg_catalog.pg_dist_local_group VALUES (0);

@@ -305,8 +305,8 @@ def make(draw: Random, functions: list[Function], views: list[str], jobs: list[i
 
     calls = [one() for _ in range(draw.choice((1, 1, 1, 2, 3)))]
     if any("EXCEPTION WHEN OTHERS" in call for call in calls):
-        # PostgreSQL 15.20 itself crashes, once in some thousand tries, without the extension loaded: a timeout that comes while
-        # a block of PL/pgSQL catches, within a savepoint (plpgsql_subxact_cb).
+        # PostgreSQL 15.20 itself crashes, once in some thousand tries, without the extension loaded: a timeout that
+        # comes while a block of PL/pgSQL catches, within a savepoint (plpgsql_subxact_cb).
         before = [setting for setting in before if "statement_timeout" not in setting]
     extended = draw.random() < 0.3
     frame = "autocommit" if crowd else draw.choice(FRAMES)
