@@ -20,7 +20,7 @@ mod tests {
     }
 
     fn leaves(root: &str) -> Vec<String> {
-        let found = connected(|| partition::leaves(oid(root))).expect("leaves");
+        let found = connected(|| partition::leaves(oid(root), false)).expect("leaves");
         found.into_iter().map(|leaf| leaf.shown).collect()
     }
 
@@ -40,7 +40,8 @@ mod tests {
             ]
         );
         assert_eq!(leaves("public.us"), ["public.us_rest"]);
-        assert!(leaves("public.us_rest").is_empty() && leaves("public.stranger").is_empty());
+        assert_eq!(leaves("public.us_rest"), ["public.us_rest"]);
+        assert_eq!(leaves("public.stranger"), ["public.stranger"]);
         run("DROP TABLE public.rest, public.us");
         assert_eq!(leaves("public.p"), ["public.\"Odd \"\"one\"\"\""]);
     }
@@ -48,17 +49,45 @@ mod tests {
     #[pg_test]
     fn a_leaf_is_one_until_it_is_detached() {
         table();
-        let (root, between) = (oid("public.p"), oid("public.us"));
-        let (leaf, stranger) = (oid("public.us_rest"), oid("public.stranger"));
-        assert!(partition::is_leaf_of(leaf, root) && partition::is_leaf_of(leaf, between));
-        assert!(!partition::is_leaf_of(stranger, root) && !partition::is_leaf_of(root, root));
-        assert!(!partition::is_leaf_of(0.into(), root));
+        let (root, leaf, stranger) = (
+            oid("public.p"),
+            oid("public.us_rest"),
+            oid("public.stranger"),
+        );
         assert_eq!(partition::topmost(leaf), root);
         assert_eq!(partition::topmost(stranger), stranger);
         run("ALTER TABLE public.p DETACH PARTITION public.us");
-        assert!(!partition::is_leaf_of(leaf, root) && partition::is_leaf_of(leaf, between));
+        assert_eq!(leaves("public.p").len(), 2);
+        assert_eq!(leaves("public.us"), ["public.us_rest"]);
         run("DROP TABLE public.us");
-        assert!(!partition::is_leaf_of(leaf, root) && partition::topmost(leaf) == leaf);
+        assert_eq!(partition::topmost(leaf), leaf);
+    }
+
+    #[pg_test]
+    fn tables_that_inherit_come_once_after_the_whole() {
+        run("CREATE TABLE public.a (id int); CREATE TABLE public.b (id int);
+             CREATE TABLE public.a1 () INHERITS (public.a);
+             CREATE TABLE public.ab () INHERITS (public.a1, public.b); ALTER TABLE public.ab INHERIT public.a;
+             CREATE TABLE public.late (id int)");
+        assert_eq!(leaves("public.a"), ["public.a", "public.a1", "public.ab"]);
+        let only = connected(|| partition::leaves(oid("public.a"), true)).expect("leaves");
+        assert_eq!(only.len(), 1);
+        let relatives = |table: &str| connected(|| partition::relatives(oid(table))).expect(table);
+        assert_eq!(
+            relatives("public.b"),
+            [oid("public.a"), oid("public.a1"), oid("public.ab")]
+        );
+        assert_eq!(
+            relatives("public.a1"),
+            [oid("public.a"), oid("public.b"), oid("public.ab")]
+        );
+        assert!(relatives("public.late").is_empty());
+        let one = |table: &str| connected(|| partition::representative(oid(table))).expect(table);
+        for table in ["a", "b", "a1", "ab"] {
+            assert_eq!(one(&format!("public.{table}")), oid("public.a"));
+        }
+        run("ALTER TABLE public.late INHERIT public.b; ALTER TABLE public.ab NO INHERIT public.b");
+        assert_eq!(one("public.late"), oid("public.b"));
     }
 
     #[pg_test]

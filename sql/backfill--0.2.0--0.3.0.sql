@@ -27,6 +27,10 @@ COMMENT ON COLUMN backfill.job.seal IS 'What the functions set that wrote the ro
 COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was defined or last started in';
 COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 
+ALTER TABLE backfill.walk ADD COLUMN left_out regclass[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN backfill.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
+COMMENT ON COLUMN backfill.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
+
 -- What decides what runs with whose rights: the seal in backfill.job is made of this.
 CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -317,6 +321,18 @@ COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an 
 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
 DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);
+
+CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';
+COMMENT ON FUNCTION backfill.redefine IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
+
+COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, redefine, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+
+-- It has one more argument now.
+DROP FUNCTION backfill.require_completed(text, boolean);
+CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false, relation regclass DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_of_wrapper';
+COMMENT ON FUNCTION backfill.require_completed IS 'An error unless the backfill of this name, on this relation, has completed all of it, without a failed row; with verified, unless it was found to be right since. For the next migration. Never waits.';
 
 -- As in sql/guard.sql.
 DO $$

@@ -71,6 +71,10 @@ CREATE FUNCTION backfill.alter(
 AS 'MODULE_PATHNAME', 'alter_wrapper';
 COMMENT ON FUNCTION backfill.alter IS 'Changes the pace of a job, in force with its next batch. What is NULL or absent stays.';
 
+CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';
+COMMENT ON FUNCTION backfill.redefine IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
+
 CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
 COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
@@ -123,9 +127,9 @@ CREATE FUNCTION backfill.approve(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_wrapper';
 COMMENT ON FUNCTION backfill.approve IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';
 
-CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false) RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_wrapper';
-COMMENT ON FUNCTION backfill.require_completed IS 'An error unless the backfill of this name has completed, without a failed row; with verified, unless it was found to be right since. For the next migration. Never waits.';
+CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false, relation regclass DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_of_wrapper';
+COMMENT ON FUNCTION backfill.require_completed IS 'An error unless the backfill of this name, on this relation, has completed all of it, without a failed row; with verified, unless it was found to be right since. For the next migration. Never waits.';
 
 CREATE FUNCTION backfill.verify(
     job_id       bigint,

@@ -96,6 +96,7 @@ CREATE TABLE backfill.walk (
     pass   integer     NOT NULL,
     phase  text        NOT NULL,
     tables regclass[]  NOT NULL,
+    left_out regclass[] NOT NULL DEFAULT '{}',
     notes  text[]      NOT NULL DEFAULT '{}',
     at     timestamptz NOT NULL,
     summed boolean     NOT NULL DEFAULT false,
@@ -110,7 +111,8 @@ COMMENT ON TABLE backfill.walk IS 'What the workers of a job have in common: one
 COMMENT ON COLUMN backfill.walk.job_id IS 'The job';
 COMMENT ON COLUMN backfill.walk.pass IS 'The pass over the table: a walk in physical order looks again for rows that moved';
 COMMENT ON COLUMN backfill.walk.phase IS 'What is being done: walk, or after the last batch vacuum or analyze, with the table''s name';
-COMMENT ON COLUMN backfill.walk.tables IS 'The table, or the partitions that there were when the walk began';
+COMMENT ON COLUMN backfill.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
+COMMENT ON COLUMN backfill.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
 COMMENT ON COLUMN backfill.walk.notes IS 'What its owner should know';
 COMMENT ON COLUMN backfill.walk.at IS 'When the phase began';
 COMMENT ON COLUMN backfill.walk.key_from IS 'The first key of what is cut into slices, as the option has it; NULL: from the first row on';

@@ -289,7 +289,7 @@ COMMENT ON COLUMN backfill.events.job_id IS 'The job';
 COMMENT ON COLUMN backfill.events.name IS 'The job''s name';
 COMMENT ON COLUMN backfill.events.at IS 'When';
 COMMENT ON COLUMN backfill.events.actor IS 'The role that called, or the owner for what the worker did';
-COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
+COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, redefine, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 COMMENT ON COLUMN backfill.events.old IS 'The state or value before';
 COMMENT ON COLUMN backfill.events.new IS 'The state or value after';
 COMMENT ON COLUMN backfill.events.login IS 'The role that was logged in (session_user) where it was done: the person, where that one has used SET ROLE';

@@ -16,6 +16,8 @@ use crate::pg::{server, txn};
 
 /// Options that decide what a job does to rows, or runs, and not only at what pace.
 const WHAT_IT_DOES: &[&str] = &[
+    "set_clause",
+    "where_clause",
     "limit_rows",
     "key_from",
     "key_to",

@@ -187,7 +187,11 @@ fn reaches(
 /// The key of the table with these columns, or else of one of its partitions.
 fn key_of(relation: Oid, columns: &[String]) -> Result<Option<Candidate>> {
     let mut tables = vec![relation];
-    tables.extend(partition::leaves(relation)?.iter().map(|leaf| leaf.oid));
+    tables.extend(
+        partition::leaves(relation, false)?
+            .iter()
+            .map(|leaf| leaf.oid),
+    );
     for table in tables {
         let mut candidates = index::candidates(table)?.into_iter();
         let key = candidates.find(|c| c.column_names() == columns);

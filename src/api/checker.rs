@@ -4,7 +4,7 @@
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 
-use super::{changed, not_null, plan, preview, rehearse, verify};
+use super::{changed, not_null, plan, preview, redefine, rehearse, verify};
 use crate::catalog::extension;
 use crate::stranger::serve::{self, Entry, entry};
 
@@ -16,6 +16,7 @@ const ERRANDS: &[Entry] = &[
     entry::<verify::VerificationOf>(),
     entry::<verify::ConditionsOf>(),
     entry::<changed::ChangesOf>(),
+    entry::<redefine::RedefinitionOf>(),
     entry::<not_null::Step>(),
 ];
 

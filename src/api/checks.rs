@@ -6,6 +6,7 @@ use super::call::Call;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result, sqlstate};
+use crate::job::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
 use crate::pg::{partition, server, spi, triggers};
@@ -76,9 +77,9 @@ pub fn partition_key(relation: &Relation, set: &[String]) -> Result<()> {
 
 /// Refuses policies of row security that could hide rows from the job's owner: of the relation, of
 /// its partitions, and of the partitioned tables between them.
-pub fn policies(relation: &Relation, owner: Oid) -> Result<()> {
+pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
     let between = partition::branches(relation.oid)?;
-    let leaves = partition::leaves(relation.oid)?;
+    let leaves = partition::leaves(relation.oid, only)?;
     let leaves = leaves.iter().map(|leaf| leaf.oid);
     for oid in std::iter::once(relation.oid).chain(between).chain(leaves) {
         if !relation::has_policies_for(oid, owner) {
@@ -170,6 +171,28 @@ pub fn notice_of_options(call: &Call, without_key: Option<&str>) {
     }
 }
 
+/// Says that rows of other tables are done, too, as an UPDATE would do them.
+pub fn notice_of_children(relation: &Relation, tables: &[Relation]) {
+    let children = tables.iter().filter(|table| table.oid != relation.oid);
+    let names: Vec<&str> = children.map(|table| table.shown.as_str()).collect();
+    if relation.kind == 'p' || names.is_empty() {
+        return;
+    }
+    let inherit = if names.len() == 1 {
+        "inherits"
+    } else {
+        "inherit"
+    };
+    notice(
+        &format!(
+            "{} {inherit} from {}: those rows are done, too",
+            names::listed(&names),
+            relation.shown
+        ),
+        Some("To leave them out, give the option \"only\": true."),
+    );
+}
+
 /// What an unlogged table is worth to whoever fills it.
 pub fn warn_of_unlogged(tables: &[Relation]) {
     const HINT: &str = "ALTER TABLE ... SET LOGGED if its rows matter.";
@@ -231,7 +254,7 @@ pub fn with_grants(
     tables: &[Relation],
     set_columns: &[String],
 ) -> Error {
-    if root.kind != 'p' || error.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE {
+    if tables.len() < 2 && root.kind != 'p' || error.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE {
         return error;
     }
     let lacking: Vec<&str> = tables
@@ -247,6 +270,11 @@ pub fn with_grants(
     let role = server::role_name(server::current_user());
     let grant = if lacking.len() <= LISTED {
         format!("{what} {} TO {role};", lacking.join(", "))
+    } else if root.kind != 'p' {
+        format!(
+            "{what} each of the {} tables that inherit from it TO {role};",
+            lacking.len()
+        )
     } else {
         // Names within a literal that is a format of format().
         let in_format = |text: String| text.replace('%', "%%").replace('\'', "''");
@@ -257,7 +285,12 @@ pub fn with_grants(
         )
     };
     error.hint(format!(
-        "The batches are aimed at the partitions, where privileges on {} do not count: {grant}",
+        "The batches are aimed at the {}, where privileges on {} do not count: {grant}",
+        if root.kind == 'p' {
+            "partitions"
+        } else {
+            "tables that inherit"
+        },
         root.shown
     ))
 }

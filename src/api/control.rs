@@ -201,6 +201,13 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
     .hint(hint)
 }
 
+/// How a failed job goes on.
+pub fn after_failure(id: i64) -> String {
+    format!(
+        "SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...')."
+    )
+}
+
 /// What is left of a cancelled job, and how to go on: the same again would do rows twice.
 pub fn after_cancel(id: i64) -> String {
     format!(

@@ -34,7 +34,11 @@ pub fn define(request: Request) -> Result<i64> {
             known.id
         );
         notice(
-            &format!("backfill {} is already {}", known.shown(), known.state()),
+            &format!(
+                "backfill {} is already {}",
+                existing::with_owner(&known),
+                known.state()
+            ),
             differ.then_some(hint.as_str()),
         );
         return Ok(known.id);

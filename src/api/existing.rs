@@ -10,17 +10,30 @@ use crate::catalog::{event, holder, rights};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::lock::Lock;
+use crate::pg::relation::Relation;
 use crate::pg::report::notice;
 use crate::pg::{partition, relation, server};
 
-/// The job that an earlier call with this name left, if it was for the same thing.
+/// The job that an earlier call with this name left, if it was for the same thing: the caller's own, or one on the same
+/// table of a role that has the rights of the table's owner. Names are each owner's own, so what somebody else has done
+/// under this one is no proof.
 pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     let Some(name) = &call.name else {
         return Ok(None);
     };
-    let Some(known) = by_name(name, call.options.dry_run())? else {
+    let me = server::current_user();
+    let mut found = None;
+    for job in named(name, call.options.dry_run())? {
+        let here = job.relation == call.relation.oid;
+        if job.owner == me || here && rights::are_the_tables_owners(&job)? {
+            found = Some(job);
+            break;
+        }
+    }
+    let Some(known) = found else {
         return Ok(None);
     };
+    refuse_recreated(&known, &call.relation)?;
     let definition = &known.definition;
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
@@ -38,20 +51,26 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
             sqlstate::DUPLICATE_OBJECT,
             format!(
                 "backfill {} already exists with another definition",
-                known.shown()
+                with_owner(&known)
             ),
         )
         .detail(detail)
-        .hint(format!(
-            "Choose another name, or SELECT backfill.forget({}) once it has ended.",
-            known.id
-        ))),
+        .hint(match known.state() {
+            State::Failed | State::Paused if known.relation == call.relation.oid => format!(
+                "To go on from its checkpoint with these clauses, SELECT backfill.redefine({0}, set_clause => '...', where_clause => '...'), then backfill.resume({0}): what is done is not done again. Else choose another name.",
+                known.id
+            ),
+            _ => format!(
+                "Choose another name, or SELECT backfill.forget({}) once it has ended.",
+                known.id
+            ),
+        })),
     }
 }
 
-/// The job with this name that the caller may act on; his own before others'. A dry run may have the name
-/// of the run that it is for.
-pub fn by_name(name: &str, dry_run: bool) -> Result<Option<Job>> {
+/// Jobs with this name that the caller may act on; the caller's own before others'. A dry run may have the name of
+/// the run that it is for.
+pub fn named(name: &str, dry_run: bool) -> Result<Vec<Job>> {
     let me = server::current_user();
     let mut known: Vec<Job> = job::named(name)?
         .into_iter()
@@ -59,7 +78,65 @@ pub fn by_name(name: &str, dry_run: bool) -> Result<Option<Job>> {
         .filter(|job| server::may_act_for(job.owner))
         .collect();
     known.sort_by_key(|job| job.owner != me);
-    Ok(known.into_iter().next())
+    Ok(known)
+}
+
+/// The job, for a message; with its owner, where that is not the caller.
+pub fn with_owner(job: &Job) -> String {
+    if job.owner == server::current_user() {
+        return job.shown();
+    }
+    format!("{} of role {}", job.shown(), server::role_name(job.owner))
+}
+
+/// The error for a job of somebody else's that is no proof of anything, as that role may not do what it likes to the table.
+pub fn no_proof(job: &Job) -> Result<Error> {
+    let owner = server::role_name(job.owner);
+    let tables = rights::tables_owner(job)?.unwrap_or_default();
+    Ok(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "backfill {} is of role {owner}, which has not the rights of the owner of table {}",
+            job.shown(),
+            job.relation_name
+        ),
+    )
+    .detail(format!(
+        "The table's owner is {tables}. Names are each role's own, and what {owner} has done and undone under this one is no proof."
+    ))
+    .hint(format!(
+        "Have it done by the table's owner: SET ROLE {tables}, then backfill.start() with a set_clause and the same name. Where {owner}'s job will do, SET ROLE {owner} before this call."
+    )))
+}
+
+/// Refuses a job whose table was dropped, and which is asked about another one that has its name now.
+pub fn refuse_recreated(job: &Job, relation: &Relation) -> Result<()> {
+    let again = job.relation != relation.oid && job.relation_name == relation.shown;
+    if !again || relation::describe(job.relation)?.is_some() {
+        return Ok(());
+    }
+    Err(recreated(job))
+}
+
+/// The error for a job whose table is gone, and another one has its name.
+pub fn recreated(job: &Job) -> Error {
+    Error::new(
+        sqlstate::UNDEFINED_TABLE,
+        format!(
+            "table {} was dropped and created again since backfill {}",
+            job.relation_name,
+            with_owner(job)
+        ),
+    )
+    .detail("What the job has done is gone with the table that it was done in.")
+    .hint(format!(
+        "SELECT {}backfill.forget({1}) frees the name, and the same call of backfill.start() does the new table.",
+        match job.state() {
+            state if state.ended() => String::new(),
+            _ => format!("backfill.cancel({}), ", job.id),
+        },
+        job.id
+    ))
 }
 
 /// Lets one call at a time define or start a job on the relation, or on what it has rows in common
@@ -70,10 +147,10 @@ pub fn by_name(name: &str, dry_run: bool) -> Result<Option<Job>> {
 /// must not hold up calls on somebody else's table. Others are refused by the checks that follow.
 pub fn lock(relation: Oid) -> Result<()> {
     if partition::may_update_any(relation, server::current_user())? {
-        let topmost = partition::topmost(relation);
-        let lock = Lock::Definition(topmost.to_u32());
+        let lock = Lock::Definition(partition::representative(relation)?.to_u32());
         if !lock.in_time()? {
-            return Err(holder::of_definition(lock, &shown(topmost)?));
+            let shown = shown(partition::topmost(relation))?;
+            return Err(holder::of_definition(lock, &shown));
         }
     }
     Ok(())
@@ -81,10 +158,11 @@ pub fn lock(relation: Oid) -> Result<()> {
 
 /// The same without waiting: false if somebody else holds it.
 pub fn try_lock(relation: Oid) -> Result<bool> {
-    Ok(
-        !partition::may_update_any(relation, server::current_user())?
-            || Lock::Definition(partition::topmost(relation).to_u32()).try_for_transaction(),
-    )
+    if !partition::may_update_any(relation, server::current_user())? {
+        return Ok(true);
+    }
+    let lock = Lock::Definition(partition::representative(relation)?.to_u32());
+    Ok(lock.try_for_transaction())
 }
 
 fn shown(table: Oid) -> Result<String> {
@@ -107,7 +185,7 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     }
     for other in others {
         let reads = other.definition.purpose.is_read_only();
-        if other.id == id || reads || !other.state().active() {
+        if other.id == id || reads || !other.state().active() || apart(&this, &other)? {
             continue;
         }
         let common = |column: &&String| other.definition.set_columns.contains(column);
@@ -141,6 +219,18 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether jobs on two tables have no rows in common, since one of them leaves out what inherits from its table.
+fn apart(one: &Job, other: &Job) -> Result<bool> {
+    let walks = |job: &Job, table: Oid| -> Result<bool> {
+        let tables = partition::leaves(job.relation, job.definition.options.only())?;
+        Ok(tables.iter().any(|leaf| leaf.oid == table))
+    };
+    let alone = |job: &Job, other: &Job| -> Result<bool> {
+        Ok(job.definition.options.only() && !walks(other, job.relation)?)
+    };
+    Ok(one.relation != other.relation && (alone(one, other)? || alone(other, one)?))
 }
 
 /// Cancels a job that could not do another batch, in the name of who needs its columns.

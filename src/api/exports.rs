@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use super::call::Request;
 use super::{
     alter, approve, control, define, forget, inspect, limits, not_null, plan, preview, procedure,
-    rehearse, report, require, retry_failed, start, verify, wait,
+    redefine, rehearse, report, require, retry_failed, start, verify, wait,
 };
 use crate::catalog::{extension, origin};
 use crate::error::{Error, Result, sqlstate};
@@ -149,6 +149,17 @@ fn alter(
     options: Option<Internal>,
 ) {
     call(move || alter::alter(job_id, batch_size, sleep_ms, json(options)?))
+}
+
+#[pg_extern(sql = false)]
+fn redefine(job_id: Option<i64>, set_clause: Option<&[u8]>, where_clause: Option<&[u8]>) {
+    call(|| {
+        redefine::redefine(
+            job_id,
+            text("set_clause", set_clause, limits::CLAUSE)?,
+            text("where_clause", where_clause, limits::CLAUSE)?,
+        )
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -303,9 +314,15 @@ fn preview(
     TableIterator::new(rows)
 }
 
+/// Of the version before, until its update.
 #[pg_extern(sql = false)]
 fn require_completed(name: Option<&[u8]>, verified: Option<bool>) {
-    call(|| require::require_completed(self::name("name", name)?, verified))
+    call(|| require::require_completed(self::name("name", name)?, verified, None))
+}
+
+#[pg_extern(sql = false)]
+fn require_completed_of(name: Option<&[u8]>, verified: Option<bool>, relation: Option<Oid>) {
+    call(|| require::require_completed(self::name("name", name)?, verified, relation))
 }
 
 #[pg_extern(sql = false)]

@@ -1,7 +1,7 @@
 //! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
 
 use super::caller::{denied, refuse_read_only, refuse_unsound, required};
-use super::{require, session};
+use super::{require, session, tables};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
@@ -127,6 +127,7 @@ fn describe(job: &Job) -> Result<Standalone> {
     })?;
     relation.refuse_deceptive()?;
     let options = &definition.options;
+    refuse_children(&relation, options.only())?;
     let bounds = options.bounds().unwrap_or_default();
     let base = job.name.as_ref().unwrap_or(&relation.name);
     let made = |label: &str| name::object_name("backfill", &name::plain(base), label);
@@ -152,6 +153,25 @@ fn describe(job: &Job) -> Result<Standalone> {
         sleep_ms: job.sleep_ms,
         lock_timeout_ms: options.lock_timeout_ms(),
     })
+}
+
+/// One order goes over one table.
+fn refuse_children(relation: &Relation, only: bool) -> Result<()> {
+    let tables = tables::of(relation, only)?;
+    let Some(child) = tables.iter().find(|table| table.oid != relation.oid) else {
+        return Ok(());
+    };
+    if relation.kind == 'p' {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!(
+            "cannot write a procedure for table {}, which {} inherits from",
+            relation.shown, child.shown
+        ),
+    )
+    .hint("Define a backfill of each table, with the option \"only\": true where others inherit from it, and have a procedure written for each."))
 }
 
 /// The columns that order the walk; none: it goes by pages.

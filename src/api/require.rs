@@ -1,34 +1,33 @@
 //! `backfill.require_completed`: what the next migration relies on, as an error if it is not so.
 
+use pgrx::pg_sys::Oid;
+
 use super::caller::required;
 use super::control::{after_cancel, start_of};
-use super::verify;
-use crate::catalog::job::{self, Job};
-use crate::catalog::{approval, failed_row, outcome, slice, trial};
+use super::{existing, proof, verify};
+use crate::catalog::job::Job;
+use crate::catalog::{approval, outcome, rights, slice, trial};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
-use crate::pg::server;
+use crate::pg::{relation, server};
+use crate::plan::sql::{ident, literal};
 
-/// Returns if the backfill of this name has completed without a failed row, and, if that is asked, was found to
-/// be right since. Never waits.
-pub fn require_completed(name: Option<String>, verified: Option<bool>) -> Result<()> {
+/// Returns if the backfill of this name has completed, of all rows of its table and without a failed one, and, if that
+/// is asked, was found to be right since. Never waits.
+pub fn require_completed(
+    name: Option<String>,
+    verified: Option<bool>,
+    relation: Option<Oid>,
+) -> Result<()> {
     let name = required(name, "name")?;
     let verified = required(verified, "verified")?;
-    let job = of_name(&name)?;
+    let job = on_table(&name, relation)?;
+    refuse_strangers(&job)?;
     if job.state() != State::Completed {
         return Err(unfinished(&job)?);
     }
-    let failed = failed_row::count(job.id)?;
-    if failed > 0 {
-        let rows = if failed == 1 { "row" } else { "rows" };
-        return Err(refuse(format!(
-            "backfill {} has completed, but {failed} {rows} failed",
-            job.shown()
-        ))
-        .hint(format!(
-            "See backfill.failed_rows; once the cause is mended, SELECT backfill.retry_failed({}).",
-            job.id
-        )));
+    if let Some(lacking) = proof::lacking(&job)? {
+        return Err(lacking);
     }
     if verified {
         require_verified(&job)?;
@@ -49,24 +48,27 @@ pub fn outside_block(called: Option<String>, atomic: bool) -> Result<()> {
     .hint("It commits after each of its steps, so that no lock is held for longer. CALL it by itself, with autocommit on; a migration tool has an option for one migration without a transaction."))
 }
 
-/// The job of this name that the caller may act on; his own before others'.
+/// The job of this name that the caller may act on; the caller's own before others'.
 pub fn of_name(name: &str) -> Result<Job> {
+    one(name, known(name)?)
+}
+
+fn known(name: &str) -> Result<Vec<Job>> {
+    let mut jobs = existing::named(name, false)?;
+    jobs.retain(|job| !job.definition.purpose.is_read_only());
+    Ok(jobs)
+}
+
+/// The caller's own job, which comes first; else the only one.
+fn one(name: &str, mut known: Vec<Job>) -> Result<Job> {
     let me = server::current_user();
-    let mut known: Vec<Job> = job::named(name)?
-        .into_iter()
-        .filter(|job| !job.definition.purpose.is_read_only() && server::may_act_for(job.owner))
-        .collect();
-    if let Some(own) = known.iter().position(|job| job.owner == me) {
-        return Ok(known.swap_remove(own));
-    }
     match known.len() {
         0 => Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
             format!("no backfill is called \"{name}\""),
         )
         .hint("The migration before this one has to define and start it, with that name. SELECT name, state FROM backfill.progress lists what there is.")),
-        1 => Ok(known.swap_remove(0)),
-        several => {
+        several if several > 1 && known[0].owner != me => {
             let owners: Vec<String> = known.iter().map(|job| server::role_name(job.owner)).collect();
             Err(refuse(format!(
                 "{several} backfills are called \"{name}\", of different owners"
@@ -74,7 +76,89 @@ pub fn of_name(name: &str) -> Result<Job> {
             .detail(format!("Their owners: {}.", owners.join(", ")))
             .hint("Call it as the owner of the one that is meant: SET ROLE."))
         }
+        _ => Ok(known.swap_remove(0)),
     }
+}
+
+/// The job of this name on the table that is meant: the one that is given; else the job's, unless another table has its
+/// name here.
+fn on_table(name: &str, relation: Option<Oid>) -> Result<Job> {
+    let Some(oid) = relation else {
+        let job = one(name, known(name)?)?;
+        refuse_another_table(&job)?;
+        return Ok(job);
+    };
+    let relation = relation::describe(oid)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("relation with OID {oid} does not exist"),
+        )
+        .hint("Give the name of the backfill's table.")
+    })?;
+    let (on_it, others): (Vec<Job>, Vec<Job>) = known(name)?
+        .into_iter()
+        .partition(|job| job.relation == oid);
+    if !on_it.is_empty() || others.is_empty() {
+        return one(name, on_it);
+    }
+    let job = one(name, others)?;
+    existing::refuse_recreated(&job, &relation)?;
+    Err(refuse(format!(
+        "backfill {} is on {}, not on {}",
+        existing::with_owner(&job),
+        job.relation_name,
+        relation.shown
+    ))
+    .hint(format!(
+        "Start the backfill of {} with that name, and come back when it has completed.",
+        relation.shown
+    )))
+}
+
+/// Refuses a job whose table is gone, or is not the one that its name means to the caller.
+fn refuse_another_table(job: &Job) -> Result<()> {
+    let Some(table) = relation::describe(job.relation)? else {
+        return Err(match relation::named(&job.relation_name)? {
+            Some(_) => existing::recreated(job),
+            None => Error::new(
+                sqlstate::UNDEFINED_TABLE,
+                format!(
+                    "table {} of backfill {} no longer exists",
+                    job.relation_name,
+                    existing::with_owner(job)
+                ),
+            )
+            .hint(format!(
+                "If the table is there again, or has another name, start its backfill anew: SELECT backfill.forget({}) frees the name.",
+                job.id
+            )),
+        });
+    };
+    match relation::named(&ident(&table.name))? {
+        Some(other) if other != job.relation => {
+            let other = relation::describe(other)?.map_or(table.name.clone(), |found| found.shown);
+            Err(refuse(format!(
+                "backfill {} is on {}, but on this search_path {} is {other}",
+                existing::with_owner(job),
+                table.shown,
+                ident(&table.name)
+            ))
+            .hint(format!(
+                "Say which table is meant: SELECT backfill.require_completed({}, relation => {}).",
+                literal(job.name.as_deref().unwrap_or_default()),
+                literal(&table.shown)
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a job of a role that could not be trusted with the table.
+fn refuse_strangers(job: &Job) -> Result<()> {
+    if job.owner == server::current_user() || rights::are_the_tables_owners(job)? {
+        return Ok(());
+    }
+    Err(existing::no_proof(job)?)
 }
 
 fn refuse(message: String) -> Error {
@@ -103,7 +187,7 @@ fn unfinished(job: &Job) -> Result<Error> {
             format!("SELECT backfill.resume({id}), and come back when it has completed.")
         }
         State::Failed => format!(
-            "See last_error in backfill.progress, mend the cause, SELECT backfill.resume({id}), and come back when it has completed."
+            "See last_error in backfill.progress, mend the cause (backfill.redefine gives it other clauses), SELECT backfill.resume({id}), and come back when it has completed."
         ),
         State::Cancelled | State::Cancelling => after_cancel(id),
         _ => format!("Come back when it has completed: CALL backfill.wait({id}) waits for that."),
@@ -137,9 +221,15 @@ fn require_verified(job: &Job) -> Result<()> {
             "backfill {shown} was found to be wrong: {} of {} rows",
             wrong.found, wrong.passed
         ))
-        .hint(format!(
-            "See backfill.verify_failures. SELECT backfill.reapply({id}) does these rows again; then verify it once more."
-        )));
+        .hint(match last.definition.purpose.evaluates() {
+            true => format!(
+                "See the note of job {} in backfill.progress. If it says that the rows are undecided, SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row; else SELECT backfill.reapply({id}) does them again, and then verify it once more.",
+                last.id
+            ),
+            false => format!(
+                "See backfill.verify_failures. SELECT backfill.reapply({id}) does these rows again; then verify it once more."
+            ),
+        }));
     }
     if !outcome::ended_before(id, last.id)? {
         return Err(refuse(format!("backfill {shown} went on after it was verified")).hint(again));

@@ -118,7 +118,7 @@ impl Backfill {
     /// Rows from all over its tables, `wanted` at most: a table has its share of them, and one at least.
     pub fn parts(&self, wanted: i64) -> Result<Parts> {
         let mut tables = Vec::new();
-        for table in tables::of(&self.relation)? {
+        for table in tables::of(&self.relation, self.options.only())? {
             relation::lock_for_update(table.oid);
             let (pages, _) = heap::pages(table.oid)?.unwrap_or_default();
             tables.push((table, pages));

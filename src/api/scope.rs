@@ -13,7 +13,7 @@ use crate::pg::{clauses, conjuncts, physical};
 /// have changed since. Within a session of the owner's.
 pub fn lasting(of: &Backfill) -> Result<Option<String>> {
     let (set, relation) = (&of.set_columns, &of.relation);
-    let tables = tables::of(relation)?;
+    let tables = tables::of(relation, of.options.only())?;
     conditions(of, |condition| {
         if clauses::depends_on_more(&relation.alone(None), condition)? {
             return Ok(false);

@@ -2,19 +2,18 @@
 
 use super::call::{self, Call, Request};
 use super::caller::{refuse_unsound, required};
-use super::control::after_cancel;
+use super::control::{after_cancel, after_failure};
 use super::launch;
-use super::{adopt, approve, changed, checks, define, existing};
+use super::{adopt, approve, changed, checks, define, existing, proof, rehearsed};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{approval, event, trial};
+use crate::catalog::{approval, event, rights};
 use crate::error::{Error, Result, sqlstate};
-use crate::guc;
 use crate::job::options::Options;
 use crate::job::purpose::Purpose;
 use crate::job::state::{Event, State, Wish, next};
-use crate::pg::report::notice;
+use crate::pg::report::{notice, warning};
 use crate::pg::server;
 use crate::plan::sql::literal;
 
@@ -66,15 +65,19 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
             }
         },
         None if call.options.dry_run() => dry_run_of_definition(&call, pace)?,
-        None => definition(&call)?,
+        None => {
+            let job = definition(&call)?;
+            refuse_strangers_end(&job)?;
+            job
+        }
     };
     if job.state() != State::Pending {
-        notice_of(&job);
+        notice_of(&job)?;
         return Ok(job.id);
     }
     if call.set_clause.is_none() {
         // What was true for its owner when it was defined may not be so any more.
-        checks::policies(&call.relation, job.owner)?;
+        checks::policies(&call.relation, job.definition.options.only(), job.owner)?;
     }
     let job = if job.here {
         job
@@ -93,7 +96,9 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
         of = adopt::define_again(&of, &call.relation)?;
     }
     if let Some(name) = &of.name
-        && let Some(known) = existing::by_name(name, true)?.filter(|job| job.owner == of.owner)
+        && let Some(known) = existing::named(name, true)?
+            .into_iter()
+            .find(|job| job.owner == of.owner)
     {
         let clauses = |job: &Job| {
             let definition = &job.definition;
@@ -147,27 +152,14 @@ pub fn definition(call: &Call) -> Result<Job> {
     }
     let table = &call.relation.shown;
     if let Some(name) = &call.name {
-        return match existing::by_name(name, false)? {
-            Some(job) if job.relation == call.relation.oid => sound(job),
-            Some(job) => Err(Error::new(
-                sqlstate::UNDEFINED_OBJECT,
-                format!(
-                    "backfill {} is on {}, not on {table}",
-                    job.shown(),
-                    job.relation_name
-                ),
-            )
-            .hint("Name its table.")),
-            None => Err(nothing_pending(&format!(
-                "no backfill \"{name}\" is defined for table {table}"
-            ))),
-        };
+        return definition_named(call, name);
     }
-    let mut pending: Vec<Job> = job::on(call.relation.oid)?
+    let pending = job::on(call.relation.oid)?
         .into_iter()
         .filter(|job| job.state() == State::Pending && !job.definition.options.dry_run())
         .filter(|job| server::may_act_for(job.owner))
         .collect();
+    let mut pending = own_first(pending);
     match pending.len() {
         0 => Err(nothing_pending(&format!(
             "no backfill is defined for table {table}"
@@ -185,6 +177,65 @@ pub fn definition(call: &Call) -> Result<Job> {
     }
 }
 
+/// The caller's own among these; all of them, if none is.
+fn own_first(jobs: Vec<Job>) -> Vec<Job> {
+    let me = server::current_user();
+    let (own, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.owner == me);
+    if own.is_empty() { others } else { own }
+}
+
+/// The job of this name on the call's table: the caller's own, else the one that is somebody else's.
+fn definition_named(call: &Call, name: &str) -> Result<Job> {
+    let table = &call.relation.shown;
+    let (here, elsewhere): (Vec<Job>, Vec<Job>) = existing::named(name, false)?
+        .into_iter()
+        .partition(|job| job.relation == call.relation.oid);
+    let mut here = own_first(here);
+    match here.len() {
+        0 => {}
+        1 => {
+            return sound(here.remove(0));
+        }
+        several => {
+            let mut owners: Vec<String> = here
+                .iter()
+                .map(|job| server::role_name(job.owner))
+                .collect();
+            owners.sort();
+            return Err(Error::new(
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                format!("{several} backfills of table {table} are called \"{name}\", of different owners"),
+            )
+            .detail(format!("Their owners: {}.", owners.join(", ")))
+            .hint("Call it as the owner of the one that is meant: SET ROLE."));
+        }
+    }
+    let Some(job) = elsewhere.first() else {
+        return Err(nothing_pending(&format!(
+            "no backfill \"{name}\" is defined for table {table}"
+        )));
+    };
+    existing::refuse_recreated(job, &call.relation)?;
+    Err(Error::new(
+        sqlstate::UNDEFINED_OBJECT,
+        format!(
+            "backfill {} is on {}, not on {table}",
+            existing::with_owner(job),
+            job.relation_name
+        ),
+    )
+    .hint("Name its table."))
+}
+
+/// Refuses to call something completed because a role says so that could not be trusted with the table.
+fn refuse_strangers_end(job: &Job) -> Result<()> {
+    let own = job.owner == server::current_user();
+    if own || job.state() != State::Completed || rights::are_the_tables_owners(job)? {
+        return Ok(());
+    }
+    Err(existing::no_proof(job)?)
+}
+
 /// Refuses a definition that was not written by the functions, or whose owner is another role now.
 fn sound(job: Job) -> Result<Job> {
     refuse_unsound(&job)?;
@@ -197,29 +248,38 @@ fn nothing_pending(message: &str) -> Error {
 }
 
 /// A repeated call: says what became of the first.
-fn notice_of(job: &Job) {
+fn notice_of(job: &Job) -> Result<()> {
     let id = job.id;
+    if job.state() == State::Completed
+        && !job.definition.purpose.is_read_only()
+        && let Some(lacking) = proof::lacking(job)?
+    {
+        warning(&lacking.message, lacking.hint.as_deref());
+        return Ok(());
+    }
     let hint = match job.state() {
-        State::Failed => Some(format!(
-            "SELECT backfill.resume({id}) lets it go on from its checkpoint."
-        )),
+        State::Failed => Some(after_failure(id)),
         State::Paused => Some(format!("SELECT backfill.resume({id}) lets it go on.")),
         State::Cancelled => Some(after_cancel(id)),
         _ => None,
     };
-    let message = format!("backfill {} {}", job.shown(), job.state().phrase(true));
+    let message = format!(
+        "backfill {} {}",
+        existing::with_owner(job),
+        job.state().phrase(true)
+    );
     notice(&message, hint.as_deref());
+    Ok(())
 }
 
 fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     let locked = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     let old = locked.state();
     let Some(new) = next(old, Event::Start) else {
-        notice_of(&locked);
-        return Ok(());
+        return notice_of(&locked);
     };
     existing::refuse_overlap(job.id)?;
-    require_dry_run(&locked)?;
+    rehearsed::require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
     // What was given at `define` was checked and settled then.
     let merged = match job.definition.options == merged {
@@ -238,37 +298,4 @@ fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
     event::change(job.id, server::current_user(), "start", Some(old), new)?;
     let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     launch::workers(&started)
-}
-
-/// Refuses a job that has had no dry run, where the server wants one.
-fn require_dry_run(job: &Job) -> Result<()> {
-    let most = guc::REQUIRE_DRY_RUN.get();
-    if most == 0 || job.definition.purpose.is_read_only() {
-        return Ok(());
-    }
-    let within = duration(most);
-    let found = trial::dry_run_of(job)?;
-    if found.is_some_and(|age| age <= f64::from(most)) {
-        return Ok(());
-    }
-    let detail = match found {
-        None => "None has completed of all rows, with this table, set_clause, where_clause, search_path and options.settings.".to_owned(),
-        Some(age) => format!("The last one was {} ago.", duration(age as i32)),
-    };
-    Err(Error::new(
-        sqlstate::NOT_IN_PREREQUISITE_STATE,
-        format!("backfill.require_dry_run wants a dry run within {within} before a backfill is started"),
-    )
-    .detail(detail)
-    .hint("Make the same call with options => '{\"dry_run\": true}', wait for its end, and look at its note in backfill.progress."))
-}
-
-/// Seconds, for a person.
-fn duration(seconds: i32) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} seconds"),
-        120..=7199 => format!("{} minutes", seconds / 60),
-        7200..=172_799 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }

@@ -12,19 +12,24 @@ use crate::plan::key::{self, Candidate};
 /// How a table will be walked.
 type Order = Option<Candidate>;
 
-/// The tables that a job on the relation walks, as they are now.
-pub fn of(relation: &Relation) -> Result<Vec<Relation>> {
-    if relation.kind != 'p' {
-        return Ok(vec![relation.clone()]);
-    }
+/// The tables that a job on the relation walks, as they are now; `only`: without those that inherit from it.
+pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
+    let (whole, part) = match relation.kind {
+        'p' => ("partitioned table", "partition"),
+        _ => ("table", "child"),
+    };
     let mut tables = Vec::new();
-    for leaf in partition::leaves(relation.oid)? {
+    for leaf in partition::leaves(relation.oid, only)? {
+        if leaf.oid == relation.oid {
+            tables.push(relation.clone());
+            continue;
+        }
         let Some(table) = relation::describe(leaf.oid)? else {
             continue;
         };
         let wrong = |what: &str, hint: &str| {
             let message = format!(
-                "cannot backfill partitioned table {}: its partition {} is a {what}",
+                "cannot backfill {whole} {}: its {part} {} is a {what}",
                 relation.shown, table.shown
             );
             Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message).hint(hint.to_owned()))
@@ -32,7 +37,14 @@ pub fn of(relation: &Relation) -> Result<Vec<Relation>> {
         if table.kind != 'r' {
             return wrong(
                 "foreign table",
-                "Start a job for each of the other partitions, and one in the server that holds that table.",
+                match relation.kind {
+                    'p' => {
+                        "Start a job for each of the other partitions, and one in the server that holds that table."
+                    }
+                    _ => {
+                        "Start a job for each of the others, with the option \"only\": true where others inherit from it, and one in the server that holds that table."
+                    }
+                },
             );
         }
         if table.persistence == 't' {
@@ -50,10 +62,18 @@ pub fn of(relation: &Relation) -> Result<Vec<Relation>> {
 /// Checks the clauses and the caller's rights against every table. Gives the columns of the key
 /// that orders the walk: of the relation's own, else of its first partition's; none where pages do.
 pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Vec<String>> {
-    let relation = &call.relation;
+    let (relation, only) = (&call.relation, call.options.only());
     checks::partition_key(relation, set_columns)?;
-    let tables = of(relation)?;
-    checks::policies(relation, server::current_user())?;
+    if only && relation.kind == 'p' {
+        return Err(Error::invalid(format!(
+            "option \"only\" leaves nothing of partitioned table {}: its rows are in its partitions",
+            relation.shown
+        ))
+        .hint("Leave it out, or start a job on one partition."));
+    }
+    let tables = of(relation, only)?;
+    checks::policies(relation, only, server::current_user())?;
+    checks::notice_of_children(relation, &tables);
     checks::warn_of_unlogged(&tables);
     checks::triggers(call, &tables, set_columns)?;
     let mut columns = own_key(call)?;
@@ -164,7 +184,9 @@ fn named_index(call: &Call, table: &Relation) -> Result<Option<String>> {
         return Ok(None);
     };
     let found = partition::index_named(table.oid, call.relation.oid, name)?;
-    Ok(found.or_else(|| Some(name.clone())))
+    // Indexes are not inherited.
+    let child = call.relation.kind == 'r' && table.oid != call.relation.oid;
+    Ok(found.or_else(|| (!child).then(|| name.clone())))
 }
 
 /// The name that the clauses may call a partition by.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
 use super::subject::Subject;
-use super::{approve, changed, checks, existing, launch, scope, tables};
+use super::{approve, changed, checks, existing, launch, rehearsed, scope, tables};
 use crate::catalog::job::{self, Definition, Job};
 use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
@@ -18,7 +18,7 @@ use crate::job::purpose::{Check, Found, Purpose, all_of};
 use crate::job::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{clauses, confine, server};
+use crate::pg::{clauses, confine, repeat, server};
 use crate::plan::clause;
 use crate::stranger::errand::{Errand, carry_out};
 
@@ -119,10 +119,13 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
         .hint("Start another job, with a where_clause that is true of these rows."));
     }
     let relation = its_table(&of)?;
+    rehearsed::require_for_reapply(&of, &verification)?;
+    let purpose = &verification.definition.purpose;
     let unset = carry_out(ConditionsOf {
         subject: Subject::of(&of),
+        job: of.id,
+        computed: purpose.evaluates(),
     })?;
-    let purpose = &verification.definition.purpose;
     let still = purpose.wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
         where_clause: all_of(unset.into_iter().chain(still)),
@@ -186,6 +189,9 @@ impl Errand for VerificationOf {
 #[derive(Serialize, Deserialize)]
 pub struct ConditionsOf {
     subject: Subject,
+    job: i64,
+    /// Whether the rows were found by computing them again.
+    computed: bool,
 }
 
 impl Errand for ConditionsOf {
@@ -198,8 +204,31 @@ impl Errand for ConditionsOf {
 
     fn run(self) -> Result<Self::Answer> {
         let of = self.subject.open()?;
-        of.under_its_settings(|| scope::unset(&of))
+        of.under_its_settings(|| {
+            if self.computed {
+                refuse_undecided(&of, self.job)?;
+            }
+            scope::unset(&of)
+        })
     }
+}
+
+/// Refuses to do rows again that may be done already, if the SET list makes something else of these.
+fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
+    for table in tables::of(&of.relation, of.options.only())? {
+        let alias = (table.oid != of.relation.oid).then_some(of.relation.name.as_str());
+        if let Some(why) = repeat::reads_what_it_sets(&table, alias, &of.set_clause)? {
+            return Err(Error::new(
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                format!("set_clause cannot tell which rows are wrong: {why}"),
+            )
+            .detail("A row that is done would be changed once more.")
+            .hint(format!(
+                "Have the rows found by what is to be true of each: SELECT backfill.verify({id}, check_clause => '...'); when that has completed, SELECT backfill.reapply({id})."
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Why rows can't be done again, where some could not even be looked at.
@@ -316,11 +345,11 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
 /// Analyses what is asked. Within a session of the owner's.
 fn analyse(of: &Backfill, purpose: &Purpose, clause: Option<&str>) -> Result<()> {
     let relation = &of.relation;
-    for table in tables::of(relation)? {
+    for table in tables::of(relation, of.options.only())? {
         let alias = (table.oid != relation.oid).then_some(relation.name.as_str());
-        let from = table.alone(alias);
         match purpose.wrong(clause) {
             Some(wrong) => {
+                let from = table.alone(alias);
                 let statement = format!("SELECT FROM {from} WHERE (\n{wrong}\n)");
                 let given = match purpose {
                     Purpose::Verify {
@@ -333,31 +362,23 @@ fn analyse(of: &Backfill, purpose: &Purpose, clause: Option<&str>) -> Result<()>
                     .map_err(|error| checks::with_hint(error, &table))?;
             }
             None => {
-                let statement = format!("UPDATE {from} SET {}", of.set_clause);
-                refuse_unrepeatable(&statement, &table)?;
+                refuse_unrepeatable(&of.set_clause, &table, alias)?;
             }
         }
     }
     Ok(())
 }
 
-/// Refuses to compute again what is something else the second time: rows that are right would be wrong, and be done twice.
-fn refuse_unrepeatable(statement: &str, table: &Relation) -> Result<()> {
-    let why = if clauses::is_volatile(statement)? || clauses::is_of_the_moment(statement)? {
-        "it asks for the time, or calls a VOLATILE function".to_owned()
-    } else {
-        let (read, set) = clauses::read_and_set(statement)?;
-        let both =
-            |number: &i16| set.contains(number) && (read.contains(number) || read.contains(&0));
-        let mut columns = table.columns.iter();
-        match columns.find(|column| both(&column.number)) {
-            Some(column) => format!("it reads column \"{}\", which it sets", column.name),
-            None => return Ok(()),
-        }
-    };
+/// Refuses to compute again what is something else each time: rows that are right would be wrong. What it gives may depend on
+/// whether it was applied before; then it tells of rows that it leaves as they are, and the verdict says so.
+fn refuse_unrepeatable(set_clause: &str, table: &Relation, known_as: Option<&str>) -> Result<()> {
+    if !repeat::depends_on_the_moment(table, known_as, set_clause)? {
+        return Ok(());
+    }
+    let why = repeat::OF_THE_MOMENT;
     Err(
         Error::invalid(format!("set_clause gives something else each time: {why}"))
-            .hint("Say what is to be true of each row instead: check_clause => 'rate_new > 0'."),
+            .hint("Say what is to be true of each row instead: check_clause => '...'."),
     )
 }
 

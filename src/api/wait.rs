@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::caller::{denied, may_attend, required};
-use super::control::{after_cancel, start_of};
+use super::control::{after_cancel, after_failure, start_of};
 use crate::catalog::job::{self, Job};
+use crate::catalog::walk;
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::latch::wait_in_call;
@@ -62,7 +63,7 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
         if !may_attend(&job)? {
             return Err(denied(id));
         }
-        if let Some(end) = end_of(&job) {
+        if let Some(end) = end_of(&job)? {
             return end;
         }
         // Lets go of the snapshot and of the transaction's age.
@@ -90,14 +91,15 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
     }
 }
 
-fn end_of(job: &Job) -> Option<Result<()>> {
+fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     let id = job.id;
     let hint = match job.state() {
-        State::Completed => return Some(Ok(())),
+        State::Completed => return Ok(Some(Ok(()))),
         State::Cancelled => after_cancel(id),
-        State::Failed => format!("SELECT backfill.resume({id}) lets it go on from its checkpoint."),
+        State::Failed => after_failure(id),
         State::Pending => format!("Start it first: {}", start_of(job)),
-        _ => return None,
+        State::Paused => return Ok(stands_still(job)?.map(Err)),
+        _ => return Ok(None),
     };
     let message = format!("backfill {} {}", job.shown(), job.state().phrase(false));
     let mut error = Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message).hint(hint);
@@ -106,5 +108,38 @@ fn end_of(job: &Job) -> Option<Result<()>> {
         .last_error
         .clone()
         .filter(|_| server::may_act_for(job.owner));
-    Some(Err(error))
+    Ok(Some(Err(error)))
+}
+
+/// That a paused job does not go on by itself, if nobody is there who has paused it: it has come to a bound, or may not be
+/// run as it stands.
+fn stands_still(job: &Job) -> Result<Option<Error>> {
+    let id = job.id;
+    let paused = |why: &str| {
+        Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("backfill {} is paused{why}", job.shown()),
+        )
+    };
+    if let Some(why) = job.standing.waits_for(id) {
+        return Ok(Some(
+            paused("")
+                .detail(format!("It waits for {why}."))
+                .hint(format!(
+                    "SELECT backfill.resume({id}), by whoever may, lets it go on."
+                )),
+        ));
+    }
+    let Some((at, rest)) = walk::pause_note(id)? else {
+        return Ok(None);
+    };
+    Ok(Some(paused(&format!(": it has come to {at}")).hint(format!(
+        "For the rest {rest}. As it stands, SELECT backfill.cancel({id}) ends it{}.",
+        match job.definition.options.bounds() {
+            Some(_) => format!(
+                "; to have it complete between its bounds, SELECT backfill.alter({id}, options => '{{\"at_bounds\": \"complete\"}}'), backfill.resume({id})"
+            ),
+            None => String::new(),
+        }
+    ))))
 }

@@ -79,3 +79,14 @@ pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
     })?;
     Ok(row.is_some_and(|row| row.bool(0)))
 }
+
+/// Whether there is such an event of the job.
+pub fn is_recorded(job: i64, event: &str) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM backfill.event e WHERE e.job_id = $1 AND e.event = $2)",
+            &[Arg::Int8(job), Arg::Text(event)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}

@@ -466,6 +466,21 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
     if sealed { origin::seal(id) } else { Ok(()) }
 }
 
+/// Puts other clauses in the place of a job's, which were checked.
+pub fn set_clauses(id: i64, set_clause: &str, where_clause: Option<&str>) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job SET set_clause = $2, where_clause = $3, version = version + 1 WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Text(set_clause),
+                Arg::text(where_clause),
+            ],
+        )
+    })?;
+    origin::seal(id)
+}
+
 /// Removes a job and everything recorded of it.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [

@@ -11,6 +11,7 @@ pub mod failed_row;
 pub mod heartbeat;
 pub mod holder;
 pub mod job;
+pub mod left_out;
 pub mod leftover;
 pub mod on_end;
 pub mod origin;

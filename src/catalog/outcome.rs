@@ -93,6 +93,18 @@ pub fn how_far(job: i64) -> Result<Option<String>> {
     Ok((!sentences.is_empty()).then(|| sentences.join(" ")))
 }
 
+/// How many seconds ago a job has ended.
+pub fn age(job: i64) -> Result<Option<f64>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8
+             FROM backfill.outcome o WHERE o.job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    row.map_or(Ok(None), |row| row.parse(0))
+}
+
 /// Whether a job has ended before another one did.
 pub fn ended_before(job: i64, other: i64) -> Result<bool> {
     let row = as_extension(|| {

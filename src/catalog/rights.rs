@@ -36,3 +36,28 @@ pub fn lost(job: &Job) -> Result<Option<String>> {
     })?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
+
+/// Whether the job's owner has the rights of the owner of its table, or of a partitioned table that it belongs to: whoever
+/// could do anything to the table is believed about what was done to it. False if the table is gone.
+pub fn are_the_tables_owners(job: &Job) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $2)
+                    AND COALESCE(pg_catalog.bool_or(pg_catalog.pg_has_role($2, c.relowner, 'USAGE')), false)
+             FROM pg_catalog.pg_class c WHERE c.oid IN ($1, pg_catalog.pg_partition_root($1))",
+            &[Arg::Oid(job.relation), Arg::Oid(job.owner)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
+/// The name of the role that owns the job's table, if that is there.
+pub fn tables_owner(job: &Job) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c WHERE c.oid = $1",
+            &[Arg::Oid(job.relation)],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}

@@ -1,5 +1,7 @@
 //! The parts of a walk, and where they begin and end.
 
+use std::collections::BTreeMap;
+
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
@@ -58,6 +60,13 @@ pub struct KeyRange {
     pub columns: Vec<String>,
     /// What made the order of each column when the walk began.
     pub order: Vec<String>,
+}
+
+impl KeyRange {
+    /// Whether there is no key in it: the slice has only rows that are left over from others.
+    pub fn is_empty(&self) -> bool {
+        self.after.as_ref() == Some(&self.last)
+    }
 }
 
 /// A range of pages.
@@ -268,6 +277,56 @@ pub fn put_last(id: i32) -> Result<()> {
              SET no = (SELECT pg_catalog.max(o.no) + 1 FROM backfill.slice o WHERE o.job_id = s.job_id)
              WHERE s.id = $1",
             &[Arg::Int4(id)],
+        )
+    })?;
+    Ok(())
+}
+
+/// Whether a job is about single rows alone, which a verification has found: none of its slices has others.
+pub fn are_single_rows(job: i64) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.bool_and(s.walk = 'key' AND s.after_key IS NOT DISTINCT FROM s.last_key)
+             FROM backfill.slice s WHERE s.job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
+/// The columns that order what is walked by key.
+pub fn key_columns(job: i64) -> Result<Vec<String>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT DISTINCT pg_catalog.unnest(s.key_columns) FROM backfill.slice s WHERE s.job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?
+    .rows;
+    rows.iter()
+        .map(|row| row.text(0).map(str::to_owned))
+        .collect()
+}
+
+/// Whether some of it goes, or went, by pages.
+pub fn are_in_physical_order(job: i64) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = $1 AND s.walk = 'physical')",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
+/// Records which columns of a table other clauses use.
+pub fn set_used(job: i64, relation: Oid, used: &BTreeMap<String, i16>) -> Result<()> {
+    let used = serde_json::to_string(used).map_err(|e| Error::internal(e.to_string()))?;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.slice SET attributes = pg_catalog.jsonb_set(attributes, '{clauses}', $3::pg_catalog.jsonb)
+             WHERE job_id = $1 AND relation::pg_catalog.oid = $2",
+            &[Arg::Int8(job), Arg::Oid(relation), Arg::Text(&used)],
         )
     })?;
     Ok(())

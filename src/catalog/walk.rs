@@ -34,7 +34,7 @@ pub fn begin(job: i64, tables: &[Oid]) -> Result<()> {
     Ok(())
 }
 
-/// Begins another pass.
+/// Begins another pass, or goes on with one.
 pub fn begin_again(job: i64, pass: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -42,10 +42,13 @@ pub fn begin_again(job: i64, pass: i32) -> Result<()> {
             &[Arg::Int8(job), Arg::Int4(pass)],
         )
     })?;
-    set_phase(job, &format!("walk, pass {pass}"))
+    match pass {
+        1 => set_phase(job, "walk"),
+        _ => set_phase(job, &format!("walk, pass {pass}")),
+    }
 }
 
-/// The tables that the first pass began with.
+/// The tables that are walked: those that the first pass began with, and those that came later.
 pub fn tables(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
@@ -57,6 +60,21 @@ pub fn tables(job: i64) -> Result<Vec<Oid>> {
     rows.iter()
         .map(|row| row.number(0).map(|n| Oid::from(n as u32)))
         .collect()
+}
+
+/// Adds a table that came during the run, with its size before it was touched.
+pub fn add_table(job: i64, table: Oid) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.walk
+             SET tables = pg_catalog.array_append(tables, $2::pg_catalog.regclass),
+                 bytes_before = ARRAY[bytes_before[1] + pg_catalog.pg_table_size($2),
+                                      bytes_before[2] + pg_catalog.pg_indexes_size($2)]
+             WHERE job_id = $1 AND NOT $2::pg_catalog.regclass = ANY (tables)",
+            &[Arg::Int8(job), Arg::Oid(table)],
+        )
+    })?;
+    Ok(())
 }
 
 /// The bounds of what is cut into slices, as the options had them.
@@ -129,6 +147,26 @@ pub fn remove_pause_note(job: i64) -> Result<()> {
     })?;
     Ok(())
 }
+
+/// What is said of a pause that the job has made by itself, if it has: at what, and how to go on.
+pub fn pause_note(job: i64) -> Result<Option<(String, String)>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.substr(n.note, pg_catalog.length($2) + 1)
+             FROM backfill.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.notes) AS n (note)
+             WHERE w.job_id = $1 AND pg_catalog.starts_with(n.note, $2)",
+            &[Arg::Int8(job), Arg::Text(PAUSED_AT)],
+        )
+    })?;
+    let note = row.and_then(|row| row.get(0).map(str::to_owned));
+    Ok(note.map(|note| match note.rsplit_once(FOR_THE_REST) {
+        Some((at, rest)) => (at.to_owned(), rest.to_owned()),
+        None => (note, String::new()),
+    }))
+}
+
+/// What stands in such a note between what the job paused at and how to go on.
+pub const FOR_THE_REST: &str = ": for the rest ";
 
 /// How a note of such a pause begins.
 pub const PAUSED_AT: &str = "paused at ";

@@ -61,4 +61,35 @@ impl Bounds {
     pub fn is_open(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
+
+    /// The bounds that there are, for a person.
+    pub fn shown(&self) -> String {
+        let side = |what: &str, key: &Option<Vec<String>>| {
+            key.as_ref()
+                .map(|key| format!("{what} ({})", key.join(", ")))
+        };
+        let sides = [
+            side("from key_from", &self.from),
+            side("to key_to", &self.to),
+        ];
+        sides.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bounds_that_there_are_are_shown() {
+        let key = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+        let mut bounds = Bounds {
+            from: key(&["1", "a"]),
+            to: key(&["9"]),
+        };
+        assert_eq!(bounds.shown(), "from key_from (1, a) to key_to (9)");
+        bounds.from = None;
+        assert_eq!(bounds.shown(), "to key_to (9)");
+        assert_eq!(Bounds::default().shown(), "");
+    }
 }

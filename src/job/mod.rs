@@ -3,6 +3,7 @@
 pub mod announcement;
 pub mod bounds;
 pub mod bucket;
+pub mod choice;
 pub mod heartbeat;
 pub mod lag;
 pub mod names;

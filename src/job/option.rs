@@ -47,6 +47,7 @@ const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'stati
 /// Every key of [`Options`].
 pub const KEYS: &[Key] = &[
     key("key", "a string", When::Defined),
+    key("only", "true or false", When::Defined),
     key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
     key(
         "strategy",
@@ -109,6 +110,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("key_from", KEY, When::Always),
     key("key_to", KEY, When::Always),
+    key("at_bounds", "\"pause\" or \"complete\"", When::Always),
     key("on_end", "a string: an SQL statement", When::Always),
     key("max_lag_bytes", BYTES, When::Always),
     key(

@@ -6,58 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bounds::{Bounds, KeyText};
+pub use super::choice::{AtBounds, LockedRows, Strategy, Triggers, Walk};
 pub use super::option::is_alterable;
 use super::option::{self, KEYS};
 use super::throttles::Throttles;
 use crate::error::{Error, Result};
-
-/// Whether the rows of a region are dealt out to waves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Waves where they pay.
-    #[default]
-    Auto,
-    /// Several passes over each region, a part of each page's rows in each.
-    Waves,
-    /// One pass.
-    Sequential,
-}
-
-/// What orders the walk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Walk {
-    /// Chosen by the table.
-    #[default]
-    Auto,
-    /// A unique key.
-    Key,
-    /// The blocks of the table.
-    Physical,
-}
-
-/// What a batch does about rows that others have locked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LockedRows {
-    /// It waits for them, as long as `lock_timeout_ms` says, and is tried again.
-    #[default]
-    Wait,
-    /// It leaves them for the end of the slice.
-    Skip,
-}
-
-/// What becomes of the table's triggers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Triggers {
-    /// They fire as for any UPDATE.
-    #[default]
-    Fire,
-    /// Only those that are ENABLE REPLICA or ALWAYS do.
-    Skip,
-}
 
 /// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
 /// the methods give what holds then.
@@ -68,6 +21,9 @@ pub struct Options {
     /// first usable unique index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Whether the table's own rows are walked alone, without those of tables that inherit from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<bool>,
     /// What orders the walk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub walk: Option<Walk>,
@@ -123,6 +79,9 @@ pub struct Options {
     /// The last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_to: Option<KeyText>,
+    /// What the job does once all is done between these keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_bounds: Option<AtBounds>,
     /// A statement of the owner's that follows the job's end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<String>,
@@ -248,6 +207,16 @@ impl Options {
     /// Whether the table's triggers are not to fire.
     pub fn skips_triggers(&self) -> bool {
         self.triggers == Some(Triggers::Skip)
+    }
+
+    /// Whether tables that inherit from the one named are left alone.
+    pub fn only(&self) -> bool {
+        self.only.unwrap_or(false)
+    }
+
+    /// Whether the job completes once all is done between its bounds.
+    pub fn completes_at_bounds(&self) -> bool {
+        self.at_bounds == Some(AtBounds::Complete)
     }
 
     /// How long a batch waits for a lock, in milliseconds; 0: for ever. By default less than

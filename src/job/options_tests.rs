@@ -78,7 +78,7 @@ fn reads_every_key_and_has_a_default_for_each() {
         "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
         "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
-        "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"],
+        "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"], "at_bounds": "complete", "only": true,
         "max_lag_bytes": "64MB", "max_lag": "30s", "lag_include": ["a"], "lag_exclude": [], "max_wal_rate": "8MB",
         "max_archive_backlog": 4, "max_lock_waiters": 0, "max_active_backends": 50, "yield_to_autovacuum": true,
         "max_dead_tuples": 1000, "max_growth": 20, "max_rows_per_second": 5000, "throttle_query": "SELECT true",
@@ -104,6 +104,9 @@ fn reads_every_key_and_has_a_default_for_each() {
     assert_eq!(bounds.from, Some(vec!["7".to_owned()]));
     assert_eq!(bounds.to, Some(vec!["8".to_owned(), "a".to_owned()]));
     assert_eq!(Options::default().bounds(), None);
+    let default = Options::default();
+    assert!(options.completes_at_bounds() && !default.completes_at_bounds());
+    assert!(options.only() && !default.only());
     assert!(options.skips_locked_rows() && options.skips_triggers());
     let defaults = Options::default();
     assert!(!defaults.skips_locked_rows() && !defaults.skips_triggers());
@@ -224,7 +227,7 @@ fn all_but_what_the_job_is_can_be_altered() {
         .map(|key| key.name)
         .filter(|name| !is_alterable(name))
         .collect();
-    assert_eq!(fixed, ["key", "walk", "triggers", "dry_run"]);
+    assert_eq!(fixed, ["key", "only", "walk", "triggers", "dry_run"]);
     let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
     let altered = options
         .altered(&json!({"workers": 3, "strategy": "sequential"}))

@@ -32,6 +32,10 @@ pub struct Found {
     pub failed: i64,
 }
 
+/// What makes the verdict on rows uncertain that differ from what the SET list gives: why what it gives depends on whether
+/// the row is done, as a phrase.
+pub type Doubt<'a> = Option<&'a str>;
+
 /// What makes a row wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Check {
@@ -91,7 +95,7 @@ impl Purpose {
     }
 
     /// What was found, in a line; nothing where rows are updated.
-    pub fn verdict(&self, found: Found) -> Option<String> {
+    pub fn verdict(&self, found: Found, doubt: Doubt) -> Option<String> {
         let Found {
             passed,
             matching,
@@ -117,6 +121,16 @@ impl Purpose {
             Purpose::Verify { job, .. } if found == 0 => {
                 format!(
                     "job {job} is not verified: {failed} of {passed} rows could not be looked at"
+                )
+            }
+            Purpose::Verify {
+                job,
+                check: Check::Recompute,
+            } if doubt.is_some() => {
+                format!(
+                    "job {job} is not verified: {found} of {passed} rows are undecided, since set_clause would change them, but {}: verify them with a check_clause{}",
+                    doubt.unwrap_or_default(),
+                    failures("could not be looked at")
                 )
             }
             Purpose::Verify { job, check } => {
@@ -202,18 +216,29 @@ mod tests {
             found: 30,
             failed: 2,
         };
-        let dry = Purpose::DryRun.verdict(found).unwrap();
+        let dry = Purpose::DryRun.verdict(found, None).unwrap();
         assert!(dry.starts_with("dry run: of 100 rows 30 would change, 10 would get"));
         assert!(dry.contains("2 would fail"));
         let check = Check::Pending;
         let verify = Purpose::Verify { job: 7, check };
-        assert!(verify.verdict(found).unwrap().contains("30 of 100 rows"));
         assert!(
             verify
-                .verdict(Found::default())
+                .verdict(found, None)
+                .unwrap()
+                .contains("30 of 100 rows")
+        );
+        assert!(
+            verify
+                .verdict(Found::default(), None)
                 .unwrap()
                 .contains("is verified")
         );
-        assert_eq!(Purpose::Update.verdict(found), None);
+        assert_eq!(Purpose::Update.verdict(found, None), None);
+        let check = Check::Recompute;
+        let verify = Purpose::Verify { job: 7, check };
+        let doubt = verify.verdict(found, Some("it reads what it sets"));
+        assert!(doubt.unwrap().contains("30 of 100 rows are undecided"));
+        let none = verify.verdict(Found::default(), Some("it reads what it sets"));
+        assert!(none.unwrap().contains("is verified"));
     }
 }

@@ -35,6 +35,7 @@ pub mod patience;
 pub mod physical;
 pub mod planner;
 pub mod relation;
+pub mod repeat;
 pub mod report;
 pub mod role;
 mod scan;

@@ -1,4 +1,4 @@
-//! Partitioned tables: what they consist of. With the rights of the extension, by the catalogs
+//! Partitioned tables, and tables that others inherit from: what they consist of. With the rights of the extension, by the catalogs
 //! alone: no partition is locked, and no expression of a partition key is evaluated.
 
 use pgrx::pg_sys::{self, Oid};
@@ -9,7 +9,7 @@ use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
 
-/// A partition that holds rows.
+/// A table that holds rows of a whole: a partition, a table that inherits, or the whole itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// Its OID.
@@ -25,28 +25,33 @@ unsafe extern "C-unwind" {
     fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
 }
 
-/// All that belongs to the relation $1, itself included, from the top down. One that is being
-/// detached (DETACH ... CONCURRENTLY) belongs to it no longer.
+/// All that belongs to the relation $1, itself included, from the top down; once each, even what inherits in several ways.
+/// One that is being detached (DETACH ... CONCURRENTLY) belongs to it no longer.
 const TREE: &str = "
 WITH RECURSIVE tree AS (
     SELECT $1::pg_catalog.oid AS oid
-    UNION ALL
+    UNION
     SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
     WHERE NOT i.inhdetachpending
 )";
 
-/// The partitions below the partitioned table that hold rows, on all levels, the default ones too,
-/// in the order in which they were created. Within `spi::connect`.
-pub fn leaves(root: Oid) -> Result<Vec<Leaf>> {
+/// The tables that an UPDATE of `root` would look at, or with ONLY: the partitions that hold rows, on all levels, the default
+/// ones too, in the order in which they were created; else the table itself, and then those that inherit from it. Within
+/// `spi::connect`.
+pub fn leaves(root: Oid, only: bool) -> Result<Vec<Leaf>> {
+    let tree = match only {
+        true => "WITH tree AS (SELECT $1::pg_catalog.oid AS oid)",
+        false => TREE,
+    };
     let rows = as_extension(|| {
         spi::query(
             &format!(
-                "{TREE}
+                "{tree}
                  SELECT c.oid::bigint, c.relkind,
                         pg_catalog.concat(pg_catalog.quote_ident(n.nspname), '.', pg_catalog.quote_ident(c.relname))
                  FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind <> 'p' AND c.relispartition AND c.oid <> $1 ORDER BY c.oid"
+                 WHERE c.relkind <> 'p' ORDER BY c.oid <> $1, c.oid"
             ),
             &[Arg::Oid(root)],
         )
@@ -139,29 +144,51 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
 
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
-    below(root, "c.relkind = 'p'")
+    oids(
+        &format!(
+            "{TREE}
+             SELECT c.oid::bigint FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+             WHERE c.relkind = 'p' ORDER BY c.oid"
+        ),
+        root,
+    )
 }
 
-/// All that have rows in common with the relation: what it is a partition of, and its partitions
-/// on all levels. Without itself. Within `spi::connect`.
+/// All that may have rows in common with the relation: what it is a partition of or inherits from, what belongs to it on all
+/// levels, and what else these belong to. Without itself. Within `spi::connect`.
 pub fn relatives(relation: Oid) -> Result<Vec<Oid>> {
-    let mut found = ancestors(relation);
-    found.extend(below(relation, "c.relispartition AND c.oid <> $1")?);
-    Ok(found)
+    oids(
+        &format!(
+            "{TREE}, above AS (
+                 SELECT tree.oid FROM tree
+                 UNION
+                 SELECT i.inhparent FROM above JOIN pg_catalog.pg_inherits i ON i.inhrelid = above.oid
+                 WHERE NOT i.inhdetachpending
+             )
+             SELECT above.oid::bigint FROM above WHERE above.oid <> $1 ORDER BY above.oid"
+        ),
+        relation,
+    )
 }
 
-fn below(root: Oid, condition: &str) -> Result<Vec<Oid>> {
-    let rows = as_extension(|| {
-        spi::query(
-            &format!(
-                "{TREE}
-                 SELECT c.oid::bigint FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
-                 WHERE {condition} ORDER BY c.oid"
-            ),
-            &[Arg::Oid(root)],
-        )
-    })?
-    .rows;
+/// One for all tables that are related through partitions or inheritance, in however many ways: the one that was created
+/// first, of those that there are. Within `spi::connect`.
+pub fn representative(relation: Oid) -> Result<Oid> {
+    let all = oids(
+        "WITH RECURSIVE kin AS (
+             SELECT $1::pg_catalog.oid AS oid
+             UNION
+             SELECT CASE WHEN i.inhrelid = kin.oid THEN i.inhparent ELSE i.inhrelid END
+             FROM kin JOIN pg_catalog.pg_inherits i ON kin.oid IN (i.inhrelid, i.inhparent)
+         )
+         SELECT pg_catalog.min(kin.oid)::bigint FROM kin",
+        relation,
+    )?;
+    Ok(all.first().copied().unwrap_or(relation))
+}
+
+fn oids(query: &str, relation: Oid) -> Result<Vec<Oid>> {
+    let rows = as_extension(|| spi::query(query, &[Arg::Oid(relation)]))?.rows;
     rows.iter()
         .map(|row| Ok(Oid::from(row.number(0)? as u32)))
         .collect()
@@ -181,12 +208,6 @@ pub fn ancestors(relation: Oid) -> Vec<Oid> {
         let found = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation));
         list::oids(found)
     }
-}
-
-/// Whether `leaf` is still a partition of `root`, on whichever level. Cheap enough for every batch.
-/// Within a transaction.
-pub fn is_leaf_of(leaf: Oid, root: Oid) -> bool {
-    ancestors(leaf).contains(&root)
 }
 
 /// The topmost partitioned table that the relation belongs to; itself, if to none.

@@ -127,6 +127,16 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     })
 }
 
+/// The relation that the name, quoted where need be, means on the caller's search_path. Within `spi::connect`.
+pub fn named(name: &str) -> Result<Option<Oid>> {
+    let row = spi::fixed_first(
+        "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::pg_catalog.int8",
+        &[Arg::Text(name)],
+    )?;
+    let oid = row.map_or(Ok(None), |row| row.parse::<u32>(0))?;
+    Ok(oid.map(Oid::from))
+}
+
 /// The planner's own estimate of a table's rows, which also serves tables never analysed.
 pub fn estimate_rows(oid: Oid) -> Option<i64> {
     Open::shared(oid).map(|relation| relation.estimated_rows().clamp(0.0, MOST_ROWS) as i64)

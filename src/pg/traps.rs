@@ -122,7 +122,7 @@ const OF_TABLE: &[Trap] = &[
         sql: "SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.regclass::text, ', ' ORDER BY i.inhrelid::pg_catalog.regclass::text)
               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
               WHERE i.inhparent = $1 AND c.relkind = 'r'",
-        advice: "Tables that inherit from this one are not walked: start a job for each.",
+        advice: "Tables that inherit from this one are walked, too. With the option \"only\": true they are not.",
     },
     Trap {
         item: "wraparound",

@@ -6,25 +6,31 @@ use super::passes::{self, Next};
 use super::patience::patiently;
 use super::permission::unwanted;
 use super::setbacks::Setbacks;
-use super::{limit, pace, samples, session, takeover, upkeep};
+use super::{ending, limit, newcomers, pace, samples, session, takeover, target, upkeep};
 use crate::catalog::job::{self, Job};
 use crate::catalog::{slice, walk as walks};
+use crate::error::Result;
 use crate::guc;
+use crate::job::purpose::Purpose;
 use crate::job::state::State;
 use crate::pg::bgworker::Start;
 use crate::pg::lock::Lock;
-use crate::pg::report;
 use crate::pg::txn::{self, Durability};
+use crate::pg::{relation, repeat, report};
 
 /// The next pass, or the end, or nothing to do for this worker.
 pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
-    let tables = txn::run(Durability::Deferred, || walks::tables(job.id));
+    let tables = txn::run(Durability::Deferred, || {
+        let mut tables = walks::tables(job.id)?;
+        tables.extend(newcomers::tables(job)?);
+        Ok(tables)
+    });
     let next = tables.and_then(|tables| {
         let lock = || {
             lock_tables(job, &tables);
             Lock::Council(job.id).for_transaction();
         };
-        txn::run_after(lock, Durability::Deferred, || passes::next(job))
+        txn::run_after(lock, Durability::Deferred, || passes::next(job, &tables))
     });
     if next.is_ok() {
         pace::got_on(job, setbacks);
@@ -42,17 +48,34 @@ pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<
             Ok(()) => None,
             Err(error) => Some(Ending::Failed(error, None)),
         },
-        Ok(Next::End) => Some(end(job, start)),
+        Ok(Next::End) => end(job, start),
+        Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
+    }
+}
+
+/// What comes after the last batch; one worker does it, and holds the lock until that is recorded. Nothing: a partition has
+/// come meanwhile, so that there is more to be done.
+fn end(job: &Job, start: Start) -> Option<Ending> {
+    let lock = Lock::Upkeep(job.id);
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
+        return Some(Ending::Left);
+    }
+    let ending = after_last(job, start);
+    let more = match ending {
+        Ending::Completed => txn::run(Durability::Deferred, || newcomers::are_there(job)),
+        _ => Ok(false),
+    };
+    match more {
+        Ok(false) => Some(ending),
+        Ok(true) => {
+            lock.release_session();
+            None
+        }
         Err(error) => Some(Ending::Failed(error, None)),
     }
 }
 
-/// What comes after the last batch; one worker does it, and holds the lock until that is recorded.
-fn end(job: &Job, start: Start) -> Ending {
-    let lock = Lock::Upkeep(job.id);
-    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
-        return Ending::Left;
-    }
+fn after_last(job: &Job, start: Start) -> Ending {
     samples::take(job, None);
     let now = patiently(&format!("job {} cannot be read", job.id), || {
         txn::run(Durability::Deferred, || job::load(job.id))
@@ -97,15 +120,37 @@ fn end(job: &Job, start: Start) -> Ending {
 
 /// What a job that only reads has found.
 fn say_verdict(job: &Job) -> Ending {
-    match txn::run(Durability::Deferred, || slice::found(job.id)) {
-        Ok(tally) => {
-            if let Some(verdict) = job.definition.purpose.verdict(tally) {
+    let looked = txn::run(Durability::Deferred, || {
+        Ok((slice::found(job.id)?, doubt(job)?))
+    });
+    match looked {
+        Ok((tally, doubt)) => {
+            if let Some(verdict) = job.definition.purpose.verdict(tally, doubt.as_deref()) {
                 say(job, &verdict);
             }
             Ending::Completed
         }
         Err(error) => Ending::Failed(error, None),
     }
+}
+
+/// Why rows that differ from what the SET list gives may be right, where it was computed again.
+fn doubt(job: &Job) -> Result<Option<String>> {
+    let definition = &job.definition;
+    if definition.purpose == Purpose::DryRun || !definition.purpose.evaluates() {
+        return Ok(None);
+    }
+    for oid in walks::tables(job.id)? {
+        if let Some(table) = relation::describe(oid)? {
+            let known_as = target::known_as(job, oid)?;
+            let why =
+                repeat::reads_what_it_sets(&table, known_as.as_deref(), &definition.set_clause)?;
+            if why.is_some() {
+                return Ok(why);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Says in the server log and in the view what the owner should know.

@@ -76,6 +76,7 @@ impl Keys {
         Ok(Keys {
             relation,
             tactics: Tactics::new(job, relation, rests)?,
+            round: Round::of(&range),
             range,
             plans,
             distrust: false,
@@ -84,7 +85,6 @@ impl Keys {
             since_look: None,
             open: None,
             locked: 0,
-            round: Round::default(),
         })
     }
 

@@ -6,6 +6,7 @@ use pgrx::pg_sys::Oid;
 use super::attempt::Attempt;
 use super::plans::Plans;
 use super::step::{Done, Work, changed_by};
+use crate::catalog::slice::KeyRange;
 use crate::catalog::{leftover, slice};
 use crate::error::Result;
 use crate::job::retry;
@@ -21,9 +22,19 @@ pub struct Round {
     progress: bool,
     /// Rounds in a row in which none was.
     vain: u32,
+    /// Whether none of them was passed before: the slice has no others.
+    alone: bool,
 }
 
 impl Round {
+    /// Rounds over the rows that are left of this range.
+    pub fn of(range: &KeyRange) -> Round {
+        Round {
+            alone: range.is_empty(),
+            ..Round::default()
+        }
+    }
+
     /// Begins anew.
     pub fn restart(&mut self) {
         self.last = 0;
@@ -62,6 +73,8 @@ impl Round {
                 done.hot += hot;
             }
             leftover::remove(work.slice, row.id)?;
+            // Those that failed, and are tried again, were counted: their slice expects none.
+            done.scanned += i64::from(self.alone && work.left.is_some());
             self.progress = true;
         }
         self.last = end.id;

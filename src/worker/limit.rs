@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::catalog::job::{self, Job};
-use crate::catalog::walk::{self, PAUSED_AT};
+use crate::catalog::walk::{self, FOR_THE_REST, PAUSED_AT};
 use crate::catalog::{event, slice};
 use crate::error::Result;
 use crate::job::state::{State, Wish};
@@ -58,7 +58,7 @@ pub fn pause(job: &Job, (option, at): (&str, String)) -> Result<()> {
         walk::add_note(
             id,
             &format!(
-                "{PAUSED_AT}{at}: for the rest SELECT backfill.alter({id}, options => '{{\"{option}\": null}}'), backfill.resume({id})"
+                "{PAUSED_AT}{at}{FOR_THE_REST}SELECT backfill.alter({id}, options => '{{\"{option}\": null}}'), backfill.resume({id})"
             ),
         )?;
         let me = server::current_user();

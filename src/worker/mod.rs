@@ -16,6 +16,7 @@ mod limit;
 mod listed;
 mod locking;
 mod look;
+mod newcomers;
 mod on_end;
 mod pace;
 mod pages;

@@ -1,16 +1,18 @@
 //! What comes when all slices are done: another pass over what was walked in physical order, or
 //! the end. Under `Lock::Council`.
 
+use pgrx::pg_sys::Oid;
+
 use super::keycut::{self, Beyond};
 use super::pages::ENOUGH;
 use super::statement::{Prepared, Values};
-use super::{survey, target};
+use super::{newcomers, survey, target};
 use crate::catalog::job::Job;
 use crate::catalog::tally::{self, Tally};
 use crate::catalog::{failed_row, slice, walk};
 use crate::error::Result;
+use crate::pg::heap;
 use crate::pg::planner::Access;
-use crate::pg::{heap, partition, relation};
 
 /// A table that is written faster than it is walked has an end, too.
 const MOST_PASSES: i32 = 20;
@@ -31,8 +33,8 @@ pub enum Next {
     End,
 }
 
-/// Decides what comes next, and cuts the next pass if there is to be one.
-pub fn next(job: &Job) -> Result<Next> {
+/// Decides what comes next, and cuts the next pass if there is to be one. `locked`: the tables that the transaction has locked.
+pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
     if slice::left(job.id)? > 0 {
         let free = slice::lock_free(job.id)?.is_some();
         return Ok(if free { Next::Slices } else { Next::Others });
@@ -41,16 +43,25 @@ pub fn next(job: &Job) -> Result<Next> {
         walk::set_phase(job.id, "failed rows")?;
         return Ok(Next::Slices);
     }
+    let mut bounded = false;
     match keycut::widen(job)? {
         Beyond::Nothing => {}
         Beyond::More => return Ok(Next::Slices),
-        Beyond::Enough if job.definition.purpose.is_read_only() => {}
-        Beyond::Enough => return Ok(Next::Enough),
+        Beyond::Enough => bounded = true,
+    }
+    let pass = walk::pass(job.id)?.unwrap_or(1);
+    if newcomers::take_up(job, locked)? {
+        walk::begin_again(job.id, pass)?;
+        return Ok(Next::Slices);
+    }
+    let definition = &job.definition;
+    let ends = definition.purpose.is_read_only() || definition.options.completes_at_bounds();
+    if bounded && !ends {
+        return Ok(Next::Enough);
     }
     if job.definition.purpose.is_read_only() {
         return Ok(Next::End);
     }
-    let pass = walk::pass(job.id)?.unwrap_or(1);
     let before = tally::tallies(job.id, pass - 1)?;
     let mut again = Vec::new();
     for tally in tally::tallies(job.id, pass)? {
@@ -62,8 +73,8 @@ pub fn next(job: &Job) -> Result<Next> {
         }
     }
     if again.is_empty() {
-        note_partitions(job)?;
-        return Ok(Next::End);
+        newcomers::note_detached(job)?;
+        return note_bounds(job).map(|()| Next::End);
     }
     walk::begin_again(job.id, pass + 1)?;
     let all = survey::rows(again.iter().map(|tally| tally.relation));
@@ -76,6 +87,17 @@ pub fn next(job: &Job) -> Result<Next> {
     } else {
         Next::End
     })
+}
+
+/// Says between which keys a job has completed, if not over all of its table.
+fn note_bounds(job: &Job) -> Result<()> {
+    match walk::bounds(job.id)? {
+        None => Ok(()),
+        Some(bounds) => walk::add_note(
+            job.id,
+            &format!("{} only: rows beyond are not done", bounds.shown()),
+        ),
+    }
 }
 
 /// Whether a table needs another pass.
@@ -159,36 +181,6 @@ fn stuck(job: &Job, tally: &Tally) -> Result<String> {
     Ok(format!(
         "{left}{more} rows of {name} match still: a trigger keeps them from being updated, or they were inserted meanwhile"
     ))
-}
-
-/// Says which partitions came after the first look, or are none any more.
-fn note_partitions(job: &Job) -> Result<()> {
-    let partitioned = relation::describe(job.relation)?.is_some_and(|r| r.kind == 'p');
-    if !partitioned {
-        return Ok(());
-    }
-    let walked = walk::tables(job.id)?;
-    for leaf in partition::leaves(job.relation)? {
-        if leaf.kind == 'r' && !walked.contains(&leaf.oid) {
-            let note = format!(
-                "partition {} came during the run: its rows are not done",
-                leaf.shown
-            );
-            walk::add_note(job.id, &note)?;
-        }
-    }
-    for table in walked {
-        if let Some(gone) = relation::describe(table)?
-            && !partition::is_leaf_of(table, job.relation)
-        {
-            let note = format!(
-                "{} was detached during the run: its rows are done all the same",
-                gone.shown
-            );
-            walk::add_note(job.id, &note)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

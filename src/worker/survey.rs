@@ -30,7 +30,7 @@ pub fn ensure(job: &Job) -> Result<()> {
     if walk::pass(job.id)?.is_some() {
         return Ok(());
     }
-    let tables = tables(job.relation)?;
+    let tables = tables(job)?;
     walk::begin(
         job.id,
         &tables.iter().map(|(oid, _)| *oid).collect::<Vec<_>>(),
@@ -41,15 +41,33 @@ pub fn ensure(job: &Job) -> Result<()> {
     let all = rows(tables.iter().map(|(table, _)| *table));
     for (table, shown) in &tables {
         relation::lock_for_update(*table);
-        if survey(job, *table, shown, all)? {
+        if survey(job, 1, (*table, shown), all)? {
             by_pages.push(shown.as_str());
         }
     }
+    note_order(job, &by_pages)
+}
+
+/// Cuts tables that came during the run, in the pass that the job is at.
+pub fn add(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
+    let all = rows(tables.iter().map(|(table, _)| *table));
+    let mut by_pages = Vec::new();
+    for (table, shown) in tables {
+        relation::lock_for_update(*table);
+        walk::add_table(job.id, *table)?;
+        if survey(job, pass, (*table, shown), all)? {
+            by_pages.push(shown.as_str());
+        }
+    }
+    note_order(job, &by_pages)
+}
+
+fn note_order(job: &Job, by_pages: &[&str]) -> Result<()> {
     if by_pages.is_empty() {
         return Ok(());
     }
     let go = if by_pages.len() == 1 { "goes" } else { "go" };
-    let tables = names::listed(&by_pages);
+    let tables = names::listed(by_pages);
     let note = format!("{tables} {go} in physical order, not by a key");
     walk::add_note(job.id, &note)
 }
@@ -59,21 +77,19 @@ pub fn unsurveyed(job: &Job) -> Result<Vec<Oid>> {
     if walk::pass(job.id)?.is_some() {
         return Ok(Vec::new());
     }
-    let tables = tables(job.relation)?.into_iter();
+    let tables = tables(job)?.into_iter();
     Ok(tables.map(|(table, _)| table).collect())
 }
 
-/// The table, or its partitions, with their names.
-fn tables(root: Oid) -> Result<Vec<(Oid, String)>> {
+/// The table and those that inherit from it, or its partitions, with their names.
+fn tables(job: &Job) -> Result<Vec<(Oid, String)>> {
+    let root = job.relation;
     let Some(relation) = relation::describe(root)? else {
         // What that means is said where the slices' tables are opened.
         return Ok(vec![(root, String::new())]);
     };
     relation.refuse_deceptive()?;
-    if relation.kind != 'p' {
-        return Ok(vec![(root, relation.shown)]);
-    }
-    let leaves = partition::leaves(root)?.into_iter();
+    let leaves = partition::leaves(root, job.definition.options.only())?.into_iter();
     Ok(leaves.map(|leaf| (leaf.oid, leaf.shown)).collect())
 }
 
@@ -88,12 +104,12 @@ pub fn slices(job: &Job, rows: f64, all: f64) -> usize {
 }
 
 /// Cuts a table into slices; true if it goes in physical order.
-fn survey(job: &Job, table: Oid, shown: &str, all: f64) -> Result<bool> {
-    let slices = slices(job, rows([table]), all);
-    let order = order(job, table)?;
+fn survey(job: &Job, pass: i32, table: (Oid, &str), all: f64) -> Result<bool> {
+    let slices = slices(job, rows([table.0]), all);
+    let order = order(job, table.0)?;
     match &order {
-        Some(index) => keycut::first(job, (table, shown), index, slices)?,
-        None => by_pages(job, (table, shown), slices, None)?,
+        Some(index) => keycut::first(job, table, index, slices)?,
+        None => by_pages(job, pass, table, slices, None)?,
     }
     Ok(order.is_none())
 }
@@ -133,6 +149,13 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
             Ok((!pays).then_some(key))
         }
     }
+}
+
+/// Whether a table can be walked in physical order only.
+pub fn goes_by_pages(job: &Job, table: Oid) -> Result<bool> {
+    let by_pages = order(job, table).is_ok_and(|order| order.is_none());
+    let only = job.definition.options.walk() == Order::Physical || key_of(job, table).is_err();
+    Ok(by_pages && only)
 }
 
 fn extinguishes(job: &Job) -> bool {
@@ -193,7 +216,13 @@ pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
 }
 
 /// Cuts a table by its pages. `weight`: what is left of its weight, if it was begun before.
-fn by_pages(job: &Job, table: (Oid, &str), slices: usize, weight: Option<f64>) -> Result<()> {
+fn by_pages(
+    job: &Job,
+    pass: i32,
+    table: (Oid, &str),
+    slices: usize,
+    weight: Option<f64>,
+) -> Result<()> {
     let Some((pages, filenode)) = heap::pages(table.0)? else {
         return Ok(());
     };
@@ -207,7 +236,7 @@ fn by_pages(job: &Job, table: (Oid, &str), slices: usize, weight: Option<f64>) -
             filenode,
         };
         let rows = rows.map(|rows| share(rows as f64));
-        insert_pages(job, 1, table, range, rows, weight.map(share))?;
+        insert_pages(job, pass, table, range, rows, weight.map(share))?;
     }
     Ok(())
 }
@@ -266,7 +295,7 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
         return again(job, pass, table, rows([table.0]));
     }
     let rows = rows([table.0]);
-    by_pages(job, table, slices(job, rows, rows), Some(weight))
+    by_pages(job, pass, table, slices(job, rows, rows), Some(weight))
 }
 
 /// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.

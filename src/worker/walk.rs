@@ -295,6 +295,12 @@ impl Walk {
         Ok(())
     }
 
+    /// Whether its rows are leftovers of other slices that were not passed there.
+    fn is_of_single_rows(&self) -> bool {
+        let expects = self.checkpoint.progress.rows_total.is_some();
+        expects && matches!(&self.slice.extent, Extent::Key(range) if range.is_empty())
+    }
+
     /// Goes on behind the one row that the batch was about, and records its error. Gives the error back
     /// if it can't, or no more rows may fail.
     pub fn step_over(&mut self, job: &Job, error: Error) -> std::result::Result<(), Error> {
@@ -321,8 +327,11 @@ impl Walk {
                 let mut next = self.checkpoint.successor();
                 next.position = position;
                 match leftover {
-                    // Passed before.
-                    Some(id) => leftover::remove(self.slice.id, id)?,
+                    Some(id) => {
+                        leftover::remove(self.slice.id, id)?;
+                        next.progress
+                            .advance(i64::from(self.is_of_single_rows()), 0);
+                    }
                     None => next.progress.advance(1, 0),
                 }
                 let gauges = Gauges::default();

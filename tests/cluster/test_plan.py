@@ -101,7 +101,10 @@ def test_each_trap_is_named(db: Database, item: str) -> None:
 
 
 # What comes with a trap by its nature.
-ALONG = {"foreign keys that refer to columns that are set": {"indexes on columns that are set", "new rows"}}
+ALONG = {
+    "foreign keys that refer to columns that are set": {"indexes on columns that are set", "new rows"},
+    "children": {"fillfactor"},
+}
 
 
 def test_traps_of_the_clauses(db: Database) -> None:

@@ -47,7 +47,7 @@ pub struct Way {
 /// How each table would be walked. As the owner.
 pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
     let mut ways = Vec::new();
-    for table in tables::of(&backfill.relation)? {
+    for table in tables::of(&backfill.relation, backfill.options.only())? {
         relation::lock_for_update(table.oid);
         ways.push(way(backfill, table)?);
     }
@@ -206,7 +206,11 @@ fn part(backfill: &Backfill) -> Option<String> {
     let limit = options.limit_rows.map(|limit| format!("{limit} rows"));
     let parts = [bound("from", bounds.from), bound("to", bounds.to), limit];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| format!("{}; then it pauses", parts.join(", ")))
+    let ends = match options.limit_rows {
+        None if options.completes_at_bounds() => "completes",
+        _ => "pauses",
+    };
+    (!parts.is_empty()).then(|| format!("{}; then it {ends}", parts.join(", ")))
 }
 
 /// What is to be said of it.
@@ -215,6 +219,9 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
     let mut lines = vec![line("table", backfill.relation.shown.clone())];
     if backfill.relation.kind == 'p' {
         lines.push(line("partitions", ways.len().to_string()));
+    } else if ways.len() > 1 {
+        let more = format!("{} that inherit from it", ways.len() - 1);
+        lines.push(line("and tables", more));
     }
     let Some(first) = ways.iter().max_by(|a, b| a.rows.total_cmp(&b.rows)) else {
         lines.push(line(

@@ -108,7 +108,7 @@ ROLLBACK;
 CREATE TABLE p1 PARTITION OF p DEFAULT;
 CREATE TABLE heir () INHERITS (orders);
 BEGIN;
-SELECT backfill.define('p1', 'a = 1') > 0, backfill.define('orders', 'a = 1') > 0;
+SELECT backfill.define('p1', 'a = 1') > 0, backfill.define('orders', 'a = 1', options => '{"only": true}') > 0;
 ROLLBACK;
 SELECT backfill.define('heir', 'a = 1'); :after
 

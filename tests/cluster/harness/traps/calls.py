@@ -54,6 +54,7 @@ OWN_TABLE = "'neutral.t'"
 CANDIDATES = (
     "true", "1", "2", '"1MB"', '"10s"', '"2"', '["x"]', '"SELECT false"', '"SELECT 1"', '"physical"', '"key"', '"auto"',
     '"waves"', '"sequential"', '"skip"', '"wait"', '"fire"', '"t_pkey"', '"22:00-06:00 UTC"', '{"work_mem": "1MB"}',
+    '"complete"',
 )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ class Calls:
                 verb = "CALL" if routine.procedure else "SELECT * FROM"
                 yield Call(routine.name, f"{verb} {given}", not routine.procedure)
             # A superuser's own text on the owner's table: indexes and constraints of that are the owner's text.
-            if any(name == "set_clause" for name, _ in routine.parameters):
+            if {"relation", "set_clause"} <= {name for name, _ in routine.parameters}:
                 theirs = f"SELECT * FROM backfill.{routine.name}(relation => '{job.table}', set_clause => 'n = 1')"
                 yield Call(routine.name, theirs, caller="postgres")
 
@@ -148,8 +149,10 @@ class Calls:
         if names:
             yield least + names
         base = least + names
+        # Given to a job, it is looked at together with what the job has.
+        about_job = any(name == "job_id" for name, _ in required)
         for name, kind in optional:
-            if name in OWN_TEXT or name in ALWAYS or name == "name":
+            if (name in OWN_TEXT and not about_job) or name in ALWAYS or name == "name":
                 continue
             for value in self._values(name, kind, job, own):
                 yield [*base, (name, value)]

@@ -1,0 +1,247 @@
+//! `backfill.redefine`: other clauses for a job that has failed or is paused. It goes on from its checkpoint with these; rows that
+//! are done are not done again.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::caller::{locked_job, refuse_read_only};
+use super::subject::Subject;
+use super::{approve, rehearsed, tables};
+use crate::catalog::job::{self, Definition, Job};
+use crate::catalog::{event, origin, slice, walk};
+use crate::error::{Error, Result, sqlstate};
+use crate::job::standing::Standing;
+use crate::job::state::State;
+use crate::pg::report::notice;
+use crate::pg::{clauses, relation, server};
+use crate::plan::clause;
+use crate::stranger::errand::{Errand, carry_out};
+
+/// Puts other clauses in the place of a job's; one that is not given stays.
+pub fn redefine(
+    job_id: Option<i64>,
+    set_clause: Option<String>,
+    where_clause: Option<String>,
+) -> Result<()> {
+    let job = locked_job(job_id, "backfill.redefine()")?;
+    refuse_read_only(&job)?;
+    refuse_state(&job)?;
+    let changed = changed(&job, set_clause, where_clause)?;
+    let (before, after) = (&job.definition, &changed.definition);
+    let differences: Vec<_> = [
+        (
+            "set_clause",
+            Some(&before.set_clause),
+            Some(&after.set_clause),
+        ),
+        (
+            "where_clause",
+            before.where_clause.as_ref(),
+            after.where_clause.as_ref(),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, old, new)| old != new)
+    .collect();
+    if differences.is_empty() {
+        notice(
+            &format!("backfill {} has these clauses already", job.shown()),
+            None,
+        );
+        return Ok(());
+    }
+    if before.where_clause != after.where_clause {
+        refuse_pages(&job)?;
+    }
+    let names: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
+    approve::check_altered(&job, &names)?;
+    rehearsed::require_dry_run(&changed)?;
+    let used = carry_out(RedefinitionOf {
+        subject: Subject::of(&changed),
+        key: slice::key_columns(job.id)?,
+    })?;
+    for (table, columns) in used {
+        slice::set_used(job.id, Oid::from(table), &columns)?;
+    }
+    job::set_clauses(job.id, &after.set_clause, after.where_clause.as_deref())?;
+    let me = server::current_user();
+    for (what, old, new) in differences {
+        let none = "NULL".to_owned();
+        let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
+        event::record(
+            job.id,
+            me,
+            &format!("redefine {what}"),
+            Some(old),
+            Some(new),
+        )?;
+    }
+    let done = slice::updated(job.id)?;
+    if done > 0 {
+        let rows = if done == 1 { "row" } else { "rows" };
+        let note = format!("redefined after {done} {rows}: see backfill.events");
+        walk::add_note(job.id, &note)?;
+    }
+    Ok(())
+}
+
+/// The job as it is to be.
+fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) -> Result<Job> {
+    for (what, text) in [("set_clause", &set_clause), ("where_clause", &where_clause)] {
+        if let Some(text) = text {
+            clause::check(what, text)?;
+        }
+    }
+    if set_clause.is_none() && where_clause.is_none() {
+        return Err(
+            Error::invalid("neither set_clause nor where_clause is given")
+                .hint("Give the one that is to be another; what is not given stays as it is."),
+        );
+    }
+    let trim = |text: String| text.trim().to_owned();
+    let definition = &job.definition;
+    Ok(Job {
+        definition: Definition {
+            set_clause: set_clause.map_or_else(|| definition.set_clause.clone(), trim),
+            where_clause: where_clause.map(trim).or(definition.where_clause.clone()),
+            ..definition.clone()
+        },
+        ..job.clone()
+    })
+}
+
+/// Only what stands still can go on with other clauses.
+fn refuse_state(job: &Job) -> Result<()> {
+    if job.standing != Standing::Here {
+        return Err(origin::refused(
+            "redefine",
+            &job.shown(),
+            job.id,
+            job.standing,
+        ));
+    }
+    let (id, state) = (job.id, job.state());
+    let hint = match state {
+        State::Paused | State::Failed => return Ok(()),
+        State::Running => format!("SELECT backfill.pause({id}) first."),
+        State::Pending => format!(
+            "Nothing of it is done: SELECT backfill.cancel({id}), and define it with the other clauses."
+        ),
+        State::Pausing => "Come back when it is paused.".to_owned(),
+        _ => "Start another job, with a where_clause that leaves out the rows that are done."
+            .to_owned(),
+    };
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "cannot redefine backfill {}: it {}",
+            job.shown(),
+            state.phrase(false)
+        ),
+    )
+    .hint(hint))
+}
+
+/// In physical order the WHERE clause alone tells which rows are done.
+fn refuse_pages(job: &Job) -> Result<()> {
+    if !slice::are_in_physical_order(job.id)? {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "cannot redefine where_clause of backfill {}: it goes in physical order, where that tells which rows are done",
+            job.shown()
+        ),
+    )
+    .hint(format!(
+        "SELECT backfill.cancel({}), and start another job with a where_clause that leaves out the rows that are done.",
+        job.id
+    )))
+}
+
+/// The clauses of a job as they are to be, checked as `start` does, in a session of the owner's. Gives the columns that they use,
+/// with their numbers, of each table.
+#[derive(Serialize, Deserialize)]
+pub struct RedefinitionOf {
+    subject: Subject,
+    /// The columns that order what has been walked so far.
+    key: Vec<String>,
+}
+
+impl Errand for RedefinitionOf {
+    const NAME: &'static str = "redefine";
+    type Answer = BTreeMap<u32, BTreeMap<String, i16>>;
+
+    fn owner(&self) -> Oid {
+        self.subject.owner()
+    }
+
+    fn run(self) -> Result<Self::Answer> {
+        let of = self.subject.open()?;
+        of.under_its_settings(|| {
+            let set_columns = clauses::set_columns(&of.set_clause)?;
+            refuse_other_columns(&of.set_columns, &set_columns)?;
+            if let Some(clause) = &of.where_clause {
+                clauses::check_expression("where_clause", clause)?;
+            }
+            let call = Call {
+                relation: of.relation.clone(),
+                set_clause: Some(of.set_clause.clone()),
+                where_clause: of.where_clause.clone(),
+                name: None,
+                options: of.options.clone(),
+            };
+            tables::check(&call, &of.set_clause, &set_columns)?;
+            if let Some(name) = set_columns.iter().find(|name| self.key.contains(name)) {
+                return Err(Error::invalid(format!(
+                    "set_clause writes column \"{name}\", which orders what has been walked so far"
+                ))
+                .hint("Leave it out."));
+            }
+            tables::of(&of.relation, of.options.only())?
+                .iter()
+                .map(|table| used(&call, table))
+                .collect()
+        })
+    }
+}
+
+fn used(call: &Call, table: &relation::Relation) -> Result<(u32, BTreeMap<String, i16>)> {
+    let alias = (table.oid != call.relation.oid).then_some(call.relation.name.as_str());
+    let (from, set) = (
+        table.alone(alias),
+        call.set_clause.as_deref().unwrap_or_default(),
+    );
+    let condition = call.where_clause.as_deref().unwrap_or("true");
+    let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
+    let columns = table
+        .columns
+        .iter()
+        .filter(|column| used.contains(&column.number));
+    let numbered = columns
+        .map(|column| (column.name.clone(), column.number))
+        .collect();
+    Ok((table.oid.to_u32(), numbered))
+}
+
+/// The rows that are done have what the list before gave: all of its columns are to be right in the end, and no others.
+fn refuse_other_columns(before: &[String], after: &[String]) -> Result<()> {
+    let sorted = |columns: &[String]| {
+        let mut columns = columns.to_vec();
+        columns.sort();
+        columns
+    };
+    if sorted(before) == sorted(after) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "set_clause sets {}, but the rows that are done have been given {}",
+        after.join(", "),
+        before.join(", ")
+    ))
+    .hint("Set the same columns, otherwise. For another column start another job."))
+}
