@@ -35,6 +35,8 @@ struct Walk {
 pub enum Access {
     /// Through the key's index, by bounds or a list that are parameters.
     Index,
+    /// The same, and the rows in the order of the key.
+    InOrder,
     /// Through the key's index, once for each row that the statement joins to it.
     Lookup,
     /// By their place in the table.
@@ -256,6 +258,11 @@ unsafe extern "C-unwind" fn choose_walk_paths(
             let found = (*rel).pathlist;
             match access {
                 Access::Index => only_by_index(root, rel, index),
+                Access::InOrder => {
+                    only_by_index(root, rel, index);
+                    retain(rel, |path| (*path).pathtype == pg_sys::NodeTag::T_IndexScan);
+                    make_ascending(rel);
+                }
                 Access::Lookup => {
                     only_by_index(root, rel, index);
                     retain(rel, |path| !(*path).param_info.is_null());
@@ -313,6 +320,29 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
         (*rel).indexlist = indexes;
         if (*rel).pathlist.is_null() {
             (*rel).pathlist = paths;
+        }
+    }
+}
+
+/// Has the plain index scans of the relation go through descending indexes backwards.
+///
+/// # Safety
+/// `rel` must be the relation that the planner has called its hook with.
+unsafe fn make_ascending(rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: `pathlist` is a list of paths. One of this type is an IndexPath, of a btree, as all keys are, whose
+    // `reverse_sort` has an entry for each key column.
+    unsafe {
+        for path in list::pointers::<pg_sys::Path>((*rel).pathlist) {
+            if (*path).pathtype != pg_sys::NodeTag::T_IndexScan {
+                continue;
+            }
+            let scan = path.cast::<pg_sys::IndexPath>();
+            let descending = (*(*scan).indexinfo).reverse_sort;
+            if !descending.is_null() && *descending {
+                (*scan).indexscandir = pg_sys::ScanDirection::BackwardScanDirection;
+                // Nothing above an UPDATE's scan asks for an order.
+                (*path).pathkeys = null_mut();
+            }
         }
     }
 }

@@ -162,6 +162,12 @@ pub fn explained(error: Error, job: &Job) -> Error {
             job.id
         ));
     }
+    if error.sqlstate == sqlstate::UNIQUE_VIOLATION && error.hint.is_none() {
+        error.hint = Some(format!(
+            "Each batch has to be free of duplicates, beside the rows that are still to come. Where values are shifted or swapped among rows, cancel the job and take two steps: first to values that no row has, then from there to those wanted. Where the duplicate is a real one, mend it, then SELECT backfill.resume({}).",
+            job.id
+        ));
+    }
     if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
         error.hint = Some(format!(
             "Its workers may have met in rows that a trigger writes: SELECT backfill.alter({0}, options => '{{\"workers\": 1}}'), then backfill.resume({0}).",
