@@ -142,7 +142,7 @@ impl Pair<'_> {
                 "Take two steps, each a job of its own: first to values that no row has, far away from all others; then from there to those wanted.{others}"
             );
         }
-        let column = ident(&self.shift.column);
+        let column = &self.shift.quoted;
         let clause = self.call.where_clause.as_deref();
         let first = match clause {
             Some(clause) => format!("({clause}) AND {column} >= 0"),

@@ -33,6 +33,8 @@ pub struct Hazards {
 pub struct Shift {
     /// The column.
     pub column: String,
+    /// The column as SQL, for people.
+    pub quoted: String,
     /// Its new value, of a row that is called [`SHIFTED`].
     pub expression: String,
     /// The same of a row without a name, for people.
@@ -308,11 +310,19 @@ unsafe fn shift(
         };
         Ok(Some(Shift {
             column: target.name.clone(),
+            quoted: quoted(&target.name)?,
             expression: text(names.0, true)?,
             shown: text(names.1, false)?,
             is_number: category.0 as u8 == pg_sys::TYPCATEGORY_NUMERIC,
         }))
     }
+}
+
+/// The name as people write it: in quotes where it takes them.
+fn quoted(name: &str) -> Result<String> {
+    let name = to_server(name)?;
+    // SAFETY: the name ends with a zero, and what is given back is it or a quoted copy.
+    unsafe { lossy_whole(pg_sys::quote_identifier(name.as_ptr())) }
 }
 
 /// Whether an expression is this column of the target.

@@ -104,6 +104,7 @@ fn install() {
 struct Settings {
     seqscan: bool,
     indexscan: bool,
+    bitmapscan: bool,
     tidscan: bool,
     nestloop: bool,
     jit: bool,
@@ -116,6 +117,7 @@ impl Settings {
             Settings {
                 seqscan: pg_sys::enable_seqscan,
                 indexscan: pg_sys::enable_indexscan,
+                bitmapscan: pg_sys::enable_bitmapscan,
                 tidscan: pg_sys::enable_tidscan,
                 nestloop: pg_sys::enable_nestloop,
                 jit: pg_sys::jit_enabled,
@@ -128,6 +130,7 @@ impl Settings {
         unsafe {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_indexscan = self.indexscan;
+            pg_sys::enable_bitmapscan = self.bitmapscan;
             pg_sys::enable_tidscan = self.tidscan;
             pg_sys::enable_nestloop = self.nestloop;
             pg_sys::jit_enabled = self.jit;
@@ -197,6 +200,8 @@ fn begin(kind: Kind) {
     // SAFETY: writes settings of this process, which are put back by `reset`.
     unsafe {
         pg_sys::enable_indexscan = true;
+        // It would be cheaper, and leave no plain scan to choose.
+        pg_sys::enable_bitmapscan &= kind != Kind::Walk(Access::InOrder);
         pg_sys::enable_tidscan |= kind == Kind::Walk(Access::Tid);
         pg_sys::enable_nestloop |= kind == Kind::Walk(Access::Lookup);
         pg_sys::enable_seqscan &= kind != Kind::Bookkeeping;
