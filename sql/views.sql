@@ -26,7 +26,7 @@ WITH locks AS MATERIALIZED (
     FROM locks l
     JOIN here worker ON worker.objsubid = 7701 AND worker.pid = l.pid
     CROSS JOIN LATERAL (
-        SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', b.pid, ' (' || pg_catalog.pg_get_userbyid(a.usesysid), NULLIF(', ' || a.application_name, ', '),
+        SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', b.pid, ' (' || pg_catalog.pg_get_userbyid(a.usesysid)::text COLLATE pg_catalog."default", NULLIF(', ' || a.application_name, ', '),
                                                        CASE WHEN a.pid IS NOT NULL THEN ')' END), ', ' ORDER BY b.pid) AS holders
         FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
         LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(b.pid) a ON true

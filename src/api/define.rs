@@ -61,10 +61,9 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
 /// Checks the caller's own text from end to end, for commits of `batch_size` rows; gives what is to be stored.
 pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
-    let (set_columns, key_columns, options) =
-        confine::own_text(server::current_user(), || {
-            check(call, &set_clause, batch_size)
-        })?;
+    let (set_columns, key_columns, options) = confine::own_text(server::current_user(), || {
+        check(call, &set_clause, batch_size)
+    })?;
     let session = session::take();
     Ok(Definition {
         set_clause,

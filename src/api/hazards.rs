@@ -63,4 +63,3 @@ fn drawn() -> Hazard {
         advice: "With options => '{\"walk\": \"key\", \"strategy\": \"sequential\"}', one worker and no subquery in where_clause, a table without partitions is numbered in the order of its key.".to_owned(),
     }
 }
-

@@ -22,7 +22,12 @@ pub type Ordered = (Relation, Option<Candidate>);
 
 /// Looks among some rows for one that would get a value which another row has, whose turn comes later: a batch would
 /// fail with it. Commits are of `batch_size` rows. Within a session of the owner's.
-pub fn refuse(call: &Call, set: (&str, &[String]), tables: &[Ordered], batch_size: i32) -> Result<()> {
+pub fn refuse(
+    call: &Call,
+    set: (&str, &[String]),
+    tables: &[Ordered],
+    batch_size: i32,
+) -> Result<()> {
     let clause = call.where_clause.as_deref();
     let shifts = hazards::of(&call.relation, set.0, clause)?.shifts;
     for shift in &shifts {
@@ -51,7 +56,12 @@ pub fn refuse(call: &Call, set: (&str, &[String]), tables: &[Ordered], batch_siz
 fn is_at_stake(index: &Candidate, shift: &Shift, set_columns: &[String]) -> bool {
     let set = |column: &&Column| set_columns.contains(&column.name);
     let plain = index.unique && index.valid && index.btree && !index.partial && !index.expressions;
-    let names: Vec<&str> = index.columns.iter().filter(set).map(|c| c.name.as_str()).collect();
+    let names: Vec<&str> = index
+        .columns
+        .iter()
+        .filter(set)
+        .map(|c| c.name.as_str())
+        .collect();
     plain && names == [shift.column.as_str()]
 }
 
@@ -173,9 +183,12 @@ impl Pair<'_> {
 fn before(key: &Candidate) -> String {
     let side = |name: &str| {
         let column = |c: &Column| {
-            let collate = c.collation.as_ref().map_or(String::new(), |(schema, name)| {
-                format!(" COLLATE {}", qualified(schema, name))
-            });
+            let collate = c
+                .collation
+                .as_ref()
+                .map_or(String::new(), |(schema, name)| {
+                    format!(" COLLATE {}", qualified(schema, name))
+                });
             format!("{}.{}{collate}", ident(name), ident(&c.name))
         };
         let columns: Vec<String> = key.columns.iter().map(column).collect();

@@ -47,7 +47,10 @@ pub struct Shift {
 /// [`spi::connect`](super::spi::connect); nothing is run or planned.
 pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> Result<Hazards> {
     let condition = where_clause.map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
-    let statement = format!("UPDATE {} SET {set_clause}{condition}", relation.alone(None));
+    let statement = format!(
+        "UPDATE {} SET {set_clause}{condition}",
+        relation.alone(None)
+    );
     let names = (to_server(SHIFTED)?, to_server(&relation.name)?);
     let (mut found, mut texts, mut reads) = (Hazards::default(), Ok(()), Vec::new());
     analysed(&statement, |it| {
@@ -156,7 +159,12 @@ mod walkers {
     use super::{Node, Query, Visit, c_int, c_void};
     unsafe extern "C-unwind" {
         // nodes/nodeFuncs.h of 15, which declares the walker without its arguments; later majors have them in pg_sys.
-        pub fn query_tree_walker(query: *mut Query, visit: Visit, seen: *mut c_void, flags: c_int) -> bool;
+        pub fn query_tree_walker(
+            query: *mut Query,
+            visit: Visit,
+            seen: *mut c_void,
+            flags: c_int,
+        ) -> bool;
         pub fn expression_tree_walker(node: *mut Node, visit: Visit, seen: *mut c_void) -> bool;
     }
 }
@@ -175,14 +183,18 @@ unsafe extern "C-unwind" fn visit(node: *mut Node, seen: *mut c_void) -> bool {
         }
         if (*node).type_ != NodeTag::T_Query {
             #[cfg(feature = "pg15")]
-            return pg_sys::ffi::pg_guard_ffi_boundary(|| walkers::expression_tree_walker(node, visit, seen));
+            return pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                walkers::expression_tree_walker(node, visit, seen)
+            });
             #[cfg(not(feature = "pg15"))]
             return pg_sys::expression_tree_walker_impl(node, Some(visit), seen);
         }
         let query = node.cast::<Query>();
         note_reads(&*query, &mut *seen.cast::<Seen>());
         #[cfg(feature = "pg15")]
-        return pg_sys::ffi::pg_guard_ffi_boundary(|| walkers::query_tree_walker(query, visit, seen, 0));
+        return pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            walkers::query_tree_walker(query, visit, seen, 0)
+        });
         #[cfg(not(feature = "pg15"))]
         pg_sys::query_tree_walker_impl(query, Some(visit), seen, 0)
     }
@@ -215,7 +227,8 @@ unsafe fn note_reads(query: &Query, seen: &mut Seen) {
                 // The row as a whole.
                 true => seen.set.iter().map(|target| target.name.clone()).collect(),
                 false => {
-                    let name = |number: &i16| lossy(pg_sys::get_attname((*table).relid, *number, true));
+                    let name =
+                        |number: &i16| lossy(pg_sys::get_attname((*table).relid, *number, true));
                     let names = numbers.iter().filter_map(name);
                     names
                         .filter(|name| seen.set.iter().any(|target| target.name == *name))

@@ -79,7 +79,10 @@ impl Attributes {
         });
         let error = Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
-            format!("the key has an enum whose labels have changed since the job began: \"{}\" {became}", lost.label),
+            format!(
+                "the key has an enum whose labels have changed since the job began: \"{}\" {became}",
+                lost.label
+            ),
         );
         Some(error.detail("Where the walk stands is known by its labels: rows would be skipped, or done twice.")
             .hint("Rename them back (ALTER TYPE ... RENAME VALUE) and resume the job. Or cancel it and start another; with a where_clause that tells done rows, only the rest is done."))
@@ -119,7 +122,10 @@ mod tests {
     fn labels_may_be_added_and_not_renamed() {
         let lost = |now: &[(u32, &str)], same| begun().relabelled(&labels(now), same);
         assert_eq!(lost(&[(10, "low"), (11, "high")], true), None);
-        assert_eq!(lost(&[(9, "none"), (10, "low"), (20, "mid"), (11, "high")], true), None);
+        assert_eq!(
+            lost(&[(9, "none"), (10, "low"), (20, "mid"), (11, "high")], true),
+            None
+        );
         let swapped = lost(&[(10, "high"), (11, "low")], true).unwrap();
         assert!(swapped.message.ends_with("\"low\" is \"high\" now"));
         assert!(swapped.hint.is_some());

@@ -39,7 +39,9 @@ pub fn main(pid: i32) {
         }
         report::idle();
         let slept = Instant::now();
-        while !std::mem::take(&mut reloaded) && !is_due(guc::LAUNCHER_INTERVAL.get(), slept.elapsed()) {
+        while !std::mem::take(&mut reloaded)
+            && !is_due(guc::LAUNCHER_INTERVAL.get(), slept.elapsed())
+        {
             latch::wait(nap(guc::LAUNCHER_INTERVAL.get(), slept.elapsed()));
             if signal::reload_if_asked() {
                 break;

@@ -90,7 +90,10 @@ impl Readings {
     pub fn take(&mut self, limits: &Throttles, (job, table): (&Job, Oid), holds: &mut Holds) {
         let overridden = &mut self.overridden;
         let role = job.owner;
-        if read(holds, Signal::ReadOnly, || signals::is_read_only(role, overridden)) == Some(true) {
+        if read(holds, Signal::ReadOnly, || {
+            signals::is_read_only(role, overridden)
+        }) == Some(true)
+        {
             holds.hold(Signal::ReadOnly, READ_ONLY.to_owned());
         }
         for signal in limits.at_rest() {

@@ -21,6 +21,7 @@ def table(db: Database, of_type: str = "e") -> None:
 
 
 def paused(db: Database, rows: int = 700) -> int:
+    """A job that has done so many rows, and stands still."""
     job = start(db, "t", "n = n + 1", batch=100, sleep_ms=300)
     wait_for_rows(db, job, rows)
     db.sql("SELECT backfill.pause(%s)", [job])
@@ -30,6 +31,7 @@ def paused(db: Database, rows: int = 700) -> int:
 
 
 def swap(db: Database, one: str, other: str) -> None:
+    """Each label means what the other one did."""
     for old, new in [(one, "x"), (other, one), ("x", other)]:
         db.sql(f"ALTER TYPE e RENAME VALUE '{old}' TO '{new}'")
 
@@ -44,7 +46,7 @@ def refused(db: Database, job: int) -> str:
 
 @pytest.mark.parametrize("of_type", KEYS)
 def test_labels_that_were_swapped_during_a_pause(db: Database, of_type: str) -> None:
-    """The checkpoint would be another place: 1,300 of 2,000 rows were left out, as completed. Back again, it goes on."""
+    """The checkpoint would be another place: 1,300 of 2,000 rows were left out. Back again, it goes on."""
     table(db, of_type)
     job = paused(db)
     at = db.value("SELECT (key)[1] FROM backfill.checkpoint ORDER BY seq DESC LIMIT 1")
@@ -99,6 +101,8 @@ def test_a_type_that_was_replaced_by_one_of_the_same_name(db: Database) -> None:
     table(db)
     job = paused(db)
     turned = ", ".join(repr(x) for x in reversed(LABELS))
-    db.sql(f"ALTER TYPE e RENAME TO was; CREATE TYPE e AS ENUM ({turned}); ALTER TABLE t ALTER k TYPE e USING k::text::e")
+    db.sql(
+        f"ALTER TYPE e RENAME TO was; CREATE TYPE e AS ENUM ({turned}); ALTER TABLE t ALTER k TYPE e USING k::text::e"
+    )
     db.sql("SELECT backfill.resume(%s)", [job])
     refused(db, job)

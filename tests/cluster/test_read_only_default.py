@@ -24,13 +24,16 @@ def run(db: Database, *statements: str) -> None:
 
 
 def running(db: Database) -> int:
+    """A job that is at work, slowly."""
     make_table(db, ROWS)
     job = start(db, "t", "n = n + 1", batch=100, sleep_ms=100)
     wait_for_rows(db, job, 100)
     return job
 
 
-@pytest.mark.parametrize("whose", ["DATABASE {name}", "ROLE postgres IN DATABASE {name}", "ROLE ALL IN DATABASE {name}"])
+@pytest.mark.parametrize(
+    "whose", ["DATABASE {name}", "ROLE postgres IN DATABASE {name}", "ROLE ALL IN DATABASE {name}"]
+)
 def test_a_job_gives_way(db: Database, whose: str) -> None:
     """It says why, and goes on by itself; a worker that is terminated comes back, and waits."""
     job = running(db)

@@ -1,4 +1,4 @@
-"""Settings that change how a value is read or written: the walk's own reading and writing of keys knows none of them."""
+"""Settings that change how a value is read or written: the walk's own keys know none of them."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ ROWS = 300
 
 
 def known(db: Database) -> dict[str, str]:
+    """Those that this server has."""
     names = {name for (name,) in db.sql("SELECT lower(name) FROM pg_settings")}
     return {name: value for name, value in SETTINGS.items() if name.lower() in names}
 
@@ -78,10 +79,13 @@ def tables(db: Database) -> dict[str, str]:
 def at_its_end(db: Database, job: int) -> tuple[Any, ...]:
     """Without times, which a client can't read that are written under odd settings."""
     query = "SELECT state, rows_done, rows_updated, last_error FROM backfill.progress WHERE job_id = %s"
-    return wait_until(lambda: next((row for row in db.sql(query, [job]) if row[0] in ("completed", "failed")), None), 60, "its end")
+    return wait_until(
+        lambda: next((row for row in db.sql(query, [job]) if row[0] in ("completed", "failed")), None), 60, "its end"
+    )
 
 
 def all_once(db: Database, table: str, times: int = 1) -> None:
+    """Each row was done so often."""
     assert db.sql(f"SELECT n, count(*) FROM {table} GROUP BY n") == [(times, ROWS)]
 
 
@@ -103,9 +107,24 @@ def test_keys_under_odd_settings_of_the_database(db: Database, options: dict[str
 @pytest.mark.timeout(300)
 def test_keys_under_odd_settings_of_the_job(db: Database) -> None:
     """The option, and the session: what the clauses mean, and nothing else."""
-    wanted = {name: value for name, value in known(db).items() if name in (
-        "array_nulls", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output", "quote_all_identifiers", "lc_monetary",
-        "transform_null_equals", "xmlbinary", "xmloption")}
+    wanted = {
+        name: value
+        for name, value in known(db).items()
+        if name
+        in (
+            "array_nulls",
+            "DateStyle",
+            "IntervalStyle",
+            "TimeZone",
+            "extra_float_digits",
+            "bytea_output",
+            "quote_all_identifiers",
+            "lc_monetary",
+            "transform_null_equals",
+            "xmlbinary",
+            "xmloption",
+        )
+    }
     for table, of_type in tables(db).items():
         job = complete(db, start(db, table, "n = n + 1", batch=7, options={"settings": wanted}))
         assert job["rows_updated"] == ROWS, of_type
@@ -136,8 +155,11 @@ def test_settings_that_change_during_a_pause(db: Database) -> None:
 def test_bounds_under_odd_settings(db: Database, table: str, of_type: str, value: str) -> None:
     """The option key_from, given under the settings of a session: the same rows as by a WHERE clause, or an error."""
     tables(db)
-    wanted = {name: setting for name, setting in known(db).items() if name in (
-        "DateStyle", "TimeZone", "extra_float_digits", "bytea_output", "IntervalStyle", "array_nulls")}
+    wanted = {
+        name: setting
+        for name, setting in known(db).items()
+        if name in ("DateStyle", "TimeZone", "extra_float_digits", "bytea_output", "IntervalStyle", "array_nulls")
+    }
     bound = db.value(f"SELECT t.k::text FROM {table} t ORDER BY t.k OFFSET 100 LIMIT 1")
     job = start(db, table, "n = n + 1", batch=7, options={"key_from": [bound], "settings": wanted})
     row = wait_for(db, job, "completed", "paused", "failed")

@@ -15,10 +15,14 @@ ROWS = 2_000
 
 
 def clock(cluster: Cluster, hours: int) -> str:
-    return cluster.value("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(hours => %s), 'HH24:MI')", [hours])
+    """The time in so many hours."""
+    return cluster.value(
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(hours => %s), 'HH24:MI')", [hours]
+    )
 
 
 def crowd(new_cluster: New, **conf: object) -> Cluster:
+    """A server with two worker slots, and more tables than that."""
     cluster = new_cluster(conf={"backfill.max_workers": 2, "max_worker_processes": 12, **conf})
     cluster.sql("CREATE EXTENSION backfill")
     for name in ("a", "b", "c", "t"):
@@ -28,7 +32,7 @@ def crowd(new_cluster: New, **conf: object) -> Cluster:
 
 @pytest.mark.parametrize("preload", [True, False])
 def test_outside_of_its_hours(new_cluster: New, preload: bool) -> None:
-    """Two jobs hold both slots for a day: the third one runs at once all the same, and the two do when their hour comes."""
+    """Two jobs hold both slots for a day: the third one runs all the same, and the two do when their hour comes."""
     cluster = crowd(new_cluster, **{} if preload else {"shared_preload_libraries": ""})
     closed = f"{clock(cluster, 11)}-{clock(cluster, 13)} UTC"
     waiting = [start(cluster, name, "n = n + 1", batch=100, options={"run_window": closed}) for name in ("a", "b")]
@@ -38,7 +42,9 @@ def test_outside_of_its_hours(new_cluster: New, preload: bool) -> None:
     complete(cluster, third)
     # Nobody else wants a slot: they are back in theirs, or wait for one, and say why.
     for job in waiting:
-        wait_until(lambda job=job: "run_window" in (progress(cluster, job)["waiting_for"] or ""), 60, "the hours to be shown")
+        wait_until(
+            lambda job=job: "run_window" in (progress(cluster, job)["waiting_for"] or ""), 60, "the hours to be shown"
+        )
         window = f"{clock(cluster, -1)}-{clock(cluster, 1)} UTC"
         cluster.sql("SELECT backfill.alter(%s, options => jsonb_build_object('run_window', %s::text))", [job, window])
         complete(cluster, job)

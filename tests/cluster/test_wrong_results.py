@@ -19,10 +19,13 @@ def notices(db: Database, query: str, params: list[Any] | None = None) -> tuple[
     return rows, said
 
 
-def warnings_of_plan(db: Database, table: str, set_clause: str, where: str | None = None, **options: Any) -> dict[str, tuple[str, str]]:
+def warnings_of_plan(
+    db: Database, table: str, set_clause: str, where: str | None = None, **options: Any
+) -> dict[str, tuple[str, str]]:
     """Warnings of `backfill.plan`, by item: value and advice."""
     rows = db.sql(
-        "SELECT item, value, advice FROM backfill.plan(%s, set_clause => %s, where_clause => %s, options => %s) WHERE section = 'warnings'",
+        "SELECT item, value, advice FROM backfill.plan(%s, set_clause => %s, where_clause => %s, options => %s)"
+        " WHERE section = 'warnings'",
         [table, set_clause, where, psycopg.types.json.Jsonb(options)],
     )
     return {item: (value, advice) for item, value, advice in rows}
@@ -48,6 +51,7 @@ ALONE = [
 
 @pytest.fixture
 def scores(db: Database) -> Database:
+    """Rows that a subquery may read back, and others."""
     db.sql("""
         CREATE TABLE sc (id int PRIMARY KEY, k int, v numeric);
         CREATE TABLE others (id int PRIMARY KEY, x numeric, v numeric);
@@ -81,7 +85,11 @@ def test_read_back_by_way_of_partitions_and_children(db: Database) -> None:
         CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10);
         CREATE TABLE par (id int PRIMARY KEY, v int); CREATE TABLE ch (PRIMARY KEY (id)) INHERITS (par)
     """)
-    for table, clause in [("m", "v = (SELECT max(v) FROM m1)"), ("m1", "v = (SELECT max(v) FROM m)"), ("ch", "v = (SELECT max(v) FROM par)")]:
+    for table, clause in [
+        ("m", "v = (SELECT max(v) FROM m1)"),
+        ("m1", "v = (SELECT max(v) FROM m)"),
+        ("ch", "v = (SELECT max(v) FROM par)"),
+    ]:
         assert "rows read back" in warnings_of_plan(db, table, clause), table
     assert "rows read back" not in warnings_of_plan(db, "ch", "v = (SELECT max(v) FROM ONLY par)")
 
@@ -159,14 +167,21 @@ def test_a_sequential_walk_by_key_is_in_order(db: Database, where: str | None, b
 
 
 def positions(db: Database, order: str = "g") -> None:
+    """Positions, in the order of the key or another one."""
     db.sql(f"""
         CREATE TABLE pos (id int PRIMARY KEY, p int NOT NULL, n int DEFAULT 0);
         INSERT INTO pos (id, p) SELECT g, {order} FROM generate_series(1, 500) g
     """)
 
 
-@pytest.mark.parametrize("unique", ["CREATE UNIQUE INDEX ON pos (p)", "ALTER TABLE pos ADD UNIQUE (p) DEFERRABLE INITIALLY DEFERRED",
-                                    "ALTER TABLE pos ADD UNIQUE (n, p)"])
+@pytest.mark.parametrize(
+    "unique",
+    [
+        "CREATE UNIQUE INDEX ON pos (p)",
+        "ALTER TABLE pos ADD UNIQUE (p) DEFERRABLE INITIALLY DEFERRED",
+        "ALTER TABLE pos ADD UNIQUE (n, p)",
+    ],
+)
 @pytest.mark.parametrize("clause", ["p = p + 1", "p = 3 + p, n = 0", "p = p + 2::smallint"])
 def test_a_shift_under_a_unique_index(db: Database, unique: str, clause: str) -> None:
     """The first batch would meet rows that still have its values: refused at once, and foreseen by plan."""
