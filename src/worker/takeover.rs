@@ -62,12 +62,12 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
     txn::run(Durability::Deferred, look)
 }
 
-/// Whether the job may not run at this time of the day. What can't be told is left to its worker.
+/// Whether the job may not run at this time of the week. What can't be told is left to its worker.
 fn is_outside_hours(job: &Job) -> bool {
     let (limits, _) = readings::limits(&job.definition.options.throttles);
     let zone = job.definition.session.get("TimeZone").map(String::as_str);
     limits.hours().is_some_and(|hours| {
-        let now = spi::in_subtransaction(|| signals::minute_of_day(hours.zone().or(zone)));
+        let now = spi::in_subtransaction(|| signals::minute_of_week(hours.zone().or(zone)));
         now.is_ok_and(|now| hours.closed_for(now).is_some())
     })
 }
