@@ -44,7 +44,11 @@ COMMENT ON FUNCTION backfill.start IS 'Starts a backfill at commit: the one give
 
 CREATE FUNCTION backfill.pause(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_wrapper';
-COMMENT ON FUNCTION backfill.pause IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON FUNCTION backfill.pause(bigint) IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
+
+CREATE FUNCTION backfill.pause(job_id bigint, now boolean) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_now_wrapper';
+COMMENT ON FUNCTION backfill.pause(bigint, boolean) IS 'The same; with now => true at once: the batch it is in is rolled back.';
 
 CREATE FUNCTION backfill.resume(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_wrapper';

@@ -5,19 +5,40 @@ CREATE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
     -- 7701: held by each worker of a job; 7702 and 7708: a worker slot of the server; 7704: a slice; 7705: by one that decides
     -- for the whole job, or records its end (src/pg/lock.rs)
-    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid
+    SELECT l.database, (l.classid::bigint << 32) | l.objid::bigint AS id, l.objsubid, l.pid, l.granted, l.locktype, l.relation, l.mode,
+           l.waitstart
     FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705, 7708) AND l.granted
+    WHERE l.locktype = 'advisory' AND l.objsubid IN (7701, 7702, 7704, 7705, 7708) AND l.granted OR NOT l.granted
 ), here AS (
     SELECT l.id, l.objsubid, l.pid
     FROM locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+    WHERE l.granted
+), hung AS (
+    -- Workers that wait for a lock now, and who holds it. Without a lock of ours: what is read is the server's own memory.
+    SELECT worker.id AS job_id, pg_catalog.min(l.waitstart) AS since,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat(
+               CASE l.locktype WHEN 'relation' THEN pg_catalog.concat('a lock on ', l.relation::pg_catalog.regclass, ' (', l.mode, ')')
+                               WHEN 'tuple' THEN pg_catalog.concat('a row of ', l.relation::pg_catalog.regclass)
+                               WHEN 'transactionid' THEN 'a row that another transaction has changed or locked'
+                               ELSE pg_catalog.concat('a lock (', l.locktype, ')') END,
+               ', held by ' || h.holders), '; ') AS waits
+    FROM locks l
+    JOIN here worker ON worker.objsubid = 7701 AND worker.pid = l.pid
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', b.pid, ' (' || pg_catalog.pg_get_userbyid(a.usesysid)::text COLLATE pg_catalog."default", NULLIF(', ' || a.application_name, ', '),
+                                                       CASE WHEN a.pid IS NOT NULL THEN ')' END), ', ' ORDER BY b.pid) AS holders
+        FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
+        LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(b.pid) a ON true
+    ) h
+    WHERE NOT l.granted
+    GROUP BY worker.id
 ), live AS (
     SELECT h.id AS job_id, (pg_catalog.count(*) FILTER (WHERE h.objsubid = 7701))::integer AS workers,
            pg_catalog.count(*)::integer AS attending
     FROM here h WHERE h.objsubid IN (7701, 7705) GROUP BY h.id
 ), slots AS (
-    SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708)
+    SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708) AND l.granted
 ), going AS MATERIALIZED (
     -- Jobs that may get further. Of the others, the end has the sums over their slices.
     SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
@@ -95,7 +116,7 @@ SELECT j.id AS job_id,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
-                     WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.waits, p.waits) END) AS waiting_for,
+                     WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(hung.waits, b.waits, p.waits) END) AS waiting_for,
        CASE WHEN o.outcome = 'failed' AND o.attempt = j.attempt THEN
             CASE WHEN COALESCE(pg_catalog.has_table_privilege(j.relation, 'SELECT') AND NOT pg_catalog.row_security_active(j.relation), pg_catalog.pg_has_role(j.owner, 'USAGE'))
                  THEN pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch,
@@ -121,7 +142,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN p.past_estimate THEN 'due'
                  WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
-       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN b.since END AS waiting_since,
+       CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.since, hung.since) END AS waiting_since,
        pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
        pg_catalog.round(COALESCE(p.slept_ms, o.slept_ms, 0) / 1000.0, 1) AS seconds_sleeping,
        pg_catalog.round(COALESCE(p.waited_ms, o.waited_ms, 0) / 1000.0, 1) AS seconds_throttled,
@@ -139,6 +160,7 @@ LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
+LEFT JOIN hung ON hung.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
 CROSS JOIN LATERAL (

@@ -116,7 +116,7 @@ pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
         name: job.name.clone(),
         options: definition.options.clone(),
     };
-    let checked = define::checked(&call, definition.set_clause.clone())?;
+    let checked = define::checked(&call, definition.set_clause.clone(), job.batch_size)?;
     job::redefine(job.id, &checked)?;
     event::record(job.id, server::current_user(), "define again", None, None)?;
     job::load(job.id)?.ok_or_else(|| job::unknown(job.id))

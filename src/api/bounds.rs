@@ -11,11 +11,17 @@ use crate::error::{Error, Result};
 use crate::job::bounds::{Bounds, KeyText};
 use crate::job::options::Options;
 use crate::pg::spi::{self, Arg};
-use crate::pg::{index, partition, settings};
+use crate::pg::{arg, index, partition, settings};
 use crate::plan::key::{Candidate, Column};
 
-/// Settings under which values are written down; read they are as before.
-const ISO: &[(&CStr, &CStr)] = &[(c"DateStyle", c"ISO"), (c"extra_float_digits", c"1")];
+/// Settings under which bounds are written down, once they have been read under those of the session.
+const ISO: &[(&CStr, &CStr)] = &[
+    (c"DateStyle", c"ISO"),
+    (c"IntervalStyle", c"postgres"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+];
 
 /// Refuses bounds that no key of this kind can have; `key` is the one that orders the walk, if one does.
 ///
@@ -109,11 +115,8 @@ fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     }
     let mut texts = bound.texts();
     for (column, text) in key.columns.iter().zip(&mut texts) {
-        let argument = Arg::Typed(column.type_oid.into(), text);
-        let read = || settings::with(ISO, || spi::first("SELECT $1", &[argument]));
-        if let Some(row) = spi::in_subtransaction(read)? {
-            *text = row.text(0)?.to_owned();
-        }
+        let of_type = column.type_oid.into();
+        *text = spi::in_subtransaction(|| arg::text_under(ISO, of_type, text))?;
     }
     Ok(KeyText::from(texts))
 }

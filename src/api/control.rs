@@ -11,13 +11,20 @@ use crate::pg::report::warning;
 use crate::pg::server;
 use crate::plan::sql::literal;
 
-/// Holds the job after its batch.
-pub fn pause(job_id: Option<i64>) -> Result<String> {
-    let job = attended_job(job_id, "backfill.pause()")?;
-    match job.state() {
-        state @ (State::Pausing | State::Paused) => Ok(state.to_string()),
-        _ => change(&job, Event::Pause, false),
-    }
+/// Holds the job after its batch, or at once.
+pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
+    let now = required(now, "now")?;
+    server::writing_despite_default(|| {
+        let job = attended_job(job_id, "backfill.pause()")?;
+        match job.state() {
+            State::Paused => Ok(State::Paused.to_string()),
+            State::Pausing => {
+                launch::wake(&job, now);
+                Ok(State::Pausing.to_string())
+            }
+            _ => change(&job, Event::Pause, now),
+        }
+    })
 }
 
 /// Lets the job go on, or gives a running one that has lost its worker a new one.
@@ -58,23 +65,27 @@ fn is_orphan(job: &Job) -> bool {
 /// Ends the job after its batch, or at once.
 pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
-    let job = attended_job(job_id, "backfill.cancel()")?;
-    match job.state() {
-        State::Cancelled => Ok(State::Cancelled.to_string()),
-        State::Cancelling => {
-            launch::wake(&job, now);
-            Ok(State::Cancelling.to_string())
+    server::writing_despite_default(|| {
+        let job = attended_job(job_id, "backfill.cancel()")?;
+        match job.state() {
+            State::Cancelled => Ok(State::Cancelled.to_string()),
+            State::Cancelling => {
+                launch::wake(&job, now);
+                Ok(State::Cancelling.to_string())
+            }
+            _ => change(&job, Event::Cancel, now),
         }
-        _ => change(&job, Event::Cancel, now),
-    }
+    })
 }
 
 /// Pauses every running job of the caller's.
 pub fn pause_all() -> Result<i64> {
     let running = |job: &Job| job.state() == State::Running;
     let ready = |_: &Job| Ok(true);
-    all("backfill.pause_all()", running, ready, |job| {
-        change(job, Event::Pause, false)
+    server::writing_despite_default(|| {
+        all("backfill.pause_all()", running, ready, |job| {
+            change(job, Event::Pause, false)
+        })
     })
 }
 

@@ -16,7 +16,7 @@ use crate::pg::report::notice;
 use crate::pg::{clauses, confine, server};
 
 /// Pace of a job that was defined and not started.
-const DEFAULT_BATCH_SIZE: i32 = 1000;
+pub const DEFAULT_BATCH_SIZE: i32 = 1000;
 
 /// Stores a definition, or finds the one that an earlier call with the same name stored.
 pub fn define(request: Request) -> Result<i64> {
@@ -48,7 +48,7 @@ pub fn define(request: Request) -> Result<i64> {
 
 /// Checks the clauses as the caller, and stores the definition.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
-    let definition = checked(call, set_clause)?;
+    let definition = checked(call, set_clause, batch_size)?;
     let owner = server::current_user();
     let id = job::insert(
         owner,
@@ -62,11 +62,12 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     Ok(id)
 }
 
-/// Checks the caller's own text from end to end; gives what is to be stored.
-pub fn checked(call: &Call, set_clause: String) -> Result<Definition> {
+/// Checks the caller's own text from end to end, for commits of `batch_size` rows; gives what is to be stored.
+pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
-    let (set_columns, key_columns, options) =
-        confine::own_text(server::current_user(), || check(call, &set_clause))?;
+    let (set_columns, key_columns, options) = confine::own_text(server::current_user(), || {
+        check(call, &set_clause, batch_size)
+    })?;
     let session = session::take();
     Ok(Definition {
         set_clause,
@@ -80,7 +81,11 @@ pub fn checked(call: &Call, set_clause: String) -> Result<Definition> {
 }
 
 /// The columns that are set, those that order the walk, and the options as they are to be stored.
-fn check(call: &Call, set_clause: &str) -> Result<(Vec<String>, Vec<String>, Options)> {
+fn check(
+    call: &Call,
+    set_clause: &str,
+    batch_size: i32,
+) -> Result<(Vec<String>, Vec<String>, Options)> {
     let set_columns = clauses::set_columns(set_clause)?;
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression("where_clause", where_clause)?;
@@ -88,7 +93,7 @@ fn check(call: &Call, set_clause: &str) -> Result<(Vec<String>, Vec<String>, Opt
     session::try_settings(&call.options.settings)?;
     throttles::check_query(call.options.throttles.query())?;
     on_end::check(call.options.on_end.as_deref())?;
-    let key_columns = tables::check(call, set_clause, &set_columns)?;
+    let key_columns = tables::check(call, set_clause, &set_columns, batch_size)?;
     let table = (call.relation.oid, call.relation.shown.as_str());
     let options = bounds::settle(table, &key_columns, call.options.clone(), &BTreeMap::new())?;
     Ok((set_columns, key_columns, options))

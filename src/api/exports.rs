@@ -118,7 +118,12 @@ fn approve(job_id: Option<i64>) -> String {
 
 #[pg_extern(sql = false)]
 fn pause(job_id: Option<i64>) -> String {
-    call(|| control::pause(job_id))
+    call(|| control::pause(job_id, Some(false)))
+}
+
+#[pg_extern(sql = false)]
+fn pause_now(job_id: Option<i64>, now: Option<bool>) -> String {
+    call(|| control::pause(job_id, now))
 }
 
 #[pg_extern(sql = false)]

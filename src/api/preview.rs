@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::call::Request;
 use super::caller::required;
+use super::define::DEFAULT_BATCH_SIZE;
 use super::sample::{Backfill, Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ pub fn preview(request: Request, limit: Option<i32>) -> Result<Vec<Sample>> {
     }
     look_at(
         request,
+        DEFAULT_BATCH_SIZE,
         "backfill.preview()",
         |backfill| samples(backfill, limit),
         |subject| PreviewOf { subject, limit },

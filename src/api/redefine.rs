@@ -62,6 +62,7 @@ pub fn redefine(
     let used = carry_out(RedefinitionOf {
         subject: Subject::of(&changed),
         key: slice::key_columns(job.id)?,
+        batch_size: job.batch_size,
     })?;
     for (table, columns) in used {
         slice::set_used(job.id, Oid::from(table), &columns)?;
@@ -170,6 +171,8 @@ pub struct RedefinitionOf {
     subject: Subject,
     /// The columns that order what has been walked so far.
     key: Vec<String>,
+    /// Rows per commit, at most.
+    batch_size: i32,
 }
 
 impl Errand for RedefinitionOf {
@@ -195,7 +198,7 @@ impl Errand for RedefinitionOf {
                 name: None,
                 options: of.options.clone(),
             };
-            tables::check(&call, &of.set_clause, &set_columns)?;
+            tables::check(&call, &of.set_clause, &set_columns, self.batch_size)?;
             if let Some(name) = set_columns.iter().find(|name| self.key.contains(name)) {
                 return Err(Error::invalid(format!(
                     "set_clause writes column \"{name}\", which orders what has been walked so far"

@@ -64,6 +64,7 @@ pub struct Parts {
 /// text. If it is a definition that is pending, `errand` is what is to be found out in a session of its owner's.
 pub fn look_at<E: Errand>(
     request: Request,
+    batch_size: i32,
     function: &str,
     look: impl FnOnce(&Backfill) -> Result<E::Answer>,
     errand: impl FnOnce(Subject) -> E,
@@ -71,7 +72,7 @@ pub fn look_at<E: Errand>(
     let call = call::check(request, function)?;
     if let Some(set_clause) = call.set_clause.clone() {
         return confine::own_text(server::current_user(), || {
-            let backfill = Backfill::of_call(call, set_clause)?;
+            let backfill = Backfill::of_call(call, set_clause, batch_size)?;
             backfill.under_its_settings(|| look(&backfill))
         });
     }
@@ -82,12 +83,12 @@ pub fn look_at<E: Errand>(
 
 impl Backfill {
     /// The one that a call defines, checked as `backfill.start` would. The caller's own text.
-    fn of_call(call: Call, set_clause: String) -> Result<Backfill> {
+    fn of_call(call: Call, set_clause: String, batch_size: i32) -> Result<Backfill> {
         let set_columns = clauses::set_columns(&set_clause)?;
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
         }
-        let key_columns = tables::check(&call, &set_clause, &set_columns)?;
+        let key_columns = tables::check(&call, &set_clause, &set_columns, batch_size)?;
         let table = (call.relation.oid, call.relation.shown.as_str());
         let options = bounds::settle(table, &key_columns, call.options, &BTreeMap::new())?;
         Ok(Backfill {

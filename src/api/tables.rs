@@ -2,7 +2,7 @@
 //! as the batches will treat it, aimed at it alone.
 
 use super::call::Call;
-use super::{bounds, checks};
+use super::{bounds, checks, hazards, shifts};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
@@ -60,8 +60,14 @@ pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
 }
 
 /// Checks the clauses and the caller's rights against every table. Gives the columns of the key
-/// that orders the walk: of the relation's own, else of its first partition's; none where pages do.
-pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Vec<String>> {
+/// that orders the walk, of which `batch_size` rows are committed at a time: of the relation's own, else of its first
+/// partition's; none where pages do.
+pub fn check(
+    call: &Call,
+    set_clause: &str,
+    set_columns: &[String],
+    batch_size: i32,
+) -> Result<Vec<String>> {
     let (relation, only) = (&call.relation, call.options.only());
     checks::partition_key(relation, set_columns)?;
     if only && relation.kind == 'p' {
@@ -87,6 +93,7 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
         analyse(call, relation, set_clause)?;
     }
     let mut without_key = None;
+    let mut ordered = Vec::new();
     for table in &tables {
         let order = order(call, table, set_clause, set_columns)
             .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
@@ -94,9 +101,17 @@ pub fn check(call: &Call, set_clause: &str, set_columns: &[String]) -> Result<Ve
         if order.is_none() {
             without_key.get_or_insert(&table.shown);
         }
-        let key = order.map_or(Vec::new(), |key| key.column_names());
+        let key = order.as_ref().map_or(Vec::new(), Candidate::column_names);
         columns.get_or_insert(key);
+        ordered.push((table.clone(), order));
     }
+    shifts::refuse(call, (set_clause, set_columns), &ordered, batch_size)?;
+    hazards::warn(&hazards::of(
+        relation,
+        set_clause,
+        call.where_clause.as_deref(),
+        &call.options,
+    )?);
     checks::notice_of_options(call, without_key.map(String::as_str));
     Ok(columns.unwrap_or_default())
 }

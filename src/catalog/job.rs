@@ -303,6 +303,9 @@ pub fn unfinished() -> Result<Vec<Job>> {
 pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
                AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
 
+/// Since when a job has waited for a worker: one that has left it, waiting itself, was its turn.
+const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
+
 /// Jobs that are to run and have fewer workers than they want: those with none first, then the
 /// longest waiting, a job of each role in turn; the first hundred. One that has a worker wants another only while there is a
 /// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now, and none that stands
@@ -320,8 +323,8 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
            AND {} = '{}'
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
                 AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
-         ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY j.wished_at, j.id),
-                  j.wished_at, j.id LIMIT 100",
+         ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {SINCE}, j.id),
+                  {SINCE}, j.id LIMIT 100",
         crowded.join(","),
         origin::STANDING,
         Standing::Here.name(),

@@ -157,6 +157,32 @@ pub fn lock_waiters(table: Oid) -> Result<u64> {
     )
 }
 
+/// What ALTER ROLE and ALTER DATABASE say of `default_transaction_read_only` for new sessions of the role in this database;
+/// what is said for both comes first.
+const READ_ONLY_OF_ROLE: &str = "
+SELECT pg_catalog.split_part(c.entry, '=', 2)::boolean
+FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (entry)
+WHERE s.setrole IN (0, $1)
+  AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
+  AND pg_catalog.lower(pg_catalog.split_part(c.entry, '=', 1)) = 'default_transaction_read_only'
+ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1";
+
+/// Whether a new session of the role in this database would begin with transactions that are read only. `overridden` is
+/// set once the role or the database is found to have a value of its own: what this process knows of the server's may
+/// be that one from then on.
+pub fn is_read_only(role: Oid, overridden: &mut bool) -> Result<bool> {
+    if let Some(row) = first(READ_ONLY_OF_ROLE, &[Arg::Oid(role)])? {
+        *overridden = true;
+        return Ok(row.bool(0));
+    }
+    // A RESET would give this value; the worker has set another one.
+    let of_server = "SELECT s.reset_val = 'on' FROM pg_catalog.pg_settings s WHERE s.name = 'default_transaction_read_only'";
+    let of_files = "SELECT f.setting::boolean FROM pg_catalog.pg_file_settings f
+                    WHERE pg_catalog.lower(f.name) = 'default_transaction_read_only' AND f.applied ORDER BY f.seqno DESC LIMIT 1";
+    let found = first(if *overridden { of_files } else { of_server }, &[])?;
+    Ok(found.is_some_and(|row| row.bool(0)))
+}
+
 /// The minute of the week, which begins on Monday, in a time zone; without one, in the session's. An error that names a zone that
 /// there is not.
 pub fn minute_of_week(zone: Option<&str>) -> Result<u16> {

@@ -178,6 +178,12 @@ impl Options {
         }
     }
 
+    /// Whether one worker does the rows one after the other, in the order of the key.
+    pub fn keeps_key_order(&self) -> bool {
+        let sequential = self.strategy() == Strategy::Sequential && self.workers() == 1;
+        self.walk() == Walk::Key && sequential && !self.skips_locked_rows()
+    }
+
     /// Rows that may fail before the job does. A dry run is to find them.
     pub fn max_failed_rows(&self) -> i64 {
         let most = if self.dry_run() { DRY_RUN_FAILURES } else { 0 };

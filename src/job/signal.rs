@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 /// What a job gives way to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
+    /// Transactions are to be read only by default.
+    ReadOnly,
     /// The hours that it may run in.
     RunWindow,
     /// A standby or slot that is behind, in bytes.
@@ -38,6 +40,7 @@ impl Signal {
     /// The option that bounds it; for a retry, `retry`.
     pub fn name(self) -> &'static str {
         match self {
+            Signal::ReadOnly => "default_transaction_read_only",
             Signal::RunWindow => "run_window",
             Signal::LagBytes => "max_lag_bytes",
             Signal::Lag => "max_lag",

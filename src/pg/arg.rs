@@ -6,8 +6,10 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::confine;
 use super::heap::{self, Tid};
-use super::keylist::KeyColumn;
+use super::keylist::{self, KeyColumn};
 use super::server;
+use super::settings;
+use super::spi;
 use super::text::{from_server, to_server};
 use crate::error::Result;
 
@@ -138,6 +140,27 @@ fn input(oid: Oid, value: &str) -> Result<Datum> {
     }
 }
 
+/// The text form, under some settings, of a value whose text is read under those in force.
+pub fn text_under(settings: &[(&CStr, &CStr)], oid: Oid, value: &str) -> Result<String> {
+    let value = input(oid, value)?;
+    // SAFETY: the value is one of the type, which was just read, and so is not NULL.
+    settings::with(settings, || unsafe { keylist::text(value, oid) })
+}
+
+/// Whether a value that was kept in text form is the same value when it is read under the settings in force. One that
+/// can't be read under these is not. Within `spi::connect`.
+pub fn is_read_alike(oid: Oid, value: &str) -> Result<bool> {
+    let in_force = spi::in_subtransaction(|| input(oid, value));
+    let canonical = settings::with(CANONICAL, || input(oid, value))?;
+    let Ok(in_force) = in_force else {
+        return Ok(false);
+    };
+    settings::with(CANONICAL, || {
+        // SAFETY: both are values of the type, which were just read, and so are not NULL.
+        unsafe { Ok(keylist::text(in_force, oid)? == keylist::text(canonical, oid)?) }
+    })
+}
+
 /// Settings under which the text form of a value is unambiguous and read back as the same value.
 pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"DateStyle", c"ISO, MDY"),
@@ -146,6 +169,7 @@ pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"extra_float_digits", c"1"),
     (c"bytea_output", c"hex"),
     (c"lc_monetary", c"C"),
+    (c"array_nulls", c"on"),
 ];
 
 /// The text form of a jsonb value. `check` is told how many bytes the value has, and then how many the text,

@@ -37,8 +37,9 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
         #[cfg(not(feature = "pg18"))]
         let returning = !update.returningList.is_null();
         for (found, what) in [
-            (!update.whereClause.is_null(), "WHERE"),
+            // It comes with a WHERE of its own.
             (!update.fromClause.is_null(), "FROM"),
+            (!update.whereClause.is_null(), "WHERE"),
             (returning, "RETURNING"),
         ] {
             if found {
@@ -153,7 +154,11 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
     };
     Error::new(sqlstate::SYNTAX_ERROR, format!("{what} must be {wanted}, but has {found}"))
         .detail(format!("{what}: {clause}"))
-        .hint("Put conditions into where_clause, and other tables into subqueries: 'a = (SELECT b FROM lookup WHERE lookup.id = orders.ref)'.")
+        .hint(match found {
+            "FROM" => "Put the other table into a subquery, and into where_clause that there is a row of it: else rows without one are set to NULL. set_clause => 'a = (SELECT lookup.b FROM lookup WHERE lookup.id = orders.ref)', where_clause => 'EXISTS (SELECT FROM lookup WHERE lookup.id = orders.ref)'.",
+            "RETURNING" => "Leave it out: a batch returns nothing. backfill.preview shows what rows become.",
+            _ => "Put conditions into where_clause, and other tables into subqueries: 'a = (SELECT b FROM lookup WHERE lookup.id = orders.ref)'.",
+        })
 }
 
 /// The one statement of `prefix` + `clause`, or null if there are several, in the current memory context. The
@@ -378,7 +383,7 @@ fn columns_of_target(query: &pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
 ///
 /// # Safety
 /// `set` must be null, which is the empty set, or one of PostgreSQL's.
-unsafe fn members(set: *const pg_sys::Bitmapset) -> Vec<i16> {
+pub(super) unsafe fn members(set: *const pg_sys::Bitmapset) -> Vec<i16> {
     // SAFETY: as the caller promises. After any number comes a higher one, or a negative one at the end.
     let after = |member: i32| unsafe { pg_sys::bms_next_member(set, member) };
     std::iter::successors(Some(after(-1)), |member| Some(after(*member)))

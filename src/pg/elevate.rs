@@ -55,6 +55,10 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         }
     };
     settings::set_local(c"search_path", c"pg_catalog, pg_temp");
+    // Names of types and collations are kept, and compared later.
+    if !settings::is(c"quote_all_identifiers", c"off") {
+        settings::set_local(c"quote_all_identifiers", c"off");
+    }
     if let Some(milliseconds) = patience::bound() {
         settings::set_text_local("lock_timeout", &milliseconds.to_string())?;
     }

@@ -2,11 +2,12 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::arg;
 use super::elevate::as_extension;
 use super::name;
 use super::server;
 use super::spi::{self, Arg, Row};
-use crate::error::Result;
+use crate::error::{Error, Result, sqlstate};
 use crate::plan::key::{Candidate, Column};
 use crate::plan::sql::{Target, ident, literal};
 
@@ -58,10 +59,22 @@ pub fn condition(target: &Target, operator: &str, key: &[String]) -> Result<Stri
     let pairs = target.key.iter().zip(key);
     let value = |(column, text): (&Column, &String)| {
         let of_type = name::of_type(column.type_oid.into())?;
+        if column.depends_on_settings() && !arg::is_read_alike(column.type_oid.into(), text)? {
+            return Err(misread(&column.name, text));
+        }
         Ok(format!("CAST({} AS {of_type})", literal(text)))
     };
     let values: Result<Vec<String>> = pairs.map(value).collect();
     Ok(target.compared(operator, &values?))
+}
+
+/// That a bound would be another value under the settings of the job.
+fn misread(column: &str, text: &str) -> Error {
+    Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!("the bound {text} of key column \"{column}\" would be read as another value under the settings of the job"),
+    )
+    .hint("IntervalStyle, lc_monetary and array_nulls decide how such values are read: RESET them before define or start, and leave them out of the option \"settings\".")
 }
 
 fn candidate(row: &Row) -> Result<Candidate> {

@@ -279,7 +279,7 @@ unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
 ///
 /// # Safety
 /// `value` must be of this type, and not NULL.
-unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
+pub(super) unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
     server::require_transaction();
     // SAFETY: within a transaction, the type's own output function takes the value, and gives a string
     // that is allocated for the caller alone; it is copied, and then freed.

@@ -35,6 +35,8 @@ struct Walk {
 pub enum Access {
     /// Through the key's index, by bounds or a list that are parameters.
     Index,
+    /// The same, and the rows in the order of the key.
+    InOrder,
     /// Through the key's index, once for each row that the statement joins to it.
     Lookup,
     /// By their place in the table.
@@ -102,6 +104,7 @@ fn install() {
 struct Settings {
     seqscan: bool,
     indexscan: bool,
+    bitmapscan: bool,
     tidscan: bool,
     nestloop: bool,
     jit: bool,
@@ -114,6 +117,7 @@ impl Settings {
             Settings {
                 seqscan: pg_sys::enable_seqscan,
                 indexscan: pg_sys::enable_indexscan,
+                bitmapscan: pg_sys::enable_bitmapscan,
                 tidscan: pg_sys::enable_tidscan,
                 nestloop: pg_sys::enable_nestloop,
                 jit: pg_sys::jit_enabled,
@@ -126,6 +130,7 @@ impl Settings {
         unsafe {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_indexscan = self.indexscan;
+            pg_sys::enable_bitmapscan = self.bitmapscan;
             pg_sys::enable_tidscan = self.tidscan;
             pg_sys::enable_nestloop = self.nestloop;
             pg_sys::jit_enabled = self.jit;
@@ -195,6 +200,8 @@ fn begin(kind: Kind) {
     // SAFETY: writes settings of this process, which are put back by `reset`.
     unsafe {
         pg_sys::enable_indexscan = true;
+        // It would be cheaper, and leave no plain scan to choose.
+        pg_sys::enable_bitmapscan &= kind != Kind::Walk(Access::InOrder);
         pg_sys::enable_tidscan |= kind == Kind::Walk(Access::Tid);
         pg_sys::enable_nestloop |= kind == Kind::Walk(Access::Lookup);
         pg_sys::enable_seqscan &= kind != Kind::Bookkeeping;
@@ -256,6 +263,11 @@ unsafe extern "C-unwind" fn choose_walk_paths(
             let found = (*rel).pathlist;
             match access {
                 Access::Index => only_by_index(root, rel, index),
+                Access::InOrder => {
+                    only_by_index(root, rel, index);
+                    retain(rel, |path| (*path).pathtype == pg_sys::NodeTag::T_IndexScan);
+                    make_ascending(rel);
+                }
                 Access::Lookup => {
                     only_by_index(root, rel, index);
                     retain(rel, |path| !(*path).param_info.is_null());
@@ -313,6 +325,29 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
         (*rel).indexlist = indexes;
         if (*rel).pathlist.is_null() {
             (*rel).pathlist = paths;
+        }
+    }
+}
+
+/// Has the plain index scans of the relation go through descending indexes backwards.
+///
+/// # Safety
+/// `rel` must be the relation that the planner has called its hook with.
+unsafe fn make_ascending(rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: `pathlist` is a list of paths. One of this type is an IndexPath, of a btree, as all keys are, whose
+    // `reverse_sort` has an entry for each key column.
+    unsafe {
+        for path in list::pointers::<pg_sys::Path>((*rel).pathlist) {
+            if (*path).pathtype != pg_sys::NodeTag::T_IndexScan {
+                continue;
+            }
+            let scan = path.cast::<pg_sys::IndexPath>();
+            let descending = (*(*scan).indexinfo).reverse_sort;
+            if !descending.is_null() && *descending {
+                (*scan).indexscandir = pg_sys::ScanDirection::BackwardScanDirection;
+                // Nothing above an UPDATE's scan asks for an order.
+                (*path).pathkeys = null_mut();
+            }
         }
     }
 }

@@ -269,9 +269,13 @@ thread_local! {
 /// From now on [`take_changed`] tells whether the relation's definition may have changed.
 pub fn watch(oid: Oid) {
     if WATCHED.replace(oid) == Oid::INVALID {
-        // SAFETY: the callback is a function of this library, which is never unloaded, and is registered
-        // once: the relation is valid from then on. It only sets a flag.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0)) };
+        // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered
+        // once: the relation is valid from then on. They only set a flag.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0));
+            let labels = pg_sys::SysCacheIdentifier::ENUMOID as i32;
+            pg_sys::CacheRegisterSyscacheCallback(labels, Some(relabelled), pg_sys::Datum::from(0));
+        }
     }
 }
 
@@ -319,4 +323,13 @@ unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
     if relation == Oid::INVALID || relation == WATCHED.get() {
         CHANGED.set(true);
     }
+}
+
+/// A label of an enum has changed, maybe one of the key's.
+///
+/// # Safety
+/// As for [`invalidated`].
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn relabelled(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    CHANGED.set(true);
 }

@@ -132,13 +132,32 @@ pub fn refuse_read_only(function: &str) -> Result<()> {
     } else if is_read_only() {
         (
             "in a read-only transaction",
-            "Call it in a transaction that is READ WRITE.",
+            "Call it in a transaction that is READ WRITE: BEGIN READ WRITE, where default_transaction_read_only is on.",
         )
     } else {
         return Ok(());
     };
     let message = format!("cannot execute {function} {place}");
     Err(Error::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).hint(hint))
+}
+
+/// Runs `f`, a call that makes a job stand still, which writes to the extension's own tables also where transactions are
+/// read only by default: that is how a server is kept from being written to, and what the call is for. Not where a
+/// transaction was declared READ ONLY, or is serializable: that may count on nothing being written.
+pub fn writing_despite_default<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: variables of this process.
+    let by_default = unsafe {
+        pg_sys::DefaultXactReadOnly && pg_sys::XactIsoLevel < pg_sys::XACT_SERIALIZABLE as i32
+    };
+    if in_recovery() || !is_read_only() || !by_default {
+        return f();
+    }
+    // SAFETY: it belongs to the transaction; an abort of that, or of a subtransaction, sets it back.
+    unsafe { pg_sys::XactReadOnly = false };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { pg_sys::XactReadOnly = true };
+    result
 }
 
 fn is_read_only() -> bool {

@@ -53,9 +53,15 @@ const OF_TABLE: &[Trap] = &[
         advice: "It stays as it is, unless a trigger sets it. Decide whether readers (caches, exports) are to see these rows as changed.",
     },
     Trap {
+        item: "unique indexes on columns that are set",
+        sql: "SELECT pg_catalog.string_agg(i.indexrelid::pg_catalog.regclass::text, ', ' ORDER BY i.indexrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indkey::pg_catalog.int2[] && {SET}",
+        advice: "Each commit has to be free of duplicates, DEFERRABLE or not: values that are shifted or swapped among rows take two steps, by way of values that no row has.",
+    },
+    Trap {
         item: "indexes on columns that are set",
         sql: "SELECT pg_catalog.string_agg(i.indexrelid::pg_catalog.regclass::text, ', ' ORDER BY i.indexrelid::pg_catalog.regclass::text)
-              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indkey::pg_catalog.int2[] && {SET}",
+              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND NOT i.indisunique AND i.indkey::pg_catalog.int2[] && {SET}",
         advice: "No update can be heap-only: each gets an entry in every index, and the table grows. Create them after the backfill, if they can wait.",
     },
     Trap {

@@ -16,6 +16,17 @@ pub struct Attributes {
     pub clauses: BTreeMap<String, i16>,
     /// The columns of the key.
     pub key: Vec<i16>,
+    /// The labels of the enums that values of the key are, or have within.
+    pub labels: Vec<Label>,
+}
+
+/// A label of an enum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// The OID of the value, which it keeps when it is renamed.
+    pub oid: u32,
+    /// What it is called.
+    pub label: String,
 }
 
 /// A column as it is now.
@@ -50,6 +61,33 @@ impl Attributes {
         })
     }
 
+    /// Why a key that was kept as a label would be another value now, or none, if so. `same`: OIDs are those of the
+    /// database that the walk was begun in; in a copy of it only the order of the labels tells.
+    pub fn relabelled(&self, now: &[Label], same: bool) -> Option<Error> {
+        let mut rest = now.iter();
+        let is = |begun: &Label, found: &Label| {
+            found.label == begun.label && (!same || found.oid == begun.oid)
+        };
+        // New labels may have come in between.
+        let lost = self
+            .labels
+            .iter()
+            .find(|begun| !rest.any(|found| is(begun, found)))?;
+        let renamed = now.iter().find(|found| same && found.oid == lost.oid);
+        let became = renamed.map_or("is gone, or elsewhere in the order".to_owned(), |found| {
+            format!("is \"{}\" now", found.label)
+        });
+        let error = Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "the key has an enum whose labels have changed since the job began: \"{}\" {became}",
+                lost.label
+            ),
+        );
+        Some(error.detail("Where the walk stands is known by its labels: rows would be skipped, or done twice.")
+            .hint("Rename them back (ALTER TYPE ... RENAME VALUE) and resume the job. Or cancel it and start another; with a where_clause that tells done rows, only the rest is done."))
+    }
+
     /// The column of the key, of those with these names, that was dropped, if any.
     pub fn dropped_key<'a>(&self, names: &'a [String], now: &[Numbered]) -> Option<&'a str> {
         let dropped = |number: &i16| !now.iter().any(|(n, _)| n == number);
@@ -68,7 +106,40 @@ mod tests {
             of: "1/2/3".into(),
             clauses: [("a".to_owned(), 2), ("b".to_owned(), 3)].into(),
             key: vec![1],
+            labels: labels(&[(10, "low"), (11, "high")]),
         }
+    }
+
+    fn labels(of: &[(u32, &str)]) -> Vec<Label> {
+        let label = |(oid, label): &(u32, &str)| Label {
+            oid: *oid,
+            label: (*label).to_owned(),
+        };
+        of.iter().map(label).collect()
+    }
+
+    #[test]
+    fn labels_may_be_added_and_not_renamed() {
+        let lost = |now: &[(u32, &str)], same| begun().relabelled(&labels(now), same);
+        assert_eq!(lost(&[(10, "low"), (11, "high")], true), None);
+        assert_eq!(
+            lost(&[(9, "none"), (10, "low"), (20, "mid"), (11, "high")], true),
+            None
+        );
+        let swapped = lost(&[(10, "high"), (11, "low")], true).unwrap();
+        assert!(swapped.message.ends_with("\"low\" is \"high\" now"));
+        assert!(swapped.hint.is_some());
+        assert!(lost(&[(10, "low"), (11, "top")], true).is_some());
+        // Shifted by one that was added in front: the names are in the same order.
+        assert!(lost(&[(9, "low"), (10, "high"), (11, "top")], true).is_some());
+    }
+
+    #[test]
+    fn in_a_copy_labels_are_known_by_their_order() {
+        let lost = |now: &[(u32, &str)]| begun().relabelled(&labels(now), false);
+        assert_eq!(lost(&[(70, "low"), (71, "high")]), None);
+        assert!(lost(&[(70, "high"), (71, "low")]).is_some());
+        assert!(lost(&[(70, "low")]).is_some());
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl Target {
         }
     }
 
+    /// The UPDATE of all rows at once, which is looked at and not run.
+    pub fn whole_update(&self) -> String {
+        format!("UPDATE ONLY {} SET {}", self.item(), self.set_clause)
+    }
+
     /// How the rows' keys compare to this one: its values as SQL, column by column.
     pub fn compared(&self, operator: &str, values: &[String]) -> String {
         self.writer().compared(operator, values)

@@ -6,6 +6,7 @@ use super::target;
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, Slice};
 use crate::error::{Error, Result, sqlstate};
+use crate::pg::enums::{self, Enums};
 use crate::pg::{clauses, relation, server};
 use crate::plan::attributes::Attributes;
 use crate::plan::key::Column;
@@ -13,6 +14,7 @@ use crate::plan::key::Column;
 /// What is to be recorded of a table that is being cut into slices: what the clauses used when it
 /// was begun, and the key that these slices go by.
 pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
+    let labels = enums::lock(key.iter().map(|column| column.type_oid))?.labels;
     let key = key.iter().map(|column| column.number).collect();
     let of = whose(table);
     if let Some(begun) = slice::begun_with(job.id, table)?.filter(|begun| begun.of == of) {
@@ -34,6 +36,7 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
         of,
         clauses: used.map(|column| (column.name, column.number)).collect(),
         key,
+        labels,
     })
 }
 
@@ -59,6 +62,16 @@ pub fn check(slice: &Slice, key: &[String]) -> Result<()> {
             format!("key column \"{column}\" of table {} was dropped", found.shown),
         )
         .hint("Nothing tells any more where the walk stands. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done.")),
+    }
+}
+
+/// The enums of the key, whose labels stay as they are until the transaction ends; an error if keys that were kept as
+/// labels would mean other values than when the walk of the slice's table was begun.
+pub fn check_labels(slice: &Slice, key: &[Column]) -> Result<Enums> {
+    let enums = enums::lock(key.iter().map(|column| column.type_oid))?;
+    match slice.attributes.relabelled(&enums.labels, hold(slice)) {
+        None => Ok(enums),
+        Some(error) => Err(error),
     }
 }
 

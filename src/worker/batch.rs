@@ -1,6 +1,7 @@
 //! One batch: one transaction that updates rows and moves the checkpoint past them.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::limit;
@@ -43,10 +44,9 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let (step, tried) = timeout::limited(limit, || commit(walk, job, &begun))?;
     let elapsed = begun.get().elapsed();
     let throttle = &mut walk.learned.throttle;
-    if std::mem::take(&mut throttle.crowded) {
-        walk.setbacks.bound.halve(tried);
-    } else if matches!(step, Step::More(_)) {
-        walk.setbacks.passed(job.batch_size);
+    let crowded = std::mem::take(&mut throttle.crowded).then_some(tried);
+    if crowded.is_some() || matches!(step, Step::More(_)) {
+        walk.setbacks.passed(job.batch_size, crowded);
     }
     throttle.spent.working += elapsed;
     if tried > 0 {
@@ -60,6 +60,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
 fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i64)> {
     let table = walk.slice.relation;
     let awaited = walk.awaited();
+    let enums = Rc::clone(&walk.enums);
     let too_early = Cell::new(false);
     let lock_timeout = job.definition.options.lock_timeout_ms().to_string();
     let mut tried = 0;
@@ -67,6 +68,7 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
         || {
             settings::set_text_for_transaction(c"lock_timeout", &lock_timeout);
             relation::lock_for_update(table);
+            enums.keep();
             // What the batch takes, without what it waits for DDL.
             begun.set(Instant::now());
             // Before this transaction has a snapshot, since that would hold the horizon itself.

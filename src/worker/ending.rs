@@ -19,6 +19,8 @@ pub enum Ending {
     Completed,
     /// What is left to be done is in the hands of others.
     Left,
+    /// The job waits for a signal, and another one could use its worker slot.
+    Behind,
     /// Somebody wants it to stand still.
     Paused,
     /// Somebody wants it to end.
@@ -107,7 +109,11 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         }
         // The batch was interrupted because of the wish to cancel.
         // Whatever took the last worker away, what is wanted is the end.
-        Ending::Cancelled | Ending::Failed(..) | Ending::Disabled | Ending::Left
+        Ending::Cancelled
+        | Ending::Failed(..)
+        | Ending::Disabled
+        | Ending::Left
+        | Ending::Behind
             if job.wish == Wish::Cancel =>
         {
             if !last {
@@ -122,13 +128,19 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
             note("failed", State::Failed)?;
             format!("backfill {shown} failed: {error}")
         }
-        Ending::Paused | Ending::Disabled | Ending::Left if last && job.wish == Wish::Pause => {
+        Ending::Paused | Ending::Disabled | Ending::Left | Ending::Behind
+            if last && job.wish == Wish::Pause =>
+        {
             note("paused", State::Paused)?;
             format!("backfill {shown} paused")
         }
         Ending::Disabled if last => {
             note("worker stopped", before)?;
             format!("backfill {shown} stops: backfill.enabled is off")
+        }
+        Ending::Behind => {
+            note("worker left", before)?;
+            format!("a worker of backfill {shown}, which waits, leaves its slot to another job")
         }
         Ending::Left => {
             note("worker left", before)?;
@@ -159,6 +171,12 @@ pub fn explained(error: Error, job: &Job) -> Error {
     {
         error.hint = Some(format!(
             "A worker has the settings of its own session. Give it this one: SELECT backfill.alter({0}, options => '{{\"settings\": {{\"app.name\": \"value\"}}}}'), backfill.resume({0}).",
+            job.id
+        ));
+    }
+    if error.sqlstate == sqlstate::UNIQUE_VIOLATION && error.hint.is_none() {
+        error.hint = Some(format!(
+            "Each batch has to be free of duplicates, beside the rows that are still to come. Where values are shifted or swapped among rows, cancel the job and take two steps: first to values that no row has, then from there to those wanted. Where the duplicate is a real one, mend it, then SELECT backfill.resume({}).",
             job.id
         ));
     }

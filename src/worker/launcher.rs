@@ -21,6 +21,9 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// How often to look, in case a signal of its end was lost.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The launcher sleeps no longer than this at a time.
+const LONGEST_NAP: Duration = Duration::from_secs(3600);
+
 /// Sweepers that were told to end and have not done so yet: their databases are left alone.
 type Stuck = HashMap<Oid, Registered>;
 
@@ -35,16 +38,34 @@ pub fn main(pid: i32) {
             reloaded = sweep_all(pid, &mut stuck);
         }
         report::idle();
-        let seconds = match guc::LAUNCHER_INTERVAL.get() {
-            0 => 86_400,
-            n => n as u64,
-        };
-        while !std::mem::take(&mut reloaded) && !latch::wait(Duration::from_secs(seconds)) {
+        let slept = Instant::now();
+        while !std::mem::take(&mut reloaded)
+            && !is_due(guc::LAUNCHER_INTERVAL.get(), slept.elapsed())
+        {
+            latch::wait(nap(guc::LAUNCHER_INTERVAL.get(), slept.elapsed()));
             if signal::reload_if_asked() {
                 break;
             }
         }
     }
+}
+
+/// Whether the next sweep is due, `slept` after the last. An interval of 0 seconds turns it off: only a start or a reload
+/// brings one on.
+fn is_due(interval: i32, slept: Duration) -> bool {
+    interval > 0 && slept >= seconds(interval)
+}
+
+/// How long to sleep until the next sweep is due.
+fn nap(interval: i32, slept: Duration) -> Duration {
+    match interval {
+        0 => LONGEST_NAP,
+        _ => seconds(interval).saturating_sub(slept).min(LONGEST_NAP),
+    }
+}
+
+fn seconds(interval: i32) -> Duration {
+    Duration::from_secs(u64::from(interval.unsigned_abs()))
 }
 
 /// One database after the other, so that a sweep never takes more than one worker slot, but for what is stuck. Gives whether a
@@ -115,4 +136,25 @@ pub fn sweep(database: Oid) {
 
 fn log(error: &Error) {
     report::log(&format!("backfill sweeper: {error}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn an_interval_of_zero_is_never_due() {
+        assert!(!is_due(0, DAY * 1000));
+        assert!(nap(0, DAY) > Duration::ZERO);
+    }
+
+    #[test]
+    fn an_interval_is_due_once_it_is_over() {
+        assert!(!is_due(60, Duration::from_secs(59)));
+        assert!(is_due(60, Duration::from_secs(60)));
+        assert_eq!(nap(60, Duration::from_secs(59)), Duration::from_secs(1));
+        assert!(is_due(86_400, DAY));
+    }
 }

@@ -68,7 +68,7 @@ impl Look {
         let (target, way) = match &slice.extent {
             Extent::Key(range) => {
                 let (target, index) = target::by_key(job, slice, range)?;
-                let plans = Plans::prepare(&target, table, index.oid)?;
+                let plans = Plans::prepare(&target, table, index.oid, false)?;
                 let one = |after| {
                     let statement = by_key(job, &target, after);
                     harmlessly(|| Prepared::new(statement, &target.key, Access::Index))

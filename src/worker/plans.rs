@@ -11,7 +11,7 @@ use crate::job::reader::Portion;
 use crate::pg::heap::Tid;
 use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
-use crate::pg::{relation, txn};
+use crate::pg::{hazards, relation, txn};
 use crate::plan::position::Key;
 use crate::plan::sql::{Statement, Target};
 
@@ -29,7 +29,7 @@ pub struct Plans {
     read: Pair,
     /// Whether it reads places, too: with rights on some columns only, the owner may not.
     places: bool,
-    /// Absent for keys of types that there are no arrays or hash functions of.
+    /// Absent for keys of types that there are no arrays or hash functions of, and where rows go in order.
     list: Option<Listed>,
     /// One row by its key: a look, the same with a lock that nobody else may have, and the update.
     look: Prepared,
@@ -49,8 +49,15 @@ pub struct Read {
 }
 
 impl Plans {
-    /// Analyses the statements, as the owner. Within `spi::connect`.
-    pub fn prepare(target: &Target, relation: Oid, index: u32) -> Result<Plans> {
+    /// Analyses the statements, as the owner. `in_order`: rows are updated in the order of the key, if that can be
+    /// told from the result. Within `spi::connect`.
+    pub fn prepare(target: &Target, relation: Oid, index: u32, in_order: bool) -> Result<Plans> {
+        let in_order = in_order && hazards::draws_from_sequence(&target.whole_update())?;
+        let update = match in_order {
+            true => Access::InOrder,
+            false => Access::Index,
+        };
+        let updating = |after| Prepared::new(target.update(after), &target.key, update);
         let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
         let pair = |of: fn(&Target, bool) -> Statement| -> Result<Pair> {
             Ok([one(of(target, false))?, one(of(target, true))?])
@@ -58,12 +65,15 @@ impl Plans {
         let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
         let places = relation::may_read_places(relation);
         let plans = Plans {
-            list: Listed::prepare(target, relation, &types, places)?,
+            list: match in_order {
+                true => None,
+                false => Listed::prepare(target, relation, &types, places)?,
+            },
             types,
             predicate: target.where_clause.is_some(),
             bound: pair(Target::bound)?,
             count: pair(Target::count)?,
-            update: pair(Target::update)?,
+            update: [updating(false)?, updating(true)?],
             read: [
                 one(target.read(false, places))?,
                 one(target.read(true, places))?,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
+use crate::catalog::job::Job;
 use crate::catalog::signals::{self, Follower};
 use crate::catalog::walk;
 use crate::error::{Error, Result, sqlstate};
@@ -17,6 +18,9 @@ use crate::job::window::{Hours, RunWindow};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{evaluate, spi, timeout};
 
+/// What the view shows where transactions are to be read only by default.
+const READ_ONLY: &str = "it is on, for the server, the database or the job's owner";
+
 /// How long the owner's query may take, in milliseconds.
 const QUERY_LIMIT: i32 = 1000;
 
@@ -24,6 +28,8 @@ const QUERY_LIMIT: i32 = 1000;
 #[derive(Debug, Default)]
 pub struct Readings {
     clock: LagClock,
+    /// See [`signals::is_read_only`].
+    overridden: bool,
     /// Bytes that the furthest-behind standby or slot lags, if that was looked at and there is one.
     pub lag_bytes: Option<u64>,
 }
@@ -81,7 +87,15 @@ fn read<T>(holds: &mut Holds, signal: Signal, f: impl FnOnce() -> Result<T>) -> 
 
 impl Readings {
     /// Reads what has a bound, of the server and of the table, and holds it against that.
-    pub fn take(&mut self, limits: &Throttles, (job, table): (i64, Oid), holds: &mut Holds) {
+    pub fn take(&mut self, limits: &Throttles, (job, table): (&Job, Oid), holds: &mut Holds) {
+        let overridden = &mut self.overridden;
+        let role = job.owner;
+        if read(holds, Signal::ReadOnly, || {
+            signals::is_read_only(role, overridden)
+        }) == Some(true)
+        {
+            holds.hold(Signal::ReadOnly, READ_ONLY.to_owned());
+        }
         for signal in limits.at_rest() {
             holds.hold(signal, "the bound is 0".to_owned());
         }
@@ -97,7 +111,7 @@ impl Readings {
             vacuum(table, holds);
         }
         if let Some(bound) = limits.growth() {
-            growth(bound, job, table, holds);
+            growth(bound, job.id, table, holds);
         }
         if let Some(query) = limits.query() {
             ask(query, holds);

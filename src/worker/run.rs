@@ -307,6 +307,9 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
         walk.learned.sampler.sample(job, lag);
         walk.learned.heartbeat.beat(job);
         let look = throttle::wait(walk, job);
+        if look == Look::Behind {
+            return Some(Ending::Behind);
+        }
         if look != Look::Fresh {
             changed |= look == Look::Changed;
             continue;

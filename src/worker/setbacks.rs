@@ -96,10 +96,14 @@ impl Setbacks {
         Split::Halved
     }
 
-    /// A batch has worked, where one of `most` rows would have been wanted.
-    pub fn passed(&mut self, most: i32) {
+    /// A batch has worked, where one of `most` rows would have been wanted: its tries are over. If others waited for
+    /// it, `crowded` is the number of its rows, and the next one has half of them.
+    pub fn passed(&mut self, most: i32, crowded: Option<i64>) {
         self.tries = 0;
-        self.bound.passed(i64::from(most));
+        match crowded {
+            Some(rows) => self.bound.halve(rows),
+            None => self.bound.passed(i64::from(most)),
+        }
     }
 
     /// Counts a row that was stepped over; whether it is worth a line in the server log, which is not to have
@@ -137,4 +141,22 @@ impl Retry {
 pub fn jitter(tries: u32) -> f64 {
     let number = u64::from(server::pid().unsigned_abs()) + u64::from(tries) * 104_729;
     (number * 7919 % 1000) as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_others_waited_for_ends_the_tries_too() {
+        for (crowded, next) in [(None, 1000), (Some(100), 50)] {
+            let mut setbacks = Setbacks {
+                tries: 3,
+                ..Setbacks::default()
+            };
+            setbacks.passed(1000, crowded);
+            assert_eq!(setbacks.tries, 0);
+            assert_eq!(setbacks.bound.of(1000), next);
+        }
+    }
 }

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::BackgroundWorker;
 
 use super::patience::patiently;
+use super::readings;
 use crate::catalog::job::{self, Job};
-use crate::catalog::{extension, on_end};
+use crate::catalog::{extension, on_end, signals};
 use crate::error::Result;
 use crate::guc;
 use crate::pg::bgworker::{self, Errand, MOST_LEFT_ALONE, Start};
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, latch, report, role, server, slots};
+use crate::pg::{elevate, latch, report, role, server, slots, spi};
 
 /// How often, and how long apart, a sweep tries to register a worker when the server has no process left: that of a worker
 /// that ends is only freed once it is gone.
@@ -45,7 +46,10 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
         }
         extension::check_version()?;
         let crowded = slots::crowded()?;
-        let jobs = job::understaffed(&crowded)?.into_iter();
+        let mut jobs = job::understaffed(&crowded)?;
+        // What may not run now would only hold a slot: it comes last.
+        jobs.sort_by_cached_key(is_outside_hours);
+        let jobs = jobs.into_iter();
         let due = on_end::waiting()?;
         let due = due.into_iter().filter(|job| !crowded.contains(&job.owner));
         let mut without = HashSet::new();
@@ -56,6 +60,31 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
             .collect())
     };
     txn::run(Durability::Deferred, look)
+}
+
+/// Whether the job may not run at this time of the week. What can't be told is left to its worker.
+fn is_outside_hours(job: &Job) -> bool {
+    let (limits, _) = readings::limits(&job.definition.options.throttles);
+    let zone = job.definition.session.get("TimeZone").map(String::as_str);
+    limits.hours().is_some_and(|hours| {
+        let now = spi::in_subtransaction(|| signals::minute_of_week(hours.zone().or(zone)));
+        now.is_ok_and(|now| hours.closed_for(now).is_some())
+    })
+}
+
+/// Whether a job that has no worker could run if this worker of `job` gave its slot back.
+pub fn others_could_run(job: &Job) -> bool {
+    let look = || {
+        let mut crowded = slots::crowded()?;
+        let full = slots::in_use()? >= i64::from(guc::MAX_WORKERS.get());
+        let mine = crowded.contains(&job.owner);
+        crowded.retain(|role| *role != job.owner);
+        let helps = |other: &Job| full || mine && other.owner == job.owner;
+        let waiting = job::understaffed(&crowded)?;
+        let mut waiting = waiting.iter().filter(|other| other.workers.is_empty());
+        Ok(waiting.any(|other| helps(other) && !is_outside_hours(other)))
+    };
+    guc::ENABLED.get() && txn::run(Durability::Deferred, look) == Ok(true)
 }
 
 /// The same for who has nothing else to do, and waits for the extension's tables to be free.

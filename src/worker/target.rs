@@ -10,7 +10,7 @@ use crate::catalog::walk;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::purpose::{Purpose, all_of};
 use crate::pg::relation::Relation;
-use crate::pg::{hot, index, physical, relation, server, triggers};
+use crate::pg::{enums, hot, index, physical, relation, server, triggers};
 use crate::plan::key::{self, Candidate, Column};
 use crate::plan::sql::Target;
 
@@ -22,6 +22,8 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     relation::lock_for_update(table);
     let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
     relation.refuse_deceptive()?;
+    // Keys are kept as labels: these stay as they are while keys are read.
+    enums::lock(key.iter().map(|column| column.type_oid))?;
     if job.definition.options.skips_triggers() {
         triggers::refuse_unchecked(table, &job.definition.set_columns)?;
     }

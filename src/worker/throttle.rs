@@ -7,6 +7,7 @@ use pgrx::pg_sys::Oid;
 
 use super::pace;
 use super::readings::{self, Readings};
+use super::takeover;
 use super::walk::Walk;
 use crate::catalog::job::Job;
 use crate::catalog::{setback, signals};
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const RETELL: Duration = Duration::from_secs(5);
 /// How often the time of a long wait is counted.
 pub const RECOUNT: Duration = Duration::from_secs(10);
+/// After a wait of this length the worker slot is for a job that could run.
+const LONG: Duration = Duration::from_secs(60);
 /// A batch that takes no longer than this may hold others up, and need not get smaller.
 const SHORT: Duration = Duration::from_millis(20);
 /// Batches per second, at least, of a job whose rows per second are bounded: so it is a steady rate.
@@ -65,6 +68,8 @@ struct Told {
     signals: Vec<Signal>,
     text: String,
     at: Instant,
+    /// When the wait began.
+    since: Instant,
 }
 
 /// What became of a look at the signals.
@@ -76,6 +81,8 @@ pub enum Look {
     Taken,
     /// Something about the job has changed meanwhile.
     Changed,
+    /// It waits on, and another job has no worker slot.
+    Behind,
 }
 
 /// Waits while a signal is over its bound.
@@ -98,6 +105,9 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
         if throttle.counted.is_none_or(|at| at.elapsed() >= RECOUNT) {
             throttle.counted = Some(Instant::now());
             count(walk, job);
+            if walk.learned.throttle.may_leave(first) && takeover::others_could_run(job) {
+                return Look::Behind;
+            }
         }
         let begun = Instant::now();
         let changed = pace::sleep(LOOK, job, walk);
@@ -141,8 +151,14 @@ impl Throttle {
             self.holds.hold(reason.signal, reason.text);
         }
         self.readings
-            .take(&self.limits, (job.id, table), &mut self.holds);
+            .take(&self.limits, (job, table), &mut self.holds);
         self.holds.settle(now).first().map(|reason| reason.signal)
+    }
+
+    /// Whether the wait is one that another job need not sit out: outside of the hours, or long.
+    fn may_leave(&self, first: Signal) -> bool {
+        let begun = self.told.as_ref().map(|told| told.since);
+        first == Signal::RunWindow || begun.is_some_and(|since| since.elapsed() >= LONG)
     }
 
     /// Lets the view show why the job waits. What it shows is no reason to fail.
@@ -168,7 +184,13 @@ impl Throttle {
             report::log(&format!("backfill {} waits: {text}", job.logged()));
         }
         let at = Instant::now();
-        self.told = Some(Told { signals, text, at });
+        let since = self.told.as_ref().map_or(at, |told| told.since);
+        self.told = Some(Told {
+            signals,
+            text,
+            at,
+            since,
+        });
     }
 
     /// The job waits no more.

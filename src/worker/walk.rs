@@ -1,5 +1,6 @@
 //! A slice of a table, held by this worker: what it covers, where it stands, how it is walked.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
@@ -27,6 +28,7 @@ use crate::job::progress::Rate;
 use crate::job::reader::Reader;
 use crate::job::sizer::Sizer;
 use crate::job::timing::Spent;
+use crate::pg::enums::Enums;
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{heap, relation};
@@ -42,6 +44,8 @@ pub struct Walk {
     pub slice: Slice,
     /// How it is walked.
     pub course: Course,
+    /// The enums of its key.
+    pub enums: Rc<Enums>,
     /// Where it stands; as committed.
     pub checkpoint: Checkpoint,
     /// What the batch in progress is about, once that is known.
@@ -121,11 +125,13 @@ pub fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
         return Ok(Claim::None);
     };
     let lock = Lock::Slice(slice.id);
+    let id = slice.id;
+    // Before the lock is taken: an error from here on lets go of it.
+    learned.claiming = Some(id);
     if !lock.is_held() && !lock.try_session() {
+        learned.claiming = None;
         return Ok(Claim::None);
     }
-    let id = slice.id;
-    learned.claiming = Some(id);
     let taken = take(job, slice, learned);
     // What was learned is the walk's now, but the transaction may fail still.
     learned.claiming = Some(id);
@@ -155,7 +161,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         }
         Extent::Key(range) => {
             let (target, index) = target::by_key(job, &slice, range)?;
-            let plans = Plans::prepare(&target, table, index.oid)?;
+            let plans = plans(job, &target, table, index.oid)?;
             let keys = Keys::new(job, table, range.clone(), plans, rests)?;
             (target, Course::Keys(Box::new(keys)))
         }
@@ -167,6 +173,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
             (target, Course::Pages(Box::new(pages)))
         }
     };
+    let enums = attributes::check_labels(&slice, &target.key)?;
     let mut learned = std::mem::take(learned);
     learned.elsewhere -= checkpoint.progress.rows_done;
     let mut walk = Walk {
@@ -180,9 +187,16 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         writer,
         versions: VersionReader::prepare()?,
         setbacks: Setbacks::default(),
+        enums: Rc::new(enums),
     };
     walk.measure(walk.checkpoint.progress.rows_done);
     Ok(Claim::Taken(Box::new(walk)))
+}
+
+/// The statements of a walk in key order.
+fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
+    let in_order = job.definition.options.keeps_key_order();
+    Plans::prepare(target, table, index, in_order)
 }
 
 /// Whether a partition was dropped, and not the whole table with it.
@@ -211,8 +225,9 @@ fn too_many(error: Error, job: i64, most: i64) -> Error {
 impl Learned {
     /// Lets go of the slice that could not be claimed, because of an error.
     pub fn claim_failed(&mut self) {
-        if let Some(slice) = self.claiming.take() {
-            Lock::Slice(slice).release_session();
+        let lock = self.claiming.take().map(Lock::Slice);
+        if let Some(lock) = lock.filter(|lock| lock.is_held()) {
+            lock.release_session();
         }
     }
 }
@@ -379,7 +394,7 @@ impl Walk {
         match (&mut self.course, &self.slice.extent) {
             (Course::Keys(keys), Extent::Key(range)) => {
                 let (target, index) = target::by_key(job, &self.slice, range)?;
-                keys.prepare_again(Plans::prepare(&target, table, index.oid)?);
+                keys.prepare_again(plans(job, &target, table, index.oid)?);
                 self.target = target;
             }
             (Course::Pages(pages), Extent::Physical(range)) => {
@@ -403,6 +418,7 @@ impl Walk {
             }
             _ => {}
         }
+        self.enums = Rc::new(attributes::check_labels(&self.slice, &self.target.key)?);
         again.done();
         Ok(Ground::Firm)
     }

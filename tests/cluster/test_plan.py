@@ -60,6 +60,7 @@ TRAPS: dict[str, tuple[str, str]] = {
     ),
     "time of the last change": ("ALTER TABLE orders ADD updated_at timestamptz", "updated_at"),
     "indexes on columns that are set": ("CREATE INDEX odd ON orders (rate_new)", "odd"),
+    "unique indexes on columns that are set": ("CREATE UNIQUE INDEX odd ON orders (rate_new, id)", "odd"),
     "foreign keys of columns that are set": (
         "CREATE TABLE rates (id integer PRIMARY KEY); INSERT INTO rates VALUES (0);"
         "ALTER TABLE orders ADD CONSTRAINT known FOREIGN KEY (rate_new) REFERENCES rates",
@@ -102,7 +103,7 @@ def test_each_trap_is_named(db: Database, item: str) -> None:
 
 # What comes with a trap by its nature.
 ALONG = {
-    "foreign keys that refer to columns that are set": {"indexes on columns that are set", "new rows"},
+    "foreign keys that refer to columns that are set": {"unique indexes on columns that are set", "new rows"},
     "children": {"fillfactor"},
 }
 

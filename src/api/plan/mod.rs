@@ -71,6 +71,7 @@ pub fn plan(
     }
     let (lines, numbers) = look_at(
         request,
+        pace.batch_size,
         "backfill.plan()",
         |backfill| foretell(backfill, pace),
         |subject| PlanOf { subject, pace },

@@ -2,6 +2,7 @@
 
 use super::Line;
 use super::walk::Way;
+use crate::api::hazards;
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
@@ -16,7 +17,14 @@ const NAMED: usize = 3;
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
     let line =
         |item: &str, value: String, advice: &str| Line::new("warnings", item, value).advice(advice);
-    let mut lines = of_tables(backfill, ways)?;
+    let clause = backfill.where_clause.as_deref();
+    let (relation, set, options) = (&backfill.relation, &backfill.set_clause, &backfill.options);
+    let hazards = hazards::of(relation, set, clause, options)?;
+    let mut lines: Vec<Line> = hazards
+        .into_iter()
+        .map(|found| line(found.item, found.value, &found.advice))
+        .collect();
+    lines.extend(of_tables(backfill, ways)?);
     if let Some(text) = undone(backfill, ways)? {
         lines.push(line(
             "a second run",

@@ -1,0 +1,65 @@
+//! Warns of clauses that come out otherwise in batches than in one UPDATE.
+
+use crate::error::Result;
+use crate::job::options::Options;
+use crate::pg::hazards::{self, Hazards};
+use crate::pg::relation::Relation;
+use crate::pg::report::warning;
+
+/// What is to be said of the clauses before they run.
+pub struct Hazard {
+    /// What it is called in the plan.
+    pub item: &'static str,
+    /// What there is.
+    pub value: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// Looks for such clauses. Within a session of the owner's.
+pub fn of(
+    relation: &Relation,
+    set_clause: &str,
+    where_clause: Option<&str>,
+    options: &Options,
+) -> Result<Vec<Hazard>> {
+    let found = hazards::of(relation, set_clause, where_clause)?;
+    let read_back = (!found.read_back.is_empty()).then(|| read_back(relation, &found));
+    let in_order = relation.kind != 'p' && options.keeps_key_order() && !found.joins;
+    let drawn = (found.draws && !in_order).then(drawn);
+    Ok(read_back.into_iter().chain(drawn).collect())
+}
+
+/// Sends them to the client.
+pub fn warn(hazards: &[Hazard]) {
+    for Hazard { value, advice, .. } in hazards {
+        warning(value, Some(advice));
+    }
+}
+
+fn read_back(relation: &Relation, found: &Hazards) -> Hazard {
+    let names: Vec<String> = found.read_back.iter().map(|c| format!("\"{c}\"")).collect();
+    let columns = match names.len() {
+        1 => "column",
+        _ => "columns",
+    };
+    let shown = &relation.shown;
+    Hazard {
+        item: "rows read back",
+        value: format!(
+            "a subquery reads {columns} {} of table {shown}, which the backfill sets: in each batch it sees what the batches before have committed, not what one UPDATE would see",
+            names.join(", ")
+        ),
+        advice: format!(
+            "If the values of before are meant, compute what the subquery reads once, before the start: CREATE TABLE before AS SELECT ... FROM {shown}; and let it read that table."
+        ),
+    }
+}
+
+fn drawn() -> Hazard {
+    Hazard {
+        item: "sequence",
+        value: "set_clause draws from a sequence: batches do not take rows in the order of the key, so that the numbers are in no order either".to_owned(),
+        advice: "With options => '{\"walk\": \"key\", \"strategy\": \"sequential\"}', one worker and no subquery in where_clause, a table without partitions is numbered in the order of its key.".to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Labels of enums. A key is kept as the label that it has, which may come to mean another value.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::elevate::as_extension;
+use super::server;
+use super::spi::{self, Arg};
+use crate::error::Result;
+use crate::plan::attributes::Label;
+
+/// The enums that values of these types are, or have within, with their labels in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Enums {
+    types: Vec<Oid>,
+    /// Labels of all of them.
+    pub labels: Vec<Label>,
+}
+
+/// Arrays, domains, ranges and composite types are looked into.
+const LABELS: &str = "
+WITH RECURSIVE within (oid) AS (
+    SELECT k.oid::pg_catalog.oid FROM pg_catalog.unnest($1) AS k (oid)
+    UNION
+    SELECT x.oid FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.oid CROSS JOIN LATERAL (
+        SELECT t.typelem UNION ALL SELECT t.typbasetype
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                  WHERE a.attrelid = t.typrelid AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS x (oid) WHERE x.oid <> 0
+)
+SELECT e.enumtypid::bigint, e.oid::bigint, e.enumlabel
+FROM pg_catalog.pg_enum e JOIN within ON within.oid = e.enumtypid
+ORDER BY e.enumtypid, e.enumsortorder";
+
+/// Finds them, and keeps their labels as they are until the transaction ends. Within `spi::connect`.
+pub fn lock(types: impl IntoIterator<Item = u32>) -> Result<Enums> {
+    let of_users = |oid: &u32| *oid >= pg_sys::FirstNormalObjectId;
+    let oids: Vec<String> = types
+        .into_iter()
+        .filter(of_users)
+        .map(|oid| oid.to_string())
+        .collect();
+    if oids.is_empty() {
+        return Ok(Enums::default());
+    }
+    let found = find(&oids)?;
+    if found.types.is_empty() {
+        return Ok(found);
+    }
+    found.keep();
+    // They may have changed while the lock was waited for.
+    find(&oids)
+}
+
+fn find(oids: &[String]) -> Result<Enums> {
+    let rows = as_extension(|| spi::query(LABELS, &[Arg::Texts(oids)]))?.rows;
+    let mut found = Enums::default();
+    for row in &rows {
+        let of = Oid::from(row.number(0)? as u32);
+        if found.types.last() != Some(&of) {
+            found.types.push(of);
+        }
+        found.labels.push(Label {
+            oid: row.number(1)? as u32,
+            label: row.text(2)?.to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+impl Enums {
+    /// Keeps the labels as they are until the transaction ends: waits for an ALTER TYPE, and has others wait.
+    pub fn keep(&self) {
+        server::require_transaction();
+        for of in &self.types {
+            // SAFETY: within a transaction any OID will do. The mode conflicts with that of ALTER TYPE, not with itself.
+            unsafe {
+                let mode = pg_sys::RowShareLock as i32;
+                pg_sys::LockDatabaseObject(pg_sys::TypeRelationId, *of, 0, mode);
+            }
+        }
+    }
+}
