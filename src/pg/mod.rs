@@ -51,5 +51,7 @@ pub mod traps;
 pub mod triggers;
 pub mod txn;
 pub mod waiters;
+pub mod walked;
 pub mod wal;
+pub mod weigh;
 pub mod xact;

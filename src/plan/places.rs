@@ -101,6 +101,17 @@ impl Target {
         w.statement(text)
     }
 
+    /// How many rows there are on a percentage of the pages, which is the parameter.
+    pub fn sample_count(&self) -> Statement {
+        let mut w = self.writer();
+        let percent = w.one(Param::Percent);
+        let text = format!(
+            "SELECT pg_catalog.count(*) FROM ONLY {} TABLESAMPLE SYSTEM ({percent})",
+            self.item()
+        );
+        w.statement(text)
+    }
+
     /// How many rows match, up to a limit.
     pub fn count_matches(&self) -> Statement {
         let mut w = self.writer();

@@ -40,9 +40,15 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
     let begun = Cell::new(Instant::now());
     let limit = job.definition.options.statement_timeout_ms();
-    let (step, tried) = timeout::limited(limit, || commit(walk, job, &begun))?;
+    let committed = timeout::limited(limit, || commit(walk, job, &begun));
     let elapsed = begun.get().elapsed();
     let throttle = &mut walk.learned.throttle;
+    if committed.is_err() {
+        // What is rolled back has taken time, and WAL, too.
+        throttle.spent.working += elapsed;
+        throttle.count_wal();
+    }
+    let (step, tried) = committed?;
     if std::mem::take(&mut throttle.crowded) {
         walk.setbacks.bound.halve(tried);
     } else if matches!(step, Step::More(_)) {
