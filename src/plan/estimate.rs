@@ -84,6 +84,8 @@ pub struct Given {
     pub waves: bool,
     /// The share of the new versions that go to another page, from 0 to 1.
     pub elsewhere: f64,
+    /// Bytes that pages of the heap have free.
+    pub free: f64,
     /// Whether all updates need index entries, wherever they go.
     pub blocked: bool,
     /// Whether the server writes full page images.
@@ -106,6 +108,8 @@ pub struct Given {
     pub reading: f64,
     /// Rows that were evaluated.
     pub sample: Option<Sample>,
+    /// How many times as long the processor takes as the one on which the constants were measured.
+    pub slower: f64,
 }
 
 /// What a row took in a job that has run on the same table.
@@ -217,7 +221,7 @@ impl Given {
         let old = sample.toast.1 / CHUNK as f64;
         let of_row = row + entries * entry + sample.chunks * write + old * delete;
         let others = (self.rows - self.matching).max(0.0);
-        let stored = (self.matching * of_row + others * read) / 1e6 / self.parallel();
+        let stored = (self.matching * of_row + others * read) / 1e6 * self.slower / self.parallel();
         stored + self.evaluated(sample, batches)
     }
 
@@ -248,7 +252,9 @@ impl Given {
 
     /// Bytes of the pages that are written for the first time after a checkpoint.
     fn images(&self, share: f64, entries: f64) -> f64 {
-        let heap = self.heap * touched(share, PAGE / self.row().max(1.0));
+        // What is free on a page is not in its image.
+        let used = (1.0 - self.free / PAGE).max(0.0);
+        let heap = self.heap * used * touched(share, PAGE / self.row().max(1.0));
         let of_index = |index: &Index| {
             let per_page = self.rows / (index.bytes / PAGE).max(1.0);
             index.bytes * touched(share * entries, per_page)

@@ -21,6 +21,7 @@ fn main() -> Given {
         indexes: (0..5).map(|_| index("i", "btree", 21.6e6)).collect(),
         waves: true,
         elsewhere: 0.12,
+        free: 0.0,
         blocked: false,
         full_page_writes: true,
         logged: true,
@@ -32,6 +33,7 @@ fn main() -> Given {
         processors: 2.0,
         reading: 0.0,
         sample: None,
+        slower: 1.0,
     }
 }
 

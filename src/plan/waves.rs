@@ -86,16 +86,19 @@ impl Shape {
     }
 
     /// The share of the rows to be updated that have to go to another page, with entries in all indexes, where each new
-    /// version is `grown` bytes larger than the old one, of `row_bytes`.
+    /// version is `grown` bytes larger than the old one, of `row_bytes`. The page has `room` for so many bytes, if that is known.
     pub fn share_elsewhere(
         self,
-        waves: i32,
-        passes: Passes,
-        grown: f64,
-        row_bytes: f64,
+        (waves, passes): (i32, Passes),
+        (grown, row_bytes): (f64, f64),
+        room: Option<f64>,
     ) -> f64 {
         let mut page = self;
         page.room.growth = (grown / row_bytes.max(1.0)).max(0.0);
+        if let Some(bytes) = room {
+            // In rows as they were: a new version is larger.
+            page.room.rows = bytes / row_bytes.max(1.0);
+        }
         let rows = self.rows_per_page.max(1.0);
         let gone = page.elsewhere(&passes.sizes(waves), rows / f64::from(waves.max(1)));
         (gone / rows).clamp(0.0, 1.0)

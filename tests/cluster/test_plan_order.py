@@ -36,7 +36,7 @@ def test_a_partitioned_table_with_a_named_key(db: Database) -> None:
     assert walk_of(db, "t", "w = v", "w IS NULL", key="t_code")["order"] == 'by key (id, code): option "key"'
     bounds = {"key": "t_code", "key_from": [101, 0], "key_to": [120, 9999]}
     found = walk_of(db, "t", "w = v", "w IS NULL", **bounds)
-    assert int(found["rows that match"].split(",")[0]) <= 40, found["rows that match"]
+    assert int(found["rows that match"].split(",")[0]) == 20, found["rows that match"]
     shown = db.sql(
         "SELECT key FROM backfill.preview('t', set_clause => 'w = v', options => %s, \"limit\" => 50)",
         [json.dumps(bounds)],
@@ -80,7 +80,7 @@ def test_the_order_is_the_same(
     assert said["order"].startswith("page by page" if physical else "by key"), said["order"]
     job = start(db, "r", "v = id", where=where, options=options)
     wait_for(db, job, "completed", "paused")
-    assert bool(db.sql("SELECT FROM backfill.slice WHERE job_id = %s AND first_block IS NOT NULL", [job])) == physical
+    assert bool(db.sql("SELECT 1 FROM backfill.slice WHERE job_id = %s AND first_block IS NOT NULL", [job])) == physical
 
 
 def test_no_waves_where_neighbours_are_apart(random_keys: Database) -> None:

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Line;
+use super::machine;
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
 use crate::api::sample::Backfill;
@@ -27,6 +28,9 @@ enum Figure {
     Heap,
     Indexes,
 }
+
+/// Bytes of a line pointer.
+const LINE_POINTER: f64 = 4.0;
 
 const ALL: [Figure; 4] = [Figure::Time, Figure::Wal, Figure::Heap, Figure::Indexes];
 
@@ -66,8 +70,13 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>
         (None, None) => "by rules of thumb".to_owned(),
     };
     let mut sum = Estimate::default();
+    let slower = machine::slower();
     for way in ways {
-        sum.add(estimate(&given(backfill, way, pace, &measured), known));
+        let given = Given {
+            slower,
+            ..given(backfill, way, pace, &measured)
+        };
+        sum.add(estimate(&given, known));
     }
     let unknown = unknown(backfill, ways, &measured, &sum, known.is_some())?;
     let total = |f: fn(&Way) -> f64| ways.iter().map(f).sum::<f64>();
@@ -202,18 +211,22 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
     let setting = |name| settings::get(name).unwrap_or_default();
     let sample = measured.sample;
     let grown = sample.map_or(0.0, |sample| sample.after - sample.before);
-    let (waves, passes) = match way.waves {
-        Ok((waves, passes)) => (waves, passes),
-        Err(_) => (1, Passes::Even),
+    let waves = way.waves.clone().unwrap_or((1, Passes::Even));
+    let row = sample.map_or(way.shape.row_bytes, |sample| (sample.before / 8.0).ceil() * 8.0 + LINE_POINTER);
+    let share = |room| way.wave_shape.share_elsewhere(waves, (grown, row), room);
+    let pages = measured.room.len().max(1) as f64;
+    let elsewhere = match measured.room.as_slice() {
+        [] => share(None),
+        room => room.iter().map(|bytes| share(Some(*bytes))).sum::<f64>() / pages,
     };
-    let row = way.shape.row_bytes;
     Given {
         rows: way.rows,
         matching: way.matching,
         heap: heap_bytes(way) * way.part,
         indexes: way.indexes.iter().map(|i| index(way, i, measured)).collect(),
         waves: way.waves.is_ok(),
-        elsewhere: way.wave_shape.share_elsewhere(waves, passes, grown, row),
+        elsewhere,
+        free: measured.room.iter().sum::<f64>() / pages,
         blocked: way.facts.blocked_by.is_some(),
         full_page_writes: setting(c"full_page_writes") != "off",
         logged: !unlogged,
@@ -225,6 +238,7 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
         processors: std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64),
         reading: way.seen.seconds,
         sample,
+        slower: 1.0,
     }
 }
 

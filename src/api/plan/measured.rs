@@ -7,8 +7,8 @@ use super::walk::in_time;
 use crate::api::sample::{Backfill, Part, shown};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::evaluate;
-use crate::pg::heap::Tid;
-use crate::pg::relation::Relation;
+use crate::pg::heap::{self, Tid};
+use crate::pg::relation::{self, Relation};
 use crate::pg::spi::Arg;
 use crate::pg::text::to_server;
 use crate::pg::weigh::Weight;
@@ -18,14 +18,19 @@ use crate::plan::estimate::Sample;
 const ROWS: i64 = 100;
 /// After so long no further row is.
 const ENOUGH: Duration = Duration::from_millis(400);
-/// What a statement takes before its first row where its clauses ask for nothing, in seconds.
-const USUAL_STARTUP: f64 = 2e-3;
+/// Less than this before the first row, in seconds, is not the clauses' but what any statement takes, or a busy machine.
+const USUAL_STARTUP: f64 = 20e-3;
+/// This share of the rows, which took longest, is left out of the average: a process that has to wait for a processor would
+/// seem to compute.
+const OUTLIERS: f64 = 0.1;
 
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Measured {
     /// Averages of the rows; none: no row matched, or none could be evaluated.
     pub sample: Option<Sample>,
+    /// Bytes that pages have for new versions.
+    pub room: Vec<f64>,
     /// Bytes of each column of the new versions.
     pub widths: BTreeMap<String, f64>,
     /// Why nothing is known, if so.
@@ -44,6 +49,7 @@ struct Tally {
     set: f64,
     toast: (f64, f64),
     chunks: f64,
+    room: Vec<f64>,
     widths: BTreeMap<String, (f64, f64)>,
 }
 
@@ -98,19 +104,22 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
     if places.is_empty() {
         return Ok(());
     }
+    if relation::is_heap(part.table.oid) {
+        let room = heap::room(part.table.oid, &places).into_iter();
+        tally.room.extend(room.map(|bytes| bytes as f64));
+    }
     let statement = to_server(&part.target.update_listed().text)?;
     let mut last = Instant::now();
     let mut first: Option<f64> = None;
-    let (mut rows, mut seconds) = (0.0, 0.0);
+    let mut times = Vec::new();
     let done = evaluate::changes(part.table.oid, &statement, &[Arg::Tids(&places)], |change| {
         let weight = change.weight();
         let took = last.elapsed().as_secs_f64();
         last = Instant::now();
         match first {
             None => first = Some(took),
-            Some(_) => seconds += took,
+            Some(_) => times.push(took),
         }
-        rows += 1.0;
         tally.add(&part.table, &weight);
         match begun.elapsed() > ENOUGH {
             true => Err(Error::internal("enough rows were evaluated")),
@@ -119,14 +128,18 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
     });
     let first = first.unwrap_or_default();
     // Of one row it is not known what was its own.
-    let each = match rows > 1.0 {
-        true => seconds / (rows - 1.0),
-        false => first,
-    };
-    tally.seconds += each * rows;
-    tally.startup += (first - each - USUAL_STARTUP).max(0.0);
+    let each = usual(&mut times).unwrap_or(first);
+    tally.seconds += each * (times.len() as f64 + 1.0);
+    tally.startup += Some(first - each).filter(|more| *more > USUAL_STARTUP).unwrap_or(0.0);
     tally.statements += 1.0;
     done
+}
+
+/// The average without outliers.
+fn usual(times: &mut [f64]) -> Option<f64> {
+    times.sort_unstable_by(f64::total_cmp);
+    let kept = times.len() - (times.len() as f64 * OUTLIERS) as usize;
+    (kept > 0).then(|| times[..kept].iter().sum::<f64>() / kept as f64)
 }
 
 impl Tally {
@@ -170,6 +183,7 @@ impl Tally {
             widths: widths
                 .map(|(name, (sum, rows))| (name, sum / rows))
                 .collect(),
+            room: self.room,
             trouble: None,
         }
     }

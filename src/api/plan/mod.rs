@@ -1,6 +1,7 @@
 //! `backfill.plan`: what a backfill would do, what it takes, and what is easily forgotten. Changes nothing.
 
 mod estimates;
+mod machine;
 mod measured;
 mod statements;
 mod text;

@@ -12,7 +12,6 @@ use crate::pg::spi::{self, Arg, CANONICAL};
 use crate::pg::text::to_server;
 use crate::plan::order::Order;
 use crate::plan::position::Key;
-use crate::plan::waves::FEWEST_PER_PAGE;
 use pgrx::pg_sys::Oid;
 
 /// Where the first row of a table is, for a list of places.
@@ -67,8 +66,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
 
 /// Whether the batches are about lists of rows that were read before, as a worker decides it.
 fn by_list(backfill: &Backfill, way: &Way) -> bool {
-    let scattered = way.wave_shape.rows_per_page < FEWEST_PER_PAGE;
-    let sparse = way.target.where_clause.is_some() && !scattered;
+    let sparse = way.target.where_clause.is_some() && !way.scattered;
     way.waves.is_ok() || sparse || backfill.options.skips_locked_rows()
 }
 

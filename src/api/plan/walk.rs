@@ -8,6 +8,7 @@ use crate::api::start::Pace;
 use crate::api::tables;
 use crate::error::{Result, sqlstate};
 use crate::job::options::Options;
+use crate::pg::heap::Tid;
 use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
@@ -27,6 +28,8 @@ const QUICK: Duration = Duration::from_millis(20);
 pub const LIMIT_MS: i32 = 1000;
 /// Rows to look at, next to each other in the walk, to see how they lie in the table: the workers look at as many.
 const NEIGHBOURS: i64 = 1000;
+/// Rows between bounds that are counted one by one.
+const COUNTED: i64 = 20_000;
 /// Pages of all tables whose rows are counted.
 const PAGES_COUNTED: f64 = 4_000.0;
 /// Seconds that reading a row takes at most where the WHERE clause costs nothing.
@@ -46,6 +49,8 @@ pub struct Way {
     pub waves: std::result::Result<(i32, Passes), Single>,
     /// What waves depend on.
     pub wave_shape: Shape,
+    /// Whether neighbours in the walk are on different pages.
+    pub scattered: bool,
     /// Its size.
     pub shape: TableShape,
     /// What its indexes mean for an update.
@@ -111,17 +116,33 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
         Some(_) => matching(&target, rows)?,
     };
     let between = match backfill.between(&target)? {
-        Some(condition) => {
-            clauses::estimate_matches(&table.alone(target.alias.as_deref()), &condition)?
-        }
+        Some(condition) => between(&table.alone(target.alias.as_deref()), &condition)?,
         None => None,
     };
+    let on_page = shape.rows_per_page();
+    let neighbours = match &order {
+        Order::Key(_) => neighbours(&target, &table)?,
+        Order::Pages => None,
+    };
     let share = (matching / rows.max(1.0)).min(1.0);
-    let wave_shape = wave_shape(&order, &target, &table, (&facts, &shape), share)?;
+    let rows_per_page = match (&order, &neighbours) {
+        (_, Some((_, matching))) => waves::density(matching),
+        (Order::Key(_), None) => on_page,
+        (Order::Pages, None) => (on_page * share).max(1.0),
+    };
+    let wave_shape = Shape::of(
+        facts.indexes,
+        rows_per_page,
+        shape.fits(),
+        shape.row_bytes,
+        hot::MOST_POINTERS - on_page,
+    );
+    let all = neighbours.map(|(all, _)| waves::density(&all));
     let mut way = Way {
         waves: chosen_waves(&backfill.options, &facts, wave_shape),
         indexes: hot::indexes_of(table.oid, &backfill.set_columns)?,
         wave_shape,
+        scattered: all.is_some_and(|density| density < waves::FEWEST_PER_PAGE),
         order,
         why,
         table,
@@ -172,29 +193,21 @@ pub fn in_time<T>(f: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What waves depend on: rows to be updated on a page, next to each other in the walk, above all.
-fn wave_shape(
-    order: &Order,
-    target: &Target,
-    table: &Relation,
-    (facts, shape): (&HotFacts, &TableShape),
-    share: f64,
-) -> Result<Shape> {
-    let on_page = shape.rows_per_page();
-    let rows_per_page = match order {
-        Order::Pages => (on_page * share).max(1.0),
-        Order::Key(_) => match neighbours(target, table)? {
-            Some(places) => waves::density(&places),
-            None => on_page,
-        },
-    };
-    let pointers = hot::MOST_POINTERS - on_page;
-    let (fits, bytes) = (shape.fits(), shape.row_bytes);
-    Ok(Shape::of(facts.indexes, rows_per_page, fits, bytes, pointers))
+/// Rows between bounds: as many as there are, or by the planner's estimate if there are many.
+fn between(from: &str, condition: &str) -> Result<Option<f64>> {
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM (SELECT FROM {from} WHERE {condition} LIMIT {}) AS s",
+        COUNTED + 1
+    );
+    let counted = in_time(|| evaluate::read_only(|| spi::first(&sql, &[])))?.flatten();
+    match counted.map(|row| row.number(0)).transpose()? {
+        Some(rows) if rows <= COUNTED => Ok(Some(rows as f64)),
+        _ => clauses::estimate_matches(from, condition),
+    }
 }
 
-/// The pages of the first rows in the walk that match; nothing if they are not to be seen.
-fn neighbours(target: &Target, table: &Relation) -> Result<Option<Vec<u32>>> {
+/// The pages of the first rows in the walk: of all of them, and of those that match; nothing if they are not to be seen.
+fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec<u32>)>> {
     if !relation::may_read_places(table.oid) {
         return Ok(None);
     }
@@ -202,17 +215,23 @@ fn neighbours(target: &Target, table: &Relation) -> Result<Option<Vec<u32>>> {
         return Ok(None);
     };
     let statement = target.read(false, true);
-    let place = target.key.len() + usize::from(target.where_clause.is_some());
-    let read = || evaluate::read_only(|| spi::query(&statement.text, &bound(target, &statement, &last, NEIGHBOURS)));
-    let found = in_time(|| settings::with(spi::CANONICAL, read))?;
-    let Some(found) = found else { return Ok(None) };
-    let matches = |row: &&spi::Row| target.where_clause.is_none() || row.bool(place - 1);
-    let block = |row: &spi::Row| {
-        let text = row.get(place)?.trim_start_matches('(');
-        text.split(',').next()?.parse().ok()
+    let args = bound(target, &statement, &last, NEIGHBOURS);
+    let read = || evaluate::read_only(|| spi::query(&statement.text, &args));
+    let Some(found) = in_time(|| settings::with(spi::CANONICAL, read))? else {
+        return Ok(None);
     };
-    let places: Vec<u32> = found.rows.iter().filter(matches).filter_map(block).collect();
-    Ok((!places.is_empty()).then_some(places))
+    let place = target.key.len() + usize::from(target.where_clause.is_some());
+    let (mut all, mut matching) = (Vec::new(), Vec::new());
+    for row in &found.rows {
+        let Some(tid) = Tid::parse(row.text(place)?) else {
+            continue;
+        };
+        all.push(tid.block);
+        if target.where_clause.is_none() || row.bool(place - 1) {
+            matching.push(tid.block);
+        }
+    }
+    Ok(Some((all, matching)))
 }
 
 /// The last key of the table.

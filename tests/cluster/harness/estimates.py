@@ -34,7 +34,7 @@ INSERT INTO t SELECT g, g % 1000, (g * 7919) % 100000, md5(g::text), timestamptz
     repeat('n', 60) FROM generate_series(1, 150000) g
 """
 INDEXES = "; CREATE INDEX ON t (a); CREATE INDEX ON t (b); CREATE INDEX ON t (c); CREATE INDEX ON t (at)"
-RANDOM = "(SELECT string_agg(md5(random()::text || {g}::text), '') FROM generate_series(1, {n}) r)"
+RANDOM = "(SELECT string_agg(md5(random()::text || {g} || r), '') FROM generate_series(1, {n}) r)"
 
 
 def documents(rows: int, value: str, kind: str = "text", storage: str = "extended") -> str:
