@@ -245,7 +245,9 @@ impl Given {
         let old = sample.toast.1 / CHUNK as f64;
         let toast = sample.toast.0 + sample.chunks * CHUNK_RECORD + old * DELETE_RECORD;
         let of_entry = |index: &Index| ENTRY_RECORD + (index.width.unwrap_or(8.0) - 8.0).max(0.0);
-        let indexed: f64 = self.indexes.iter().map(of_entry).sum();
+        // What is known at least: nothing of an index that may write less, or much more.
+        let known = self.indexes.iter().filter(|i| self.growth(i).is_some());
+        let indexed: f64 = known.map(of_entry).sum();
         let row = (1.0 - self.elsewhere) * hot + self.elsewhere * moved + toast;
         images + self.matching * (row + entries * indexed)
     }
@@ -259,7 +261,8 @@ impl Given {
             let per_page = self.rows / (index.bytes / PAGE).max(1.0);
             index.bytes * touched(share * entries, per_page)
         };
-        heap + self.indexes.iter().map(of_index).sum::<f64>()
+        let known = self.indexes.iter().filter(|i| self.growth(i).is_some());
+        heap + known.map(of_index).sum::<f64>()
     }
 
     /// Bytes that an index grows by; `None` where its kind does not tell.
