@@ -245,7 +245,11 @@ impl Sum {
         let per_row = |all: f64| (good > 0).then(|| (all / good as f64 * 1000.0).round() / 1000.0);
         let s = if self.batches == 1 { "" } else { "es" };
         let all = Tried {
-            what: format!("all, in {} batch{s}; WAL with {}", self.batches, self.images_counted()),
+            what: format!(
+                "all, in {} batch{s}; WAL with {}",
+                self.batches,
+                self.images_counted()
+            ),
             rows: self.rows,
             failed: self.failures,
             ms_per_row: per_row(self.time.as_secs_f64() * 1000.0),

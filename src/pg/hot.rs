@@ -217,7 +217,9 @@ impl Index {
     fn method(&self) -> String {
         // SAFETY: it is open, and has `rd_rel`; within a transaction. The name is null or ends in zero, a copy in the
         // current memory context.
-        unsafe { lossy(pg_sys::get_am_name((*(*self.0.as_ptr()).rd_rel).relam)).unwrap_or_default() }
+        unsafe {
+            lossy(pg_sys::get_am_name((*(*self.0.as_ptr()).rd_rel).relam)).unwrap_or_default()
+        }
     }
 
     /// The numbers of its columns; 0 is an expression.
@@ -225,7 +227,11 @@ impl Index {
         // SAFETY: it is open, and `rd_index` not null, as `of` saw: `indkey` has `indnatts` numbers.
         unsafe {
             let form = (*self.0.as_ptr()).rd_index;
-            (*form).indkey.values.as_slice((*form).indnatts as usize).to_vec()
+            (*form)
+                .indkey
+                .values
+                .as_slice((*form).indnatts as usize)
+                .to_vec()
         }
     }
 

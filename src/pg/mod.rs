@@ -51,7 +51,7 @@ pub mod traps;
 pub mod triggers;
 pub mod txn;
 pub mod waiters;
-pub mod walked;
 pub mod wal;
+pub mod walked;
 pub mod weigh;
 pub mod xact;

@@ -47,7 +47,9 @@ impl Change<'_> {
             let kept = Column::of(self, number, true);
             let new = Column::of(self, number, false);
             weight.before += kept.as_ref().map_or(0, |column| column.stored);
-            weight.columns.push(new.as_ref().map_or(0, |column| column.stored));
+            weight
+                .columns
+                .push(new.as_ref().map_or(0, |column| column.stored));
             if set {
                 weight.replaced += kept.as_ref().map_or(0, |column| column.elsewhere);
             }
@@ -68,7 +70,9 @@ impl Change<'_> {
             .iter()
             .map(|value| Value {
                 stored: whole(value),
-                compressed: (long && value.2).then(|| value.1.compressed(self, value.0)).flatten(),
+                compressed: (long && value.2)
+                    .then(|| value.1.compressed(self, value.0))
+                    .flatten(),
                 movable: value.1.movable && (value.2 || value.1.elsewhere == 0),
             })
             .collect();

@@ -141,11 +141,7 @@ pub struct Wanted<'a> {
 
 /// The index that orders a walk: on the columns that were settled, where there are any; else the best one without a
 /// column that is set. `relation` is for the error.
-pub fn pick(
-    mut candidates: Vec<Candidate>,
-    wanted: Wanted,
-    relation: &str,
-) -> Result<Candidate> {
+pub fn pick(mut candidates: Vec<Candidate>, wanted: Wanted, relation: &str) -> Result<Candidate> {
     if wanted.columns.is_empty() {
         let written = |name: &String| wanted.written.contains(name);
         candidates.retain(|c| !c.column_names().iter().any(written));

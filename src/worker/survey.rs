@@ -15,10 +15,10 @@ use crate::job::progress::Progress;
 use crate::pg::relation::Relation;
 use crate::pg::walked::{self, Walked};
 use crate::pg::{heap, partition, relation};
+use crate::plan::cut;
 use crate::plan::key::Candidate;
 use crate::plan::order::{self, Asked, Order};
 use crate::plan::position::Position;
-use crate::plan::cut;
 
 /// Pages (512 MB) that one statement may look through in search of rows that moved.
 const ONE_SWEEP: i64 = 65_536;

@@ -159,7 +159,8 @@ impl Tactics {
         let chosen = match waves::choose(options, blocked_by, self.wave_shape()) {
             Ok(chosen) => chosen,
             Err(single) => {
-                let note = (!single.is_asked_for()).then(|| format!("no waves: {}", single.shown()));
+                let note =
+                    (!single.is_asked_for()).then(|| format!("no waves: {}", single.shown()));
                 return Ok((SINGLE, note));
             }
         };

@@ -52,8 +52,28 @@ impl Unknown {
     }
 }
 
+/// What was found, from which lines and numbers are made.
+struct Found {
+    sum: Estimate,
+    unknown: Unknown,
+    source: String,
+    rows: f64,
+    /// Rows that match, and whether that was seen in a sample.
+    matching: (f64, bool),
+    heap: f64,
+    indexes: f64,
+}
+
 /// The lines, and the numbers behind them. A figure that is not known is `null` among the numbers.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>, Value)> {
+    let found = find(backfill, ways, pace)?;
+    Ok((
+        found.lines(backfill.where_clause.is_some()),
+        found.numbers(),
+    ))
+}
+
+fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
     let before = outcome::last_on(backfill.relation.oid, &backfill.set_clause)?
         .filter(|job| server::may_act_for(job.owner) && !backfill.options.dry_run());
     let known = before.as_ref().map(|job| Known {
@@ -78,76 +98,96 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>
         };
         sum.add(estimate(&given, known));
     }
-    let unknown = unknown(backfill, ways, &measured, &sum, known.is_some())?;
     let total = |f: fn(&Way) -> f64| ways.iter().map(f).sum::<f64>();
-    let (rows, matching) = (total(|way| way.rows), total(|way| way.matching));
-    let (heap, indexes) = (total(heap_bytes), total(index_bytes));
-    let line = |item: &str, value: String| Line::new("estimates", item, value);
-    let least = |figure: Figure| if unknown.is_in(figure) { "at least " } else { "" };
-    let mut lines = vec![line("rows", count(rows))];
-    if backfill.where_clause.is_some() {
-        let how = match ways.iter().any(|way| way.seen.rows > 0.0) {
-            true => "by a sample",
-            false => "not known: all are taken for it",
-        };
-        lines.push(line(
-            "rows that match",
-            format!("{}, {how}", count(matching)),
-        ));
-    }
-    let grown = |figure, more: f64, of: f64| format!("{}{} on {}", least(figure), size(more), size(of));
-    lines.extend([
-        line("batches", count(sum.batches)),
-        line(
-            "time",
-            format!("{}{}, {source}", least(Figure::Time), lasting(sum.seconds)),
+    Ok(Found {
+        unknown: unknown(backfill, ways, &measured, &sum, known.is_some())?,
+        sum,
+        source,
+        rows: total(|way| way.rows),
+        matching: (
+            total(|way| way.matching),
+            ways.iter().any(|way| way.seen.rows > 0.0),
         ),
-        line(
-            "WAL",
-            format!("{}{}, {source}", least(Figure::Wal), size(sum.wal)),
-        ),
-        line(
-            "growth of the heap",
-            grown(Figure::Heap, sum.heap_growth, heap),
-        ),
-        line(
-            "growth of the indexes",
-            grown(Figure::Indexes, sum.index_growth, indexes),
-        )
-        .advice(format!(
-            "See that the file systems have room for {}{} more, WAL apart.",
-            least(Figure::Indexes),
-            size(sum.heap_growth + sum.index_growth)
-        )),
-    ]);
-    if !unknown.0.is_empty() {
-        lines.push(line("not known", unknown.shown()).advice(
-            "backfill.rehearse() tries real batches of a definition, and rolls them back: it tells the time and the WAL of a row. Or run a part first: option \"limit_rows\".",
-        ));
-    }
-    let mut numbers = json!({
-        "rows": rows.round(), "matching_rows": matching.round(), "batches": sum.batches,
-        "heap_bytes": heap.round(), "index_bytes": indexes.round(), "source": source,
-        "unknown": unknown.0.keys().collect::<Vec<_>>(),
-    });
-    let figures = [
-        (Figure::Time, "seconds", (sum.seconds * 10.0).round() / 10.0),
-        (Figure::Wal, "wal_bytes", sum.wal.round()),
-        (Figure::Heap, "heap_growth_bytes", sum.heap_growth.round()),
-        (Figure::Indexes, "index_growth_bytes", sum.index_growth.round()),
-    ];
-    let mut at_least = Map::new();
-    for (figure, name, value) in figures {
-        numbers[name] = match unknown.is_in(figure) {
-            true => Value::Null,
-            false => json!(value),
-        };
-        if unknown.is_in(figure) {
-            at_least.insert(name.to_owned(), json!(value));
+        heap: total(heap_bytes),
+        indexes: total(index_bytes),
+    })
+}
+
+impl Found {
+    fn least(&self, figure: Figure) -> &'static str {
+        match self.unknown.is_in(figure) {
+            true => "at least ",
+            false => "",
         }
     }
-    numbers["at_least"] = Value::Object(at_least);
-    Ok((lines, numbers))
+
+    fn lines(&self, has_clause: bool) -> Vec<Line> {
+        let line = |item: &str, value: String| Line::new("estimates", item, value);
+        let (sum, source) = (&self.sum, &self.source);
+        let mut lines = vec![line("rows", count(self.rows))];
+        if has_clause {
+            let how = match self.matching.1 {
+                true => "by a sample",
+                false => "not known: all are taken for it",
+            };
+            let value = format!("{}, {how}", count(self.matching.0));
+            lines.push(line("rows that match", value));
+        }
+        let told = |figure, value: String| format!("{}{value}", self.least(figure));
+        let grown = |more, of| format!("{} on {}", size(more), size(of));
+        let time = format!("{}, {source}", lasting(sum.seconds));
+        let wal = format!("{}, {source}", size(sum.wal));
+        let heap = grown(sum.heap_growth, self.heap);
+        let indexes = grown(sum.index_growth, self.indexes);
+        let room = size(sum.heap_growth + sum.index_growth);
+        lines.extend([
+            line("batches", count(sum.batches)),
+            line("time", told(Figure::Time, time)),
+            line("WAL", told(Figure::Wal, wal)),
+            line("growth of the heap", told(Figure::Heap, heap)),
+            line("growth of the indexes", told(Figure::Indexes, indexes)).advice(format!(
+                "See that the file systems have room for {} more, WAL apart.",
+                told(Figure::Indexes, room)
+            )),
+        ]);
+        if !self.unknown.0.is_empty() {
+            lines.push(line("not known", self.unknown.shown()).advice(
+                "backfill.rehearse() tries real batches of a definition, and rolls them back: it tells the time and the WAL of a row. Or run a part first: option \"limit_rows\".",
+            ));
+        }
+        lines
+    }
+
+    fn numbers(&self) -> Value {
+        let sum = &self.sum;
+        let mut numbers = json!({
+            "rows": self.rows.round(), "matching_rows": self.matching.0.round(), "batches": sum.batches,
+            "heap_bytes": self.heap.round(), "index_bytes": self.indexes.round(), "source": self.source,
+            "unknown": self.unknown.0.keys().collect::<Vec<_>>(),
+        });
+        let figures = [
+            (Figure::Time, "seconds", (sum.seconds * 10.0).round() / 10.0),
+            (Figure::Wal, "wal_bytes", sum.wal.round()),
+            (Figure::Heap, "heap_growth_bytes", sum.heap_growth.round()),
+            (
+                Figure::Indexes,
+                "index_growth_bytes",
+                sum.index_growth.round(),
+            ),
+        ];
+        let mut at_least = Map::new();
+        for (figure, name, value) in figures {
+            numbers[name] = match self.unknown.is_in(figure) {
+                true => Value::Null,
+                false => json!(value),
+            };
+            if self.unknown.is_in(figure) {
+                at_least.insert(name.to_owned(), json!(value));
+            }
+        }
+        numbers["at_least"] = Value::Object(at_least);
+        numbers
+    }
 }
 
 /// What the figures leave out.
@@ -170,7 +210,10 @@ fn unknown(
         unknown.add(format!("the new rows: {why}"), &ALL);
     }
     if ways.iter().any(|way| way.seen.too_long) {
-        let what = format!("where_clause: a look at rows takes longer than {} s", LIMIT_MS / 1000);
+        let what = format!(
+            "where_clause: a look at rows takes longer than {} s",
+            LIMIT_MS / 1000
+        );
         unknown.add(what, &[Figure::Time]);
     }
     let fire = !backfill.options.skips_triggers();
@@ -212,7 +255,9 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
     let sample = measured.sample;
     let grown = sample.map_or(0.0, |sample| sample.after - sample.before);
     let waves = way.waves.clone().unwrap_or((1, Passes::Even));
-    let row = sample.map_or(way.shape.row_bytes, |sample| (sample.before / 8.0).ceil() * 8.0 + LINE_POINTER);
+    let row = sample.map_or(way.shape.row_bytes, |sample| {
+        (sample.before / 8.0).ceil() * 8.0 + LINE_POINTER
+    });
     let share = |room| way.wave_shape.share_elsewhere(waves, (grown, row), room);
     let pages = measured.room.len().max(1) as f64;
     let elsewhere = match measured.room.as_slice() {
@@ -223,7 +268,11 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
         rows: way.rows,
         matching: way.matching,
         heap: heap_bytes(way) * way.part,
-        indexes: way.indexes.iter().map(|i| index(way, i, measured)).collect(),
+        indexes: way
+            .indexes
+            .iter()
+            .map(|i| index(way, i, measured))
+            .collect(),
         waves: way.waves.is_ok(),
         elsewhere,
         free: measured.room.iter().sum::<f64>() / pages,
@@ -254,7 +303,9 @@ fn index(way: &Way, facts: &IndexFacts, measured: &Measured) -> Index {
         bytes: facts.bytes as f64 * way.part,
         changed: facts.changed,
         // How many rows a predicate lets in is not known.
-        width: widths.filter(|_| !facts.partial).map(|widths| widths.iter().sum()),
+        width: widths
+            .filter(|_| !facts.partial)
+            .map(|widths| widths.iter().sum()),
     }
 }
 

@@ -58,7 +58,11 @@ struct Tally {
 pub fn measure(backfill: &Backfill) -> Result<Measured> {
     let found = match in_time(|| backfill.parts(ROWS))? {
         Some(found) => found,
-        None => return Ok(Measured::trouble("to find rows that match takes longer than a second")),
+        None => {
+            return Ok(Measured::trouble(
+                "to find rows that match takes longer than a second",
+            ));
+        }
     };
     let (mut tally, mut trouble) = (Tally::default(), None);
     let begun = Instant::now();
@@ -83,7 +87,10 @@ pub fn measure(backfill: &Backfill) -> Result<Measured> {
 fn said(error: &Error) -> String {
     match error.sqlstate.as_str() {
         sqlstate::READ_ONLY_SQL_TRANSACTION => {
-            format!("set_clause writes, or takes values of a sequence, and is not tried here: {}", error.message)
+            format!(
+                "set_clause writes, or takes values of a sequence, and is not tried here: {}",
+                error.message
+            )
         }
         _ => format!("rows fail: {}", shown(error)),
     }
@@ -112,25 +119,32 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
     let mut last = Instant::now();
     let mut first: Option<f64> = None;
     let mut times = Vec::new();
-    let done = evaluate::changes(part.table.oid, &statement, &[Arg::Tids(&places)], |change| {
-        let weight = change.weight();
-        let took = last.elapsed().as_secs_f64();
-        last = Instant::now();
-        match first {
-            None => first = Some(took),
-            Some(_) => times.push(took),
-        }
-        tally.add(&part.table, &weight);
-        match begun.elapsed() > ENOUGH {
-            true => Err(Error::internal("enough rows were evaluated")),
-            false => Ok(()),
-        }
-    });
+    let done = evaluate::changes(
+        part.table.oid,
+        &statement,
+        &[Arg::Tids(&places)],
+        |change| {
+            let weight = change.weight();
+            let took = last.elapsed().as_secs_f64();
+            last = Instant::now();
+            match first {
+                None => first = Some(took),
+                Some(_) => times.push(took),
+            }
+            tally.add(&part.table, &weight);
+            match begun.elapsed() > ENOUGH {
+                true => Err(Error::internal("enough rows were evaluated")),
+                false => Ok(()),
+            }
+        },
+    );
     let first = first.unwrap_or_default();
     // Of one row it is not known what was its own.
     let each = usual(&mut times).unwrap_or(first);
     tally.seconds += each * (times.len() as f64 + 1.0);
-    tally.startup += Some(first - each).filter(|more| *more > USUAL_STARTUP).unwrap_or(0.0);
+    tally.startup += Some(first - each)
+        .filter(|more| *more > USUAL_STARTUP)
+        .unwrap_or(0.0);
     tally.statements += 1.0;
     done
 }

@@ -47,7 +47,10 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
             line("read a region", read.text),
             line("batch", update.text.clone()),
             line("rows that have moved", target.update_list().text),
-            line("plan of the first read", plan(&first.text, Access::Index, &args)?),
+            line(
+                "plan of the first read",
+                plan(&first.text, Access::Index, &args)?,
+            ),
             line(
                 "plan of the first batch",
                 plan(&update.text, Access::Tid, &[Arg::Tids(PLACE)])?,
@@ -60,7 +63,10 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     Ok(vec![
         line("where a batch ends", target.bound(true).text),
         line("batch", target.update(true).text),
-        line("plan of the first batch", plan(&first.text, Access::Index, &args)?),
+        line(
+            "plan of the first batch",
+            plan(&first.text, Access::Index, &args)?,
+        ),
     ])
 }
 

@@ -173,7 +173,14 @@ fn matching(target: &Target, rows: f64) -> Result<(f64, Seen)> {
         if seen > 0.0 {
             let seconds = (took.as_secs_f64() / seen - CHEAP).max(0.0);
             let seconds = if took > QUICK { seconds } else { 0.0 };
-            known = (rows * hits / seen, Seen { rows: seen, seconds, too_long: false });
+            known = (
+                rows * hits / seen,
+                Seen {
+                    rows: seen,
+                    seconds,
+                    too_long: false,
+                },
+            );
         }
         if took > QUICK {
             break;
@@ -244,12 +251,7 @@ pub fn last(target: &Target) -> Result<Option<Key>> {
 }
 
 /// What is bound to a statement about the rows up to a key, of so many rows.
-pub fn bound<'a>(
-    target: &Target,
-    statement: &Statement,
-    last: &'a Key,
-    rows: i64,
-) -> Vec<Arg<'a>> {
+pub fn bound<'a>(target: &Target, statement: &Statement, last: &'a Key, rows: i64) -> Vec<Arg<'a>> {
     let mut args = Vec::new();
     for param in &statement.params {
         match param {
