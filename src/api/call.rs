@@ -7,8 +7,8 @@ use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::job::options::Options;
-use crate::pg::relation::{self, Relation};
 use crate::pg::partition::{self, Author};
+use crate::pg::relation::{self, Relation};
 use crate::pg::{server, txn};
 use crate::plan::clause;
 

@@ -37,7 +37,13 @@ fn resume_job(job: &Job) -> Result<String> {
     }
     if is_orphan(job) {
         let running = State::Running.name();
-        event::record(job.id, server::current_user(), "resume", Some(running), Some(running))?;
+        event::record(
+            job.id,
+            server::current_user(),
+            "resume",
+            Some(running),
+            Some(running),
+        )?;
         launch::workers(job)?;
         return Ok(State::Running.to_string());
     }

@@ -205,13 +205,21 @@ pub fn is_alterable(name: &str) -> bool {
 }
 
 /// Arguments of `start` and its like, which are taken for options now and then.
-const ARGUMENTS: &[&str] = &["batch_size", "sleep_ms", "set_clause", "where_clause", "name", "relation"];
+const ARGUMENTS: &[&str] = &[
+    "batch_size",
+    "sleep_ms",
+    "set_clause",
+    "where_clause",
+    "name",
+    "relation",
+];
 
 /// The error for a key that there is not, with the nearest one.
 pub fn unknown(key: &str) -> Error {
     if ARGUMENTS.contains(&key) {
-        return Error::invalid(format!("\"{key}\" is an argument, not an option"))
-            .hint(format!("Give it beside the options: {key} => ..., options => '{{...}}'."));
+        return Error::invalid(format!("\"{key}\" is an argument, not an option")).hint(format!(
+            "Give it beside the options: {key} => ..., options => '{{...}}'."
+        ));
     }
     let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     let nearest = names.iter().min_by_key(|name| distance(name, key));

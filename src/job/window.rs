@@ -137,7 +137,10 @@ impl Hours {
             true => format!("{} ", DAYS[usize::from(at / DAY)]),
             false => String::new(),
         };
-        let zone = self.zone.as_ref().map_or(String::new(), |zone| format!(" {zone}"));
+        let zone = self
+            .zone
+            .as_ref()
+            .map_or(String::new(), |zone| format!(" {zone}"));
         format!("{day}{}{zone}", clock(at % DAY))
     }
 }
@@ -145,7 +148,12 @@ impl Hours {
 /// `Mon`, or `Mon-Fri`, at the beginning of a text; with what follows.
 fn days(text: &str) -> Option<((u16, u16), &str)> {
     let (first, rest) = day(text)?;
-    match rest.trim_start().strip_prefix('-').map(str::trim_start).and_then(day) {
+    match rest
+        .trim_start()
+        .strip_prefix('-')
+        .map(str::trim_start)
+        .and_then(day)
+    {
         Some((last, rest)) => Some(((first, last), rest)),
         None => Some(((first, first), rest)),
     }
@@ -286,7 +294,10 @@ mod tests {
             ("9:00-17:00", "09:00-17:00"),
             ("22:00 - 6:00", "22:00-06:00"),
             (" 22:00 -06:00  Europe/Berlin ", "22:00-06:00 Europe/Berlin"),
-            ("mon - FRI 9:00-17:00,sat UTC", "Mon-Fri 09:00-17:00, Sat UTC"),
+            (
+                "mon - FRI 9:00-17:00,sat UTC",
+                "Mon-Fri 09:00-17:00, Sat UTC",
+            ),
             ("Sat 00:00-24:00", "Sat"),
         ] {
             assert_eq!(RunWindow::parse(text).unwrap().to_string(), read);

@@ -135,7 +135,9 @@ fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     // allocated.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
     // Somebody may try in a loop.
-    let quiet = LAST_LOG.get().is_some_and(|at: Instant| at.elapsed() < LOG_EVERY);
+    let quiet = LAST_LOG
+        .get()
+        .is_some_and(|at: Instant| at.elapsed() < LOG_EVERY);
     if !registered && !quiet {
         LAST_LOG.set(Some(Instant::now()));
         report::log_in_callback(&format!(

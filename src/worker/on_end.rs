@@ -156,7 +156,10 @@ fn record(due: &Due, result: &str) -> Result<()> {
 /// The note and the event have no message, which may hold row data: they are for all who may see the job.
 fn failed(due: &Due, error: &Error) -> Result<()> {
     let job = &due.job;
-    report::log(&format!("backfill {}: on_end failed: {error}", job.logged()));
+    report::log(&format!(
+        "backfill {}: on_end failed: {error}",
+        job.logged()
+    ));
     let result = format!("failed with SQLSTATE {}", error.sqlstate);
     txn::run(Durability::Immediate, || {
         if !elevate::extension_exists() || !on_end::settle(job.id, due.attempt, "failed")? {

@@ -305,10 +305,7 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
             )
         },
     )?;
-    report::log(&format!(
-        "backfill {} runs",
-        job.logged()
-    ));
+    report::log(&format!("backfill {} runs", job.logged()));
     Ok(())
 }
 
