@@ -1,9 +1,10 @@
 """What backfill.plan foretells of a run, next to what the run then takes.
 
-First tables of many kinds (tests/cluster/harness/estimates.py), a fresh server for each; then that of the benchmark's main
-scenario, a fresh copy for each way of running. Autovacuum is off, as it would make room meanwhile, which the plan can't
-foretell. A figure in brackets is what the plan says it is at least, where it says that it does not know. Times mean something only
-on a machine that does nothing else. Run it through scripts/estimates, which builds and installs first.
+First tables of many kinds (tests/cluster/harness/estimates.py), a fresh server for each; then that of the benchmark's
+main scenario, a fresh copy for each way of running. Autovacuum is off, as it would make room meanwhile, which the plan
+can't foretell. A figure in brackets is what the plan says it is at least, where it says that it does not know. Times
+mean something only on a machine that does nothing else. Run it through scripts/estimates, which builds and installs
+first.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/estimates [MAJOR]", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-t", "--tables", nargs="*", choices=CASES, default=[*CASES], help="of many kinds (default: all)")
-    parser.add_argument("-w", "--ways", nargs="*", choices=WAYS, default=[*WAYS], help="of the benchmark (default: all)")
+    parser.add_argument(
+        "-t", "--tables", nargs="*", choices=CASES, default=[*CASES], help="of many kinds (default: all)"
+    )
+    parser.add_argument(
+        "-w", "--ways", nargs="*", choices=WAYS, default=[*WAYS], help="of the benchmark (default: all)"
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the benchmark's table (default 1,000,000)")
     parser.add_argument("--bound", type=float, default=0.3, help="how far an estimate may be off (default 0.3)")
     return parser.parse_args()

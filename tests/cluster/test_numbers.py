@@ -19,7 +19,9 @@ def closed(db: Database) -> str:
 
 def test_a_job_that_waits_has_no_rate_and_no_eta(db: Database) -> None:
     """What it did before the window closed says nothing of when it will be done."""
-    db.sql("CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t SELECT generate_series(1, 20000); ANALYZE t")
+    db.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t SELECT generate_series(1, 20000); ANALYZE t"
+    )
     job = start(db, "t", "v = id", batch=100, sleep_ms=50)
     wait_until(lambda: progress(db, job)["eta"], 30, "an estimate of the end")
     before = progress(db, job)

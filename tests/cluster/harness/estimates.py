@@ -30,8 +30,8 @@ class Case:
 
 ORDERS = """
 CREATE TABLE t (id bigint PRIMARY KEY, a integer, b integer, c text, at timestamptz, v integer, note text);
-INSERT INTO t SELECT g, g % 1000, (g * 7919) % 100000, md5(g::text), timestamptz '2026-01-01' + g * interval '1 s', NULL,
-    repeat('n', 60) FROM generate_series(1, 150000) g
+INSERT INTO t SELECT g, g % 1000, (g * 7919) % 100000, md5(g::text), timestamptz '2026-01-01' + g * interval '1 s',
+    NULL, repeat('n', 60) FROM generate_series(1, 150000) g
 """
 INDEXES = "; CREATE INDEX ON t (a); CREATE INDEX ON t (b); CREATE INDEX ON t (c); CREATE INDEX ON t (at)"
 RANDOM = "(SELECT string_agg(md5(random()::text || {g} || r), '') FROM generate_series(1, {n}) r)"
@@ -61,26 +61,21 @@ CASES: dict[str, Case] = {
     "two workers": Case(ORDERS + INDEXES, "v = a", options={"workers": 2}),
     "sequential": Case(ORDERS + INDEXES, "v = a", options={"strategy": "sequential"}),
     "room on the pages": Case(ORDERS.replace("note text)", "note text) WITH (fillfactor = 60)") + INDEXES, "v = a"),
-    "few rows": Case(
-        ORDERS.replace("NULL,\n", "CASE WHEN g % 100 <> 0 THEN 0 END,\n") + INDEXES, "v = a", "v IS NULL"
-    ),
+    "few rows": Case(ORDERS.replace("NULL,", "CASE WHEN g % 100 <> 0 THEN 0 END,") + INDEXES, "v = a", "v IS NULL"),
     "wide values": Case(ORDERS, "note = repeat(md5(a::text), 20)"),
     "wide values, five indexes": Case(ORDERS + INDEXES, "note = md5(a::text) || md5(b::text)"),
     "documents": Case(documents(1000, RANDOM.format(g="g", n=780)), "doc = doc || '{\"v\":2}'", batch_size=200),
     "documents that compress": Case(
         documents(3000, "repeat(md5(g::text) || 'lorem ipsum dolor', 400)"), "doc = doc || 'more'", batch_size=200
     ),
-    "new documents": Case(
-        documents(3000, "'x'", storage="external"), "v = repeat(md5(id::text), 200)", batch_size=200
-    ),
+    "new documents": Case(documents(3000, "'x'", storage="external"), "v = repeat(md5(id::text), 200)", batch_size=200),
     "json": Case(
         documents(3000, "(SELECT jsonb_object_agg(md5(r::text || g), r) FROM generate_series(1, 60) r)", "jsonb"),
         "v = doc || '{\"seen\": true}'",
         batch_size=500,
     ),
     "a dear function": Case(
-        ORDERS.replace("150000", "4000")
-        + ";CREATE FUNCTION dear(i integer) RETURNS integer LANGUAGE plpgsql AS"
+        ORDERS.replace("150000", "4000") + ";CREATE FUNCTION dear(i integer) RETURNS integer LANGUAGE plpgsql AS"
         " $$ BEGIN PERFORM count(*) FROM generate_series(1, 3000); RETURN i; END $$",
         "v = dear(a)",
         batch_size=500,
@@ -171,16 +166,16 @@ def make(db: Database, case: Case) -> None:
 
 
 def compare(db: Database, case: Case, table: str = "t") -> tuple[dict[str, Comparison], dict[str, Any]]:
-    """Asks for the plan and runs the job; gives the figures and the numbers of the plan. The table is made if it has to be."""
+    """Makes the table if it has to, asks for the plan, runs the job; gives the figures and the numbers of the plan."""
     if case.make:
         make(db, case)
     db.sql("CHECKPOINT")
     given = json.dumps(dict(case.options) | {"vacuum": False, "analyze": False})
     clauses = [case.batch_size, case.set_clause, case.where, given]
     call = f"('{table}'::regclass, %s, set_clause => %s, where_clause => %s, options => %s{{}})"
-    numbers = json.loads(db.value(f"SELECT value FROM backfill.plan{call.format(', format => ' + repr('json'))}", clauses))[
-        "numbers"
-    ]
+    numbers = json.loads(
+        db.value(f"SELECT value FROM backfill.plan{call.format(', format => ' + repr('json'))}", clauses)
+    )["numbers"]
     [(heap, indexes)] = db.sql(SIZES, {"table": table})
     job = db.value(f"SELECT backfill.start{call.format('')}", clauses)
     db.sql("CALL backfill.wait(%s)", [job])
