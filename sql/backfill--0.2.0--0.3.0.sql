@@ -155,7 +155,8 @@ WITH locks AS MATERIALIZED (
            pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
                                                             CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
                                  '; ') AS waits,
-           pg_catalog.min(t.since) AS since
+           pg_catalog.min(t.since) AS since,
+           pg_catalog.count(DISTINCT t.pid) AS workers
     FROM backfill.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
     GROUP BY t.job_id
@@ -165,14 +166,17 @@ SELECT j.id AS job_id,
        j.relation,
        s.state,
        CASE WHEN s.state = 'completed' THEN 100.0
-            WHEN COALESCE(p.percent, o.percent) > 99.9 THEN 99.9
-            ELSE pg_catalog.round(COALESCE(p.percent, o.percent)::numeric, 1) END AS percent,
-       COALESCE(p.rows_done, o.rows_done, 0) AS rows_done,
-       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, o.rows_done, 0) ELSE COALESCE(p.rows_total, o.rows_total) END AS rows_total,
+            WHEN r.percent > 99.9 THEN 99.9
+            ELSE pg_catalog.round(r.percent::numeric, 1) END AS percent,
+       r.done AS rows_done,
+       CASE WHEN s.state = 'completed' THEN r.done
+            WHEN r.done > 0 AND r.percent > 0 AND r.total IS NOT NULL THEN GREATEST(r.done, pg_catalog.round(r.done * 100 / r.percent)::bigint)
+            ELSE r.total END AS rows_total,
        COALESCE(p.rows_updated, o.rows_updated, 0) AS rows_updated,
        f.rows AS rows_failed,
-       CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN b.workers >= l.workers THEN 0 ELSE pg_catalog.round(p.rows_per_second::numeric, 1) END END AS rows_per_second,
+       CASE WHEN s.state = 'running' AND l.workers > 0 AND (b.workers >= l.workers) IS NOT TRUE THEN
             CASE WHEN p.past_estimate THEN interval '0'
                  WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
                      secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
@@ -210,7 +214,8 @@ SELECT j.id AS job_id,
                                    p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note,
        j.attempt,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
-            CASE WHEN p.past_estimate THEN 'due'
+            CASE WHEN b.workers >= l.workers THEN 'waiting'
+                 WHEN p.past_estimate THEN 'due'
                  WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.since, hung.since) END AS waiting_since,
        pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
@@ -232,7 +237,13 @@ LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN hung ON hung.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
-CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row x WHERE x.job_id = j.id) f
+CROSS JOIN LATERAL (
+    -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
+    -- all rows than the sum of estimates does.
+    SELECT COALESCE(p.rows_done, o.rows_done, 0) AS done, COALESCE(p.rows_total, o.rows_total) AS total,
+           COALESCE(p.percent, o.percent) AS percent
+) r
 CROSS JOIN LATERAL (
     -- Its literals are nobody else's business.
     SELECT CASE WHEN j.options ? 'on_end' AND NOT pg_catalog.pg_has_role(j.owner, 'USAGE')
@@ -341,6 +352,16 @@ WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_mon
 
 COMMENT ON VIEW backfill.progress IS 'One row per job that is the caller''s, or on a table of the caller''s: its state, how far it is, how fast, and what it waits for';
 COMMENT ON FUNCTION backfill.pause(bigint) IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON COLUMN backfill.progress.eta_state IS 'Why eta is NULL or zero: measuring, due, or waiting';
+COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running; 0 while the job waits';
+COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet, or the job waits; zero: more rows than estimated were met, the end is due';
+COMMENT ON COLUMN backfill.progress.seconds_working IS 'Time spent in batches, those included that failed and were rolled back, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk: rows_done by percent; NULL: no estimate yet';
+COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again';
+COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, horizon (transactions of others), or retry';
+COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
+COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
 COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
 COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
@@ -455,7 +476,7 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE 
             WHEN p.rows_per_second >= 9950 THEN pg_catalog.round(p.rows_per_second / 1000) || 'k/s'
             WHEN p.rows_per_second >= 999.5 THEN pg_catalog.round(p.rows_per_second / 1000, 1) || 'k/s'
             ELSE pg_catalog.round(p.rows_per_second) || '/s' END AS rate,
-       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...'
+       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...' WHEN p.eta_state = 'waiting' THEN 'waits'
             WHEN e.seconds >= 8640000 THEN '>99d'
             WHEN e.seconds >= 86400 THEN pg_catalog.concat(e.seconds / 86400, 'd', e.seconds % 86400 / 3600, 'h')
             WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')

@@ -94,7 +94,7 @@ CREATE FUNCTION backfill.plan(
     format       text    DEFAULT 'rows'
 ) RETURNS TABLE (section text, item text, value text, advice text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 30 AS 'MODULE_PATHNAME', 'plan_wrapper';
-COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' as one document. Changes nothing.';
+COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
 
 CREATE FUNCTION backfill.preview(
     relation     regclass,

@@ -85,7 +85,8 @@ WITH locks AS MATERIALIZED (
            pg_catalog.string_agg(DISTINCT pg_catalog.concat(t.waits_for, ', next at ' || pg_catalog.to_char(t.waits_until, 'HH24:MI:SS'),
                                                             CASE WHEN t.waits_until IS NULL THEN ', since ' || pg_catalog.to_char(t.since, 'HH24:MI:SS') END),
                                  '; ') AS waits,
-           pg_catalog.min(t.since) AS since
+           pg_catalog.min(t.since) AS since,
+           pg_catalog.count(DISTINCT t.pid) AS workers
     FROM backfill.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
     GROUP BY t.job_id
@@ -95,14 +96,17 @@ SELECT j.id AS job_id,
        j.relation,
        s.state,
        CASE WHEN s.state = 'completed' THEN 100.0
-            WHEN COALESCE(p.percent, o.percent) > 99.9 THEN 99.9
-            ELSE pg_catalog.round(COALESCE(p.percent, o.percent)::numeric, 1) END AS percent,
-       COALESCE(p.rows_done, o.rows_done, 0) AS rows_done,
-       CASE WHEN s.state = 'completed' THEN COALESCE(p.rows_done, o.rows_done, 0) ELSE COALESCE(p.rows_total, o.rows_total) END AS rows_total,
+            WHEN r.percent > 99.9 THEN 99.9
+            ELSE pg_catalog.round(r.percent::numeric, 1) END AS percent,
+       r.done AS rows_done,
+       CASE WHEN s.state = 'completed' THEN r.done
+            WHEN r.done > 0 AND r.percent > 0 AND r.total IS NOT NULL THEN GREATEST(r.done, pg_catalog.round(r.done * 100 / r.percent)::bigint)
+            ELSE r.total END AS rows_total,
        COALESCE(p.rows_updated, o.rows_updated, 0) AS rows_updated,
        f.rows AS rows_failed,
-       CASE WHEN s.state = 'running' AND l.workers > 0 THEN pg_catalog.round(p.rows_per_second::numeric, 1) END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
+            CASE WHEN b.workers >= l.workers THEN 0 ELSE pg_catalog.round(p.rows_per_second::numeric, 1) END END AS rows_per_second,
+       CASE WHEN s.state = 'running' AND l.workers > 0 AND (b.workers >= l.workers) IS NOT TRUE THEN
             CASE WHEN p.past_estimate THEN interval '0'
                  WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
                      secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
@@ -140,7 +144,8 @@ SELECT j.id AS job_id,
                                    p.note, NULLIF(pg_catalog.array_to_string(w.notes, '; '), '')), '') AS note,
        j.attempt,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
-            CASE WHEN p.past_estimate THEN 'due'
+            CASE WHEN b.workers >= l.workers THEN 'waiting'
+                 WHEN p.past_estimate THEN 'due'
                  WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.since, hung.since) END AS waiting_since,
        pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
@@ -162,7 +167,13 @@ LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN hung ON hung.job_id = j.id
 LEFT JOIN backfill.walk w ON w.job_id = j.id
-CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row r WHERE r.job_id = j.id) f
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row x WHERE x.job_id = j.id) f
+CROSS JOIN LATERAL (
+    -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
+    -- all rows than the sum of estimates does.
+    SELECT COALESCE(p.rows_done, o.rows_done, 0) AS done, COALESCE(p.rows_total, o.rows_total) AS total,
+           COALESCE(p.percent, o.percent) AS percent
+) r
 CROSS JOIN LATERAL (
     -- Its literals are nobody else's business.
     SELECT CASE WHEN j.options ? 'on_end' AND NOT pg_catalog.pg_has_role(j.owner, 'USAGE')
@@ -191,11 +202,11 @@ COMMENT ON COLUMN backfill.progress.relation IS 'The table';
 COMMENT ON COLUMN backfill.progress.state IS 'pending, running, pausing, paused, cancelling, cancelled, completed or failed';
 COMMENT ON COLUMN backfill.progress.percent IS 'Share of rows passed; NULL while there is no estimate, 100 only when completed, never backwards';
 COMMENT ON COLUMN backfill.progress.rows_done IS 'Rows passed by the walk, whether or not they matched the WHERE clause';
-COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk, raised when it proves low; NULL: no estimate yet';
+COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk: rows_done by percent; NULL: no estimate yet';
 COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed; of a dry run, those that would change; of a verification, those that are wrong';
 COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
-COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running';
-COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet; zero: more rows than estimated were met, the end is due';
+COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running; 0 while the job waits';
+COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet, or the job waits; zero: more rows than estimated were met, the end is due';
 COMMENT ON COLUMN backfill.progress.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.progress.sleep_ms IS 'Pause between two commits, in milliseconds';
 COMMENT ON COLUMN backfill.progress.workers IS 'Workers that hold the job now';
@@ -214,11 +225,11 @@ COMMENT ON COLUMN backfill.progress.hot_percent IS 'Share of the updates that ne
 COMMENT ON COLUMN backfill.progress.phase IS 'What is being done: walk, another pass of it, or the vacuum and analyze after the last batch';
 COMMENT ON COLUMN backfill.progress.note IS 'What the owner should know: why waves rest, what was left out';
 COMMENT ON COLUMN backfill.progress.attempt IS 'How often the job was started or resumed';
-COMMENT ON COLUMN backfill.progress.eta_state IS 'Why eta is NULL or zero: measuring, or due';
+COMMENT ON COLUMN backfill.progress.eta_state IS 'Why eta is NULL or zero: measuring, due, or waiting';
 COMMENT ON COLUMN backfill.progress.waiting_since IS 'Since when the job gives way to a signal, or waits for a table that is locked';
-COMMENT ON COLUMN backfill.progress.seconds_working IS 'Time spent in batches, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.seconds_working IS 'Time spent in batches, those included that failed and were rolled back, summed over the job''s workers';
 COMMENT ON COLUMN backfill.progress.seconds_sleeping IS 'Time spent in the pauses that sleep_ms asks for, summed over the job''s workers';
-COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again, summed over the job''s workers';
+COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again, summed over the job''s workers';
 COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
@@ -359,8 +370,8 @@ COMMENT ON COLUMN backfill.samples.batch_ms IS 'What the last batch took, in mil
 COMMENT ON COLUMN backfill.samples.wal_bytes IS 'WAL written by the job, in bytes';
 COMMENT ON COLUMN backfill.samples.seconds_working IS 'Time that its workers have spent in batches; summed over its workers, like the others of time';
 COMMENT ON COLUMN backfill.samples.seconds_sleeping IS 'Time spent in the pauses that sleep_ms asks for';
-COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, and before batches were tried again';
-COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, or retry';
+COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again';
+COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, horizon (transactions of others), or retry';
 COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind standby or slot lacked at the end, in bytes; NULL where no bound is set, or there is none';
 
 -- A line a job, 80 columns wide in psql: what is wide in a terminal counts as two columns, what would break the
@@ -376,7 +387,7 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE 
             WHEN p.rows_per_second >= 9950 THEN pg_catalog.round(p.rows_per_second / 1000) || 'k/s'
             WHEN p.rows_per_second >= 999.5 THEN pg_catalog.round(p.rows_per_second / 1000, 1) || 'k/s'
             ELSE pg_catalog.round(p.rows_per_second) || '/s' END AS rate,
-       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...'
+       CASE WHEN p.eta_state = 'due' THEN 'due' WHEN p.eta_state = 'measuring' THEN '...' WHEN p.eta_state = 'waiting' THEN 'waits'
             WHEN e.seconds >= 8640000 THEN '>99d'
             WHEN e.seconds >= 86400 THEN pg_catalog.concat(e.seconds / 86400, 'd', e.seconds % 86400 / 3600, 'h')
             WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')
@@ -411,5 +422,5 @@ COMMENT ON COLUMN backfill.dashboard.job IS 'The job''s id, and its name';
 COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema where that is not in the search_path';
 COMMENT ON COLUMN backfill.dashboard.done IS 'Share of rows passed';
 COMMENT ON COLUMN backfill.dashboard.rate IS 'Rows passed per second, over the last minute of running';
-COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet';
+COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
 COMMENT ON COLUMN backfill.dashboard.doing IS 'What it does: the state, or what a running one waits for: the name of the option, without max_, or the beginning of waiting_for in backfill.progress';

@@ -13,6 +13,7 @@ use crate::job::options::Options;
 use crate::pg::spi::{self, Arg};
 use crate::pg::{arg, index, partition, settings};
 use crate::plan::key::{Candidate, Column};
+use crate::plan::order;
 
 /// Settings under which bounds are written down, once they have been read under those of the session.
 const ISO: &[(&CStr, &CStr)] = &[
@@ -32,10 +33,7 @@ pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<
         return Ok(());
     };
     let Some(key) = key else {
-        return Err(Error::invalid(format!(
-            "options \"key_from\" and \"key_to\" need a key to walk by, and table {table} goes in physical order"
-        ))
-        .hint("Leave them out, or give the table a unique index on columns that are NOT NULL."));
+        return Err(order::no_bounds(table));
     };
     check_values(&bounds, table, key)
 }

@@ -5,12 +5,12 @@ use super::{require, session, tables};
 use crate::catalog::extension;
 use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::spi;
-use crate::pg::{confine, index, name, server, triggers};
-use crate::plan::key::{self, Column};
+use crate::pg::{confine, name, server, triggers, walked};
+use crate::plan::key::Column;
+use crate::plan::order::{self, Asked, Pages, Possible};
 use crate::plan::sql::qualified;
 use crate::plan::standalone::{KeyColumn, Standalone};
 
@@ -174,28 +174,38 @@ fn refuse_children(relation: &Relation, only: bool) -> Result<()> {
     .hint("Define a backfill of each table, with the option \"only\": true where others inherit from it, and have a procedure written for each."))
 }
 
-/// The columns that order the walk; none: it goes by pages.
+/// The columns that order the walk; none: it goes by pages. A procedure outlives what the table holds now, so that where
+/// both would do it goes by the key. A partitioned table is walked as a whole, which takes a key of its own.
 fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
     let definition = &job.definition;
-    let partitioned = relation.kind == 'p';
-    if definition.options.walk() == Walk::Physical && !partitioned {
-        return Ok(Vec::new());
-    }
-    let mut candidates = index::candidates(relation.oid)?;
-    if candidates
-        .iter()
-        .any(|c| c.column_names() == definition.key_columns)
-    {
-        candidates.retain(|c| c.column_names() == definition.key_columns);
-    }
     let named = definition.options.key.as_deref();
-    match key::choose(candidates, named, &relation.shown) {
-        Ok(key) => key.columns.iter().map(key_column).collect(),
-        Err(_) if !partitioned && definition.options.key.is_none() => Ok(Vec::new()),
-        Err(error) => Err(error),
+    let of = |settled| walked::key(relation, relation, named, settled, &definition.set_columns);
+    // Of a table that has another key by now.
+    let key = of(&definition.key_columns).or_else(|_| of(&[]));
+    if relation.kind == 'p' {
+        return key?.columns.iter().map(key_column).collect();
+    }
+    let asked = Asked::of(&definition.options, false);
+    match order::possible(asked, key, &Defined(relation))? {
+        Possible::Key(key, _) | Possible::Either(key) => {
+            key.columns.iter().map(key_column).collect()
+        }
+        Possible::Pages(_) => Ok(Vec::new()),
     }
 }
 
+/// A table of which a definition was made: whether its clauses suit a walk by pages was seen then.
+struct Defined<'a>(&'a Relation);
+
+impl Pages for Defined<'_> {
+    fn table(&self) -> &str {
+        &self.0.shown
+    }
+
+    fn unsound(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
 fn key_column(column: &Column) -> Result<KeyColumn> {
     let schema = column.operator_schema.as_deref();
     Ok(KeyColumn {

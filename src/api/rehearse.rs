@@ -47,6 +47,7 @@ pub struct Sum {
     batches: i64,
     time: Duration,
     wal: u64,
+    images: u64,
     dead: i64,
     /// Rows that failed.
     failures: i64,
@@ -96,8 +97,10 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
     )?;
     notice(
         &format!(
-            "rolled back: {} bytes of WAL were written, and {} dead tuples are left",
-            sum.wal, sum.dead
+            "rolled back: {} bytes of WAL were written, {}, and {} dead tuples are left",
+            sum.wal,
+            sum.images(),
+            sum.dead
         ),
         (sum.dead > 0).then_some("VACUUM removes them."),
     );
@@ -208,7 +211,7 @@ impl Sum {
 
     /// Updates rows and rolls that back. What is deferred to the commit is done at once.
     fn measured(&mut self, part: &Part, places: &[Tid]) -> Result<()> {
-        let (begun, before) = (Instant::now(), wal::written());
+        let (begun, before, images) = (Instant::now(), wal::written(), wal::images());
         let updated = spi::undone(|| {
             let args = [Arg::Tids(places)];
             let updated = spi::query(&part.target.update_listed().text, &args)?.processed;
@@ -216,6 +219,7 @@ impl Sum {
             Ok(updated)
         });
         self.wal += wal::written() - before;
+        self.images += wal::images() - images;
         let updated = updated?;
         self.time += begun.elapsed();
         self.rows += updated;
@@ -223,12 +227,29 @@ impl Sum {
         Ok(())
     }
 
+    fn images_counted(&self) -> String {
+        let s = if self.images == 1 { "" } else { "s" };
+        format!("{} full-page image{s}", self.images)
+    }
+
+    /// What of the WAL is not the rows': in a long run the rows of a page share its image.
+    fn images(&self) -> String {
+        format!(
+            "{} included (of each page that changes for the first time after a checkpoint)",
+            self.images_counted()
+        )
+    }
+
     fn report(self) -> Vec<Tried> {
         let good = self.rows - self.failures;
         let per_row = |all: f64| (good > 0).then(|| (all / good as f64 * 1000.0).round() / 1000.0);
         let s = if self.batches == 1 { "" } else { "es" };
         let all = Tried {
-            what: format!("all, in {} batch{s}", self.batches),
+            what: format!(
+                "all, in {} batch{s}; WAL with {}",
+                self.batches,
+                self.images_counted()
+            ),
             rows: self.rows,
             failed: self.failures,
             ms_per_row: per_row(self.time.as_secs_f64() * 1000.0),

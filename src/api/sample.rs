@@ -14,8 +14,10 @@ use crate::pg::evaluate;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
+use crate::pg::walked::{self, Walked};
 use crate::pg::{clauses, confine, index, server, settings, triggers};
-use crate::plan::key;
+use crate::plan::key::Candidate;
+use crate::plan::order::{self, Asked, Order, Why};
 use crate::plan::sql::Target;
 use crate::stranger::errand::{Errand, carry_out};
 
@@ -32,6 +34,8 @@ pub struct Backfill {
     pub where_clause: Option<String>,
     /// The columns that the SET list writes.
     pub set_columns: Vec<String>,
+    /// The columns of the key that orders the walk, as they were settled; none: pages do.
+    pub key_columns: Vec<String>,
     /// The options.
     pub options: Options,
     /// Settings of the defining session that are in force meanwhile.
@@ -96,6 +100,7 @@ impl Backfill {
             where_clause: call.where_clause,
             relation: call.relation,
             set_columns,
+            key_columns,
             options,
             session: BTreeMap::new(),
         })
@@ -146,7 +151,7 @@ impl Backfill {
         wanted: i64,
         parts: &mut Vec<Part>,
     ) -> Result<i64> {
-        let mut target = self.target(&table)?;
+        let mut target = self.target(&table);
         if let Some(between) = self.between(&target)? {
             target.where_clause = all_of([between].into_iter().chain(target.where_clause.take()));
             parts.push(Part {
@@ -186,20 +191,46 @@ impl Backfill {
         Ok(all_of(conditions))
     }
 
-    /// The table's statements.
-    pub fn target(&self, table: &Relation) -> Result<Target> {
+    /// The table's statements, with the key that a walk of it would go by, if there is one.
+    pub fn target(&self, table: &Relation) -> Target {
+        self.target_with(table, self.key(table).ok().as_ref())
+    }
+
+    /// What orders the walk of a table, and why; and its statements.
+    pub fn ordered(&self, table: &Relation) -> Result<(Target, Order, Why)> {
+        let walked = Walked {
+            table,
+            root: &self.relation,
+            where_clause: self.where_clause.as_deref(),
+            set_columns: &self.set_columns,
+            skips_triggers: self.options.skips_triggers(),
+        };
+        let asked = Asked::of(&self.options, self.options.dry_run());
+        let (order, why) = order::decide(asked, self.key(table), &walked)?;
+        let target = match &order {
+            Order::Key(key) => self.target_with(table, Some(key)),
+            Order::Pages => self.target(table),
+        };
+        Ok((target, order, why))
+    }
+
+    fn key(&self, table: &Relation) -> Result<Candidate> {
         let named = self.options.key.as_deref();
-        let key = key::choose(index::candidates(table.oid)?, named, &table.shown);
+        let (settled, written) = (&self.key_columns, &self.set_columns);
+        walked::key(table, &self.relation, named, settled, written)
+    }
+
+    fn target_with(&self, table: &Relation, key: Option<&Candidate>) -> Target {
         let partition = table.oid != self.relation.oid;
-        Ok(Target {
+        Target {
             schema: table.schema.clone(),
             relation: table.name.clone(),
             alias: partition.then(|| self.relation.name.clone()),
-            key: key.map_or(Vec::new(), |key| key.columns),
+            key: key.map_or(Vec::new(), |key| key.columns.clone()),
             set_clause: self.set_clause.clone(),
             where_clause: self.where_clause.clone(),
             writes_key: false,
-        })
+        }
     }
 }
 

@@ -74,6 +74,7 @@ impl Subject {
             set_clause: self.set_clause.clone(),
             where_clause: self.where_clause.clone(),
             set_columns: self.set_columns.clone(),
+            key_columns: self.key_columns.clone(),
             session: self.session.clone(),
         })
     }

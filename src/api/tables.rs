@@ -6,8 +6,10 @@ use super::{bounds, checks, hazards, shifts};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
 use crate::pg::relation::{self, Relation};
-use crate::pg::{clauses, index, partition, physical, server};
-use crate::plan::key::{self, Candidate};
+use crate::pg::walked::{self, Walked};
+use crate::pg::{clauses, partition, server};
+use crate::plan::key::Candidate;
+use crate::plan::order::{self, Asked, Possible};
 
 /// How a table will be walked.
 type Order = Option<Candidate>;
@@ -121,87 +123,50 @@ fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
     if call.relation.kind != 'p' || call.options.walk() == Walk::Physical {
         return Ok(None);
     }
-    let candidates = index::candidates(call.relation.oid)?;
     let named = call.options.key.as_deref();
-    let key = key::choose(candidates, named, &call.relation.shown);
+    let key = walked::key(&call.relation, &call.relation, named, &[], &[]);
     Ok(key.ok().map(|key| key.column_names()))
 }
 
-/// What orders the walk of one table: a key, or its pages. Everything about it is checked.
+/// What may order the walk of one table: a key, or none, its pages. Everything about it is checked. A dry run is checked
+/// like the run that it stands for.
 fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Result<Order> {
-    let named = named_index(call, table)?;
-    let key = key::choose(
-        index::candidates(table.oid)?,
-        named.as_deref(),
-        &table.shown,
-    );
-    let without_key = match (call.options.walk(), key) {
-        (Walk::Auto | Walk::Key, Ok(key)) => {
+    let asked = Asked::of(&call.options, false);
+    let named = call.options.key.as_deref();
+    // A key that is written is an error of its own.
+    let key = walked::key(table, &call.relation, named, &[], &[]);
+    let by_pages = match (asked.walk, &key) {
+        (Walk::Physical, _) => true,
+        (Walk::Auto, Err(_)) => named.is_none(),
+        _ => false,
+    };
+    match &key {
+        Ok(key) if !by_pages => {
             let names = key.column_names();
             checks::columns(table, set_columns, &names)?;
             checks::rights(table, &names)?;
             analyse(call, table, set)?;
-            return Ok(Some(key));
         }
-        (Walk::Key, Err(error)) => return Err(error),
-        (Walk::Auto, Err(error)) if named.is_some() => return Err(error),
-        (Walk::Auto, Err(error)) => Some(error),
-        (Walk::Physical, _) => None,
-    };
-    checks::columns(table, set_columns, &[])?;
-    analyse(call, table, set)?;
-    if call.where_clause.is_some() {
-        checks::rights(table, &["ctid".to_owned()])?;
-    }
-    let clause = call.where_clause.as_deref();
-    let skip = call.options.skips_triggers();
-    let known_as = known_as(call, table);
-    match physical::unsound(table.oid, known_as, clause, skip)? {
-        None => match clause {
-            Some(clause) if !physical::can_fall_out(table, known_as, clause, set_columns)? => {
-                let why = "set_clause sets no column that where_clause reads, so a row that is done would match again";
-                Err(refuse(table, without_key, why))
+        _ if by_pages => {
+            checks::columns(table, set_columns, &[])?;
+            analyse(call, table, set)?;
+            if call.where_clause.is_some() && !asked.bounded {
+                checks::rights(table, &["ctid".to_owned()])?;
             }
-            _ => Ok(None),
-        },
-        Some(why) => Err(refuse(table, without_key, &why)),
-    }
-}
-
-/// Neither key nor pages, and what would help.
-fn refuse(table: &Relation, without_key: Option<Error>, why: &str) -> Error {
-    const FALLS_OUT: &str = "a where_clause that no longer holds for a row once it is updated, such as 'rate_new IS NULL'";
-    match without_key {
-        Some(mut error) => {
-            let no_key = error.detail.take().unwrap_or_default();
-            let key = error.hint.take().unwrap_or_default();
-            error
-                .detail(format!(
-                    "{no_key} Nor can it be walked in physical order: {why}."
-                ))
-                .hint(format!(
-                    "{key} Without a key, the walk goes by the pages of the table: that takes {FALLS_OUT}, depends on nothing but the row, and no trigger that runs after the UPDATE."
-                ))
         }
-        None => Error::new(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            format!("table {} cannot be walked in physical order: {why}", table.shown),
-        )
-        .hint(format!(
-            "It takes {FALLS_OUT}, depends on nothing but the row, and no trigger that runs after the UPDATE. Without the option \"walk\" the walk goes by a key; CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers."
-        )),
+        _ => {}
     }
-}
-
-/// The table's index that the option "key" means.
-fn named_index(call: &Call, table: &Relation) -> Result<Option<String>> {
-    let Some(name) = &call.options.key else {
-        return Ok(None);
+    let walked = Walked {
+        table,
+        root: &call.relation,
+        where_clause: call.where_clause.as_deref(),
+        set_columns,
+        skips_triggers: call.options.skips_triggers(),
     };
-    let found = partition::index_named(table.oid, call.relation.oid, name)?;
-    // Indexes are not inherited.
-    let child = call.relation.kind == 'r' && table.oid != call.relation.oid;
-    Ok(found.or_else(|| (!child).then(|| name.clone())))
+    Ok(match order::possible(asked, key, &walked)? {
+        Possible::Key(key, _) | Possible::Either(key) => Some(*key),
+        Possible::Pages(_) => None,
+    })
 }
 
 /// The name that the clauses may call a partition by.

@@ -142,17 +142,26 @@ pub struct Took {
     pub wal_per_row: f64,
 }
 
-/// What the newest job on a table took that has updated many rows.
-pub fn last_on(relation: Oid) -> Result<Option<Took>> {
+/// Seconds of work from which on what a job took is worth something, and rows.
+const TELLING: (i32, i32) = (1, 10_000);
+
+/// What the newest job on a table took that had this SET list, and has updated many rows, or long.
+pub fn last_on(relation: Oid, set_clause: &str) -> Result<Option<Took>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT j.id, j.owner::pg_catalog.oid::pg_catalog.int8, o.worked_ms / 1000.0 / o.rows_updated,
                     o.wal_bytes::pg_catalog.float8 / o.rows_updated
              FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
-             WHERE j.relation::pg_catalog.oid = $1 AND o.outcome = 'completed' AND o.rows_updated >= 10000
+             WHERE j.relation::pg_catalog.oid = $1 AND j.set_clause = $2 AND o.outcome = 'completed'
+               AND (o.rows_updated >= $4 OR o.rows_updated > 0 AND o.worked_ms >= 1000 * $3)
                AND j.verifies IS NULL AND NOT j.options @> '{\"dry_run\": true}'
              ORDER BY o.at DESC LIMIT 1",
-            &[Arg::Oid(relation)],
+            &[
+                Arg::Oid(relation),
+                Arg::Text(set_clause),
+                Arg::Int4(TELLING.0),
+                Arg::Int4(TELLING.1),
+            ],
         )
     })?;
     row.map(|row| {

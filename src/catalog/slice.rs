@@ -227,6 +227,18 @@ pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
     Ok(Some((row.get(0).map(array).transpose()?, last)))
 }
 
+/// The page after the last one that a job walks of a table in its first pass.
+pub fn end_of_pass(job: i64, relation: Oid) -> Result<Option<i64>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.max(s.end_block) FROM backfill.slice s
+             WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.pass = 1",
+            &[Arg::Int8(job), Arg::Oid(relation)],
+        )
+    })?;
+    row.map_or(Ok(None), |row| row.parse(0))
+}
+
 /// Has the first slice of a table, which is done, begin behind another key.
 pub fn set_edge(job: i64, relation: Oid, old: Option<&Key>, new: &Key) -> Result<()> {
     as_extension(|| {

@@ -57,7 +57,7 @@ pub const KEYS: &[Key] = &[
     integer(
         "waves",
         2,
-        64,
+        255,
         "It is the number of passes over a region; left out, it is chosen.",
     ),
     integer(

@@ -34,10 +34,12 @@ pub enum Signal {
     RowRate,
     /// What is in the way of a batch that failed: not a bound, but time all the same.
     Retry,
+    /// Transactions of others, by which the rows that a pass over a region has left dead may not be removed yet.
+    Horizon,
 }
 
 impl Signal {
-    /// The option that bounds it; for a retry, `retry`.
+    /// The option that bounds it; for a retry `retry`, for others' transactions `horizon`.
     pub fn name(self) -> &'static str {
         match self {
             Signal::ReadOnly => "default_transaction_read_only",
@@ -54,6 +56,7 @@ impl Signal {
             Signal::WalRate => "max_wal_rate",
             Signal::RowRate => "max_rows_per_second",
             Signal::Retry => "retry",
+            Signal::Horizon => "horizon",
         }
     }
 }

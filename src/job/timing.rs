@@ -11,7 +11,7 @@ const RECENT: usize = 200;
 /// What a slice has taken, in all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spent {
-    /// In batches.
+    /// In batches, those included that failed and were rolled back.
     pub working: Duration,
     /// In the pauses that the pace asks for.
     pub sleeping: Duration,
@@ -25,6 +25,11 @@ impl Spent {
     /// Counts time of waiting for a signal.
     pub fn wait(&mut self, signal: Signal, time: Duration) {
         *self.waiting.entry(signal.name().to_owned()).or_default() += time;
+    }
+
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Spent::default()
     }
 
     /// Counts what has come since.

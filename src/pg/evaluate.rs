@@ -93,6 +93,16 @@ impl Change<'_> {
         })
     }
 
+    /// How many columns the table has, those included that were dropped.
+    pub(super) fn width(&self) -> i16 {
+        self.columns.len() as i16
+    }
+
+    /// A column of the table's.
+    pub(super) fn attribute(&self, number: i16) -> &pg_sys::FormData_pg_attribute {
+        attribute(self.columns, number)
+    }
+
     /// The columns that are set, by their numbers.
     pub fn set(&self) -> &[i16] {
         self.set
@@ -116,7 +126,7 @@ impl Change<'_> {
     }
 
     /// The value of a column of the table's, of its type.
-    fn value(&self, number: i16, before: bool) -> Option<Datum> {
+    pub(super) fn value(&self, number: i16, before: bool) -> Option<Datum> {
         let own = usize::from(number.unsigned_abs()).wrapping_sub(1);
         assert!(own < self.columns.len(), "a column of the table's");
         match self.set.iter().position(|set| *set == number) {

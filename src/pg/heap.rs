@@ -65,6 +65,27 @@ pub fn prune(relation: Oid, tids: &[Tid]) {
     }
 }
 
+/// Bytes that the pages of these rows, which come in order, have for new versions. The table must be locked.
+pub fn room(relation: Oid, tids: &[Tid]) -> Vec<usize> {
+    let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
+    blocks.dedup();
+    let heap = Open::locked(relation);
+    let pages = heap.blocks();
+    let within = blocks.into_iter().filter(|block| *block < pages);
+    let room = |block| {
+        // SAFETY: as in `prune`. The page is only looked at, under a lock that keeps others from changing it; errors leave both
+        // the pin and the lock to the abort.
+        unsafe {
+            let buffer = pg_sys::ReadBuffer(heap.as_ptr(), block);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            let room = pg_sys::PageGetHeapFreeSpace(pg_sys::BufferGetPage(buffer));
+            pg_sys::UnlockReleaseBuffer(buffer);
+            room
+        }
+    };
+    within.map(room).collect()
+}
+
 /// Reads a tid[] column; NULL is no element. An error for a column of another type.
 pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
     let Some(array) = row.of_type(column, pg_sys::TIDARRAYOID)? else {

@@ -42,6 +42,42 @@ pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
     Ok(facts)
 }
 
+/// An index of a table, and what an update of some columns means for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexFacts {
+    /// Its name.
+    pub name: String,
+    /// Its access method.
+    pub method: String,
+    /// Its size in bytes.
+    pub bytes: i64,
+    /// The numbers of its columns, included ones too; 0 is an expression.
+    pub columns: Vec<i16>,
+    /// Whether the update changes what it holds.
+    pub changed: bool,
+    /// Whether it has a predicate.
+    pub partial: bool,
+}
+
+/// Each index that gets entries, and what an update of these columns means for it.
+pub fn indexes_of(relation: Oid, set_columns: &[String]) -> Result<Vec<IndexFacts>> {
+    confine::require()?;
+    let mut columns = numbers(relation, set_columns)?;
+    let table = open(relation)?;
+    add_generated(&table, &mut columns);
+    let ready = indexes(&table).filter(Index::is_ready);
+    Ok(ready
+        .map(|index| IndexFacts {
+            name: index.name().unwrap_or_default(),
+            method: index.method(),
+            bytes: bytes(i64::from(index.0.blocks())),
+            columns: index.column_numbers(),
+            changed: columns.meet(&index.columns()),
+            partial: index.is_partial(),
+        })
+        .collect())
+}
+
 /// Whether an update of these columns locks a row as one that writes a key that foreign keys may refer
 /// to.
 pub fn writes_key(relation: Oid, set_columns: &[String]) -> Result<bool> {
@@ -177,6 +213,34 @@ impl Index {
         false
     }
 
+    /// The name of its access method.
+    fn method(&self) -> String {
+        // SAFETY: it is open, and has `rd_rel`; within a transaction. The name is null or ends in zero, a copy in the
+        // current memory context.
+        unsafe {
+            lossy(pg_sys::get_am_name((*(*self.0.as_ptr()).rd_rel).relam)).unwrap_or_default()
+        }
+    }
+
+    /// The numbers of its columns; 0 is an expression.
+    fn column_numbers(&self) -> Vec<i16> {
+        // SAFETY: it is open, and `rd_index` not null, as `of` saw: `indkey` has `indnatts` numbers.
+        unsafe {
+            let form = (*self.0.as_ptr()).rd_index;
+            (*form)
+                .indkey
+                .values
+                .as_slice((*form).indnatts as usize)
+                .to_vec()
+        }
+    }
+
+    /// Whether it has a predicate.
+    fn is_partial(&self) -> bool {
+        // SAFETY: it is open, and an index; the list is null or a copy in the current memory context.
+        unsafe { !pg_sys::RelationGetIndexPredicate(self.0.as_ptr()).is_null() }
+    }
+
     /// All columns of the table that it reads.
     fn columns(&self) -> Columns {
         let index = self.0.as_ptr();
@@ -261,6 +325,17 @@ impl TableShape {
     /// Rows on a page.
     pub fn rows_per_page(&self) -> f64 {
         self.tuples / self.pages.max(1) as f64
+    }
+
+    /// The same table with so many rows.
+    pub fn with_rows(self, rows: f64) -> TableShape {
+        let more = self.tuples.max(1.0) / rows.max(1.0);
+        TableShape {
+            tuples: rows,
+            row_bytes: self.row_bytes * more,
+            index_bytes: self.index_bytes * more,
+            ..self
+        }
     }
 
     /// New versions that fit on a page as INSERTs left it.

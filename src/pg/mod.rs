@@ -55,4 +55,6 @@ pub mod triggers;
 pub mod txn;
 pub mod waiters;
 pub mod wal;
+pub mod walked;
+pub mod weigh;
 pub mod xact;

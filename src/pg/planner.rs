@@ -21,6 +21,8 @@ thread_local! {
     static NEXT_PATHLIST: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
     static BEFORE: Cell<Option<Settings>> = const { Cell::new(None) };
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
+    /// Whether a statement is only explained, for parameters that are known: constants, by then.
+    static EXPLAINED: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Walk {
@@ -83,6 +85,31 @@ pub fn add_bookkeeping(statement: CString) {
             walk.bookkeeping.push(statement);
         }
     });
+}
+
+/// Runs `f`, which has PostgreSQL explain `statement`, with the plan that a worker's walk would have for it.
+pub fn explained<T>(
+    relation: Oid,
+    index: Oid,
+    statement: CString,
+    access: Access,
+    f: impl FnOnce() -> T,
+) -> T {
+    set_walk(relation, index, vec![(statement, access)]);
+    EXPLAINED.set(true);
+    let _over = Over;
+    f()
+}
+
+/// Ends what is explained when it is dropped, also by an error on its way: nothing else in this session is planned so.
+struct Over;
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        EXPLAINED.set(false);
+        reset();
+        set_walk(Oid::INVALID, Oid::INVALID, Vec::new());
+    }
 }
 
 fn install() {
@@ -294,7 +321,11 @@ unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation
     unsafe {
         let query = (*root).parse;
         let limit = (*query).limitCount;
-        let limited = !limit.is_null() && (*limit).type_ == pg_sys::NodeTag::T_Param;
+        let is_ours = |tag| match EXPLAINED.get() {
+            true => tag == pg_sys::NodeTag::T_Const || tag == pg_sys::NodeTag::T_Param,
+            false => tag == pg_sys::NodeTag::T_Param,
+        };
+        let limited = !limit.is_null() && is_ours((*limit).type_);
         let is_first = || {
             (1..rti as usize)
                 .all(|before| (**(*root).simple_rte_array.add(before)).relid != relation)

@@ -1,4 +1,5 @@
-//! A time limit on what a worker runs. `statement_timeout` is armed for commands of clients only.
+//! A time limit on what is run: in a worker, for which `statement_timeout` is not armed; in a client's session beside
+//! the one that its command has.
 
 use std::ffi::c_int;
 
@@ -10,6 +11,9 @@ unsafe extern "C-unwind" {
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
     fn disable_timeout(id: c_int, keep_indicator: bool);
     fn get_timeout_indicator(id: c_int, reset_indicator: bool) -> bool;
+    fn get_timeout_active(id: c_int) -> bool;
+    fn get_timeout_finish_time(id: c_int) -> pg_sys::TimestampTz;
+    fn enable_timeout_at(id: c_int, fin_time: pg_sys::TimestampTz);
 }
 
 /// Its place in `enum TimeoutId`, in all versions from 9.6 to 18: after the timeouts of the startup
@@ -24,15 +28,25 @@ pub fn limited<T>(milliseconds: i32, f: impl FnOnce() -> T) -> T {
 }
 
 /// A limit that is in force until this is dropped, also by an error on its way.
-struct Limit;
+struct Limit {
+    /// When the one around it would come, if there is one.
+    around: Option<pg_sys::TimestampTz>,
+}
 
 impl Limit {
     fn of(milliseconds: c_int) -> Limit {
         // SAFETY: PostgreSQL registers this timeout in each process that connects to a database, before
         // code of an extension runs in it. When it fires, a signal handler sets flags that the next
         // CHECK_FOR_INTERRUPTS looks at.
-        unsafe { enable_timeout_after(STATEMENT_TIMEOUT, milliseconds) };
-        Limit
+        unsafe {
+            let around = get_timeout_active(STATEMENT_TIMEOUT)
+                .then(|| get_timeout_finish_time(STATEMENT_TIMEOUT));
+            let mine = pg_sys::GetCurrentTimestamp() + i64::from(milliseconds) * 1000;
+            if around.is_none_or(|around| mine < around) {
+                enable_timeout_after(STATEMENT_TIMEOUT, milliseconds);
+            }
+            Limit { around }
+        }
     }
 }
 
@@ -44,6 +58,10 @@ impl Drop for Limit {
             if get_timeout_indicator(STATEMENT_TIMEOUT, true) {
                 // It may have come too late for `f`, and is not for what follows.
                 pg_sys::QueryCancelPending = 0;
+            }
+            if let Some(around) = self.around {
+                // One that is past comes at once.
+                enable_timeout_at(STATEMENT_TIMEOUT, around);
             }
         }
     }

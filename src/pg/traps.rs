@@ -61,20 +61,30 @@ const OF_TABLE: &[Trap] = &[
     Trap {
         item: "indexes on columns that are set",
         sql: "SELECT pg_catalog.string_agg(i.indexrelid::pg_catalog.regclass::text, ', ' ORDER BY i.indexrelid::pg_catalog.regclass::text)
-              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND NOT i.indisunique AND i.indkey::pg_catalog.int2[] && {SET}",
+              FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND NOT i.indisunique AND (i.indkey::pg_catalog.int2[] && {SET}
+                 -- Columns that only its expressions or its predicate read.
+                 OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+                              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = $1 AND d.refobjsubid = ANY ({SET}::pg_catalog.int4[])))",
         advice: "No update can be heap-only: each gets an entry in every index, and the table grows. Create them after the backfill, if they can wait.",
     },
     Trap {
         item: "foreign keys of columns that are set",
         sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.conname), ', ' ORDER BY c.conname) FROM pg_catalog.pg_constraint c
               WHERE c.contype = 'f' AND c.conrelid = $1 AND c.conkey && {SET}",
-        advice: "Each row is looked up in the other table, which takes time and locks its row there.",
+        advice: "Each row is looked up in the other table, which takes time and locks its row there. A dry run does not: SELECT backfill.rehearse(...) finds rows without a partner.",
     },
     Trap {
         item: "foreign keys that refer to columns that are set",
         sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname)), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
               FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND c.confkey && {SET}",
         advice: "Each row is looked for in those tables: they need an index on their side.",
+    },
+    Trap {
+        item: "foreign keys that change other tables along",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname), ' (ON UPDATE ',
+                         CASE c.confupdtype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END, ')'), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND c.confkey && {SET} AND c.confupdtype IN ('c', 'n', 'd') AND $3",
+        advice: "Each row updates those that refer to it, within its batch: time, WAL and locks of theirs are in no estimate. They need an index on the referring columns.",
     },
     Trap {
         item: "logical replication",
@@ -98,7 +108,7 @@ const OF_TABLE: &[Trap] = &[
     Trap {
         item: "new rows",
         sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-              WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped AND NOT a.atthasdef AND a.attidentity = ''
+              WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped AND NOT a.atthasdef AND a.attidentity = '' AND NOT a.attnotnull
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgtype & 6 = 6)",
         advice: "These have neither a default nor a trigger that could set them: see that the application writes them, or rows inserted meanwhile stay NULL.",
     },

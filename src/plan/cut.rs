@@ -10,6 +10,9 @@ const MOST_SLICES: usize = 256;
 /// Slices of one job, over all its partitions.
 const MOST_OF_ALL: usize = 2048;
 
+/// Pages to be read for a sample of a table: of its keys, or to see how many rows there are.
+pub const SAMPLE_PAGES: f64 = 400.0;
+
 /// Slices for a table of so many rows, of a job with so many in `all` its tables. Where there are more
 /// than `workers`, each is to have as many as the others.
 pub fn slices(rows: f64, all: f64, workers: i32) -> usize {

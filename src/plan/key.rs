@@ -128,6 +128,31 @@ impl Candidate {
     }
 }
 
+/// What is known of the key that is to order a walk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// The index that the option `key` means on this table.
+    pub named: Option<&'a str>,
+    /// The columns that it was settled on when the job was defined; none: no key was.
+    pub columns: &'a [String],
+    /// The columns that are set: a row whose key changes would move while it is walked.
+    pub written: &'a [String],
+}
+
+/// The index that orders a walk: on the columns that were settled, where there are any; else the best one without a
+/// column that is set. `relation` is for the error.
+pub fn pick(mut candidates: Vec<Candidate>, wanted: Wanted, relation: &str) -> Result<Candidate> {
+    if wanted.columns.is_empty() {
+        let written = |name: &String| wanted.written.contains(name);
+        candidates.retain(|c| !c.column_names().iter().any(written));
+        return choose(candidates, wanted.named, relation);
+    }
+    candidates.retain(|c| c.column_names() == wanted.columns && c.unusable().is_none());
+    let is_named = |name: &&str| candidates.iter().any(|c| c.name == *name);
+    let named = wanted.named.filter(is_named);
+    choose(candidates, named, relation)
+}
+
 /// Chooses the index that orders the walk: the one named, else the primary key, else the usable
 /// unique index with the fewest columns (by name where they tie). `relation` is for the error.
 pub fn choose(
@@ -226,6 +251,29 @@ mod tests {
         };
         let chosen = choose(vec![index("a", &["c"]), pkey], None, "t").unwrap();
         assert_eq!(chosen.name, "z");
+    }
+
+    #[test]
+    fn settled_columns_outrank_all_else() {
+        let all = || vec![index("a", &["x"]), index("b", &["y"]), index("c", &["y"])];
+        let columns = ["y".to_owned()];
+        let wanted = Wanted {
+            named: Some("c"),
+            columns: &columns,
+            written: &[],
+        };
+        assert_eq!(pick(all(), wanted, "t").unwrap().name, "c");
+        let renamed = Wanted {
+            named: Some("z"),
+            ..wanted
+        };
+        assert_eq!(pick(all(), renamed, "t").unwrap().name, "b");
+        let written = ["x".to_owned()];
+        let free = Wanted {
+            written: &written,
+            ..Wanted::default()
+        };
+        assert_eq!(pick(all(), free, "t").unwrap().name, "b");
     }
 
     #[test]

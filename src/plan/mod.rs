@@ -15,5 +15,6 @@ pub mod rests;
 pub mod spread;
 pub mod sql;
 pub mod standalone;
+pub mod toast;
 pub mod trail;
 pub mod waves;

@@ -27,12 +27,14 @@ impl Target {
         let again = self.where_clause.as_deref().unwrap_or("true");
         let text = format!(
             "WITH done AS (UPDATE ONLY {} SET {}\nWHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\n\
-             RETURNING {} AS again)\n\
-             SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again) FROM done",
+             RETURNING {} AS again, {} AS ahead)\n\
+             SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again), \
+             pg_catalog.count(*) FILTER (WHERE done.ahead) FROM done",
             self.item(),
             self.set_clause,
             self.and_where(),
-            matches(again)
+            matches(again),
+            w.pages()
         );
         w.statement(text)
     }
@@ -96,6 +98,17 @@ impl Target {
         let text = format!(
             "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE (\n{clause}\n)) \
              FROM ONLY {} TABLESAMPLE SYSTEM ({percent})",
+            self.item()
+        );
+        w.statement(text)
+    }
+
+    /// How many rows there are on a percentage of the pages, which is the parameter.
+    pub fn sample_count(&self) -> Statement {
+        let mut w = self.writer();
+        let percent = w.one(Param::Percent);
+        let text = format!(
+            "SELECT pg_catalog.count(*) FROM ONLY {} TABLESAMPLE SYSTEM ({percent})",
             self.item()
         );
         w.statement(text)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::passes::{Passes, Room};
 use super::spread::MOST_WAVES;
+use crate::job::options::{Options, Strategy};
 
 /// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
 /// page, the sample may have a part only.
@@ -84,6 +85,25 @@ impl Shape {
         (self.rows_per_page.round() as i32).clamp(1, MOST_WAVES)
     }
 
+    /// The share of the rows to be updated that have to go to another page, with entries in all indexes, where each new
+    /// version is `grown` bytes larger than the old one, of `row_bytes`. The page has `room` for so many bytes, if that is known.
+    pub fn share_elsewhere(
+        self,
+        (waves, passes): (i32, Passes),
+        (grown, row_bytes): (f64, f64),
+        room: Option<f64>,
+    ) -> f64 {
+        let mut page = self;
+        page.room.growth = (grown / row_bytes.max(1.0)).max(0.0);
+        if let Some(bytes) = room {
+            // In rows as they were: a new version is larger.
+            page.room.rows = bytes / row_bytes.max(1.0);
+        }
+        let rows = self.rows_per_page.max(1.0);
+        let gone = page.elsewhere(&passes.sizes(waves), rows / f64::from(waves.max(1)));
+        (gone / rows).clamp(0.0, 1.0)
+    }
+
     /// Microseconds per page.
     fn cost(&self, waves: i32, passes: Passes) -> f64 {
         let sizes = passes.sizes(waves);
@@ -115,6 +135,92 @@ pub fn best_passes(shape: Shape) -> Option<Passes> {
     // A smaller first pass moves fewer rows away.
     let good = |first: &i32| cost(*first) <= least * (1.0 + FOR_LESS_BLOAT);
     (1..=waves).find(good).map(passes)
+}
+
+/// Fewer rows than these on a page leave nothing for a second wave.
+pub const FEWEST_PER_PAGE: f64 = 1.5;
+
+/// Why a table goes in one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Single {
+    /// Nothing is changed.
+    ReadOnly,
+    /// Option `limit_rows`.
+    Limited,
+    /// Option `strategy`.
+    Asked,
+    /// An index of this name is on what is set.
+    Blocked(String),
+    /// Neighbours in the walk are on different pages.
+    Scattered,
+    /// There is one index only.
+    OneIndex,
+    /// One pass is faster.
+    Faster,
+}
+
+impl Single {
+    /// As a phrase.
+    pub fn shown(&self) -> String {
+        match self {
+            Single::ReadOnly => "nothing is changed".to_owned(),
+            Single::Limited => "with \"limit_rows\" it goes row by row".to_owned(),
+            Single::Asked => "option \"strategy\"".to_owned(),
+            Single::Blocked(index) => {
+                format!("set_clause writes what index {index} holds, so no update is HOT")
+            }
+            Single::Scattered => {
+                "rows next to each other in the walk are on different pages".to_owned()
+            }
+            Single::OneIndex => "there is one index only".to_owned(),
+            Single::Faster => "one pass is faster here".to_owned(),
+        }
+    }
+
+    /// Whether the owner has asked for it, and so knows it.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self, Single::ReadOnly | Single::Limited | Single::Asked)
+    }
+}
+
+/// Whether to go in waves: how many, and their passes; or why not. `blocked_by` is an index on what is set. The one place
+/// that decides it: `plan` asks it, and the workers do before each region.
+pub fn choose(
+    options: &Options,
+    blocked_by: Option<&str>,
+    shape: Shape,
+) -> Result<(i32, Passes), Single> {
+    if options.strategy() == Strategy::Sequential {
+        return Err(match options.limit_rows {
+            Some(_) => Single::Limited,
+            None => Single::Asked,
+        });
+    }
+    if let Some(index) = blocked_by {
+        return Err(Single::Blocked(index.to_owned()));
+    }
+    if shape.rows_per_page < FEWEST_PER_PAGE {
+        return Err(Single::Scattered);
+    }
+    let by_itself = options.strategy() == Strategy::Auto && options.waves.is_none();
+    if shape.indexes < 2 && by_itself {
+        return Err(Single::OneIndex);
+    }
+    let passes = match suited(options, shape) {
+        Some(passes) => passes,
+        None if options.strategy() == Strategy::Waves => passes_for_less_bloat(shape),
+        None => return Err(Single::Faster),
+    };
+    let waves = options.waves.unwrap_or_else(|| shape.waves().max(2));
+    Ok((waves, passes))
+}
+
+/// The passes that the owner asks for, or that suit the table; `None` where one is faster.
+pub fn suited(options: &Options, shape: Shape) -> Option<Passes> {
+    match options.waves {
+        Some(_) => Some(Passes::Even),
+        None => best_passes(shape),
+    }
 }
 
 /// The same for those who ask for waves where a single pass would be faster: an eighth of the rows

@@ -41,9 +41,15 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
     let begun = Cell::new(Instant::now());
     let limit = job.definition.options.statement_timeout_ms();
-    let (step, tried) = timeout::limited(limit, || commit(walk, job, &begun))?;
+    let committed = timeout::limited(limit, || commit(walk, job, &begun));
     let elapsed = begun.get().elapsed();
     let throttle = &mut walk.learned.throttle;
+    if committed.is_err() {
+        // What is rolled back has taken time, and WAL, too.
+        throttle.spent.working += elapsed;
+        throttle.count_wal();
+    }
+    let (step, tried) = committed?;
     let crowded = std::mem::take(&mut throttle.crowded).then_some(tried);
     if crowded.is_some() || matches!(step, Step::More(_)) {
         walk.setbacks.passed(job.batch_size, crowded);

@@ -19,8 +19,6 @@ use crate::plan::key::Candidate;
 use crate::plan::position::{Key, Position};
 use crate::plan::sql::{Param, Statement, Target};
 
-/// Pages to be read for a sample of keys.
-const SAMPLE_PAGES: f64 = 400.0;
 /// Keys in it, at most.
 const SAMPLE_ROWS: f64 = 20_000.0;
 
@@ -103,7 +101,7 @@ impl<'a> Table<'a> {
     fn sample(&self, part: &Part) -> Result<Vec<Key>> {
         let (pages, _) = heap::pages(self.oid)?.unwrap_or_default();
         let rows = relation::estimate_rows(self.oid).unwrap_or(0).max(1) as f64;
-        let wanted = SAMPLE_PAGES.min(SAMPLE_ROWS * pages as f64 / rows);
+        let wanted = cut::SAMPLE_PAGES.min(SAMPLE_ROWS * pages as f64 / rows);
         let values = Values {
             after: part.after.as_ref(),
             up_to: Some(&part.last),
@@ -173,15 +171,20 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Cuts a table between the bounds that are wanted; without any, up to the last key that there is.
-pub fn first(job: &Job, table: (Oid, &str), index: &Candidate, slices: usize) -> Result<()> {
+/// Cuts a table between the bounds that are wanted; without any, up to the last key that there is, into so many slices of
+/// so many rows in all.
+pub fn first(
+    job: &Job,
+    table: (Oid, &str),
+    index: &Candidate,
+    (slices, rows): (usize, Option<f64>),
+) -> Result<()> {
     let bounds = job.definition.options.bounds();
     let table = Table::new(job, table, index)?;
     let Some(bounds) = bounds else {
         return match table.last(None, None)? {
             None => Ok(()),
             Some(last) => {
-                let rows = estimate(table.oid);
                 let part = Part { after: None, last };
                 table.cut(job, part, slices, rows, rows.unwrap_or(0.0))
             }

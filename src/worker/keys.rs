@@ -9,7 +9,7 @@ use super::dealing::{spread, waves_of};
 use super::leftovers::Round;
 use super::plans::{Plans, Read, range};
 use super::step::{Ahead, Done, Work, changed_by};
-use super::tactics::{FEWEST_PER_PAGE, Tactic, Tactics};
+use super::tactics::{Tactic, Tactics};
 use crate::catalog::job::Job;
 use crate::catalog::slice::KeyRange;
 use crate::error::{Error, Result};
@@ -100,7 +100,7 @@ impl Keys {
                 self.tactics.look(&read.pages().unwrap_or_default());
                 let all = read.places.iter().flatten();
                 let density = waves::density(&all.map(|tid| tid.block).collect::<Vec<_>>());
-                self.scattered = density < FEWEST_PER_PAGE;
+                self.scattered = density < waves::FEWEST_PER_PAGE;
             }
         }
         Ok(())

@@ -26,7 +26,8 @@ pub fn wait_for_horizon(walk: &mut Walk) {
     let begun = Instant::now();
     latch::wait(MOMENT);
     walk.waited(begun.elapsed());
-    walk.learned.throttle.spent.sleeping += begun.elapsed();
+    let spent = &mut walk.learned.throttle.spent;
+    spent.wait(Signal::Horizon, begun.elapsed());
 }
 
 /// Sleeps before a batch is tried again. What the view shows of it is no reason to fail.

@@ -14,7 +14,7 @@ use super::places::Places;
 use super::step::{Ahead, Done, Work};
 use super::tactics::Tactics;
 use crate::catalog::job::Job;
-use crate::catalog::slice::BlockRange;
+use crate::catalog::slice::{self, BlockRange};
 use crate::error::{Error, Result};
 use crate::job::reader::Portion;
 use crate::pg::heap::{self, Tid};
@@ -31,12 +31,16 @@ const USUAL_PASSES: usize = 20;
 const FEWEST_PER_PAGE: f64 = 8.0;
 /// A look at all pages for rows that moved ends when it has found so many.
 pub const ENOUGH: i64 = 10_000;
+/// No pages.
+const NONE: (i64, i64) = (0, 0);
 
 /// What a worker keeps in memory of a slice in physical order.
 #[derive(Debug)]
 pub struct Pages {
     relation: Oid,
     range: BlockRange,
+    /// The page after the last one that the pass walks.
+    end_of_pass: i64,
     /// Passes after the first look for rows that moved: they are few, and counted already.
     first_pass: bool,
     places: Places,
@@ -74,7 +78,13 @@ impl Pages {
     ) -> Result<Pages> {
         let places = Places::prepare(relation, target)?;
         let tactics = Tactics::new(job, relation, rests)?;
+        // Where others walk the pages behind its own, they may have passed them.
+        let end_of_pass = match (first_pass, job.definition.options.workers()) {
+            (true, 1) => slice::end_of_pass(job.id, relation)?.unwrap_or(range.end),
+            _ => range.end,
+        };
         Ok(Pages {
+            end_of_pass,
             relation,
             range,
             first_pass,
@@ -125,7 +135,7 @@ impl Pages {
         let found = tids.len() as i64;
         let (updated, hot) = match found {
             0 => (0, 0),
-            _ => self.places.update(&tids, work)?,
+            _ => self.places.update(&tids, NONE, work)?.0,
         };
         // Those that can't be changed would be found for ever.
         let more = found == size && updated > 0;
@@ -281,7 +291,8 @@ impl Pages {
             // The others match still: the next pass finds them, and waits for them.
             tids = self.places.skip_locked(&tids)?;
         }
-        let (updated, hot) = self.places.update(&tids, work)?;
+        let ahead = (open.end, self.end_of_pass);
+        let ((updated, hot), moved) = self.places.update(&tids, ahead, work)?;
         self.tactics.count(tids.len(), updated, hot);
         let mut position = at.clone();
         let mut others = 0;
@@ -304,7 +315,8 @@ impl Pages {
         Ok(Done {
             last: position.block == Some(self.range.end),
             position,
-            scanned: passed + others,
+            // Rows that are ahead of the walk now are counted when it meets them.
+            scanned: passed + others - moved,
             updated,
             hot,
             tried: passed,

@@ -83,23 +83,33 @@ impl Places {
         found(&self.skip, values)
     }
 
-    /// Updates rows; gives how many, and the heap-only ones among them. An error if one that it has
-    /// changed matches still.
-    pub fn update(&self, tids: &[Tid], work: &mut Work) -> Result<(i64, i64)> {
+    /// Updates rows; gives how many, the heap-only ones among them, and those that are on a page of `ahead` now. An error if one
+    /// that it has changed matches still.
+    pub fn update(
+        &self,
+        tids: &[Tid],
+        ahead: (i64, i64),
+        work: &mut Work,
+    ) -> Result<((i64, i64), i64)> {
         if let [tid] = tids {
             *work.attempt = Some(Attempt::Place(*tid));
         }
         let lists = [Arg::Tids(tids)];
         report::activity(self.update.text());
-        let mut again = 0;
+        let (mut again, mut moved) = (0, 0);
         let changed = changed_by(self.relation, || {
-            let output = self.update.run(Values::lists(&lists))?;
+            let values = Values {
+                pages: ahead,
+                ..Values::lists(&lists)
+            };
+            let output = self.update.run(values)?;
             let row = output.rows.first();
+            moved = row.map_or(Ok(0), |row| row.number(2))?;
             again = row.map_or(Ok(0), |row| row.number(1))?;
             row.map_or(Ok(0), |row| row.number(0))
         })?;
         if again == 0 {
-            return Ok(changed);
+            return Ok((changed, moved));
         }
         let message = "rows still match where_clause after they were updated";
         Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)

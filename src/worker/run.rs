@@ -230,6 +230,11 @@ fn turn(
         Ok(Claim::Taken(mut walk)) => {
             pace::got_on(job, setbacks);
             let ending = batches(&mut walk, job, start, pins);
+            if ending.is_some() {
+                session::keep_identity(start);
+                settle_accounts(&mut walk, job);
+            }
+            note_of_rests(&mut walk, job);
             Lock::Slice(walk.slice.id).release_session();
             *learned = walk.leave();
             ending
@@ -240,6 +245,26 @@ fn turn(
         }
         Ok(Claim::None) => finish::after_slices(job, start, setbacks),
         Err(error) => Some(Ending::Failed(ending::explained(error, job), None)),
+    }
+}
+
+/// Has the time and WAL counted that no checkpoint tells yet: of batches that failed. That it can't is no reason to end in
+/// another way.
+fn settle_accounts(walk: &mut Walk, job: &Job) {
+    if walk.learned.throttle.spent.is_empty() {
+        return;
+    }
+    if let Err(error) = walk.account() {
+        report::log(&format!("backfill {}: {error}", job.shown()));
+    }
+}
+
+/// Leaves a note of it where waves have rested: the one that the checkpoints show is gone when they do so no more.
+fn note_of_rests(walk: &mut Walk, job: &Job) {
+    let Some(note) = walk.rested() else { return };
+    let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
+    if let Err(error) = noted {
+        report::log(&format!("backfill {}: {error}", job.shown()));
     }
 }
 

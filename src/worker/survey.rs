@@ -3,24 +3,27 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::statement::{self, Prepared, Values};
 use super::{attributes, keycut, target};
 use crate::catalog::checkpoint::{self, Writer};
 use crate::catalog::job::Job;
 use crate::catalog::slice::{self, BlockRange, Extent};
 use crate::catalog::{event, tally, walk};
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, Result};
 use crate::job::names;
-use crate::job::options::Walk as Order;
+use crate::job::options::Walk as WalkOption;
 use crate::job::progress::Progress;
-use crate::pg::planner::Access;
-use crate::pg::{clauses, heap, hot, index, partition, relation};
-use crate::plan::key::{self, Candidate};
+use crate::pg::relation::Relation;
+use crate::pg::walked::{self, Walked};
+use crate::pg::{heap, partition, relation};
+use crate::plan::cut;
+use crate::plan::key::Candidate;
+use crate::plan::order::{self, Asked, Order};
 use crate::plan::position::Position;
-use crate::plan::{cut, order};
 
 /// Pages (512 MB) that one statement may look through in search of rows that moved.
 const ONE_SWEEP: i64 = 65_536;
+/// Pages of all tables of a job whose rows are counted, to see how many rows there are.
+const PAGES_COUNTED: f64 = 8_000.0;
 
 /// Cuts everything that the job walks into slices, unless that was done before. What the snapshot
 /// of the transaction sees is what the job is about.
@@ -37,11 +40,22 @@ pub fn ensure(job: &Job) -> Result<()> {
     )?;
     walk::set_bounds(job.id, job.definition.options.bounds().as_ref())?;
     walk::measure(job.id, false)?;
-    let mut by_pages = Vec::new();
-    let all = rows(tables.iter().map(|(table, _)| *table));
-    for (table, shown) in &tables {
+    cut_all(job, 1, &tables)
+}
+
+/// Cuts tables into slices of a pass.
+fn cut_all(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
+    let pages = (PAGES_COUNTED / tables.len() as f64).clamp(20.0, cut::SAMPLE_PAGES);
+    let mut counted = Vec::new();
+    for (table, _) in tables {
         relation::lock_for_update(*table);
-        if survey(job, 1, (*table, shown), all)? {
+        let target = target::of(job, *table, Vec::new())?;
+        counted.push(walked::rows(&target, *table, pages)?);
+    }
+    let all = counted.iter().flatten().sum();
+    let mut by_pages = Vec::new();
+    for ((table, shown), rows) in tables.iter().zip(&counted) {
+        if survey(job, pass, (*table, shown), (*rows, all))? {
             by_pages.push(shown.as_str());
         }
     }
@@ -50,16 +64,11 @@ pub fn ensure(job: &Job) -> Result<()> {
 
 /// Cuts tables that came during the run, in the pass that the job is at.
 pub fn add(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
-    let all = rows(tables.iter().map(|(table, _)| *table));
-    let mut by_pages = Vec::new();
-    for (table, shown) in tables {
+    for (table, _) in tables {
         relation::lock_for_update(*table);
         walk::add_table(job.id, *table)?;
-        if survey(job, pass, (*table, shown), all)? {
-            by_pages.push(shown.as_str());
-        }
     }
-    note_order(job, &by_pages)
+    cut_all(job, pass, tables)
 }
 
 fn note_order(job: &Job, by_pages: &[&str]) -> Result<()> {
@@ -103,116 +112,64 @@ pub fn slices(job: &Job, rows: f64, all: f64) -> usize {
     cut::slices(rows, all, job.definition.options.workers())
 }
 
-/// Cuts a table into slices; true if it goes in physical order.
-fn survey(job: &Job, pass: i32, table: (Oid, &str), all: f64) -> Result<bool> {
-    let slices = slices(job, rows([table.0]), all);
+/// Cuts a table into slices, which has so many rows of `all`; true if it goes in physical order.
+fn survey(job: &Job, pass: i32, table: (Oid, &str), (rows, all): (Option<f64>, f64)) -> Result<bool> {
+    let slices = slices(job, rows.unwrap_or(0.0), all);
     let order = order(job, table.0)?;
     match &order {
-        Some(index) => keycut::first(job, table, index, slices)?,
-        None => by_pages(job, pass, table, slices, None)?,
+        Some(index) => keycut::first(job, table, index, (slices, rows))?,
+        None => by_pages(job, pass, table, (slices, rows), None)?,
     }
     Ok(order.is_none())
 }
 
 /// The index that orders the walk, or none: in physical order.
 fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
-    let options = &job.definition.options;
-    let wanted = match options.bounds() {
-        None => options.walk(),
-        // Pages know nothing of keys.
-        Some(_) => Order::Key,
+    let definition = &job.definition;
+    let (table, root) = described(job, table)?;
+    let walked = Walked {
+        table: &table,
+        root: &root,
+        where_clause: definition.where_clause.as_deref(),
+        set_columns: &definition.set_columns,
+        skips_triggers: definition.options.skips_triggers(),
     };
-    let key = key_of(job, table);
-    if job.definition.purpose.is_read_only() && wanted != Order::Key {
-        // What is not changed does not move: any table can be read page by page.
-        return Ok(key.ok().filter(|_| wanted == Order::Auto));
-    }
-    if wanted == Order::Key {
-        return key.map(Some);
-    }
-    let unsound = target::unsound(job, table)?;
-    match (wanted, key, unsound) {
-        (Order::Physical, _, Some(why)) => Err(Error::new(
-            sqlstate::NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "table {} cannot be walked in physical order: {why}",
-                job.relation_name
-            ),
-        )),
-        (Order::Physical, _, None) | (_, Err(_), None) => Ok(None),
-        (_, Err(error), Some(_)) => Err(error),
-        (_, Ok(key), Some(_)) => Ok(Some(key)),
-        (_, Ok(key), None) => {
-            let (pages, _) = heap::pages(table)?.unwrap_or_default();
-            let may_pay = extinguishes(job) && order::matters(pages);
-            let pays = may_pay && (scattered(table, &key)? || few_match(job, table)?);
-            Ok((!pays).then_some(key))
-        }
-    }
+    let asked = Asked::of(&definition.options, definition.purpose.is_read_only());
+    let key = key_of(job, table.oid);
+    Ok(match order::decide(asked, key, &walked)?.0 {
+        Order::Key(index) => Some(*index),
+        Order::Pages => None,
+    })
 }
 
 /// Whether a table can be walked in physical order only.
 pub fn goes_by_pages(job: &Job, table: Oid) -> Result<bool> {
     let by_pages = order(job, table).is_ok_and(|order| order.is_none());
-    let only = job.definition.options.walk() == Order::Physical || key_of(job, table).is_err();
+    let only = job.definition.options.walk() == WalkOption::Physical || key_of(job, table).is_err();
     Ok(by_pages && only)
 }
 
-fn extinguishes(job: &Job) -> bool {
-    let definition = &job.definition;
-    order::extinguishes(definition.where_clause.as_deref(), &definition.set_columns)
-}
-
-/// Whether going by the key would read pages in no order.
-fn scattered(table: Oid, key: &Candidate) -> Result<bool> {
-    let first = key.columns.first().map_or("", |c| c.name.as_str());
-    Ok(order::scattered(hot::correlation(table, first)?))
-}
-
-/// Whether few rows are to be done: then the walk mostly reads, and to read pages takes a fraction of
-/// the time that reading the same rows through an index does. The planner's word is not enough, since
-/// it knows nothing of a new column.
-fn few_match(job: &Job, table: Oid) -> Result<bool> {
-    let Some(found) = relation::describe(table)? else {
-        return Ok(false);
-    };
-    let from = found.alone(target::known_as(job, table)?.as_deref());
-    let clause = job.definition.where_clause.as_deref().unwrap_or("true");
-    let rows = rows([table]);
-    let matching = clauses::estimate_matches(&from, clause)?;
-    if !matching.is_some_and(|matching| order::few(matching, rows)) {
-        return Ok(false);
-    }
-    let target = target::of(job, table, Vec::new())?;
-    let statement = Prepared::new(target.sample_matches(), &[], Access::Tid)?;
-    statement::announce(table, Oid::INVALID, [&statement].into_iter());
-    let values = Values {
-        percent: (order::LOOKED_AT * 100.0 / rows.max(1.0)).clamp(0.0001, 100.0),
-        ..Values::default()
-    };
-    let found = statement.run(values)?.rows;
-    let count = |column| found.first().map_or(Ok(0), |row| row.number(column));
-    let (seen, matching) = (count(0)? as f64, count(1)? as f64);
-    Ok(order::few_seen(matching, seen))
+/// The table, and the one that the job is on.
+fn described(job: &Job, table: Oid) -> Result<(Relation, Relation)> {
+    let find = |oid| relation::describe(oid)?.ok_or_else(|| target::gone(job));
+    Ok((find(table)?, find(job.relation)?))
 }
 
 /// The index to go by: on the columns that were checked when the job was defined; of a partition its
 /// own; of a table that had no key then, one that it was given since.
 pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
-    let checked = &job.definition.key_columns;
-    if table == job.relation && !checked.is_empty() {
-        return target::index(job, table, target::Wanted::Names(checked), None);
+    let definition = &job.definition;
+    let settled = &definition.key_columns;
+    let (found, root) = described(job, table)?;
+    let named = definition.options.key.as_deref();
+    let key = walked::key(&found, &root, named, settled, &definition.set_columns);
+    match key {
+        // The error that says what became of the index.
+        Err(_) if table == job.relation && !settled.is_empty() => {
+            target::index(job, table, target::Wanted::Names(settled), None)
+        }
+        key => key,
     }
-    let named = match &job.definition.options.key {
-        Some(name) => partition::index_named(table, job.relation, name)?,
-        None => None,
-    };
-    let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
-    let mut candidates = index::candidates(table)?;
-    // One that came after the checks of the definition.
-    let written = |name: &String| job.definition.set_columns.contains(name);
-    candidates.retain(|c| !c.column_names().iter().any(written));
-    key::choose(candidates, named.as_deref(), &shown)
 }
 
 /// Cuts a table by its pages. `weight`: what is left of its weight, if it was begun before.
@@ -220,13 +177,12 @@ fn by_pages(
     job: &Job,
     pass: i32,
     table: (Oid, &str),
-    slices: usize,
+    (slices, rows): (usize, Option<f64>),
     weight: Option<f64>,
 ) -> Result<()> {
     let Some((pages, filenode)) = heap::pages(table.0)? else {
         return Ok(());
     };
-    let rows = relation::estimate_rows(table.0).filter(|rows| *rows > 0);
     let cuts = cut::pages(pages, slices);
     let share = |all: f64| all / cuts.len() as f64;
     for (first, end) in &cuts {
@@ -235,8 +191,7 @@ fn by_pages(
             end: *end,
             filenode,
         };
-        let rows = rows.map(|rows| share(rows as f64));
-        insert_pages(job, pass, table, range, rows, weight.map(share))?;
+        insert_pages(job, pass, table, range, rows.map(share), weight.map(share))?;
     }
     Ok(())
 }
@@ -295,7 +250,8 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
         return again(job, pass, table, rows([table.0]));
     }
     let rows = rows([table.0]);
-    by_pages(job, pass, table, slices(job, rows, rows), Some(weight))
+    let known = Some(rows).filter(|rows| *rows > 0.0);
+    by_pages(job, pass, table, (slices(job, rows, rows), known), Some(weight))
 }
 
 /// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.
@@ -318,7 +274,7 @@ fn abandon(job: &Job, table: Oid) -> Result<Option<f64>> {
 /// Goes on by key where the walk in physical order has proved to be unsound: `why` is the error
 /// that says so, and the result where there is no key.
 pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
-    if job.definition.options.walk() == Order::Physical {
+    if job.definition.options.walk() == WalkOption::Physical {
         return Err(why);
     }
     let Ok(index) = key_of(job, table) else {

@@ -6,7 +6,6 @@ use pgrx::pg_sys::Oid;
 
 use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::job::options::{Options, Strategy};
 use crate::pg::horizon;
 use crate::pg::hot::{self, HotFacts, TableShape};
 use crate::plan::passes::{Pass, Passes};
@@ -20,8 +19,6 @@ const SINGLE: (i32, Passes) = (1, Passes::Even);
 const POOR_SHARE: f64 = 0.5;
 /// With such a correlation, neighbours by key are neighbours in the table.
 const NEAR: f64 = 0.95;
-/// Fewer rows than these on a page leave nothing for a second wave.
-pub const FEWEST_PER_PAGE: f64 = 1.5;
 
 /// How the next region is to be walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +47,15 @@ pub struct Tactics {
     /// Updates of the present pass, and those of them that were heap-only.
     pass: (i64, i64),
     note: Option<String>,
+    /// Why waves have rested, once they have.
+    pub rested: Option<&'static str>,
 }
+
+/// What is left to be read of rests, once all is done.
+const RESTED_FOR_HORIZON: &str = "waves rested in a part of the walk: other transactions kept dead rows from being removed, so that fewer updates were heap-only";
+/// See [`RESTED_FOR_HORIZON`].
+const RESTED_IN_VAIN: &str =
+    "waves rested in a part of the walk: they did not find the room that they should have made";
 
 impl Tactics {
     /// What the catalogs say. Within `spi::connect`.
@@ -66,6 +71,7 @@ impl Tactics {
             passes: Passes::Even,
             pass: (0, 0),
             note: None,
+            rested: None,
         })
     }
 
@@ -128,16 +134,8 @@ impl Tactics {
 
     /// The passes over the rest of a region that is open already.
     pub fn resume(&mut self, job: &Job) {
-        let suited = self.suited(&job.definition.options);
+        let suited = waves::suited(&job.definition.options, self.wave_shape());
         self.passes = suited.unwrap_or_else(|| waves::passes_for_less_bloat(self.wave_shape()));
-    }
-
-    /// The passes that the owner asks for, or that suit the table; `None` where one is faster.
-    fn suited(&self, options: &Options) -> Option<Passes> {
-        match options.waves {
-            Some(_) => Some(Passes::Even),
-            None => waves::best_passes(self.wave_shape()),
-        }
     }
 
     /// A region of so many rows to be updated is open, and its first pass begins.
@@ -157,34 +155,19 @@ impl Tactics {
     /// The waves and their passes, and why there are none.
     fn waves(&mut self, job: &Job) -> Result<((i32, Passes), Option<String>)> {
         let options = &job.definition.options;
-        if options.strategy() == Strategy::Sequential {
-            return Ok((SINGLE, None));
-        }
-        let single = |note| Ok((SINGLE, Some(note)));
-        if let Some(index) = &self.facts.blocked_by {
-            return single(format!(
-                "no waves: set_clause writes what index {index} holds, so no update is HOT"
-            ));
-        }
-        if self.rows_per_page < FEWEST_PER_PAGE {
-            let note = "no waves: rows next to each other in the walk are on different pages";
-            return single(note.to_owned());
-        }
-        if let Some(note) = self.resting()? {
-            return single(note);
-        }
-        if self.facts.indexes < 2 && options.strategy() == Strategy::Auto && options.waves.is_none()
-        {
-            return single("no waves: there is one index only".to_owned());
-        }
-        let shape = self.wave_shape();
-        let passes = match (self.suited(options), options.strategy()) {
-            (Some(passes), _) => passes,
-            (None, Strategy::Waves) => waves::passes_for_less_bloat(shape),
-            _ => return single("no waves: one pass is faster here".to_owned()),
+        let blocked_by = self.facts.blocked_by.as_deref();
+        let chosen = match waves::choose(options, blocked_by, self.wave_shape()) {
+            Ok(chosen) => chosen,
+            Err(single) => {
+                let note =
+                    (!single.is_asked_for()).then(|| format!("no waves: {}", single.shown()));
+                return Ok((SINGLE, note));
+            }
         };
-        let waves = options.waves.unwrap_or_else(|| shape.waves().max(2));
-        Ok(((waves, passes), None))
+        Ok(match self.resting()? {
+            Some(note) => (SINGLE, Some(note)),
+            None => (chosen, None),
+        })
     }
 
     fn wave_shape(&self) -> Shape {
@@ -204,7 +187,11 @@ impl Tactics {
         rest.map(|rest| self.said(rest)).transpose()
     }
 
-    fn said(&self, rest: Rest) -> Result<String> {
+    fn said(&mut self, rest: Rest) -> Result<String> {
+        self.rested = Some(match rest {
+            Rest::Horizon(_) => RESTED_FOR_HORIZON,
+            Rest::Regions(_) => RESTED_IN_VAIN,
+        });
         Ok(match rest {
             Rest::Horizon(_) => {
                 let holder = horizon::oldest_holder()?;

@@ -46,7 +46,8 @@ fn where_clause(job: &Job) -> Option<String> {
     clause.filter(|_| purpose.evaluates() || *purpose == Purpose::Update)
 }
 
-fn gone(job: &Job) -> Error {
+/// The error of a table that is not there any more.
+pub fn gone(job: &Job) -> Error {
     let message = format!("table {} no longer exists", job.relation_name);
     Error::new(sqlstate::UNDEFINED_TABLE, message)
         .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))

@@ -224,9 +224,7 @@ impl Throttle {
     ) -> Result<Option<Pause>> {
         let now = Instant::now();
         let workers = f64::from(workers.max(1));
-        let written = wal::written();
-        let wal = written - self.wal_counted.replace(written).unwrap_or(written);
-        self.spent.wal += wal;
+        let wal = self.count_wal();
         let of_rows = self.limits.rows_per_second().map(|rate| Pause {
             reason: Reason::new(Signal::RowRate, format!("{rate} rows a second")),
             time: self.rows.take(now, rows as f64, rate as f64 / workers),
@@ -240,6 +238,14 @@ impl Throttle {
             .into_iter()
             .flatten()
             .max_by_key(|pause| pause.time))
+    }
+
+    /// Counts the WAL that was written since the last call; gives it in bytes.
+    pub fn count_wal(&mut self) -> u64 {
+        let written = wal::written();
+        let wal = written - self.wal_counted.replace(written).unwrap_or(written);
+        self.spent.wal += wal;
+        wal
     }
 
     fn waiters(&mut self, table: Oid, batch: Duration) -> Result<Option<Pause>> {

@@ -266,6 +266,15 @@ impl Walk {
         }
     }
 
+    /// Why waves have rested in this slice, if they have; said once.
+    pub fn rested(&mut self) -> Option<&'static str> {
+        match &mut self.course {
+            Course::Keys(keys) => keys.tactics.rested.take(),
+            Course::Pages(pages) => pages.tactics.rested.take(),
+            Course::Look(_) => None,
+        }
+    }
+
     fn tactics(&self) -> Option<&Tactics> {
         match &self.course {
             Course::Keys(keys) => Some(&keys.tactics),

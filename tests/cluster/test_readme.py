@@ -223,9 +223,12 @@ def test_the_locks_are_those_of_the_source() -> None:
 
 
 def test_what_waves_have_to_say_is_explained() -> None:
-    """docs/operations.md has a row for each note of src/worker/tactics.rs."""
-    texts = re.findall(r'"((?:no waves|waves rest): [^"]*)"', source("worker/tactics.rs"))
-    assert len(texts) > 4
+    """docs/operations.md has a row for each note of src/worker/tactics.rs, and each reason of src/plan/waves.rs."""
+    texts = re.findall(r'"((?:waves rest|waves rested in a part of the walk): [^"]*)"', source("worker/tactics.rs"))
+    single = source("plan/waves.rs").split("impl Single")[1].split("is_asked_for")[0]
+    reasons = re.findall(r"Single::(Blocked|Scattered|OneIndex|Faster)\b.*?\"(.*?)\"", single, re.S)
+    texts += [f"no waves: {reason}" for _, reason in reasons]
+    assert len(texts) == 8
     shown = [row[0].split("...")[0] for row in table("docs/operations.md", "What the note says")]
     for text in texts:
         told = text.replace("{index}", "…").replace("{holder}", "transaction of pid …")

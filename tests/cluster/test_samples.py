@@ -24,7 +24,7 @@ def test_where_the_time_went(db: Database) -> None:
     job = start(db, "t", "n = n + 1", batch=100, sleep_ms=50, options={"throttle_query": "SELECT true"})
     throttled(db, job, "throttle_query:")
     row = wait_until(lambda: (found := progress(db, job))["seconds_throttled"] > 5 and found, 60, "the wait to count")
-    assert row["seconds_sleeping"] == 0 and row["waiting_since"] is not None and row["eta_state"] == "measuring"
+    assert row["seconds_sleeping"] == 0 and row["waiting_since"] is not None and row["eta_state"] == "waiting"
     db.sql("SELECT backfill.alter(%s, options => '{\"throttle_query\": null}')", [job])
     row = wait_until(lambda: (found := progress(db, job))["eta_state"] is None and found, 60, "an ETA")
     assert row["waiting_since"] is None and row["eta"] is not None

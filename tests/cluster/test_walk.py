@@ -274,9 +274,10 @@ def test_a_batch_goes_by_the_key_index_whatever_statistics_say(
     plans = db.log.read_text(errors="replace").split("LOG:  duration: ")[1:]
     updates = [plan for plan in plans if re.search(r'Query Text: UPDATE ONLY "public"."t"', plan)]
     selects = [plan for plan in plans if re.search(r'Query Text: SELECT [^;]*?FROM ONLY "public"."t"', plan)]
-    sample = [plan for plan in selects if "TABLESAMPLE" in plan]
-    assert len(sample) == 1 and "JIT:" not in sample[0]
-    selects.remove(sample[0])
+    counts = [plan for plan in selects if "count(*)" in plan and "TABLESAMPLE" in plan]
+    sample = [plan for plan in selects if "TABLESAMPLE" in plan and plan not in counts]
+    assert len(counts) == 1 and len(sample) == 1 and "JIT:" not in sample[0]
+    selects = [plan for plan in selects if plan not in counts + sample]
     assert len(updates) >= 300_000 // 7001 and len(selects) >= 300_000 // 100_000
     for plan in [plan for plan in selects if "ORDER BY" in plan]:
         # In the index' order: a sort would read all that is left of the table for each batch.

@@ -1,7 +1,10 @@
 //! `backfill.plan`: what a backfill would do, what it takes, and what is easily forgotten. Changes nothing.
 
 mod estimates;
+mod machine;
+mod measured;
 mod statements;
+mod text;
 mod walk;
 mod warnings;
 
@@ -50,8 +53,8 @@ impl Line {
     }
 }
 
-/// The plan of a call of `backfill.start` with these arguments. As `json` it is one line, whose value is a
-/// document.
+/// The plan of a call of `backfill.start` with these arguments. As `json` or `text` it is one line, whose value is
+/// a document.
 pub fn plan(
     request: Request,
     batch_size: Option<i32>,
@@ -63,9 +66,9 @@ pub fn plan(
         required(sleep_ms, "sleep_ms")?,
     )?;
     let format = required(format, "format")?;
-    if !["rows", "json"].contains(&format.as_str()) {
+    if !["rows", "json", "text"].contains(&format.as_str()) {
         return Err(Error::invalid(format!(
-            "format must be \"rows\" or \"json\", not \"{format}\""
+            "format must be \"rows\", \"text\" or \"json\", not \"{format}\""
         ))
         .hint("Leave it out for rows."));
     }
@@ -78,6 +81,7 @@ pub fn plan(
     )?;
     Ok(match format.as_str() {
         "json" => vec![Line::new("plan", "json", document(&lines, numbers))],
+        "text" => vec![Line::new("plan", "text", text::text(&lines))],
         _ => lines,
     })
 }

@@ -1,88 +1,97 @@
 //! What will run.
 
-use pgrx::pg_sys;
-
 use super::Line;
-use super::walk::Way;
+use super::walk::{Way, bound, last};
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
+use crate::pg::heap::Tid;
+use crate::pg::planner::{self, Access};
 use crate::pg::settings;
 use crate::pg::spi::{self, Arg, CANONICAL};
+use crate::pg::text::to_server;
+use crate::plan::order::Order;
 use crate::plan::position::Key;
-use crate::plan::sql::Param;
+use pgrx::pg_sys::Oid;
 
-/// The statements of a batch, and the plan of the first one, of the largest table.
-pub fn lines(_backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
+/// Where the first row of a table is, for a list of places.
+const PLACE: &[Tid] = &[Tid {
+    block: 0,
+    offset: 1,
+}];
+
+/// The statements of a batch, and the plans of the first ones, of the largest table.
+pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
     let Some(way) = ways.iter().max_by(|a, b| a.rows.total_cmp(&b.rows)) else {
         return Ok(Vec::new());
     };
     let line = |item: &str, value: String| Line::new("statements", item, value);
     let target = &way.target;
-    if way.by_pages {
+    let Order::Key(key) = &way.order else {
         return Ok(vec![
             line("read pages", target.read_pages().text),
             line("update rows by their places", target.update_places().text),
         ]);
+    };
+    let index = Oid::from(key.oid);
+    let Some(last) = last(target)? else {
+        return Ok(vec![line("batch", target.update(true).text)]);
+    };
+    let plan = |statement: &str, access, args: &[Arg]| explain(way, index, statement, access, args);
+    let rows = i64::from(pace.batch_size);
+    if by_list(backfill, way) {
+        let (read, update) = (target.read(true, true), target.update_places_of_keys());
+        let first = target.read(false, true);
+        let args = bound(target, &first, &last, rows);
+        return Ok(vec![
+            line("read a region", read.text),
+            line("batch", update.text.clone()),
+            line("rows that have moved", target.update_list().text),
+            line(
+                "plan of the first read",
+                plan(&first.text, Access::Index, &args)?,
+            ),
+            line(
+                "plan of the first batch",
+                plan(&update.text, Access::Tid, &[Arg::Tids(PLACE)])?,
+            ),
+        ]);
     }
-    let mut lines = vec![
+    let end = end(way, rows)?.unwrap_or(last);
+    let first = target.update(false);
+    let args = bound(target, &first, &end, rows);
+    Ok(vec![
         line("where a batch ends", target.bound(true).text),
         line("batch", target.update(true).text),
-    ];
-    if way.waves.is_ok() || target.where_clause.is_some() {
-        lines.push(line("read a region", target.read(true, true).text));
-        lines.push(line(
-            "rows of a region",
-            target.update_places_of_keys().text,
-        ));
-    }
-    if let Some(plan) = explain(way, pace)? {
-        lines.push(line("plan of the first batch", plan));
-    }
-    Ok(lines)
+        line(
+            "plan of the first batch",
+            plan(&first.text, Access::Index, &args)?,
+        ),
+    ])
 }
 
-/// The plan of the first batch, with its own keys.
-fn explain(way: &Way, pace: Pace) -> Result<Option<String>> {
-    let target = &way.target;
-    let last = match end(way, i64::from(pace.batch_size))? {
-        Some(key) => key,
-        // Fewer rows than a batch: up to the last.
-        None => match end(way, 0)? {
-            Some(key) => key,
-            None => return Ok(None),
-        },
-    };
-    let statement = target.update(false);
-    let args = typed(way, &last);
-    let sql = format!("EXPLAIN (COSTS off) {}", statement.text);
-    let rows = settings::with(CANONICAL, || spi::query(&sql, &args))?.rows;
+/// Whether the batches are about lists of rows that were read before, as a worker decides it.
+fn by_list(backfill: &Backfill, way: &Way) -> bool {
+    let sparse = way.target.where_clause.is_some() && !way.scattered;
+    way.waves.is_ok() || sparse || backfill.options.skips_locked_rows()
+}
+
+/// The plan that a worker has for a statement: it goes by the key's index, or by places, whatever else there is.
+fn explain(way: &Way, index: Oid, statement: &str, access: Access, args: &[Arg]) -> Result<String> {
+    let sql = format!("EXPLAIN (COSTS off) {statement}");
+    let text = to_server(&sql)?;
+    let explained = planner::explained(way.table.oid, index, text, access, || {
+        spi::in_subtransaction(|| settings::with(CANONICAL, || spi::query(&sql, args)))
+    });
+    let rows = explained?.rows;
     let lines: Result<Vec<&str>> = rows.iter().map(|row| row.text(0)).collect();
-    Ok(Some(lines?.join("\n")))
+    Ok(lines?.join("\n"))
 }
 
-/// The key of the n-th row; of the last one for 0.
+/// The key of the n-th row; none if there are fewer.
 fn end(way: &Way, n: i64) -> Result<Option<Key>> {
     let target = &way.target;
-    let statement = match n {
-        0 => target.greatest(&[]),
-        _ => target.nth(),
-    };
-    let rows = [(n - 1).max(0), 1];
-    let mut numbers = rows.iter().skip(usize::from(n == 0));
-    let args: Vec<Arg> = statement
-        .params
-        .iter()
-        .filter(|param| matches!(param, Param::Rows))
-        .filter_map(|_| numbers.next().map(|n| Arg::Int8(*n)))
-        .collect();
-    let found = settings::with(CANONICAL, || spi::first(&statement.text, &args))?;
+    let args = [Arg::Int8((n - 1).max(0)), Arg::Int8(1)];
+    let found = settings::with(CANONICAL, || spi::first(&target.nth().text, &args))?;
     found.map(|row| row.texts(target.key.len())).transpose()
-}
-
-fn typed<'a>(way: &'a Way, key: &'a Key) -> Vec<Arg<'a>> {
-    let columns = way.target.key.iter().zip(key);
-    columns
-        .map(|(column, text)| Arg::Typed(pg_sys::Oid::from(column.type_oid), text))
-        .collect()
 }

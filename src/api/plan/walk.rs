@@ -1,22 +1,39 @@
 //! How each table would be walked, and why.
 
+use std::time::{Duration, Instant};
+
 use super::Line;
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::api::tables;
-use crate::error::Result;
-use crate::job::options::{Strategy, Walk};
-use crate::pg::hot::{self, HotFacts, TableShape};
+use crate::error::{Result, sqlstate};
+use crate::job::options::Options;
+use crate::pg::heap::Tid;
+use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
-use crate::pg::{clauses, evaluate, physical};
-use crate::plan::sql::Target;
-use crate::plan::waves::{self, Shape};
-use crate::plan::{cut, order};
-use pgrx::pg_sys;
+use crate::pg::{clauses, evaluate, settings, timeout, walked};
+use crate::plan::cut;
+use crate::plan::order::{Order, Why};
+use crate::plan::passes::Passes;
+use crate::plan::position::Key;
+use crate::plan::sql::{Param, Statement, Target};
+use crate::plan::waves::{self, Shape, Single};
 
-/// Rows to look at to see how many match.
-const LOOKED_AT: f64 = 20_000.0;
+/// Rows to look at to see how many match: first a few, since a predicate may be dear.
+const LOOKED_AT: [f64; 2] = [200.0, 20_000.0];
+/// Looking at the first ones may take so long, or they are all.
+const QUICK: Duration = Duration::from_millis(20);
+/// Milliseconds that a look at rows may take.
+pub const LIMIT_MS: i32 = 1000;
+/// Rows to look at, next to each other in the walk, to see how they lie in the table: the workers look at as many.
+const NEIGHBOURS: i64 = 1000;
+/// Rows between bounds that are counted one by one.
+const COUNTED: i64 = 20_000;
+/// Pages of all tables whose rows are counted.
+const PAGES_COUNTED: f64 = 4_000.0;
+/// Seconds that reading a row takes at most where the WHERE clause costs nothing.
+const CHEAP: f64 = 1e-6;
 
 /// How a table would be walked.
 pub struct Way {
@@ -24,32 +41,51 @@ pub struct Way {
     pub table: Relation,
     /// Its statements; without a key, it goes by pages.
     pub target: Target,
-    /// Whether it goes by pages.
-    pub by_pages: bool,
+    /// The order.
+    pub order: Order,
     /// Why in this order.
-    pub why: String,
-    /// Waves, or why there are none.
-    pub waves: std::result::Result<i32, String>,
+    pub why: Why,
+    /// Waves and their passes, or why there are none.
+    pub waves: std::result::Result<(i32, Passes), Single>,
+    /// What waves depend on.
+    pub wave_shape: Shape,
+    /// Whether neighbours in the walk are on different pages.
+    pub scattered: bool,
     /// Its size.
     pub shape: TableShape,
     /// What its indexes mean for an update.
     pub facts: HotFacts,
+    /// Its indexes.
+    pub indexes: Vec<IndexFacts>,
     /// The share of the table that is walked, where options limit it to a part: 1 is all of it.
     pub part: f64,
     /// Rows of that part, and how many of them match.
     pub rows: f64,
     /// See `rows`.
     pub matching: f64,
-    /// Whether that was counted in a sample.
-    pub sampled: bool,
+    /// What is known of the rows that match.
+    pub seen: Seen,
+}
+
+/// What a look at some rows has shown of the WHERE clause.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Seen {
+    /// How many rows were looked at.
+    pub rows: f64,
+    /// Seconds that the clause takes for a row, beyond what reading it does.
+    pub seconds: f64,
+    /// Whether the look was ended because it took too long.
+    pub too_long: bool,
 }
 
 /// How each table would be walked. As the owner.
 pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
+    let tables = tables::of(&backfill.relation, backfill.options.only())?;
+    let pages = (PAGES_COUNTED / tables.len() as f64).clamp(4.0, cut::SAMPLE_PAGES);
     let mut ways = Vec::new();
-    for table in tables::of(&backfill.relation, backfill.options.only())? {
+    for table in tables {
         relation::lock_for_update(table.oid);
-        ways.push(way(backfill, table)?);
+        ways.push(way(backfill, table, pages)?);
     }
     let matching: f64 = ways.iter().map(|way| way.matching).sum();
     if let Some(limit) = backfill.options.limit_rows.map(|limit| limit as f64)
@@ -70,25 +106,44 @@ impl Way {
     }
 }
 
-fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
-    let target = backfill.target(&table)?;
-    let rows = relation::estimate_rows(table.oid).unwrap_or(0).max(0) as f64;
-    let shape = hot::shape(table.oid)?;
+fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
+    let (target, order, why) = backfill.ordered(&table)?;
+    let rows = walked::rows(&target, table.oid, pages)?.unwrap_or(0.0);
+    let shape = hot::shape(table.oid)?.with_rows(rows);
     let facts = hot::facts(table.oid, &backfill.set_columns)?;
     let (matching, seen) = match backfill.where_clause {
-        None => (rows, None),
+        None => (rows, Seen::default()),
         Some(_) => matching(&target, rows)?,
     };
-    let (by_pages, why) = ordered(backfill, &table, &target, &shape, (rows, matching, seen))?;
     let between = match backfill.between(&target)? {
-        Some(condition) => {
-            clauses::estimate_matches(&table.alone(target.alias.as_deref()), &condition)?
-        }
+        Some(condition) => between(&table.alone(target.alias.as_deref()), &condition)?,
         None => None,
     };
+    let on_page = shape.rows_per_page();
+    let neighbours = match &order {
+        Order::Key(_) => neighbours(&target, &table)?,
+        Order::Pages => None,
+    };
+    let share = (matching / rows.max(1.0)).min(1.0);
+    let rows_per_page = match (&order, &neighbours) {
+        (_, Some((_, matching))) => waves::density(matching),
+        (Order::Key(_), None) => on_page,
+        (Order::Pages, None) => (on_page * share).max(1.0),
+    };
+    let wave_shape = Shape::of(
+        facts.indexes,
+        rows_per_page,
+        shape.fits(),
+        shape.row_bytes,
+        hot::MOST_POINTERS - on_page,
+    );
+    let all = neighbours.map(|(all, _)| waves::density(&all));
     let mut way = Way {
-        waves: chosen_waves(backfill, &facts, &shape),
-        by_pages,
+        waves: chosen_waves(&backfill.options, &facts, wave_shape),
+        indexes: hot::indexes_of(table.oid, &backfill.set_columns)?,
+        wave_shape,
+        scattered: all.is_some_and(|density| density < waves::FEWEST_PER_PAGE),
+        order,
         why,
         table,
         target,
@@ -96,7 +151,7 @@ fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
         facts,
         rows,
         matching,
-        sampled: seen.is_some(),
+        seen,
         part: 1.0,
     };
     if let Some(between) = between {
@@ -105,95 +160,124 @@ fn way(backfill: &Backfill, table: Relation) -> Result<Way> {
     Ok(way)
 }
 
-/// Rows that match, by a sample of the table's pages; and of how many rows that was.
-fn matching(target: &Target, rows: f64) -> Result<(f64, Option<f64>)> {
-    let percent = (LOOKED_AT * 100.0 / rows.max(1.0))
-        .clamp(0.0001, 100.0)
-        .to_string();
-    let args = [Arg::Typed(pg_sys::FLOAT4OID, &percent)];
-    let statement = target.sample_matches();
-    let look = || evaluate::read_only(|| spi::first(&statement.text, &args));
-    let found = spi::undone(look)?;
-    let Some(row) = found else {
-        return Ok((rows, None));
-    };
-    let (seen, hits) = (row.number(0)? as f64, row.number(1)? as f64);
-    Ok(match seen > 0.0 {
-        true => (rows * hits / seen, Some(seen)),
-        false => (rows, None),
-    })
+/// Rows that match, by a sample of the table's pages; and what was seen of the clause.
+fn matching(target: &Target, rows: f64) -> Result<(f64, Seen)> {
+    let mut known = (rows, Seen::default());
+    for wanted in LOOKED_AT {
+        let begun = Instant::now();
+        let Some((seen, hits)) = in_time(|| walked::sample(target, rows, wanted))? else {
+            known.1.too_long = true;
+            break;
+        };
+        let took = begun.elapsed();
+        if seen > 0.0 {
+            let seconds = (took.as_secs_f64() / seen - CHEAP).max(0.0);
+            let seconds = if took > QUICK { seconds } else { 0.0 };
+            known = (
+                rows * hits / seen,
+                Seen {
+                    rows: seen,
+                    seconds,
+                    too_long: false,
+                },
+            );
+        }
+        if took > QUICK {
+            break;
+        }
+    }
+    Ok(known)
 }
 
-fn ordered(
-    backfill: &Backfill,
-    table: &Relation,
-    target: &Target,
-    shape: &TableShape,
-    (rows, matching, seen): (f64, f64, Option<f64>),
-) -> Result<(bool, String)> {
-    let options = &backfill.options;
-    let clause = backfill.where_clause.as_deref();
-    let known_as = target.alias.as_deref();
-    let by_key = |why: &str| Ok((false, why.to_owned()));
-    match (options.walk(), target.key.is_empty()) {
-        (Walk::Physical, _) => return Ok((true, "option \"walk\"".to_owned())),
-        (_, true) => return Ok((true, "it has no key to go by".to_owned())),
-        (Walk::Key, _) => return by_key("option \"walk\""),
-        _ if options.bounds().is_some() => return by_key("options \"key_from\" and \"key_to\""),
-        _ if options.key.is_some() => return by_key("option \"key\""),
-        _ => {}
+/// What `f` gives, which looks at rows; `None` if it took too long. What it did is undone.
+pub fn in_time<T>(f: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let begun = Instant::now();
+    let found = timeout::limited(LIMIT_MS, || spi::undone(f));
+    let ours = begun.elapsed() >= Duration::from_millis(LIMIT_MS as u64);
+    match found {
+        Err(error) if ours && error.sqlstate == sqlstate::QUERY_CANCELED => Ok(None),
+        found => found.map(Some),
     }
-    let skips = options.skips_triggers();
-    let may_pay = order::extinguishes(clause, &backfill.set_columns) && order::matters(shape.pages);
-    if !may_pay || physical::unsound(table.oid, known_as, clause, skips)?.is_some() {
-        return by_key("its best unique index");
+}
+
+/// Rows between bounds: as many as there are, or by the planner's estimate if there are many.
+fn between(from: &str, condition: &str) -> Result<Option<f64>> {
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM (SELECT FROM {from} WHERE {condition} LIMIT {}) AS s",
+        COUNTED + 1
+    );
+    let counted = in_time(|| evaluate::read_only(|| spi::first(&sql, &[])))?.flatten();
+    match counted.map(|row| row.number(0)).transpose()? {
+        Some(rows) if rows <= COUNTED => Ok(Some(rows as f64)),
+        _ => clauses::estimate_matches(from, condition),
     }
-    if order::scattered(hot::correlation(table.oid, &target.key[0].name)?) {
-        return Ok((true, "neighbours by key are all over the table".to_owned()));
+}
+
+/// The pages of the first rows in the walk: of all of them, and of those that match; nothing if they are not to be seen.
+fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec<u32>)>> {
+    if !relation::may_read_places(table.oid) {
+        return Ok(None);
     }
-    let planned = clauses::estimate_matches(&table.alone(known_as), clause.unwrap_or("true"))?;
-    let few = planned.is_some_and(|planned| order::few(planned, rows))
-        && seen.is_some_and(|seen| order::few_seen(matching * seen / rows.max(1.0), seen));
-    Ok(match few {
-        true => (true, "few rows match".to_owned()),
-        false => (false, "its best unique index".to_owned()),
-    })
+    let Some(last) = last(target)? else {
+        return Ok(None);
+    };
+    let statement = target.read(false, true);
+    let args = bound(target, &statement, &last, NEIGHBOURS);
+    let read = || evaluate::read_only(|| spi::query(&statement.text, &args));
+    let Some(found) = in_time(|| settings::with(spi::CANONICAL, read))? else {
+        return Ok(None);
+    };
+    let place = target.key.len() + usize::from(target.where_clause.is_some());
+    let (mut all, mut matching) = (Vec::new(), Vec::new());
+    for row in &found.rows {
+        let Some(tid) = Tid::parse(row.text(place)?) else {
+            continue;
+        };
+        all.push(tid.block);
+        if target.where_clause.is_none() || row.bool(place - 1) {
+            matching.push(tid.block);
+        }
+    }
+    Ok(Some((all, matching)))
+}
+
+/// The last key of the table.
+pub fn last(target: &Target) -> Result<Option<Key>> {
+    let statement = target.greatest(&[]);
+    let found = settings::with(spi::CANONICAL, || {
+        spi::first(&statement.text, &[Arg::Int8(1)])
+    })?;
+    found.map(|row| row.texts(target.key.len())).transpose()
+}
+
+/// What is bound to a statement about the rows up to a key, of so many rows.
+pub fn bound<'a>(target: &Target, statement: &Statement, last: &'a Key, rows: i64) -> Vec<Arg<'a>> {
+    let mut args = Vec::new();
+    for param in &statement.params {
+        match param {
+            Param::UpTo => args.extend(
+                target
+                    .key
+                    .iter()
+                    .zip(last)
+                    .map(|(column, text)| Arg::Typed(column.type_oid.into(), text)),
+            ),
+            _ => args.push(Arg::Int8(rows)),
+        }
+    }
+    args
 }
 
 /// As the worker decides it, but for what it sees only when it runs.
 fn chosen_waves(
-    backfill: &Backfill,
+    options: &Options,
     facts: &HotFacts,
-    shape: &TableShape,
-) -> std::result::Result<i32, String> {
-    let options = &backfill.options;
-    if options.strategy() == Strategy::Sequential {
-        return Err(match options.limit_rows {
-            Some(_) => "with \"limit_rows\" it goes row by row".to_owned(),
-            None => "option \"strategy\"".to_owned(),
-        });
+    shape: Shape,
+) -> std::result::Result<(i32, Passes), Single> {
+    if options.dry_run() {
+        return Err(Single::ReadOnly);
     }
-    if let Some(index) = &facts.blocked_by {
-        return Err(format!("set_clause writes what index {index} holds"));
-    }
-    if facts.indexes < 2 && options.strategy() == Strategy::Auto && options.waves.is_none() {
-        return Err("there is one index only".to_owned());
-    }
-    let pointers = hot::MOST_POINTERS - shape.rows_per_page();
-    let of = Shape::of(
-        facts.indexes,
-        shape.rows_per_page(),
-        shape.fits(),
-        shape.row_bytes,
-        pointers,
-    );
-    let pays = options.waves.is_some()
-        || options.strategy() == Strategy::Waves
-        || waves::best_passes(of).is_some();
-    match pays {
-        true => Ok(options.waves.unwrap_or_else(|| of.waves().max(2))),
-        false => Err("one pass is faster here".to_owned()),
-    }
+    waves::choose(options, facts.blocked_by.as_deref(), shape)
 }
 
 /// What of the table is walked, where that is not all.
@@ -230,17 +314,21 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
         ));
         return lines;
     };
-    let names: Vec<&str> = first.target.key.iter().map(|c| c.name.as_str()).collect();
-    lines.push(match first.by_pages {
-        true => line("order", format!("page by page: {}", first.why)),
-        false => line(
-            "order",
-            format!("by key ({}): {}", names.join(", "), first.why),
-        ),
+    let why = first.why.shown();
+    lines.push(match &first.order {
+        Order::Pages => line("order", format!("page by page: {why}")),
+        Order::Key(key) => {
+            let names = key.column_names().join(", ");
+            line("order", format!("by key ({names}): {why}"))
+        }
     });
     lines.push(match &first.waves {
-        Ok(waves) => line("waves", format!("{waves}: most updates will be heap-only")),
-        Err(why) => line("waves", format!("none: {why}")),
+        Ok((waves, passes)) => {
+            let passes = passes.sizes(*waves).len();
+            let text = format!("{waves} waves in {passes} passes: most updates will be heap-only");
+            line("waves", text)
+        }
+        Err(why) => line("waves", format!("none: {}", why.shown())),
     });
     lines.extend(part(backfill).map(|part| line("part", part)));
     let all: f64 = ways.iter().map(|way| way.rows).sum();

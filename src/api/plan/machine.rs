@@ -1,0 +1,28 @@
+//! How fast this machine's processor is, compared to the one on which the constants of `plan::estimate` were measured.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Steps of a computation of which each needs the one before: 4 cycles or so each.
+const STEPS: u64 = 8192;
+/// The computation is done so often; the quickest counts, in which nobody else has had the processor.
+const TRIES: usize = 20;
+/// Seconds that the quickest took there.
+const THERE: f64 = 11.4e-6;
+
+/// How many times as long it takes here, from a quarter to four times.
+pub fn slower() -> f64 {
+    let quickest = (0..TRIES).map(|_| once()).fold(f64::INFINITY, f64::min);
+    (quickest / THERE).clamp(0.25, 4.0)
+}
+
+fn once() -> f64 {
+    let begun = Instant::now();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for step in 0..black_box(STEPS) {
+        hash = (hash ^ step).wrapping_mul(0x0000_0100_0000_01b3);
+        hash ^= hash >> 29;
+    }
+    black_box(hash);
+    begun.elapsed().as_secs_f64()
+}

@@ -1,0 +1,213 @@
+//! What an update of a few rows takes, by evaluating it: it is computed, and not made.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::walk::in_time;
+use crate::api::sample::{Backfill, Part, shown};
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::evaluate;
+use crate::pg::heap::{self, Tid};
+use crate::pg::relation::{self, Relation};
+use crate::pg::spi::Arg;
+use crate::pg::text::to_server;
+use crate::pg::weigh::Weight;
+use crate::plan::estimate::Sample;
+
+/// Rows that are evaluated, at most.
+const ROWS: i64 = 100;
+/// After so long no further row is.
+const ENOUGH: Duration = Duration::from_millis(400);
+/// Less than this before the first row, in seconds, is not the clauses' but what any statement takes, or a busy machine.
+const USUAL_STARTUP: f64 = 20e-3;
+/// This share of the rows, which took longest, is left out of the average: a process that has to wait for a processor would
+/// seem to compute.
+const OUTLIERS: f64 = 0.1;
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Averages of the rows; none: no row matched, or none could be evaluated.
+    pub sample: Option<Sample>,
+    /// Bytes that pages have for new versions.
+    pub room: Vec<f64>,
+    /// Bytes of each column of the new versions.
+    pub widths: BTreeMap<String, f64>,
+    /// Why nothing is known, if so.
+    pub trouble: Option<String>,
+}
+
+/// Sums over the rows.
+#[derive(Debug, Default)]
+struct Tally {
+    rows: f64,
+    statements: f64,
+    seconds: f64,
+    startup: f64,
+    before: f64,
+    after: f64,
+    set: f64,
+    toast: (f64, f64),
+    chunks: f64,
+    room: Vec<f64>,
+    widths: BTreeMap<String, (f64, f64)>,
+}
+
+/// Evaluates rows from all over the tables: a second at most. Nothing is written, locked or left: what would write, or
+/// take the next value of a sequence, is an error, which is what is known then.
+pub fn measure(backfill: &Backfill) -> Result<Measured> {
+    let found = match in_time(|| backfill.parts(ROWS))? {
+        Some(found) => found,
+        None => {
+            return Ok(Measured::trouble(
+                "to find rows that match takes longer than a second",
+            ));
+        }
+    };
+    let (mut tally, mut trouble) = (Tally::default(), None);
+    let begun = Instant::now();
+    for parts in found.parts.chunk_by(|a, b| a.table.oid == b.table.oid) {
+        if begun.elapsed() > ENOUGH {
+            break;
+        }
+        match in_time(|| try_rows(parts, begun, &mut tally)) {
+            Ok(Some(())) => {}
+            Ok(None) if tally.rows > 0.0 => break,
+            Ok(None) => trouble = Some("a row takes longer than a second".to_owned()),
+            Err(_) if tally.stopped(begun) => break,
+            Err(error) => trouble = Some(said(&error)),
+        }
+    }
+    Ok(Measured {
+        trouble: trouble.filter(|_| tally.rows == 0.0),
+        ..tally.measured()
+    })
+}
+
+fn said(error: &Error) -> String {
+    match error.sqlstate.as_str() {
+        sqlstate::READ_ONLY_SQL_TRANSACTION => {
+            format!(
+                "set_clause writes, or takes values of a sequence, and is not tried here: {}",
+                error.message
+            )
+        }
+        _ => format!("rows fail: {}", shown(error)),
+    }
+}
+
+/// Evaluates rows of one table by one statement.
+fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
+    let Some(part) = parts.first() else {
+        return Ok(());
+    };
+    let mut places: Vec<Tid> = Vec::new();
+    for part in parts {
+        match &part.rows {
+            Ok(rows) => places.extend(rows.iter().map(|(tid, _)| *tid)),
+            Err(error) => return Err(error.clone()),
+        }
+    }
+    if places.is_empty() {
+        return Ok(());
+    }
+    if relation::is_heap(part.table.oid) {
+        let room = heap::room(part.table.oid, &places).into_iter();
+        tally.room.extend(room.map(|bytes| bytes as f64));
+    }
+    let statement = to_server(&part.target.update_listed().text)?;
+    let mut last = Instant::now();
+    let mut first: Option<f64> = None;
+    let mut times = Vec::new();
+    let done = evaluate::changes(
+        part.table.oid,
+        &statement,
+        &[Arg::Tids(&places)],
+        |change| {
+            let weight = change.weight();
+            let took = last.elapsed().as_secs_f64();
+            last = Instant::now();
+            match first {
+                None => first = Some(took),
+                Some(_) => times.push(took),
+            }
+            tally.add(&part.table, &weight);
+            match begun.elapsed() > ENOUGH {
+                true => Err(Error::internal("enough rows were evaluated")),
+                false => Ok(()),
+            }
+        },
+    );
+    let first = first.unwrap_or_default();
+    // Of one row it is not known what was its own.
+    let each = usual(&mut times).unwrap_or(first);
+    tally.seconds += each * (times.len() as f64 + 1.0);
+    tally.startup += Some(first - each)
+        .filter(|more| *more > USUAL_STARTUP)
+        .unwrap_or(0.0);
+    tally.statements += 1.0;
+    done
+}
+
+/// The average without outliers.
+fn usual(times: &mut [f64]) -> Option<f64> {
+    times.sort_unstable_by(f64::total_cmp);
+    let kept = times.len() - (times.len() as f64 * OUTLIERS) as usize;
+    (kept > 0).then(|| times[..kept].iter().sum::<f64>() / kept as f64)
+}
+
+impl Tally {
+    fn add(&mut self, table: &Relation, weight: &Weight) {
+        self.rows += 1.0;
+        self.before += weight.before as f64;
+        self.after += weight.after.tuple as f64;
+        self.set += weight.set as f64;
+        self.toast.0 += weight.after.toast as f64;
+        self.toast.1 += weight.replaced as f64;
+        self.chunks += weight.after.chunks as f64;
+        for column in &table.columns {
+            let number = usize::from(column.number.unsigned_abs()).wrapping_sub(1);
+            if let Some(width) = weight.columns.get(number) {
+                let sum = self.widths.entry(column.name.clone()).or_default();
+                *sum = (sum.0 + *width as f64, sum.1 + 1.0);
+            }
+        }
+    }
+
+    /// Whether it was ended since enough had been seen.
+    fn stopped(&self, begun: Instant) -> bool {
+        self.rows > 0.0 && begun.elapsed() > ENOUGH
+    }
+
+    fn measured(self) -> Measured {
+        let each = |sum: f64| sum / self.rows.max(1.0);
+        let sample = Sample {
+            rows: self.rows,
+            seconds: each(self.seconds),
+            startup: self.startup / self.statements.max(1.0),
+            before: each(self.before),
+            after: each(self.after),
+            set: each(self.set),
+            toast: (each(self.toast.0), each(self.toast.1)),
+            chunks: each(self.chunks),
+        };
+        let widths = self.widths.into_iter();
+        Measured {
+            sample: (self.rows > 0.0).then_some(sample),
+            widths: widths
+                .map(|(name, (sum, rows))| (name, sum / rows))
+                .collect(),
+            room: self.room,
+            trouble: None,
+        }
+    }
+}
+
+impl Measured {
+    fn trouble(why: &str) -> Measured {
+        Measured {
+            trouble: Some(why.to_owned()),
+            ..Measured::default()
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How many bytes a row takes before an update, and how many after.
+
+use std::ffi::{CStr, c_char};
+
+use pgrx::pg_sys::{self, Datum};
+use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varsize_any};
+
+use super::evaluate::Change;
+use crate::plan::toast::{self, Laid, Value};
+
+// Not among pgrx' bindings; the server exports it for extensions (access/toast_internals.h).
+unsafe extern "C-unwind" {
+    fn toast_compress_datum(value: Datum, method: c_char) -> Datum;
+}
+
+/// Bytes of a row's header, its marks of NULL included.
+const HEADER: usize = 24;
+/// A longer value has a header of four bytes, of which three are saved else: `VARATT_SHORT_MAX`.
+const LONGEST_SHORT: usize = 127;
+
+/// What a row takes, in bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Weight {
+    /// Of the row before, in the table itself.
+    pub before: usize,
+    /// Of the new version.
+    pub after: Laid,
+    /// Of the values that are set, in the table itself.
+    pub set: usize,
+    /// Of values of the row before that are replaced, in the TOAST table.
+    pub replaced: usize,
+    /// Of each column of the new version, as an index has it; 0 is NULL. In the order of their numbers.
+    pub columns: Vec<usize>,
+}
+
+impl Change<'_> {
+    /// Weighs the row. What may be compressed is, to see what comes of it, which takes as long as in an update.
+    pub fn weight(&self) -> Weight {
+        let mut weight = Weight {
+            before: HEADER,
+            ..Weight::default()
+        };
+        let mut fixed = HEADER;
+        let mut values = Vec::new();
+        for number in 1..=self.width() {
+            let set = self.set().contains(&number);
+            let kept = Column::of(self, number, true);
+            let new = Column::of(self, number, false);
+            weight.before += kept.as_ref().map_or(0, |column| column.stored);
+            weight
+                .columns
+                .push(new.as_ref().map_or(0, |column| column.stored));
+            if set {
+                weight.replaced += kept.as_ref().map_or(0, |column| column.elsewhere);
+            }
+            let Some(new) = new else { continue };
+            match new.varies {
+                // What is set comes as a whole, wherever it was read from.
+                true if set => values.push((number, new, true)),
+                true => values.push((number, new, false)),
+                false => fixed += new.stored,
+            }
+        }
+        let whole = |(_, column, set): &(i16, Column, bool)| match set {
+            true => column.plain,
+            false => column.stored,
+        };
+        let long = fixed + values.iter().map(whole).sum::<usize>() > toast::TARGET;
+        let laid: Vec<Value> = values
+            .iter()
+            .map(|value| Value {
+                stored: whole(value),
+                compressed: (long && value.2)
+                    .then(|| value.1.compressed(self, value.0))
+                    .flatten(),
+                movable: value.1.movable && (value.2 || value.1.elsewhere == 0),
+            })
+            .collect();
+        weight.after = toast::lay_out(fixed, &laid);
+        let small = |value: &Value| value.stored.min(toast::TARGET);
+        let mine = values.iter().zip(&laid).filter(|((_, _, set), _)| *set);
+        weight.set = mine.map(|(_, value)| small(value)).sum::<usize>();
+        weight
+    }
+}
+
+/// A value, as it is stored or would be.
+struct Column {
+    value: Datum,
+    /// Bytes in the row.
+    stored: usize,
+    /// Bytes of the value as a whole.
+    plain: usize,
+    /// Bytes that are in the TOAST table.
+    elsewhere: usize,
+    /// Whether its length varies.
+    varies: bool,
+    /// Whether it may be moved there.
+    movable: bool,
+}
+
+impl Column {
+    fn of(change: &Change, number: i16, before: bool) -> Option<Column> {
+        let value = change.value(number, before)?;
+        let attribute = change.attribute(number);
+        let column = |stored: usize| Column {
+            value,
+            stored,
+            plain: stored,
+            elsewhere: 0,
+            varies: false,
+            movable: false,
+        };
+        Some(match attribute.attlen {
+            -1 => Column::varlena(attribute, value),
+            // SAFETY: a type of this length has values that end in zero.
+            -2 => column(unsafe { CStr::from_ptr(value.cast_mut_ptr()) }.count_bytes() + 1),
+            length => column(usize::from(length.unsigned_abs())),
+        })
+    }
+
+    fn varlena(attribute: &pg_sys::FormData_pg_attribute, value: Datum) -> Column {
+        let plain_storage = attribute.attstorage == b'p' as c_char;
+        let pointer = value.cast_mut_ptr::<pg_sys::varlena>();
+        // SAFETY: a type of length -1 has varlena values, one of which it is: the macros look at its header only, and the
+        // functions at what it refers to in the TOAST table.
+        unsafe {
+            let external = varatt_is_1b_e(pointer);
+            let whole = pg_sys::toast_raw_datum_size(value) as usize;
+            let size = varsize_any(pointer);
+            let short = |size: usize| match size - 3 <= LONGEST_SHORT && !plain_storage {
+                true => size - 3,
+                false => size.next_multiple_of(4),
+            };
+            let stored = match external || varatt_is_1b(pointer) {
+                true => size,
+                false => short(size),
+            };
+            Column {
+                value,
+                stored,
+                plain: short(whole),
+                elsewhere: match external {
+                    true => pg_sys::toast_datum_size(value) as usize,
+                    false => 0,
+                },
+                varies: true,
+                movable: !plain_storage,
+            }
+        }
+    }
+
+    /// Bytes that it takes compressed, where that is less.
+    fn compressed(&self, change: &Change, number: i16) -> Option<usize> {
+        let attribute = change.attribute(number);
+        let compresses = [b'x' as c_char, b'm' as c_char].contains(&attribute.attstorage);
+        if !compresses {
+            return None;
+        }
+        // SAFETY: a varlena value, as `of` saw. The copy that is compressed is a whole one in the current memory context, and
+        // freed if it is one; an error becomes a panic at the boundary, with nothing to be dropped before it.
+        unsafe {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                let given = self.value.cast_mut_ptr::<pg_sys::varlena>();
+                let whole = pg_sys::pg_detoast_datum(given);
+                let packed = toast_compress_datum(Datum::from(whole), attribute.attcompression);
+                let size = (packed.value() != 0).then(|| {
+                    let packed = packed.cast_mut_ptr::<pg_sys::varlena>();
+                    let size = varsize_any(packed);
+                    pg_sys::pfree(packed.cast());
+                    size
+                });
+                if whole != given {
+                    pg_sys::pfree(whole.cast());
+                }
+                size
+            })
+        }
+    }
+}
