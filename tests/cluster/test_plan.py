@@ -175,9 +175,12 @@ def test_it_changes_nothing(new_cluster: Callable[..., Cluster]) -> None:
     db.sql("VACUUM (FREEZE, ANALYZE) orders")
     db.sql("SELECT backfill.define('orders', 'rate_new = rate', 'rate_new = 0')")
     db.sql("CHECKPOINT")
-    plan(db)
+    # With checksums, the default from PostgreSQL 18 on, the first who reads a page after that writes it to the WAL.
+    call = "SELECT value::json FROM backfill.plan('orders', format => 'json')"
+    for _ in range(2):
+        db.sql(call)
     before = db.value("SELECT pg_current_wal_insert_lsn()")
-    document = db.value("SELECT value::json FROM backfill.plan('orders', format => 'json')")
+    document = db.value(call)
     assert db.value("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", [before]) < 1000
     assert document["numbers"]["matching_rows"] == 20_000
     assert [line["item"] for line in document["walk"]][:2] == ["table", "order"]

@@ -206,7 +206,9 @@ def test_set_not_null_on_a_table_of_another_role(theirs: Database) -> None:
         theirs.sql("CALL backfill.set_not_null('t', 'n')", user=user)
         assert theirs.value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'n'")
         assert theirs.value("SELECT last_value FROM here") == 1, "it ran in the caller's session"
-        assert theirs.value("SELECT last_value FROM elsewhere") > 1, "the trap is one"
+        # From 18 on no constraint is looked at: the column is NOT NULL, NOT VALID first.
+        if theirs.value("SELECT current_setting('server_version_num')::int") < 180000:
+            assert theirs.value("SELECT last_value FROM elsewhere") > 1, "the trap is one"
     # What may be run there is no statement of the caller's choice.
     for statement in (
         "ALTER TABLE public.t OWNER TO helper",
