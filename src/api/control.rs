@@ -215,7 +215,7 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
 /// How a failed job goes on.
 pub fn after_failure(id: i64) -> String {
     format!(
-        "SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...')."
+        "Once the cause is mended, SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...')."
     )
 }
 

@@ -9,6 +9,7 @@ use super::{bounds, existing, on_end, session, tables, throttles};
 use crate::catalog::event;
 use crate::catalog::job::{self, Definition};
 use crate::error::Result;
+use crate::guc;
 use crate::job::options::Options;
 use crate::job::purpose::Purpose;
 use crate::job::state::State;
@@ -34,12 +35,8 @@ pub fn define(request: Request) -> Result<i64> {
             known.id
         );
         notice(
-            &format!(
-                "backfill {} is already {}",
-                existing::with_owner(&known),
-                known.state()
-            ),
-            differ.then_some(hint.as_str()),
+            &format!("backfill {} {}", existing::with_owner(&known), known.state().phrase(true)),
+            (differ && !matches!(known.state(), State::Completed | State::Cancelled)).then_some(hint.as_str()),
         );
         return Ok(known.id);
     }
@@ -68,7 +65,11 @@ pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Defin
     let (set_columns, key_columns, options) = confine::own_text(server::current_user(), || {
         check(call, &set_clause, batch_size)
     })?;
-    let session = session::take();
+    let mut session = session::take();
+    if server::is_superuser() && guc::SUPERUSER_JOBS.get() {
+        // Its workers look again.
+        session.insert("backfill.allow_superuser_jobs".to_owned(), "on".to_owned());
+    }
     Ok(Definition {
         set_clause,
         where_clause: call.where_clause.clone(),

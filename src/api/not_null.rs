@@ -108,8 +108,16 @@ impl Errand for Step {
     }
 
     fn run(self) -> Result<()> {
-        // From here on the name of its schema means the same schema, which the statement goes by.
-        relation::describe(Oid::from(self.relation))?;
+        settings::set_text_for_transaction(c"lock_timeout", &self.lock_timeout_ms.to_string());
+        // From here on its name means this table: nobody drops or renames it under this lock, which is one of those that the
+        // statement takes, nor is its schema another one.
+        let table = Oid::from(self.relation);
+        relation::lock_for_alter(table);
+        if relation::describe(table)?.is_none() {
+            return Err(Error::new(sqlstate::UNDEFINED_TABLE, "the table was dropped meanwhile")
+                .hint("There is nothing to be done."));
+        }
+        refuse_others_below(table, Oid::from(self.owner))?;
         let args = [
             Arg::Oid(Oid::from(self.relation)),
             Arg::Text(&self.column),
@@ -122,7 +130,6 @@ impl Errand for Step {
             )
             .hint("Somebody else alters the table: call it again when they are through."));
         }
-        settings::set_text_for_transaction(c"lock_timeout", &self.lock_timeout_ms.to_string());
         settings::set_text_for_transaction(c"search_path", "pg_catalog, pg_temp");
         spi::run_for_effect(&self.statement)
     }

@@ -11,7 +11,7 @@ use super::caller::{locked_job, refuse_read_only};
 use super::subject::Subject;
 use super::{approve, rehearsed, tables};
 use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{event, origin, slice, walk};
+use crate::catalog::{approval, event, origin, slice, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::standing::Standing;
 use crate::job::state::State;
@@ -58,6 +58,16 @@ pub fn redefine(
     }
     let names: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
     approve::check_altered(&job, &names)?;
+    if approval::asked(job.id)?.is_some() {
+        return Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to redefine backfill {}: it was approved as it is", job.shown()),
+        )
+        .hint(format!(
+            "SELECT backfill.cancel({}), and define another one, with a where_clause that leaves out the rows that are done: its start is approved anew.",
+            job.id
+        )));
+    }
     rehearsed::require_dry_run(&changed)?;
     let used = carry_out(RedefinitionOf {
         subject: Subject::of(&changed),

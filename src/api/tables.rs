@@ -1,7 +1,7 @@
 //! The tables that hold the rows: the one that was named, or the partitions of it. Each is checked
 //! as the batches will treat it, aimed at it alone.
 
-use super::call::Call;
+use super::call::{Call, refuse_superusers_job};
 use super::{bounds, checks, hazards, shifts};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::options::Walk;
@@ -23,9 +23,11 @@ pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
     let mut tables = Vec::new();
     for leaf in partition::leaves(relation.oid, only)? {
         if leaf.oid == relation.oid {
-            tables.push(relation.clone());
+            tables.push(held(relation)?);
             continue;
         }
+        // Before it is looked at: nobody drops it, or renames it, while it is gone by by its name.
+        relation::lock_for_update(leaf.oid);
         let Some(table) = relation::describe(leaf.oid)? else {
             continue;
         };
@@ -61,6 +63,22 @@ pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
     Ok(tables)
 }
 
+/// The relation once it is locked, as an UPDATE locks it: as it is from then on, until the (sub)transaction ends. Those who may write in
+/// its schema may have dropped it, and made another one of that name, since it was looked at.
+pub fn held(relation: &Relation) -> Result<Relation> {
+    relation::lock_for_update(relation.oid);
+    let now = relation::describe(relation.oid)?.filter(|now| {
+        (&now.schema, &now.name, now.kind) == (&relation.schema, &relation.name, relation.kind)
+    });
+    now.ok_or_else(|| {
+        Error::new(
+            sqlstate::SERIALIZATION_FAILURE,
+            format!("table {} was dropped, or renamed, while it was looked at", relation.shown),
+        )
+        .hint("Try again.")
+    })
+}
+
 /// Checks the clauses and the caller's rights against every table. Gives the columns of the key
 /// that orders the walk, of which `batch_size` rows are committed at a time: of the relation's own, else of its first
 /// partition's; none where pages do.
@@ -70,7 +88,10 @@ pub fn check(
     set_columns: &[String],
     batch_size: i32,
 ) -> Result<Vec<String>> {
-    let (relation, only) = (&call.relation, call.options.only());
+    let (relation, only) = (&held(&call.relation)?, call.options.only());
+    if server::is_client() {
+        refuse_superusers_job(relation)?;
+    }
     checks::partition_key(relation, set_columns)?;
     if only && relation.kind == 'p' {
         return Err(Error::invalid(format!(

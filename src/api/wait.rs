@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use super::caller::{denied, may_attend, required};
 use super::control::{after_cancel, after_failure, start_of};
 use crate::catalog::job::{self, Job};
-use crate::catalog::walk;
+use crate::catalog::{outcome, walk};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::latch::wait_in_call;
@@ -96,7 +96,8 @@ fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     let hint = match job.state() {
         State::Completed => return Ok(Some(Ok(()))),
         State::Cancelled => after_cancel(id),
-        State::Failed => after_failure(id),
+        // What is known of this error, or what helps with any.
+        State::Failed => outcome::hint(id)?.unwrap_or_else(|| after_failure(id)),
         State::Pending => format!("Start it first: {}", start_of(job)),
         State::Paused => return Ok(stands_still(job)?.map(Err)),
         _ => return Ok(None),

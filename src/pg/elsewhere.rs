@@ -57,14 +57,18 @@ LIMIT 1",
     },
 ];
 
-/// Gives the schemas of the lists that are there. A list must be a plain table of a superuser's, or in `pg_catalog`: what a
-/// role puts under its name, which is free where the extension is not installed, is not read.
+/// Gives the schemas whose lists are there. All that is read must be plain tables of superusers', in a schema of a superuser's, or in
+/// `pg_catalog`: what a role puts under these names, which are free where the extension is not installed, is not read.
 const HERE: &str = "
-SELECT n.nspname FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
-WHERE (n.nspname, c.relname) IN (('pg_catalog', 'pg_dist_partition'), ('_timescaledb_catalog', 'hypertable'))
-  AND (n.nspname = 'pg_catalog' OR r.rolsuper) AND c.relkind = 'r' AND NOT c.relrowsecurity";
+SELECT n.nspname FROM pg_catalog.pg_namespace n
+JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner
+JOIN (VALUES ('pg_catalog', 'pg_dist_partition'), ('pg_catalog', 'pg_dist_local_group'), ('pg_catalog', 'pg_dist_shard'),
+             ('_timescaledb_catalog', 'hypertable'), ('_timescaledb_catalog', 'chunk')) AS list (schema, name) ON list.schema = n.nspname
+LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = list.name
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+GROUP BY n.nspname, o.rolsuper
+HAVING pg_catalog.bool_and(c.relkind IS NOT DISTINCT FROM 'r' AND NOT c.relrowsecurity
+                           AND (n.nspname = 'pg_catalog' OR o.rolsuper AND r.rolsuper))";
 
 /// Returns an error if the rows of the table, called `shown` by people, are not in it.
 pub fn refuse(table: Oid, shown: &str) -> Result<()> {

@@ -101,35 +101,47 @@ pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
 pub struct Author {
     /// Its name, quoted where need be.
     pub role: String,
-    /// Whose code it is: of the table (or one above or below it), "trigger x" or "foreign key y".
+    /// What the role wrote, or may have: "table", of the table or one above or below it; "trigger x" and so on.
     pub what: String,
 }
 
-/// The roles, one of them, that are no superusers and whose code an UPDATE of the relation runs: owners of the relation, of what it
-/// inherits from, or of what inherits from it; those of triggers' functions; those of tables whose foreign keys follow.
+/// One of the roles that are no superusers and whose code an UPDATE of the relation runs, or may: owners of the relation, of what it
+/// inherits from, of what inherits from it, and of tables whose foreign keys follow, on any level; of the functions of triggers on all
+/// of these; who may have written the condition of such a trigger; owners of the domains and row types of their columns.
 /// Within `spi::connect`.
 pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     let row = as_extension(|| {
         spi::first(
-            "WITH RECURSIVE below AS (
-                 SELECT $1::pg_catalog.oid AS oid
-                 UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid
+            "WITH RECURSIVE reached AS (
+                 SELECT $1::pg_catalog.oid AS oid, false AS follows
+                 UNION SELECT n.oid, r.follows OR n.follows FROM reached r CROSS JOIN LATERAL (
+                     SELECT i.inhrelid AS oid, false AS follows FROM pg_catalog.pg_inherits i WHERE i.inhparent = r.oid
+                     UNION ALL SELECT k.conrelid, true FROM pg_catalog.pg_constraint k
+                               WHERE k.contype = 'f' AND k.confrelid = r.oid AND k.confupdtype IN ('c', 'n', 'd')) n
              ), above AS (
                  SELECT $1::pg_catalog.oid AS oid
                  UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON i.inhrelid = a.oid
+             ), fired AS (
+                 SELECT t.*, p.proowner, c.relacl FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+                 WHERE t.tgrelid IN (SELECT oid FROM reached) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0
              ), author AS (
                  SELECT 1 AS rank, c.relowner AS role, 'table' AS what FROM pg_catalog.pg_class c WHERE c.oid = $1
                  UNION ALL SELECT 2, c.relowner, 'table' FROM pg_catalog.pg_class c
-                           WHERE c.oid IN (SELECT oid FROM below UNION SELECT oid FROM above)
-                 UNION ALL SELECT 3, p.proowner, 'trigger ' || pg_catalog.quote_ident(t.tgname)
-                           FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-                           WHERE t.tgrelid IN (SELECT oid FROM below) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0
-                 UNION ALL SELECT 4, c.relowner, 'foreign key ' || pg_catalog.quote_ident(k.conname)
-                           FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-                           WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM below) AND k.confupdtype IN ('c', 'n', 'd')
+                           WHERE c.oid IN (SELECT oid FROM reached WHERE NOT follows UNION SELECT oid FROM above)
+                 UNION ALL SELECT 3, f.proowner, 'trigger ' || pg_catalog.quote_ident(f.tgname) FROM fired f
+                 UNION ALL SELECT 4, c.relowner, 'foreign key of table ' || c.oid::pg_catalog.regclass::text
+                           FROM reached r JOIN pg_catalog.pg_class c ON c.oid = r.oid WHERE r.follows
+                 UNION ALL SELECT 5, g.grantee, 'condition of trigger ' || pg_catalog.quote_ident(f.tgname)
+                           FROM fired f CROSS JOIN LATERAL pg_catalog.aclexplode(f.relacl) g
+                           WHERE f.tgqual IS NOT NULL AND g.privilege_type = 'TRIGGER'
+                 UNION ALL SELECT 6, t.typowner, 'type ' || t.oid::pg_catalog.regtype::text
+                           FROM reached r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+                           JOIN pg_catalog.pg_type own ON own.oid = a.atttypid
+                           JOIN pg_catalog.pg_type t ON t.oid IN (own.oid, own.typelem, own.typbasetype) AND t.typtype IN ('d', 'c')
              )
-             SELECT pg_catalog.quote_ident(r.rolname), a.what FROM author a JOIN pg_catalog.pg_roles r ON r.oid = a.role
-             WHERE NOT r.rolsuper ORDER BY a.rank LIMIT 1",
+             SELECT COALESCE(pg_catalog.quote_ident(r.rolname), 'PUBLIC'), a.what FROM author a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.role
+             WHERE r.rolsuper IS NOT TRUE ORDER BY a.rank LIMIT 1",
             &[Arg::Oid(relation)],
         )
     })?;

@@ -167,6 +167,13 @@ pub fn lock_for_update(oid: Oid) {
     lock(oid, pg_sys::RowExclusiveLock);
 }
 
+/// Locks a table so that nobody else alters or drops it until the transaction ends, while others read and write it.
+pub fn lock_for_alter(oid: Oid) {
+    server::require_transaction();
+    // SAFETY: within a transaction, which lets go of it. Any OID can be locked.
+    unsafe { pg_sys::LockRelationOid(oid, pg_sys::ShareUpdateExclusiveLock as i32) };
+}
+
 /// Whether the relation still has this schema and name, by the system caches.
 pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
     server::require_transaction();

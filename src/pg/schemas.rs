@@ -4,8 +4,8 @@
 //! another one in its place: the statement would be analysed, and planned, for a table that nobody has looked at, with
 //! constraints and index expressions of somebody else's. No lock keeps a schema from being renamed. So each schema whose name
 //! goes into a statement is remembered, and PostgreSQL is asked at each look-up of a schema's name whether it found another one
-//! of the same name: that raises an error before anything in it is opened. The table itself can't be renamed meanwhile but by
-//! its owner, whom the checks are about.
+//! of the same name: that raises an error before anything in it is opened. The table itself is locked by its OID before it is
+//! looked at, so that nobody drops or renames it meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -103,12 +103,10 @@ unsafe extern "C-unwind" fn on_access(
     }
 }
 
-/// Raises an error if the schema bears the name of another one that is remembered.
+/// Raises an error if the schema bears a name that is remembered as that of another one: also if it is remembered itself, under
+/// another name.
 fn refuse_another(found: Oid) {
-    let others = MEANT.with_borrow(|meant| {
-        !meant.is_empty() && !meant.iter().any(|(schema, _)| *schema == found)
-    });
-    if !others {
+    if MEANT.with_borrow(Vec::is_empty) {
         return;
     }
     // SAFETY: within a transaction, as schemas are looked up only there. A name is a copy that nobody else has.
@@ -121,7 +119,8 @@ fn refuse_another(found: Oid) {
         pg_sys::pfree(name.cast());
         copy
     };
-    if MEANT.with_borrow(|meant| meant.iter().any(|(_, known)| *known == name)) {
+    let another = |(schema, known): &(Oid, CString)| *known == name && *schema != found;
+    if MEANT.with_borrow(|meant| meant.iter().any(another)) {
         let name = name.to_string_lossy();
         report::unwrap::<()>(Err(Error::new(
             sqlstate::SERIALIZATION_FAILURE,

@@ -9,6 +9,8 @@ use crate::catalog::slice::{KeyRange, Slice};
 use crate::catalog::walk;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::job::purpose::{Purpose, all_of};
+use crate::guc;
+use crate::pg::partition::{self, Author};
 use crate::pg::relation::Relation;
 use crate::pg::{enums, hot, index, physical, relation, server, triggers};
 use crate::plan::key::{self, Candidate, Column};
@@ -22,6 +24,9 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     relation::lock_for_update(table);
     let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
     relation.refuse_deceptive()?;
+    if server::is_superuser() {
+        refuse_authors(job)?;
+    }
     // Keys are kept as labels: these stay as they are while keys are read.
     enums::lock(key.iter().map(|column| column.type_oid))?;
     if job.definition.options.skips_triggers() {
@@ -36,6 +41,27 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
         where_clause: where_clause(job),
         writes_key: hot::writes_key(table, &job.definition.set_columns)?,
     })
+}
+
+/// Refuses a superuser's job on a table that somebody has attached code to since it was defined, as `start` would.
+fn refuse_authors(job: &Job) -> Result<()> {
+    if guc::SUPERUSER_JOBS.get() {
+        return Ok(());
+    }
+    let Some(Author { role, what }) = partition::author_without_superuser(job.relation)? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "a superuser's backfill of table {} would run what role {role} wrote ({what}) as a superuser",
+            job.relation_name
+        ),
+    )
+    .hint(format!(
+        "Take that away and SELECT backfill.resume({}); or start it with backfill.allow_superuser_jobs = on, where that role is trusted.",
+        job.id
+    )))
 }
 
 /// What is asked of the rows that are updated, or evaluated. A verification that asks something else has it in its
