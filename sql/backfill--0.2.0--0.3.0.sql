@@ -308,7 +308,6 @@ WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_mon
 
 -- Who was logged in. Of what was done before, nobody knows.
 ALTER TABLE backfill.event ADD COLUMN login name;
-ALTER TABLE backfill.event ALTER COLUMN login SET DEFAULT session_user;
 COMMENT ON COLUMN backfill.event.login IS 'The role that was logged in where it was done, which SET ROLE does not change';
 CREATE OR REPLACE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new, e.login
@@ -565,7 +564,8 @@ BEGIN
             PERFORM backfill.not_null_step(relation, column_name::text, todo, lock_timeout_ms);
             done := todo;
         EXCEPTION
-            WHEN lock_not_available OR deadlock_detected THEN late := true;
+            -- Also where another call has done this step meanwhile.
+            WHEN lock_not_available OR deadlock_detected OR object_not_in_prerequisite_state THEN late := true;
             -- Another call was faster.
             WHEN duplicate_object OR undefined_object THEN
                 IF tries >= least(retries, 5) THEN

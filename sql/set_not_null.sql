@@ -188,7 +188,8 @@ BEGIN
             PERFORM backfill.not_null_step(relation, column_name::text, todo, lock_timeout_ms);
             done := todo;
         EXCEPTION
-            WHEN lock_not_available OR deadlock_detected THEN late := true;
+            -- Also where another call has done this step meanwhile.
+            WHEN lock_not_available OR deadlock_detected OR object_not_in_prerequisite_state THEN late := true;
             -- Another call was faster.
             WHEN duplicate_object OR undefined_object THEN
                 IF tries >= least(retries, 5) THEN

@@ -400,7 +400,7 @@ CREATE TABLE backfill.event (
     event  text        NOT NULL,
     old    text,
     new    text,
-    login  name        DEFAULT session_user
+    login  name
 );
 CREATE INDEX event_job ON backfill.event (job_id, id);
 COMMENT ON TABLE backfill.event IS 'The audit trail: who did what to a job, and what the worker did. Only ever inserted into.';

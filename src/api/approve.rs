@@ -98,16 +98,16 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
     let starters = [asked.session, asked.by];
     let why = if !server::is_client() {
         "A background process is no person.".to_owned()
+    } else if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
+        format!("{} started it.", server::role_name(*same))
+    } else if me == job.owner || session == job.owner {
+        format!("{} is its owner.", server::role_name(job.owner))
     } else if txn::in_security_definer() {
         "It is called by a SECURITY DEFINER function, or within a maintenance command: whoever runs that may not mean it."
             .to_owned()
     } else if !server::has_rights_of(session, job.owner) {
         let (session, owner) = (server::role_name(session), server::role_name(job.owner));
         format!("{session}, which is logged in, does not have the rights of {owner}.")
-    } else if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
-        format!("{} started it.", server::role_name(*same))
-    } else if me == job.owner || session == job.owner {
-        format!("{} is its owner.", server::role_name(job.owner))
     } else {
         return Ok(());
     };

@@ -35,8 +35,13 @@ pub fn define(request: Request) -> Result<i64> {
             known.id
         );
         notice(
-            &format!("backfill {} {}", existing::with_owner(&known), known.state().phrase(true)),
-            (differ && !matches!(known.state(), State::Completed | State::Cancelled)).then_some(hint.as_str()),
+            &format!(
+                "backfill {} {}",
+                existing::with_owner(&known),
+                known.state().phrase(true)
+            ),
+            (differ && !matches!(known.state(), State::Completed | State::Cancelled))
+                .then_some(hint.as_str()),
         );
         return Ok(known.id);
     }

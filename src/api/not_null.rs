@@ -114,8 +114,10 @@ impl Errand for Step {
         let table = Oid::from(self.relation);
         relation::lock_for_alter(table);
         if relation::describe(table)?.is_none() {
-            return Err(Error::new(sqlstate::UNDEFINED_TABLE, "the table was dropped meanwhile")
-                .hint("There is nothing to be done."));
+            return Err(
+                Error::new(sqlstate::UNDEFINED_TABLE, "the table was dropped meanwhile")
+                    .hint("There is nothing to be done."),
+            );
         }
         refuse_others_below(table, Oid::from(self.owner))?;
         let args = [

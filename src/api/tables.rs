@@ -73,7 +73,10 @@ pub fn held(relation: &Relation) -> Result<Relation> {
     now.ok_or_else(|| {
         Error::new(
             sqlstate::SERIALIZATION_FAILURE,
-            format!("table {} was dropped, or renamed, while it was looked at", relation.shown),
+            format!(
+                "table {} was dropped, or renamed, while it was looked at",
+                relation.shown
+            ),
         )
         .hint("Try again.")
     })

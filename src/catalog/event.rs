@@ -7,6 +7,7 @@ use crate::job::announcement::{self, CHANNEL};
 use crate::job::state::State;
 use crate::job::stored::{cut, cut_if_any};
 use crate::pg::elevate::as_extension;
+use crate::pg::server;
 use crate::pg::spi::{self, Arg};
 use crate::pg::text::to_server;
 use crate::pg::xact::{Action, at_commit};
@@ -26,6 +27,7 @@ pub fn record(
         Arg::Text(&event),
         Arg::text(old.as_deref()),
         Arg::text(new.as_deref()),
+        Arg::Oid(server::session_user()),
     ];
     let with = |sql| spi::in_subtransaction(|| as_extension(|| spi::query(sql, &args)));
     let mut recorded = with(RECORD);
@@ -42,14 +44,15 @@ pub fn record(
 
 /// A job that is forgotten meanwhile gets no more events.
 const RECORD: &str = "
-INSERT INTO backfill.event (job_id, actor, event, old, new)
-SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+INSERT INTO backfill.event (job_id, actor, event, old, new, login)
+SELECT $1, $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6) WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
 
 /// With a number that the sequence does not give: whoever may write to all sequences is not to keep others from
 /// stopping a job. The last number that there is may be taken already, so it is one of the lower half.
 const RECORD_ALL_THE_SAME: &str = "
-INSERT INTO backfill.event (id, job_id, actor, event, old, new) OVERRIDING SYSTEM VALUE
-SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5
+INSERT INTO backfill.event (id, job_id, actor, event, old, new, login) OVERRIDING SYSTEM VALUE
+SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5,
+       pg_catalog.pg_get_userbyid($6)
 WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
 
 /// How often a number of one's own is tried: others that do so at the same time may be faster.

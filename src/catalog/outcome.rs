@@ -108,7 +108,8 @@ pub fn age(job: i64) -> Result<Option<f64>> {
 /// The hint that came with the error of a job that has failed.
 pub fn hint(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
-        let sql = "SELECT o.hint FROM backfill.outcome o WHERE o.job_id = $1 AND o.outcome = 'failed'";
+        let sql =
+            "SELECT o.hint FROM backfill.outcome o WHERE o.job_id = $1 AND o.outcome = 'failed'";
         spi::first(sql, &[Arg::Int8(job)])
     })?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))

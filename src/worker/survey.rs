@@ -113,8 +113,15 @@ pub fn slices(job: &Job, rows: f64, all: f64) -> usize {
 }
 
 /// Cuts a table into slices, which has so many rows of `all`; true if it goes in physical order.
-fn survey(job: &Job, pass: i32, table: (Oid, &str), (rows, all): (Option<f64>, f64)) -> Result<bool> {
-    let slices = slices(job, rows.unwrap_or(0.0), all);
+fn survey(
+    job: &Job,
+    pass: i32,
+    table: (Oid, &str),
+    (rows, all): (Option<f64>, f64),
+) -> Result<bool> {
+    // Where the planner expects more, there may be more than were counted: a slice too many costs little.
+    let most = rows.unwrap_or(0.0).max(self::rows([table.0]));
+    let slices = slices(job, most, all.max(most));
     let order = order(job, table.0)?;
     match &order {
         Some(index) => keycut::first(job, table, index, (slices, rows))?,
@@ -251,7 +258,13 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
     }
     let rows = rows([table.0]);
     let known = Some(rows).filter(|rows| *rows > 0.0);
-    by_pages(job, pass, table, (slices(job, rows, rows), known), Some(weight))
+    by_pages(
+        job,
+        pass,
+        table,
+        (slices(job, rows, rows), known),
+        Some(weight),
+    )
 }
 
 /// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.

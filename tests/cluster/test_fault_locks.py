@@ -33,7 +33,8 @@ def waits_for_lock(db: Database, job: int) -> bool:
     """Whether the view says so."""
     row = progress(db, job)
     assert row["state"] == "running", row
-    return (row["waiting_for"] or "").startswith(LOCK)
+    said = row["waiting_for"] or ""
+    return said.startswith(LOCK) or ", held by pid " in said
 
 
 def lock_and_let_go(db: Database, table: str) -> None:

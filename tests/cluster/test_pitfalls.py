@@ -250,7 +250,8 @@ def test_an_error_of_the_where_clause_says_where(db: Database, walk: str) -> Non
     error = fail(db, job)
     batch = error.split(" in batch ")[1].splitlines()[0]
     if walk == "key":
-        after, last = (int(side.split("(")[-1].rstrip(")")) for side in batch.split(" AND "))
+        assert batch == "(id) = (50000)"
+        return
     else:
         first, end = (int(word) for word in batch.split() if word.isdigit())
         after, last = db.sql(

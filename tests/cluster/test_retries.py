@@ -86,7 +86,7 @@ def test_without_a_lock_timeout_a_batch_waits(db: Database) -> None:
         """
         wait_until(lambda: db.value(waiting) == 1, 30, "the batch to wait")
         time.sleep(1.5)
-        assert db.value(waiting) == 1 and progress(db, job)["waiting_for"] is None
+        assert db.value(waiting) == 1 and ", held by pid " in progress(db, job)["waiting_for"]
         other.commit()
     complete(db, job)
     assert counts(db) == [(1, ROWS)]
