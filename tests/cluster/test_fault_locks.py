@@ -133,7 +133,9 @@ def test_a_lock_held_for_long(db: Database, what: str) -> None:
         if what == "row":
             # By ever smaller batches, each of which works.
             wait_until(lambda: progress(db, job)["rows_done"] == 1233, 30, "the rows before it")
-        wait_until(lambda: waits_for_lock(db, job), 30, "the view to tell of the lock")
+        # Of the lock while it waits, and then of the try that has failed.
+        told = lambda: (progress(db, job)["waiting_for"] or "").startswith(LOCK)  # noqa: E731
+        wait_until(told, 30, "the view to tell of the lock")
         # Else the reader would queue behind DDL that queues behind the batch.
         reader.execute("SET statement_timeout = '5s'")
         since = time.monotonic()
