@@ -181,7 +181,7 @@ fn names_the_words_that_are_allowed() {
 #[test]
 fn integers_have_bounds() {
     for (option, least, greatest) in [
-        ("waves", 2, 64),
+        ("waves", 2, 255),
         ("workers", 1, 64),
         ("target_ms", 1, 3_600_000),
         ("scan_limit", 1, 100_000_000),
