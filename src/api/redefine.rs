@@ -95,6 +95,13 @@ pub fn redefine(
         let rows = if done == 1 { "row" } else { "rows" };
         let note = format!("redefined after {done} {rows}: see backfill.events");
         walk::add_note(job.id, &note)?;
+        event::record(
+            job.id,
+            me,
+            event::CHANGED_MIDWAY,
+            None,
+            Some(&done.to_string()),
+        )?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::caller::required;
 use super::control::{after_cancel, start_of};
 use super::{existing, proof, verify};
 use crate::catalog::job::Job;
-use crate::catalog::{approval, outcome, rights, slice, trial};
+use crate::catalog::{approval, event, outcome, rights, slice, trial};
 use crate::error::{Error, Result, sqlstate};
 use crate::job::state::State;
 use crate::pg::{relation, server};
@@ -30,9 +30,23 @@ pub fn require_completed(
         return Err(lacking);
     }
     if verified {
-        require_verified(&job)?;
+        return require_verified(&job);
     }
-    Ok(())
+    match event::doubt(job.id)? {
+        Some(doubt) => require_verified(&job).map_err(|error| doubted(&job, &doubt, error)),
+        None => Ok(()),
+    }
+}
+
+/// The error of a job that has completed, but has to be verified before anybody relies on it. `error` says what the verification lacks.
+fn doubted(job: &Job, doubt: &str, mut error: Error) -> Error {
+    let what = match doubt {
+        event::CHANGED_MIDWAY => "its clauses were changed after rows had been done by others",
+        _ => "rows matched its where_clause still when it ended",
+    };
+    let lacks = format!("{}.", error.message);
+    error.message = format!("backfill {} has completed, but {what}", job.shown());
+    error.detail(lacks)
 }
 
 /// Refuses what commits between its steps where it may not commit.

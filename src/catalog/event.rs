@@ -71,6 +71,26 @@ pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State)
     Ok(())
 }
 
+/// The event of a walk that has ended though rows match still.
+pub const MATCH_STILL: &str = "rows match still";
+/// The event of clauses that were changed after rows had been done by others.
+pub const CHANGED_MIDWAY: &str = "redefined midway";
+
+/// The last of the events after which "completed" does not say what became of all rows.
+pub fn doubt(job: i64) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT e.event FROM backfill.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.id DESC LIMIT 1",
+            &[
+                Arg::Int8(job),
+                Arg::Text(MATCH_STILL),
+                Arg::Text(CHANGED_MIDWAY),
+            ],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
 /// Whether a worker of the job has begun since a time, in microseconds as PostgreSQL counts them.
 pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
     let row = as_extension(|| {

@@ -9,7 +9,7 @@ use super::statement::{Prepared, Values};
 use super::{newcomers, survey, target};
 use crate::catalog::job::Job;
 use crate::catalog::tally::{self, Tally};
-use crate::catalog::{failed_row, slice, walk};
+use crate::catalog::{event, failed_row, slice, walk};
 use crate::error::Result;
 use crate::pg::heap;
 use crate::pg::planner::Access;
@@ -69,7 +69,11 @@ pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
         match verdict(&tally, earlier, pass)? {
             Verdict::Done => {}
             Verdict::Again => again.push(tally),
-            Verdict::Stuck => walk::add_note(job.id, &stuck(job, &tally)?)?,
+            Verdict::Stuck => {
+                walk::add_note(job.id, &stuck(job, &tally)?)?;
+                let table = Some(tally.relation_name.as_str());
+                event::record(job.id, job.owner, event::MATCH_STILL, None, table)?;
+            }
         }
     }
     if again.is_empty() {

@@ -38,6 +38,23 @@ def make_inventory(db: Database, *schemas: str) -> None:
         db.sql(f"INSERT INTO {schema}.inv SELECT i, i FROM generate_series(1, 100) i")
 
 
+def test_a_walk_that_ends_with_rows_that_match(db: Database) -> None:
+    """A trigger keeps them from being updated: the job ends, and nobody may rely on it before it is verified."""
+    db.sql("CREATE TABLE t (id int, n int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 50)")
+    db.sql("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    db.sql("CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()")
+    job = start(db, "t", "n = 1", where="n = 0", name="t.n")
+    assert "50 rows of public.t match still" in complete(db, job)["note"]
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="rows matched its where_clause still"):
+        db.sql("SELECT backfill.require_completed('t.n')")
+    complete(db, db.value("SELECT backfill.verify(%s)", [job]))
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="rows matched its where_clause still"):
+        db.sql("SELECT backfill.require_completed('t.n')")
+    db.sql("DROP TRIGGER no ON t; UPDATE t SET n = 1")
+    complete(db, db.value("SELECT backfill.verify(%s)", [job]))
+    db.sql("SELECT backfill.require_completed('t.n')")
+
+
 @pytest.fixture
 def tenants(db: Database) -> int:
     """Two of them, and a job on the first one's table that is done."""
