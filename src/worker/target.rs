@@ -25,7 +25,7 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
     relation.refuse_deceptive()?;
     if server::is_superuser() {
-        refuse_authors(job)?;
+        refuse_authors(job, &relation)?;
     }
     // Keys are kept as labels: these stay as they are while keys are read.
     enums::lock(key.iter().map(|column| column.type_oid))?;
@@ -43,19 +43,20 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     })
 }
 
-/// Refuses a superuser's job on a table that somebody has attached code to since it was defined, as `start` would.
-fn refuse_authors(job: &Job) -> Result<()> {
+/// Refuses a superuser's batches on a table that somebody has attached code to since the job was defined, as `start` would. Of the
+/// partitions next to it nothing is run.
+fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
     if guc::SUPERUSER_JOBS.get() {
         return Ok(());
     }
-    let Some(Author { role, what }) = partition::author_without_superuser(job.relation)? else {
+    let Some(Author { role, what }) = partition::author_without_superuser(table.oid)? else {
         return Ok(());
     };
     Err(Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         format!(
             "a superuser's backfill of table {} would run what role {role} wrote ({what}) as a superuser",
-            job.relation_name
+            table.shown
         ),
     )
     .hint(format!(
