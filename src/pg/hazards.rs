@@ -1,7 +1,7 @@
 //! What an UPDATE has in it that comes out otherwise in batches than in one statement, found in the analysed
 //! statement.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_void};
 
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RangeTblEntry};
 
@@ -152,11 +152,14 @@ fn reads_of_what_is_set(query: &Query, set: &[Target]) -> Vec<Read> {
     seen.reads
 }
 
-type Visit = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
-
 #[cfg(feature = "pg15")]
 mod walkers {
-    use super::{Node, Query, Visit, c_int, c_void};
+    use std::ffi::{c_int, c_void};
+
+    use super::{Node, Query};
+
+    type Visit = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
+
     unsafe extern "C-unwind" {
         // nodes/nodeFuncs.h of 15, which declares the walker without its arguments; later majors have them in pg_sys.
         pub fn query_tree_walker(
