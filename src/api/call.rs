@@ -73,7 +73,7 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
             clause::check(what, text)?;
         }
     }
-    let trim = |text: String| text.trim().to_owned();
+    let trim = |text: String| clause::trimmed(&text).to_owned();
     Ok(Call {
         relation,
         set_clause: request.set_clause.map(trim),

@@ -119,7 +119,7 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
                 .hint("Give the one that is to be another; what is not given stays as it is."),
         );
     }
-    let trim = |text: String| text.trim().to_owned();
+    let trim = |text: String| clause::trimmed(&text).to_owned();
     let definition = &job.definition;
     Ok(Job {
         definition: Definition {

@@ -327,7 +327,7 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
             confine::own_text(server::current_user(), || {
                 clauses::check_expression("check_clause", &text)
             })?;
-            Ok(Check::Clause(text.trim().to_owned()))
+            Ok(Check::Clause(clause::trimmed(&text).to_owned()))
         }
         (None, true) => Ok(Check::Recompute),
         (None, false) if of.definition.where_clause.is_some() => Ok(Check::Pending),

@@ -129,7 +129,13 @@ struct Seen<'a> {
     /// The columns that it sets.
     set: &'a [Target],
     reads: Vec<Read>,
+    /// How many nodes deep it is.
+    depth: u32,
 }
+
+/// How deep the walk goes. An error of PostgreSQL's within it, as where the stack is used up, is caught and raised again on each level,
+/// with what each of them adds to it: thousands of levels would take minutes. Nobody writes subqueries that deep.
+const DEEPEST: u32 = 200;
 
 /// A relation, and columns of it that are read, of the names of those that are set.
 struct Read {
@@ -145,6 +151,7 @@ fn reads_of_what_is_set(query: &Query, set: &[Target]) -> Vec<Read> {
         outermost: query,
         set,
         reads: Vec::new(),
+        depth: 0,
     };
     let node = std::ptr::from_ref(query).cast_mut();
     // SAFETY: the query is whole, and only looked at; `seen` outlives the call.
@@ -181,9 +188,24 @@ unsafe extern "C-unwind" fn visit(node: *mut Node, seen: *mut c_void) -> bool {
     // SAFETY: as the caller promises. The walkers call this with the same `seen`, and nodes below this one. An error
     // in them (the stack is used up) becomes a panic at the boundary, and an error again where this returns to C.
     unsafe {
-        if node.is_null() {
+        let state = seen.cast::<Seen>();
+        if node.is_null() || (*state).depth >= DEEPEST {
             return false;
         }
+        (*state).depth += 1;
+        let found = below(node, seen);
+        (*state).depth -= 1;
+        found
+    }
+}
+
+/// Looks at what is below a node, and at the node itself if it is a query.
+///
+/// # Safety
+/// As for [`visit`].
+unsafe fn below(node: *mut Node, seen: *mut c_void) -> bool {
+    // SAFETY: as the caller promises; see `visit`.
+    unsafe {
         if (*node).type_ != NodeTag::T_Query {
             #[cfg(feature = "pg15")]
             return pg_sys::ffi::pg_guard_ffi_boundary(|| {

@@ -6,6 +6,11 @@
 
 use crate::error::{Error, Result, sqlstate};
 
+/// The text without blanks around it: what PostgreSQL takes for blanks, and no others of Unicode's.
+pub fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r', '\x0c'])
+}
+
 /// Checks that `text` can be put between parentheses of ours. `what` names the clause in errors.
 pub fn check(what: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {

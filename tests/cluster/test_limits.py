@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -229,3 +230,15 @@ def test_bounds_are_not_brought_in(db: Database) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="has begun to walk all of table"):
         db.sql("SELECT backfill.alter(%s, options => '{\"key_to\": 10}')", [job])
     assert progress(db, job)["state"] == "paused"
+
+
+@pytest.mark.parametrize("stack", ["2MB", "100kB"])
+def test_a_clause_of_thousands_of_operators(db: Database, stack: str) -> None:
+    """It works, or the stack is too small for it: in no more time than PostgreSQL itself needs to say so."""
+    make_table(db, 10)
+    for operators in (200, 2000, 20_000):
+        for call in ("define('t', {})", "plan('t', set_clause => {})"):
+            clause = f"'n = ' || repeat('1+', {operators}) || '1'"
+            with suppress(psycopg.errors.StatementTooComplex):
+                limits = f"SET max_stack_depth = '{stack}'; SET statement_timeout = '20s'"
+                db.sql(f"{limits}; SELECT backfill.{call.format(clause)}")
