@@ -6,9 +6,9 @@
 
 use crate::error::{Error, Result, sqlstate};
 
-/// The text without blanks around it: what PostgreSQL takes for blanks, and no others of Unicode's.
+/// The text without blanks around it: also those of Unicode that PostgreSQL takes for letters, which nobody means as such.
 pub fn trimmed(text: &str) -> &str {
-    text.trim_matches([' ', '\t', '\n', '\r', '\x0c'])
+    text.trim()
 }
 
 /// Checks that `text` can be put between parentheses of ours. `what` names the clause in errors.

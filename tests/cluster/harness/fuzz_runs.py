@@ -207,7 +207,7 @@ class ClauseRuns:
 
     def _row_by_row(self, table: str, clauses: Clauses, end: dict[str, Any]) -> None:
         where = "" if clauses.where_clause is None else f" AND (\n{clauses.where_clause.strip()}\n)"
-        update = f"UPDATE {table} SET {clauses.set_clause} WHERE id = %s{where}"
+        update = f"UPDATE {table} SET {clauses.set_clause.strip()} WHERE id = %s{where}"
         if "$clause$" in update or "$fuzz$" in update:
             return
         escaped = update.replace("%", "%%").replace("id = %%s", "id = %s", 1)
