@@ -108,9 +108,11 @@ def test_nothing_is_left_out(attack: Attack) -> None:
     if not attack.seen["state"]:
         pytest.skip("another process has made the calls")
     names = {routine.name for routine in attack.calls.routines} | set(attack.calls.views)
-    assert attack.seen["function"] == names
-    assert attack.seen["role"] == set(CALLERS)
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        # Else several processes have their share of the states.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Several processes have their share of the states, and of the roles.
+        assert attack.seen["function"] <= names and attack.seen["role"] <= set(CALLERS)
+    else:
+        assert attack.seen["function"] == names
+        assert attack.seen["role"] == set(CALLERS)
         assert attack.seen["state"] == set(STATES)
         assert len(attack.seen["trap"]) > 25, sorted(attack.seen["trap"])
