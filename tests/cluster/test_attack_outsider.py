@@ -179,7 +179,7 @@ def test_what_others_attach_to_a_superusers_table(server: Callable[..., Cluster]
         f"CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; {make}", user="eve"
     )
     for call in ("start", "plan", "preview"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="role eve wrote .(trigger|foreign key)"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"role eve wrote .(trigger|foreign key)"):
             cluster.sql(f"SELECT backfill.{call}('t', set_clause => 'n = n + 10')")
     cluster.sql("SET backfill.allow_superuser_jobs = on; SELECT backfill.define('t', 'n = n + 10')")
 
