@@ -156,7 +156,7 @@ def test_errors_of_no_row_are_not_looked_for_in_rows(db: Database) -> None:
     """A right that is missing is missing for all."""
     make_table(db, ROWS)
     db.sql("""
-        CREATE ROLE clerk LOGIN; GRANT SELECT, UPDATE ON t TO clerk;
+        DROP ROLE IF EXISTS clerk; CREATE ROLE clerk LOGIN; GRANT SELECT, UPDATE ON t TO clerk;
         CREATE FUNCTION no_right() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN PERFORM pg_read_file(''/etc/passwd''); RETURN new; END';
         CREATE TRIGGER no_right BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no_right()
@@ -170,7 +170,9 @@ def test_who_may_not_read_the_table_sees_no_rows_of_it(db: Database) -> None:
     """Members of pg_monitor see how many rows failed and why, others nothing."""
     make_table(db, ROWS)
     spoil(db, [42])
-    db.sql("CREATE ROLE monitor LOGIN; GRANT pg_monitor TO monitor; CREATE ROLE nobody LOGIN")
+    db.sql(
+        "CREATE ROLE monitor LOGIN; GRANT pg_monitor TO monitor; DROP ROLE IF EXISTS nobody; CREATE ROLE nobody LOGIN"
+    )
     job = start(db, "t", "n = n + 1", options={"max_failed_rows": 1})
     complete(db, job)
     query = "SELECT key, sqlstate, message, detail, constraint_name FROM backfill.failed_rows"
