@@ -37,12 +37,12 @@ fn resume_job(job: &Job) -> Result<String> {
         let adopted = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
         return resume_job(&adopted);
     }
-    if is_orphan(job) && !launch::has_room(job)? {
-        // Whoever gives a slot back looks for it. A process more would only find that out.
-        launch::announce_full_house(job)?;
-        return Ok(State::Running.to_string());
-    }
     if is_orphan(job) {
+        if !launch::has_room(job)? {
+            // Whoever gives a slot back looks for it. A process more would only find that out.
+            launch::announce_full_house(job)?;
+            return Ok(State::Running.to_string());
+        }
         let running = State::Running.name();
         event::record(
             job.id,

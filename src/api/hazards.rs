@@ -6,13 +6,13 @@ use crate::pg::hazards::{self, Hazards};
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;
 
-/// What is to be said of the clauses before they run.
+/// A danger in the clauses, told before they run.
 pub struct Hazard {
-    /// What it is called in the plan.
+    /// The danger's heading in the plan.
     pub item: &'static str,
-    /// What there is.
+    /// The finding, as a sentence.
     pub value: String,
-    /// What to do about it.
+    /// The advice, as a sentence.
     pub advice: String,
 }
 

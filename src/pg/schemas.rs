@@ -27,17 +27,12 @@ thread_local! {
 /// Remembers the schema of a relation, until the [`Scope`] ends. Within a transaction.
 pub fn remember(relation: Oid) {
     install();
-    // SAFETY: within a transaction any OID will do. A name is a copy that nobody else has.
-    let found = unsafe {
-        let schema = pg_sys::get_rel_namespace(relation);
-        let name = pg_sys::get_namespace_name(schema);
-        if name.is_null() {
-            return;
-        }
-        let copy = CStr::from_ptr(name).to_owned();
-        pg_sys::pfree(name.cast());
-        (schema, copy)
+    // SAFETY: within a transaction any OID will do.
+    let schema = unsafe { pg_sys::get_rel_namespace(relation) };
+    let Some(name) = name_of(schema) else {
+        return;
     };
+    let found = (schema, name);
     MEANT.with_borrow_mut(|meant| {
         if !meant.contains(&found) {
             meant.push(found);
@@ -68,6 +63,21 @@ impl Scope {
 impl Drop for Scope {
     fn drop(&mut self) {
         MEANT.set(std::mem::take(&mut self.0));
+    }
+}
+
+/// The schema's name now, if there is such a schema. Within a transaction.
+fn name_of(schema: Oid) -> Option<CString> {
+    // SAFETY: within a transaction, as schemas are looked up only there, any OID will do. The name is null, or a copy that ends
+    // with a zero byte and that nobody else has: it is copied before it is freed.
+    unsafe {
+        let name = pg_sys::get_namespace_name(schema);
+        if name.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(name).to_owned();
+        pg_sys::pfree(name.cast());
+        Some(copy)
     }
 }
 
@@ -109,15 +119,8 @@ fn refuse_another(found: Oid) {
     if MEANT.with_borrow(Vec::is_empty) {
         return;
     }
-    // SAFETY: within a transaction, as schemas are looked up only there. A name is a copy that nobody else has.
-    let name = unsafe {
-        let name = pg_sys::get_namespace_name(found);
-        if name.is_null() {
-            return;
-        }
-        let copy = CStr::from_ptr(name).to_owned();
-        pg_sys::pfree(name.cast());
-        copy
+    let Some(name) = name_of(found) else {
+        return;
     };
     let another = |(schema, known): &(Oid, CString)| *known == name && *schema != found;
     if MEANT.with_borrow(|meant| meant.iter().any(another)) {

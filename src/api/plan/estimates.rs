@@ -34,7 +34,7 @@ const LINE_POINTER: f64 = 4.0;
 
 const ALL: [Figure; 4] = [Figure::Time, Figure::Wal, Figure::Heap, Figure::Indexes];
 
-/// What is in no figure, by what it would belong to.
+/// Costs that no figure of the plan includes, by the figure that they would belong to.
 #[derive(Debug, Default)]
 struct Unknown(BTreeMap<String, Vec<Figure>>);
 
@@ -52,7 +52,7 @@ impl Unknown {
     }
 }
 
-/// What was found, from which lines and numbers are made.
+/// The findings from which the plan's lines and numbers are made.
 struct Found {
     sum: Estimate,
     unknown: Unknown,
@@ -190,7 +190,7 @@ impl Found {
     }
 }
 
-/// What the figures leave out.
+/// The costs that the figures leave out.
 fn unknown(
     backfill: &Backfill,
     ways: &[Way],
@@ -236,7 +236,7 @@ fn unknown(
     Ok(unknown)
 }
 
-/// What a finding adds to that is in no figure.
+/// The costs that a finding adds to those that no figure includes.
 fn left_out(found: &Finding) -> Option<&'static [Figure]> {
     match found.item {
         // A row trigger that fires before may change any column.

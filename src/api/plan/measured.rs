@@ -1,4 +1,4 @@
-//! What an update of a few rows takes, by evaluating it: it is computed, and not made.
+//! The cost of an update of a few rows, measured by computing the new rows without storing them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const USUAL_STARTUP: f64 = 20e-3;
 /// seem to compute.
 const OUTLIERS: f64 = 0.1;
 
-/// What was seen.
+/// The measurements of the rows that were evaluated.
 #[derive(Debug, Default)]
 pub struct Measured {
     /// Averages of the rows; none: no row matched, or none could be evaluated.

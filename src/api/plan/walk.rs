@@ -47,7 +47,7 @@ pub struct Way {
     pub why: Why,
     /// Waves and their passes, or why there are none.
     pub waves: std::result::Result<(i32, Passes), Single>,
-    /// What waves depend on.
+    /// The facts that decide whether waves are possible.
     pub wave_shape: Shape,
     /// Whether neighbours in the walk are on different pages.
     pub scattered: bool,
@@ -63,7 +63,7 @@ pub struct Way {
     pub rows: f64,
     /// See `rows`.
     pub matching: f64,
-    /// What is known of the rows that match.
+    /// The facts known of the rows that match.
     pub seen: Seen,
 }
 
