@@ -5,9 +5,9 @@ mod tests {
     use pgrx::prelude::*;
 
     use crate::error::Result;
-    use crate::pg::index;
-    use crate::plan::key::{Candidate, choose};
+    use crate::scan::key::{Candidate, choose};
     use crate::server_tests::support::{connected, oid, run};
+    use crate::table::index;
 
     /// The index that is chosen for `public.t`, or why there is none.
     fn chosen(named: Option<&str>) -> Result<Candidate> {

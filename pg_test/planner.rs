@@ -6,11 +6,11 @@ mod tests {
 
     use pgrx::prelude::*;
 
-    use crate::pg::index;
     use crate::pg::planner::{Access, set_walk};
-    use crate::plan::key::choose;
-    use crate::plan::sql::{Statement, Target};
+    use crate::scan::key::choose;
+    use crate::scan::sql::{Statement, Target};
     use crate::server_tests::support::{connected, lines, oid, run};
+    use crate::table::index;
 
     /// A table of one page, which the planner would rather read whole.
     fn table() {

@@ -4,8 +4,8 @@
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::job::standing::Standing;
-    use crate::job::state::{Facts, Outcome, Wish, derive};
+    use crate::model::standing::Standing;
+    use crate::model::state::{Facts, Outcome, Wish, derive};
     use crate::pg::spi::Arg;
     use crate::server_tests::support::{first, value};
 

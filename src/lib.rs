@@ -9,14 +9,20 @@
 use pgrx::prelude::*;
 
 mod api;
-mod catalog;
 mod error;
+mod estimate;
 mod guc;
-mod job;
+mod model;
 mod pg;
-mod plan;
+mod quote;
 mod report;
+mod scan;
+mod store;
 mod stranger;
+mod sync;
+mod table;
+mod throttle;
+mod waves;
 mod worker;
 
 ::pgrx::pg_module_magic!(name, version);

@@ -2,13 +2,13 @@
 
 use super::call::{Call, check_kind, refuse_superusers_job};
 use super::define;
-use crate::catalog::job::{self, Job};
-use crate::catalog::{event, origin};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::standing::Standing;
+use crate::model::standing::Standing;
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;
 use crate::pg::{name, role, server};
+use crate::store::job::{self, Job};
+use crate::store::{event, origin};
 
 /// Makes a job that stands still one that may be run, if the caller may decide so: one of a copy whoever may
 /// act for its owner, any other a superuser. False if it may be run as it is.

@@ -2,16 +2,14 @@
 
 use serde_json::Value;
 
-use super::approve;
 use super::caller::{locked_job, required};
-use super::changed;
-use super::launch;
 use super::start::Pace;
-use crate::catalog::{event, failed_row, job};
+use super::{approve, changed, launch};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::options::Options;
-use crate::job::state::State;
+use crate::model::options::Options;
+use crate::model::state::State;
 use crate::pg::server;
+use crate::store::{event, failed_row, job};
 
 /// Changes what is given; in force with the next batch.
 pub fn alter(

@@ -5,14 +5,14 @@ use super::caller::activated_job;
 use super::control::{refused, start_of};
 use super::existing::refuse_overlap;
 use super::launch;
-use crate::catalog::approval::{self, Asked};
-use crate::catalog::event;
-use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
-use crate::job::state::{State, Wish};
+use crate::model::state::{State, Wish};
 use crate::pg::report::notice;
 use crate::pg::{server, txn};
+use crate::store::approval::{self, Asked};
+use crate::store::event;
+use crate::store::job::{self, Job};
 
 /// Options that decide what a job does to rows, or runs, and not only at what pace.
 const WHAT_IT_DOES: &[&str] = &[

@@ -5,15 +5,16 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::Oid;
 
-use crate::catalog::job::Job;
-use crate::catalog::walk;
 use crate::error::{Error, Result};
-use crate::job::bounds::{Bounds, KeyText};
-use crate::job::options::Options;
+use crate::model::bounds::{Bounds, KeyText};
+use crate::model::options::Options;
 use crate::pg::spi::{self, Arg};
-use crate::pg::{arg, index, partition, settings};
-use crate::plan::key::{Candidate, Column};
-use crate::plan::order;
+use crate::pg::{arg, partition, settings};
+use crate::scan::key::{Candidate, Column};
+use crate::scan::order;
+use crate::store::job::Job;
+use crate::store::walk;
+use crate::table::index;
 
 /// Settings under which bounds are written down, once they have been read under those of the session.
 const ISO: &[(&CStr, &CStr)] = &[

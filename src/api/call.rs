@@ -6,11 +6,11 @@ use serde_json::Value;
 use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
-use crate::job::options::Options;
+use crate::model::options::Options;
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
 use crate::pg::{server, txn};
-use crate::plan::clause;
+use crate::scan::clause;
 
 /// The arguments that `define` and `start` share, as they came.
 pub struct Request {

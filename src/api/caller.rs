@@ -1,11 +1,11 @@
 //! Who calls, and what he may do.
 
 use super::existing;
-use crate::catalog::job::{self, Job};
-use crate::catalog::origin;
 use crate::error::{Error, Result, sqlstate};
-use crate::job::standing::Standing;
+use crate::model::standing::Standing;
 use crate::pg::{partition, server};
+use crate::store::job::{self, Job};
+use crate::store::origin;
 
 /// The argument, which must not be NULL.
 pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {

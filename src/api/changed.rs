@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::caller::refuse_unsound;
 use super::subject::Subject;
 use super::{bounds, on_end, session, throttles};
-use crate::catalog::job::Job;
 use crate::error::Result;
-use crate::job::bounds::Bounds;
-use crate::job::options::Options;
+use crate::model::bounds::Bounds;
+use crate::model::options::Options;
 use crate::pg::settings;
+use crate::store::job::Job;
 use crate::stranger::errand::{Errand, carry_out};
 
 /// The changes of a stored job's options that are text of somebody's.

@@ -5,7 +5,7 @@ use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 
 use super::{changed, not_null, plan, preview, redefine, rehearse, verify};
-use crate::catalog::extension;
+use crate::store::extension;
 use crate::stranger::serve::{self, Entry, entry};
 
 /// One entry for each kind of errand.

@@ -6,11 +6,11 @@ use super::call::Call;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result, sqlstate};
-use crate::job::names;
+use crate::model::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
 use crate::pg::{partition, server, spi, triggers};
-use crate::plan::sql::ident;
+use crate::quote::ident;
 
 /// Adds what to do to PostgreSQL's own errors about the clauses.
 pub fn with_hint(error: Error, relation: &Relation) -> Error {

@@ -3,13 +3,13 @@
 use super::caller::{activated_job, attended_job, required};
 use super::existing::{refuse_overlap, try_lock};
 use super::{adopt, launch};
-use crate::catalog::job::{self, Job};
-use crate::catalog::{event, on_end};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::state::{Event, State, Wish, next};
+use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::warning;
 use crate::pg::server;
-use crate::plan::sql::literal;
+use crate::quote::literal;
+use crate::store::job::{self, Job};
+use crate::store::{event, on_end};
 
 /// Holds the job after its batch, or at once.
 pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {

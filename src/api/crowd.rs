@@ -4,9 +4,9 @@ use pgrx::pg_sys::Oid;
 
 use super::caller::may_attend;
 use super::inspect;
-use crate::catalog::job;
 use crate::error::Result;
 use crate::pg::{server, slots, spi};
+use crate::store::job;
 
 /// How crowded the role is that a job belongs to, for a person; nothing if there is room. Not for who can't read the job.
 pub fn of(job_id: i64) -> Option<String> {

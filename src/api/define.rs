@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use super::call::{self, Call, Request};
 use super::caller::required;
-use super::existing::same_job;
-use super::{bounds, existing, on_end, session, tables, throttles};
-use crate::catalog::event;
-use crate::catalog::job::{self, Definition};
+use super::existing::{self, same_job};
+use super::{bounds, on_end, session, tables, throttles};
 use crate::error::Result;
 use crate::guc;
-use crate::job::options::Options;
-use crate::job::purpose::Purpose;
-use crate::job::state::State;
+use crate::model::options::Options;
+use crate::model::purpose::Purpose;
+use crate::model::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, confine, server};
+use crate::store::event;
+use crate::store::job::{self, Definition};
 
 /// Pace of a job that was defined and not started.
 pub const DEFAULT_BATCH_SIZE: i32 = 1000;

@@ -5,14 +5,14 @@ use pgrx::pg_sys::Oid;
 use super::call::Call;
 use super::caller::may_attend;
 use super::control;
-use crate::catalog::job::{self, Job};
-use crate::catalog::{event, holder, rights};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::state::State;
+use crate::model::state::State;
 use crate::pg::lock::Lock;
-use crate::pg::relation::Relation;
+use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{partition, relation, server};
+use crate::pg::{partition, server};
+use crate::store::job::{self, Job};
+use crate::store::{event, holder, rights};
 
 /// The job that an earlier call with this name left, if it was for the same thing: the caller's own, or one on the same
 /// table of a role that has the rights of the table's owner. Names are each owner's own, so what somebody else has done

@@ -12,15 +12,14 @@ use super::{
     alter, approve, control, define, forget, inspect, limits, not_null, plan, preview, procedure,
     redefine, rehearse, report, require, retry_failed, start, verify, wait,
 };
-use crate::catalog::{extension, origin};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::standing::Standing;
+use crate::model::standing::Standing;
 use crate::pg::capture::capture;
-use crate::pg::guard;
 use crate::pg::report::unwrap;
-use crate::pg::schemas;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
+use crate::pg::{guard, schemas};
+use crate::store::{extension, origin};
 
 /// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
 /// PostgreSQL's own are raised again by us, since pgrx would drop their context and add a backtrace.

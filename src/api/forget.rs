@@ -1,9 +1,9 @@
 //! `backfill.forget`: removes an ended job.
 
 use super::caller::locked_job;
-use crate::catalog::job;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::lock::Lock;
+use crate::store::job;
 
 /// Removes the job and all that is recorded of it.
 pub fn forget(job_id: Option<i64>) -> Result<()> {

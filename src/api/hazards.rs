@@ -1,7 +1,7 @@
 //! Warns of clauses that come out otherwise in batches than in one UPDATE.
 
 use crate::error::Result;
-use crate::job::options::Options;
+use crate::model::options::Options;
 use crate::pg::hazards::{self, Hazards};
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;

@@ -4,15 +4,13 @@ use pgrx::pg_sys::Oid;
 
 use super::caller::{denied, may_attend, required};
 use super::crowd;
-use crate::catalog::extension;
-use crate::catalog::job;
 use crate::error::Result;
 use crate::guc;
-use crate::job::standing::Standing;
-use crate::job::state::{Facts, Outcome, Wish, derive};
+use crate::model::standing::Standing;
+use crate::model::state::{Facts, Outcome, Wish, derive};
 use crate::pg::elevate::{self, as_extension};
-use crate::pg::server;
-use crate::pg::spi;
+use crate::pg::{server, spi};
+use crate::store::{extension, job};
 
 /// The state of a job, from the columns that it is derived from.
 pub fn state_of(

@@ -1,14 +1,14 @@
 //! Starts and wakes workers when the transaction commits.
 
 use super::crowd;
-use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::guc;
-use crate::job::state::State;
+use crate::model::state::State;
 use crate::pg::bgworker::{self, Errand};
 use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
 use crate::pg::{role, slots};
+use crate::store::job::Job;
 
 /// Has the workers that the job wants started at commit. Refuses an owner that no worker can work
 /// for.

@@ -8,12 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
-use crate::pg::confine;
 use crate::pg::elevate::as_extension;
-use crate::pg::relation;
-use crate::pg::server;
-use crate::pg::settings;
 use crate::pg::spi::{self, Arg};
+use crate::pg::{confine, relation, server, settings};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// A statement of those that set a column NOT NULL.

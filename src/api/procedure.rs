@@ -2,17 +2,17 @@
 
 use super::caller::{denied, refuse_read_only, refuse_unsound, required};
 use super::{require, session, tables};
-use crate::catalog::extension;
-use crate::catalog::job::{self, Job};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::spi;
-use crate::pg::{confine, name, server, triggers, walked};
-use crate::plan::key::Column;
-use crate::plan::order::{self, Asked, Pages, Possible};
-use crate::plan::sql::qualified;
-use crate::plan::standalone::{KeyColumn, Standalone};
+use crate::pg::{confine, name, server, spi, triggers};
+use crate::quote::qualified;
+use crate::scan::key::Column;
+use crate::scan::order::{self, Asked, Pages, Possible};
+use crate::store::extension;
+use crate::store::job::{self, Job};
+use crate::sync::standalone::{KeyColumn, Standalone};
+use crate::table::walked;
 
 /// What each transaction runs under, as the worker's do: see `worker::session`.
 const FIXED: &[(&str, &str)] = &[

@@ -1,9 +1,9 @@
 //! What speaks against a completed job having done all of its table.
 
 use super::existing;
-use crate::catalog::job::Job;
-use crate::catalog::{failed_row, left_out, walk};
 use crate::error::{Error, Result, sqlstate};
+use crate::store::job::Job;
+use crate::store::{failed_row, left_out, walk};
 
 /// Why the job, which has completed, has not done all of its table; nothing if it has.
 pub fn lacking(job: &Job) -> Result<Option<Error>> {

@@ -10,14 +10,14 @@ use super::call::Call;
 use super::caller::{locked_job, refuse_read_only};
 use super::subject::Subject;
 use super::{approve, rehearsed, tables};
-use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{approval, event, origin, slice, walk};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::standing::Standing;
-use crate::job::state::State;
+use crate::model::standing::Standing;
+use crate::model::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, relation, server};
-use crate::plan::clause;
+use crate::scan::clause;
+use crate::store::job::{self, Definition, Job};
+use crate::store::{approval, event, origin, slice, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Puts other clauses in the place of a job's; one that is not given stays.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::caller::{known_job, refuse_read_only, required};
 use super::sample::{Backfill, Part, shown};
 use super::subject::Subject;
-use crate::catalog::event;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::heap::Tid;
 use crate::pg::report::notice;
 use crate::pg::spi::{self, Arg};
 use crate::pg::{relation, server, settings, wal};
+use crate::store::event;
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Rows that a call may ask for.

@@ -1,9 +1,9 @@
 //! `backfill.require_dry_run`: a job that changes rows has to have had a dry run.
 
-use crate::catalog::job::Job;
-use crate::catalog::{outcome, trial};
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
+use crate::store::job::Job;
+use crate::store::{outcome, trial};
 
 /// Refuses a job that has had no dry run, where the server wants one.
 pub fn require_dry_run(job: &Job) -> Result<()> {

@@ -4,12 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::caller::required;
 use super::{inspect, session};
-use crate::catalog::{job, walk};
 use crate::error::{Error, Result};
 use crate::pg::server;
 use crate::pg::settings::with;
 use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
+use crate::store::{job, walk};
 
 /// What is read as the caller: the views show him what he may see.
 const QUERIES: &[(&str, &str)] = &[

@@ -5,12 +5,12 @@ use pgrx::pg_sys::Oid;
 use super::caller::required;
 use super::control::{after_cancel, start_of};
 use super::{existing, proof, verify};
-use crate::catalog::job::Job;
-use crate::catalog::{approval, event, outcome, rights, slice, trial};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::state::State;
+use crate::model::state::State;
 use crate::pg::{relation, server};
-use crate::plan::sql::{ident, literal};
+use crate::quote::{ident, literal};
+use crate::store::job::Job;
+use crate::store::{approval, event, outcome, rights, slice, trial};
 
 /// Returns if the backfill of this name has completed, of all rows of its table and without a failed one, and, if that
 /// is asked, was found to be right since. Never waits.

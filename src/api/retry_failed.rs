@@ -3,11 +3,11 @@
 use super::caller::activated_job;
 use super::control::refused;
 use super::{existing, launch};
-use crate::catalog::{event, failed_row, job};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::state::{Event, next};
+use crate::model::state::{Event, next};
 use crate::pg::report::notice;
 use crate::pg::server;
+use crate::store::{event, failed_row, job};
 
 /// Lets the job try them when all others are done; gives how many there are.
 pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {

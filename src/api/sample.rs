@@ -8,18 +8,18 @@ use super::call::{self, Call, Request};
 use super::subject::Subject;
 use super::{bounds, start, tables};
 use crate::error::{Error, Result};
-use crate::job::options::Options;
-use crate::job::purpose::all_of;
-use crate::pg::evaluate;
+use crate::model::options::Options;
+use crate::model::purpose::all_of;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
-use crate::pg::walked::{self, Walked};
-use crate::pg::{clauses, confine, index, server, settings, triggers};
-use crate::plan::key::Candidate;
-use crate::plan::order::{self, Asked, Order, Why};
-use crate::plan::sql::Target;
+use crate::pg::{clauses, confine, evaluate, server, settings, triggers};
+use crate::scan::key::Candidate;
+use crate::scan::order::{self, Asked, Order, Why};
+use crate::scan::sql::Target;
 use crate::stranger::errand::{Errand, carry_out};
+use crate::table::index;
+use crate::table::walked::{self, Walked};
 
 /// Pages that are looked through in search of rows that match.
 const PAGES: i64 = 10_000;

@@ -6,7 +6,7 @@
 use super::sample::Backfill;
 use super::tables;
 use crate::error::Result;
-use crate::job::purpose::all_of;
+use crate::model::purpose::all_of;
 use crate::pg::{clauses, conjuncts, physical};
 
 /// What is as true of each row as it was before the job: conditions on its other columns, and on nothing that may

@@ -2,12 +2,13 @@
 
 use super::call::Call;
 use crate::error::{Error, Result, sqlstate};
+use crate::pg::evaluate;
 use crate::pg::hazards::{self, SHIFTED, Shift};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Row};
-use crate::pg::{evaluate, index};
-use crate::plan::key::{Candidate, Column};
-use crate::plan::sql::{ident, literal, qualified};
+use crate::quote::{ident, literal, qualified};
+use crate::scan::key::{Candidate, Column};
+use crate::table::index;
 
 /// Rows that are looked at, in about as many of the table's pages.
 const LOOKED_AT: f64 = 2_000.0;

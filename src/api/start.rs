@@ -3,19 +3,18 @@
 use super::call::{self, Call, Request};
 use super::caller::{refuse_unsound, required};
 use super::control::{after_cancel, after_failure};
-use super::launch;
-use super::{adopt, approve, changed, checks, define, existing, proof, rehearsed};
+use super::{adopt, approve, changed, checks, define, existing, launch, proof, rehearsed};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{approval, event, rights};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::options::Options;
-use crate::job::purpose::Purpose;
-use crate::job::state::{Event, State, Wish, next};
+use crate::model::options::Options;
+use crate::model::purpose::Purpose;
+use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::{notice, warning};
 use crate::pg::server;
-use crate::plan::sql::literal;
+use crate::quote::literal;
+use crate::store::job::{self, Definition, Job};
+use crate::store::{approval, event, rights};
 
 /// The pace, within its bounds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

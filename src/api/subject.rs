@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::sample::Backfill;
 use super::{bounds, session};
-use crate::catalog::job::Job;
 use crate::error::{Error, Result, sqlstate};
-use crate::job::options::Options;
+use crate::model::options::Options;
 use crate::pg::relation::{self, Relation};
+use crate::store::job::Job;
 
 /// What a job says, as text. It may be one that the caller's transaction has not committed yet, so all of it
 /// travels; its table is looked up where it arrives.

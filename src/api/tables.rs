@@ -4,12 +4,12 @@
 use super::call::{Call, refuse_superusers_job};
 use super::{bounds, checks, hazards, shifts};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::options::Walk;
+use crate::model::options::Walk;
 use crate::pg::relation::{self, Relation};
-use crate::pg::walked::{self, Walked};
 use crate::pg::{clauses, partition, server};
-use crate::plan::key::Candidate;
-use crate::plan::order::{self, Asked, Possible};
+use crate::scan::key::Candidate;
+use crate::scan::order::{self, Asked, Possible};
+use crate::table::walked::{self, Walked};
 
 /// How a table will be walked.
 type Order = Option<Candidate>;

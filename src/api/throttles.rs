@@ -1,10 +1,10 @@
 //! Checks of the options that make a job wait, as far as the server has a say in them.
 
 use crate::error::{Error, Result};
-use crate::job::throttles::Throttles;
 use crate::pg::clauses;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
+use crate::throttle::limits::Throttles;
 
 /// Whether the time zone of `run_window` exists, and no name is both watched and not.
 pub fn check(given: &Throttles) -> Result<()> {

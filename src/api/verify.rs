@@ -9,17 +9,17 @@ use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
 use super::subject::Subject;
 use super::{approve, changed, checks, existing, launch, rehearsed, scope, tables};
-use crate::catalog::job::{self, Definition, Job};
-use crate::catalog::{event, slice, trial, verify_failure, walk};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::bounds::KeyText;
-use crate::job::options::{Options, Strategy, is_alterable};
-use crate::job::purpose::{Check, Found, Purpose, all_of};
-use crate::job::state::{State, Wish};
+use crate::model::bounds::KeyText;
+use crate::model::options::{Options, Strategy, is_alterable};
+use crate::model::purpose::{Check, Found, Purpose, all_of};
+use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::{clauses, confine, repeat, server};
-use crate::plan::clause;
+use crate::scan::clause;
+use crate::store::job::{self, Definition, Job};
+use crate::store::{event, slice, trial, verify_failure, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Starts a verification of a job at commit; gives its id.

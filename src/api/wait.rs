@@ -7,12 +7,12 @@ use pgrx::pg_sys;
 
 use super::caller::{denied, may_attend, required};
 use super::control::{after_cancel, after_failure, start_of};
-use crate::catalog::job::{self, Job};
-use crate::catalog::{outcome, walk};
 use crate::error::{Error, Result, sqlstate};
-use crate::job::state::State;
+use crate::model::state::State;
 use crate::pg::latch::wait_in_call;
 use crate::pg::server;
+use crate::store::job::{self, Job};
+use crate::store::{outcome, walk};
 
 /// Time between two looks at the job: short enough for a script, and a look costs 0.1 ms.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -4,13 +4,10 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::confine;
 use super::heap::{self, Tid};
 use super::keylist::{self, KeyColumn};
-use super::server;
-use super::settings;
-use super::spi;
 use super::text::{from_server, to_server};
+use super::{confine, server, settings, spi};
 use crate::error::Result;
 
 /// A value bound to a parameter.

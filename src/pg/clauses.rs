@@ -6,12 +6,8 @@ use std::marker::PhantomData;
 use pgrx::pg_sys;
 
 use super::capture::capture;
-use super::confine;
-use super::list;
-use super::server;
-use super::settings;
-use super::spi;
 use super::text::{lossy, to_server};
+use super::{confine, list, server, settings, spi};
 use crate::error::{Error, Result, sqlstate};
 
 /// What an expression is put behind to be parsed; a bracket closes it.

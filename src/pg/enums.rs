@@ -6,14 +6,13 @@ use super::elevate::as_extension;
 use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
-use crate::plan::attributes::Label;
 
 /// The enums that values of these types are, or have within, with their labels in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Enums {
     types: Vec<Oid>,
-    /// Labels of all of them.
-    pub labels: Vec<Label>,
+    /// Labels of all of them, each with the OID of its value, which stays when it is renamed.
+    pub labels: Vec<(Oid, String)>,
 }
 
 /// Arrays, domains, ranges and composite types are looked into.
@@ -60,10 +59,8 @@ fn find(oids: &[String]) -> Result<Enums> {
         if found.types.last() != Some(&of) {
             found.types.push(of);
         }
-        found.labels.push(Label {
-            oid: row.number(1)? as u32,
-            label: row.text(2)?.to_owned(),
-        });
+        let oid = Oid::from(row.number(1)? as u32);
+        found.labels.push((oid, row.text(2)?.to_owned()));
     }
     Ok(found)
 }

@@ -12,13 +12,10 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::arg::{Arg, CANONICAL};
 use super::capture::capture;
-use super::confine;
 use super::heap::{self, Tid};
-use super::list;
 use super::open::Open;
-use super::server;
-use super::settings;
 use super::text::lossy;
+use super::{confine, list, server, settings};
 use crate::error::{Error, Result};
 
 // Not among pgrx' bindings; both are exported by the server for extensions.

@@ -2,13 +2,11 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::confine;
 use super::elevate::as_extension;
-use super::list;
 use super::open::Open;
-use super::server;
 use super::spi::{self, Arg};
 use super::text::{lossy, to_server};
+use super::{confine, list, server};
 use crate::error::{Error, Result, sqlstate};
 
 /// What the indexes of a table mean for an update.

@@ -4,12 +4,10 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::memory::Memory;
-use super::server;
-use super::settings;
 use super::spi::{Arg, CANONICAL, RawRow};
 use super::text::from_server;
+use super::{server, settings};
 use crate::error::{Error, Result};
-use crate::plan::position::Key;
 
 /// A list of keys in the order of the walk. Lives in a memory context of its own.
 #[derive(Debug)]
@@ -138,7 +136,7 @@ impl KeyList {
     }
 
     /// A key in its canonical text form.
-    pub fn text(&self, row: usize) -> Result<Key> {
+    pub fn text(&self, row: usize) -> Result<Vec<String>> {
         settings::with(CANONICAL, || {
             let values = &self.values[row * self.types.len()..][..self.types.len()];
             values

@@ -15,13 +15,10 @@ use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::list;
 use super::memory::Memory;
-use super::relation;
-use super::report;
-use super::server;
 use super::text::to_server;
 use super::txn::{self, Durability};
+use super::{list, relation, report, server};
 use crate::error::{Error, Result};
 
 unsafe extern "C-unwind" {

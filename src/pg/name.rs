@@ -5,7 +5,7 @@ use pgrx::pg_sys::{self, Oid};
 use super::server;
 use super::text::{from_server, lossy, to_server};
 use crate::error::Result;
-use crate::plan::sql::ident;
+use crate::quote::ident;
 
 /// An identifier, quoted where need be.
 pub fn quoted(name: &str) -> String {
@@ -25,6 +25,13 @@ pub fn of_type(oid: Oid) -> Result<String> {
     // SAFETY: within a transaction any OID will do: without FORMAT_TYPE_INVALID_AS_NULL one of no type
     // gives "???", never null. The text is a copy in the current memory context.
     unsafe { from_server(pg_sys::format_type_extended(oid, -1, flags as u16)) }
+}
+
+/// The type that a domain is over, or the type itself.
+pub fn base_type(oid: Oid) -> Oid {
+    server::require_transaction();
+    // SAFETY: within a transaction any OID will do: of a type that is gone an error is raised.
+    unsafe { pg_sys::getBaseType(oid) }
 }
 
 /// A part of a name that needs no quotes: what is not a letter, a digit or an underscore becomes one.

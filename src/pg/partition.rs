@@ -4,9 +4,8 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
-use super::list;
-use super::server;
 use super::spi::{self, Arg};
+use super::{list, server};
 use crate::error::Result;
 
 /// A table that holds rows of a whole: a partition, a table that inherits, or the whole itself.

@@ -4,11 +4,10 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::clauses;
 use super::elevate::as_extension;
 use super::relation::{self, Relation};
-use super::server;
 use super::spi::{self, Arg};
+use super::{clauses, server};
 use crate::error::Result;
 
 /// Why a walk of the relation in physical order would be unsound, as a phrase; `None` where

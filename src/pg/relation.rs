@@ -4,14 +4,11 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
-use super::elsewhere;
 use super::open::Open;
-use super::partition;
-use super::schemas;
-use super::server;
 use super::spi::{self, Arg};
+use super::{elsewhere, partition, schemas, server};
 use crate::error::{Error, Result, sqlstate};
-use crate::plan::sql::{ident, qualified};
+use crate::quote::{ident, qualified};
 
 /// A relation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,8 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-use super::server;
-use super::spi;
 use super::text::{lossy_whole, to_server};
+use super::{server, spi};
 use crate::error::Result;
 
 /// The value that is in force; `None` where there is no such setting.

@@ -6,13 +6,9 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 pub use super::arg::{Arg, CANONICAL, output_jsonb};
 use super::capture::capture;
-use super::confine;
-use super::elevate;
 use super::heap::{self, Tid};
-use super::schemas;
-use super::server;
-use super::settings;
 use super::text::{from_server, to_server};
+use super::{confine, elevate, schemas, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// A row of a result, column by column in text form.

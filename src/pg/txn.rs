@@ -5,12 +5,7 @@ use std::cell::Cell;
 use pgrx::pg_sys::{self, Oid};
 
 use super::capture::capture;
-use super::lock;
-use super::planner;
-use super::schemas;
-use super::server;
-use super::settings;
-use super::spi;
+use super::{lock, planner, schemas, server, settings, spi};
 use crate::error::{Error, Result};
 
 /// Whether a commit waits for the disk.

@@ -6,7 +6,6 @@ use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varsize_any};
 
 use super::evaluate::Change;
-use crate::plan::toast::{self, Laid, Value};
 
 // Not among pgrx' bindings; the server exports it for extensions (access/toast_internals.h).
 unsafe extern "C-unwind" {
@@ -15,6 +14,8 @@ unsafe extern "C-unwind" {
 
 /// Bytes of a row's header, its marks of NULL included.
 const HEADER: usize = 24;
+/// A row longer than this is made shorter: `TOAST_TUPLE_TARGET`.
+const TARGET: usize = 2032;
 /// A longer value has a header of four bytes, of which three are saved else: `VARATT_SHORT_MAX`.
 const LONGEST_SHORT: usize = 127;
 
@@ -23,14 +24,27 @@ const LONGEST_SHORT: usize = 127;
 pub struct Weight {
     /// Of the row before, in the table itself.
     pub before: usize,
-    /// Of the new version.
-    pub after: Laid,
+    /// Of the new version: its header, and its values of fixed length.
+    pub fixed: usize,
+    /// Its values of variable length.
+    pub values: Vec<Value>,
     /// Of the values that are set, in the table itself.
     pub set: usize,
     /// Of values of the row before that are replaced, in the TOAST table.
     pub replaced: usize,
     /// Of each column of the new version, as an index has it; 0 is NULL. In the order of their numbers.
     pub columns: Vec<usize>,
+}
+
+/// A value of variable length of the new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value {
+    /// Bytes that it takes in the row.
+    pub stored: usize,
+    /// Bytes that it takes compressed; `None` if it is not to be, or does not get smaller.
+    pub compressed: Option<usize>,
+    /// Whether it may be moved to the TOAST table.
+    pub movable: bool,
 }
 
 impl Change<'_> {
@@ -65,7 +79,7 @@ impl Change<'_> {
             true => column.plain,
             false => column.stored,
         };
-        let long = fixed + values.iter().map(whole).sum::<usize>() > toast::TARGET;
+        let long = fixed + values.iter().map(whole).sum::<usize>() > TARGET;
         let laid: Vec<Value> = values
             .iter()
             .map(|value| Value {
@@ -76,10 +90,11 @@ impl Change<'_> {
                 movable: value.1.movable && (value.2 || value.1.elsewhere == 0),
             })
             .collect();
-        weight.after = toast::lay_out(fixed, &laid);
-        let small = |value: &Value| value.stored.min(toast::TARGET);
+        weight.fixed = fixed;
+        let small = |value: &Value| value.stored.min(TARGET);
         let mine = values.iter().zip(&laid).filter(|((_, _, set), _)| *set);
         weight.set = mine.map(|(_, value)| small(value)).sum::<usize>();
+        weight.values = laid;
         weight
     }
 }

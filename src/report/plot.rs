@@ -2,7 +2,7 @@
 
 use super::history::Series;
 use super::html::escape;
-use crate::job::quantity::Shown;
+use crate::throttle::quantity::Shown;
 
 /// The picture, in units of its own: small enough for text to stay readable on a telephone.
 const WIDTH: f64 = 480.0;

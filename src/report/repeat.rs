@@ -2,7 +2,7 @@
 
 use super::model::Report;
 use super::words::plain;
-use crate::plan::sql::literal;
+use crate::quote::literal;
 
 impl Report {
     /// What does the same again: the settings that the clauses were written under, and the call. Nothing for those

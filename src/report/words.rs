@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::job::quantity::{Lasting, Shown, thousands};
+use crate::throttle::quantity::{Lasting, Shown, thousands};
 
 /// A JSON value as people write it; nothing for null.
 pub fn plain(value: &Value) -> String {

@@ -11,9 +11,9 @@ use super::errand::unreadable;
 use super::place::{Of, Place};
 use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
-use crate::pg::bgworker::Start;
+use crate::pg::bgworker::{self, Start};
 use crate::pg::channel::{Channel, Received};
-use crate::pg::{bgworker, latch, report, role, server};
+use crate::pg::{latch, report, role, server};
 
 /// Checkers that may look at text of one role's at the same time. They take background workers of the server,
 /// and a role whose functions never return is not to hold them all.

@@ -4,14 +4,14 @@
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 
-use super::{launcher, run};
 use crate::pg::server;
+use crate::worker::{launcher, main};
 
 /// A worker for the job whose id is the argument.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backfill_worker_main(argument: Datum) {
-    run::main(argument.value() as i64);
+    main::main(argument.value() as i64);
 }
 
 /// The launcher.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
 
-use super::{session, takeover};
 use crate::error::Error;
 use crate::guc;
-use crate::pg::bgworker::Registered;
+use crate::pg::bgworker::{self, Registered};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{bgworker, databases, elevate, latch, report, settings, signal};
+use crate::pg::{databases, elevate, latch, report, settings, signal};
+use crate::worker::{dispatch, session};
 
 /// How long the sweep of one database may take, its connection included. A sweep takes milliseconds; each of its statements
 /// waits a second for a lock, at most. More than that, and something holds the database up.
@@ -128,7 +128,7 @@ pub fn sweep(database: Oid) {
     session::limit_waits();
     let exists = txn::run(Durability::Deferred, || Ok(elevate::extension_exists()));
     if exists == Ok(true) {
-        takeover::sweep();
+        dispatch::sweep();
     } else if let Err(error) = exists {
         log(&error);
     }

@@ -2,21 +2,21 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::attempt::Attempt;
-use super::plans::{Plans, range as of_range};
-use super::statement::{self, Prepared, Values};
-use super::step::{Done, Work};
-use super::target;
-use crate::catalog::job::Job;
-use crate::catalog::slice::{BlockRange, Extent, KeyRange, Slice};
-use crate::catalog::verify_failure;
 use crate::error::Result;
-use crate::job::purpose::Purpose;
+use crate::model::purpose::Purpose;
 use crate::pg::evaluate::{self, Change};
 use crate::pg::planner::Access;
 use crate::pg::{heap, relation, report, spi};
-use crate::plan::position::{Key, Position};
-use crate::plan::sql::{Statement, Target};
+use crate::scan::position::{Key, Position};
+use crate::scan::sql::{Statement, Target};
+use crate::store::job::Job;
+use crate::store::slice::{BlockRange, Extent, KeyRange, Slice};
+use crate::store::verify_failure;
+use crate::worker::batch::attempt::Attempt;
+use crate::worker::batch::statement::{self, Prepared, Values};
+use crate::worker::batch::step::{Done, Work};
+use crate::worker::batch::target;
+use crate::worker::by_key::statements::{Plans, range as of_range};
 
 /// Rows on a page, where the planner knows nothing.
 const SOME_PER_PAGE: f64 = 50.0;

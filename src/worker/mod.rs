@@ -1,42 +1,19 @@
-//! What runs in the background: the workers of running jobs, and the launcher that starts them again.
+//! What runs in the background: the workers of running jobs, and the launcher that starts them again. README.md beside this file
+//! tells the life of a worker.
 
-mod attempt;
-mod attributes;
 mod batch;
-mod dealing;
-mod ending;
+mod by_key;
+mod by_page;
+mod cut_slices;
+mod dispatch;
 mod entry;
-mod finish;
-mod heartbeat;
-mod keycut;
-mod keys;
+mod held_slice;
+mod hints;
+mod job;
 mod launcher;
-mod leftovers;
-mod limit;
-mod listed;
-mod locking;
 mod look;
-mod newcomers;
-mod on_end;
-mod pace;
-mod pages;
-mod passes;
+mod main;
 mod patience;
-mod permission;
-mod places;
-mod plans;
-mod readings;
-mod recourse;
-mod run;
-mod samples;
 mod session;
-mod setbacks;
-mod statement;
-mod step;
-mod survey;
-mod tactics;
-mod takeover;
-mod target;
 mod throttle;
-mod upkeep;
-mod walk;
+mod wave_policy;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::setbacks::jitter;
 use crate::error::{Result, sqlstate};
 use crate::guc;
-use crate::job::retry;
+use crate::model::retry;
 use crate::pg::{latch, report};
+use crate::worker::batch::failures::jitter;
 
 /// How often a worker tries. With pauses of two seconds at most, and a wait of one second in each, that is about ten minutes:
 /// then the job is left to the launcher, or to `backfill.resume`.

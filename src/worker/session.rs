@@ -1,11 +1,11 @@
 //! The worker's session: whose it is, what it is called, and the settings it is pinned to.
 
-use crate::catalog::job::Job;
 use crate::error::Result;
 use crate::pg::owner_session::run;
 pub use crate::pg::owner_session::{connect, keep_identity};
 use crate::pg::settings::Pins;
 use crate::pg::triggers;
+use crate::store::job::Job;
 
 /// What every batch runs under, whatever ALTER ROLE, ALTER DATABASE or a trigger's SET say.
 const FIXED: &[(&str, &str)] = &[

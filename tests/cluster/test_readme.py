@@ -119,9 +119,9 @@ def strings_of(path: str, constant: str) -> list[str]:
 
 
 def test_the_state_machine_in_the_design_is_that_of_the_source() -> None:
-    """docs/design.md shows every edge of src/job/state.rs with its reason, and no other."""
+    """docs/design.md shows every edge of src/model/state.rs with its reason, and no other."""
     edges = re.findall(
-        r'edge\(\s*State::(\w+),\s*Event::(\w+),\s*State::(\w+),\s*"([^"]*)",?\s*\)', source("job/state.rs")
+        r'edge\(\s*State::(\w+),\s*Event::(\w+),\s*State::(\w+),\s*"([^"]*)",?\s*\)', source("model/state.rs")
     )
     assert edges
     shown = [(a, b, c, why) for a, b, c, why in table("docs/design.md", "The state machine")]
@@ -130,8 +130,8 @@ def test_the_state_machine_in_the_design_is_that_of_the_source() -> None:
 
 
 def test_the_checkpoint_in_the_design_is_that_of_the_source() -> None:
-    """docs/design.md quotes the fence, the DELETE of src/catalog/checkpoint.rs, as it is."""
-    fence = re.search(r"WITH gone AS \(.*?\)\n", source("catalog/checkpoint.rs"), re.S)[0]
+    """docs/design.md quotes the fence, the DELETE of src/store/checkpoint.rs, as it is."""
+    fence = re.search(r"WITH gone AS \(.*?\)\n", source("store/checkpoint.rs"), re.S)[0]
     assert fence in (REPOSITORY / "docs/design.md").read_text()
 
 
@@ -182,9 +182,9 @@ def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, ne
 
 
 def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
-    """docs/waves.md has each constant of the model in src/plan/waves.rs."""
+    """docs/waves.md has each constant of the model in src/waves/cost.rs."""
     for name, value, _how in table("docs/waves.md", "How many passes, how large a region"):
-        assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("plan/waves.rs"))[1]) == float(value), name
+        assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("waves/cost.rs"))[1]) == float(value), name
 
 
 def test_the_settings_are_those_of_the_library(db) -> None:
@@ -203,9 +203,9 @@ def test_the_settings_are_those_of_the_library(db) -> None:
 
 
 def test_the_options_are_those_of_the_source() -> None:
-    """docs/reference.md lists every option of src/job/option.rs, in its order, with the bounds of the integers;
+    """docs/reference.md lists every option of src/model/option.rs, in its order, with the bounds of the integers;
     docs/throttling.md goes on with those of the signals."""
-    keys = re.search(r"const KEYS\b.*?^\];", source("job/option.rs"), re.S | re.M)[0]
+    keys = re.search(r"const KEYS\b.*?^\];", source("model/option.rs"), re.S | re.M)[0]
     found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
     shown = table("docs/reference.md", "Options")
     signals = [name for row in table("docs/throttling.md", "The signals") for name in row[0].split(", ")]
@@ -223,9 +223,9 @@ def test_the_locks_are_those_of_the_source() -> None:
 
 
 def test_what_waves_have_to_say_is_explained() -> None:
-    """docs/operations.md has a row for each note of src/worker/tactics.rs, and each reason of src/plan/waves.rs."""
-    texts = re.findall(r'"((?:waves rest|waves rested in a part of the walk): [^"]*)"', source("worker/tactics.rs"))
-    single = source("plan/waves.rs").split("impl Single")[1].split("is_asked_for")[0]
+    """docs/operations.md has a row for each note of src/worker/wave_policy.rs, and each reason of src/waves/cost.rs."""
+    texts = re.findall(r'"((?:waves rest|waves rested in a part of the walk): [^"]*)"', source("worker/wave_policy.rs"))
+    single = source("waves/cost.rs").split("impl Single")[1].split("is_asked_for")[0]
     reasons = re.findall(r"Single::(Blocked|Scattered|OneIndex|Faster)\b.*?\"(.*?)\"", single, re.S)
     texts += [f"no waves: {reason}" for _, reason in reasons]
     assert len(texts) == 8
@@ -250,7 +250,7 @@ def test_what_a_worker_pins_is_what_the_source_pins() -> None:
 def test_what_a_job_can_wait_for_is_explained() -> None:
     """docs/operations.md has a row for each beginning of a text of inspect.rs and standing.rs, and no other."""
     body = re.search(r"pub fn waiting_for\b.*?^}", source("api/inspect.rs"), re.S | re.M)[0]
-    body += re.search(r"pub fn waits_for\b.*?^}", source("job/standing.rs"), re.S | re.M)[0]
+    body += re.search(r"pub fn waits_for\b.*?^}", source("model/standing.rs"), re.S | re.M)[0]
     texts = re.findall(r'(?:Some\(\s*|format!\(\s*|unwrap_or\()"([^"]*)"', body)
     shown = [row[0] for row in table("docs/operations.md", "What jobs wait for")]
     assert len(texts) == len(shown)

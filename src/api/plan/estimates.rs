@@ -5,20 +5,19 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Line;
-use super::machine;
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
+use super::{Line, machine};
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
-use crate::catalog::outcome;
 use crate::error::Result;
-use crate::job::quantity::{Lasting, Shown, thousands as count};
+use crate::estimate::forecast::{Estimate, Given, Index, Known, estimate};
 use crate::pg::hot::IndexFacts;
 use crate::pg::traps::{self, Finding};
 use crate::pg::{server, settings};
-use crate::plan::estimate::{Estimate, Given, Index, Known, estimate};
-use crate::plan::passes::Passes;
+use crate::store::outcome;
+use crate::throttle::quantity::{Lasting, Shown, thousands as count};
+use crate::waves::passes::Passes;
 
 /// The figures of which more may be asked than is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use super::walk::in_time;
 use crate::api::sample::{Backfill, Part, shown};
 use crate::error::{Error, Result, sqlstate};
+use crate::estimate::forecast::Sample;
+use crate::estimate::toast::{self, Laid, Value};
 use crate::pg::evaluate;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::Arg;
 use crate::pg::text::to_server;
 use crate::pg::weigh::Weight;
-use crate::plan::estimate::Sample;
 
 /// Rows that are evaluated, at most.
 const ROWS: i64 = 100;
@@ -156,15 +157,26 @@ fn usual(times: &mut [f64]) -> Option<f64> {
     (kept > 0).then(|| times[..kept].iter().sum::<f64>() / kept as f64)
 }
 
+/// How the new version of a row is laid out.
+fn laid_out(weight: &Weight) -> Laid {
+    let values = weight.values.iter().map(|value| Value {
+        stored: value.stored,
+        compressed: value.compressed,
+        movable: value.movable,
+    });
+    toast::lay_out(weight.fixed, &values.collect::<Vec<_>>())
+}
+
 impl Tally {
     fn add(&mut self, table: &Relation, weight: &Weight) {
         self.rows += 1.0;
         self.before += weight.before as f64;
-        self.after += weight.after.tuple as f64;
+        let after = laid_out(weight);
+        self.after += after.tuple as f64;
         self.set += weight.set as f64;
-        self.toast.0 += weight.after.toast as f64;
+        self.toast.0 += after.toast as f64;
         self.toast.1 += weight.replaced as f64;
-        self.chunks += weight.after.chunks as f64;
+        self.chunks += after.chunks as f64;
         for column in &table.columns {
             let number = usize::from(column.number.unsigned_abs()).wrapping_sub(1);
             if let Some(width) = weight.columns.get(number) {

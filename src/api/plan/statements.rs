@@ -10,8 +10,8 @@ use crate::pg::planner::{self, Access};
 use crate::pg::settings;
 use crate::pg::spi::{self, Arg, CANONICAL};
 use crate::pg::text::to_server;
-use crate::plan::order::Order;
-use crate::plan::position::Key;
+use crate::scan::order::Order;
+use crate::scan::position::Key;
 use pgrx::pg_sys::Oid;
 
 /// Where the first row of a table is, for a list of places.

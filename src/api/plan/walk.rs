@@ -7,18 +7,19 @@ use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::api::tables;
 use crate::error::{Result, sqlstate};
-use crate::job::options::Options;
+use crate::model::options::Options;
 use crate::pg::heap::Tid;
 use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
-use crate::pg::{clauses, evaluate, settings, timeout, walked};
-use crate::plan::cut;
-use crate::plan::order::{Order, Why};
-use crate::plan::passes::Passes;
-use crate::plan::position::Key;
-use crate::plan::sql::{Param, Statement, Target};
-use crate::plan::waves::{self, Shape, Single};
+use crate::pg::{clauses, evaluate, settings, timeout};
+use crate::scan::cut;
+use crate::scan::order::{Order, Why};
+use crate::scan::position::Key;
+use crate::scan::sql::{Param, Statement, Target};
+use crate::table::walked;
+use crate::waves::cost::{self, Shape, Single};
+use crate::waves::passes::Passes;
 
 /// Rows to look at to see how many match: first a few, since a predicate may be dear.
 const LOOKED_AT: [f64; 2] = [200.0, 20_000.0];
@@ -126,7 +127,7 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     };
     let share = (matching / rows.max(1.0)).min(1.0);
     let rows_per_page = match (&order, &neighbours) {
-        (_, Some((_, matching))) => waves::density(matching),
+        (_, Some((_, matching))) => cost::density(matching),
         (Order::Key(_), None) => on_page,
         (Order::Pages, None) => (on_page * share).max(1.0),
     };
@@ -137,12 +138,12 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
         shape.row_bytes,
         hot::MOST_POINTERS - on_page,
     );
-    let all = neighbours.map(|(all, _)| waves::density(&all));
+    let all = neighbours.map(|(all, _)| cost::density(&all));
     let mut way = Way {
         waves: chosen_waves(&backfill.options, &facts, wave_shape),
         indexes: hot::indexes_of(table.oid, &backfill.set_columns)?,
         wave_shape,
-        scattered: all.is_some_and(|density| density < waves::FEWEST_PER_PAGE),
+        scattered: all.is_some_and(|density| density < cost::FEWEST_PER_PAGE),
         order,
         why,
         table,
@@ -277,7 +278,7 @@ fn chosen_waves(
     if options.dry_run() {
         return Err(Single::ReadOnly);
     }
-    waves::choose(options, facts.blocked_by.as_deref(), shape)
+    cost::choose(options, facts.blocked_by.as_deref(), shape)
 }
 
 /// What of the table is walked, where that is not all.

@@ -1,0 +1,238 @@
+//! The keys of the `options` argument: what each must be, and when it may be given.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::model::names::distance;
+use crate::model::options::Options;
+
+/// What `backfill.alter` may do to an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// It is part of what the job is.
+    Defined,
+    /// It can be changed while the job runs.
+    Always,
+}
+
+/// An option as a call gives it.
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What it must be, for people.
+    expected: &'static str,
+    /// For an integer: least, greatest, and what it is for.
+    bounds: Option<(i64, i64, &'static str)>,
+    when: When,
+}
+
+const fn key(name: &'static str, expected: &'static str, when: When) -> Key {
+    Key {
+        name,
+        expected,
+        bounds: None,
+        when,
+    }
+}
+
+const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'static str) -> Key {
+    Key {
+        name,
+        expected: "an integer",
+        bounds: Some((least, greatest, purpose)),
+        when: When::Always,
+    }
+}
+
+/// Every key of [`Options`].
+pub const KEYS: &[Key] = &[
+    key("key", "a string", When::Defined),
+    key("only", "true or false", When::Defined),
+    key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
+    key(
+        "strategy",
+        "\"auto\", \"waves\" or \"sequential\"",
+        When::Always,
+    ),
+    integer(
+        "waves",
+        2,
+        255,
+        "It is the number of passes over a region; left out, it is chosen.",
+    ),
+    integer(
+        "workers",
+        1,
+        64,
+        "It is the number of processes that work on the job at the same time.",
+    ),
+    integer(
+        "target_ms",
+        1,
+        3_600_000,
+        "It is the time that a batch is to take in milliseconds, an hour at most.",
+    ),
+    integer(
+        "scan_limit",
+        1,
+        100_000_000,
+        "It bounds the rows that one statement reads.",
+    ),
+    integer(
+        "max_failed_rows",
+        0,
+        1_000_000,
+        "It is how many rows may fail, and are stepped over, before the job does.",
+    ),
+    key("locked_rows", "\"wait\" or \"skip\"", When::Always),
+    key("triggers", "\"fire\" or \"skip\"", When::Defined),
+    integer(
+        "lock_timeout_ms",
+        0,
+        86_400_000,
+        "It is how long a batch waits for a lock in milliseconds before it gives way; 0 is for ever.",
+    ),
+    integer(
+        "statement_timeout_ms",
+        0,
+        86_400_000,
+        "It is how long a batch may take in milliseconds before it is cancelled; 0 is no limit.",
+    ),
+    key("settings", "an object of strings", When::Always),
+    key("vacuum", "true or false", When::Always),
+    key("analyze", "true or false", When::Always),
+    key("dry_run", "true or false", When::Defined),
+    integer(
+        "limit_rows",
+        1,
+        1_000_000_000_000,
+        "It is how many rows the job may update before it pauses.",
+    ),
+    key("key_from", KEY, When::Always),
+    key("key_to", KEY, When::Always),
+    key("at_bounds", "\"pause\" or \"complete\"", When::Always),
+    key("on_end", "a string: an SQL statement", When::Always),
+    key("max_lag_bytes", BYTES, When::Always),
+    key(
+        "max_lag",
+        "a time such as \"30s\", or -1 for no bound",
+        When::Always,
+    ),
+    key("lag_include", "an array of names", When::Always),
+    key("lag_exclude", "an array of names", When::Always),
+    key("max_wal_rate", BYTES, When::Always),
+    integer(
+        "max_archive_backlog",
+        -1,
+        MANY,
+        "It is how many segments of WAL may wait to be archived; -1 is no bound.",
+    ),
+    integer(
+        "max_lock_waiters",
+        -1,
+        MANY,
+        "It is how many backends may wait for a batch; -1 is no bound.",
+    ),
+    integer(
+        "max_active_backends",
+        -1,
+        MANY,
+        "It is how many clients may be at work; -1 is no bound.",
+    ),
+    key("yield_to_autovacuum", "true or false", When::Always),
+    integer(
+        "max_dead_tuples",
+        -1,
+        i64::MAX,
+        "It is how many dead tuples the table may have; -1 is no bound.",
+    ),
+    integer(
+        "max_growth",
+        -1,
+        MANY,
+        "It is by how many per cent the table may grow without a VACUUM; -1 is no bound.",
+    ),
+    integer(
+        "max_rows_per_second",
+        -1,
+        i64::MAX,
+        "It is how many rows the job may update in a second; -1 is no bound.",
+    ),
+    key(
+        "throttle_query",
+        "a string: a query that gives true while the job is to wait",
+        When::Always,
+    ),
+    key(
+        "run_window",
+        "hours such as \"22:00-06:00 Europe/Berlin\" or \"Mon-Fri 22:00-06:00, Sat-Sun\", or \"\" for no bound",
+        When::Always,
+    ),
+];
+
+/// What a key must be.
+const KEY: &str = "a key: a string, an integer, or an array of them for a key of several columns";
+/// What an amount of bytes must be.
+const BYTES: &str = "an amount such as \"256MB\", a number of bytes, or -1 for no bound";
+/// More than any server has of it.
+const MANY: i64 = 1_000_000;
+
+impl Key {
+    /// Refuses a value that it cannot have.
+    pub fn check(&self, found: &Value) -> Result<()> {
+        let Key { name, expected, .. } = self;
+        if let (Some((least, greatest, purpose)), Some(number)) = (self.bounds, found.as_i64())
+            && !(least..=greatest).contains(&number)
+        {
+            return Err(Error::invalid(format!(
+                "option \"{name}\" must be between {least} and {greatest}, not {number}"
+            ))
+            .hint(purpose));
+        }
+        let alone = [((*name).to_owned(), found.clone())].into_iter().collect();
+        if found.is_null() || serde_json::from_value::<Options>(Value::Object(alone)).is_err() {
+            return Err(Error::invalid(format!(
+                "option \"{name}\" must be {expected}, not {found}"
+            ))
+            .hint(format!("Give \"{name}\" as {expected}, or leave it out.")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `backfill.alter` may change the option while a job runs.
+pub fn is_alterable(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.name == name && key.when == When::Always)
+}
+
+/// Arguments of `start` and its like, which are taken for options now and then.
+const ARGUMENTS: &[&str] = &[
+    "batch_size",
+    "sleep_ms",
+    "set_clause",
+    "where_clause",
+    "name",
+    "relation",
+];
+
+/// The error for a key that there is not, with the nearest one.
+pub fn unknown(key: &str) -> Error {
+    if ARGUMENTS.contains(&key) {
+        return Error::invalid(format!("\"{key}\" is an argument, not an option")).hint(format!(
+            "Give it beside the options: {key} => ..., options => '{{...}}'."
+        ));
+    }
+    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    let nearest = names.iter().min_by_key(|name| distance(name, key));
+    let hint = match nearest {
+        Some(name) if distance(name, key) <= name.len().max(4) / 2 => {
+            format!(
+                "Did you mean \"{name}\"? Known options: {}.",
+                names.join(", ")
+            )
+        }
+        _ => format!("Known options: {}.", names.join(", ")),
+    };
+    Error::invalid(format!("unknown option \"{key}\"")).hint(hint)
+}

@@ -1,0 +1,15 @@
+//! Which rows a batch is about: the key, the order of the scan, where it is cut, where it stands, and the statements that name
+//! rows. Nothing here needs a server.
+
+pub mod attributes;
+mod by_ctid;
+mod by_key_list;
+pub mod clause;
+pub mod cut;
+pub mod key;
+mod look;
+pub mod order;
+pub mod position;
+pub mod reader;
+pub mod sizer;
+pub mod sql;

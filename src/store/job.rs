@@ -1,0 +1,514 @@
+//! Jobs: what users define and wish. Workers only read here.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result, sqlstate};
+use crate::model::options::Options;
+use crate::model::purpose::Purpose;
+use crate::model::standing::Standing;
+use crate::model::state::{self, Facts, Outcome, State, Wish};
+use crate::pg::elevate::as_extension;
+use crate::pg::relation::Relation;
+use crate::pg::spi::{self, Arg, Row};
+use crate::pg::{lock, report, server};
+use crate::store::origin::{self, here};
+use crate::store::slice::{self, array};
+use crate::store::{holder, outcome, version};
+
+/// A job, with what its state is derived from.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id.
+    pub id: i64,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The table.
+    pub relation: Oid,
+    /// The table's name for people.
+    pub relation_name: String,
+    /// The role that defined it.
+    pub owner: Oid,
+    /// What that role was called when it did so.
+    pub owner_name: String,
+    /// The name of this database.
+    pub database_name: String,
+    /// What it is and does.
+    pub definition: Definition,
+    /// Rows per commit, at most.
+    pub batch_size: i32,
+    /// Pause between commits, in milliseconds.
+    pub sleep_ms: i32,
+    /// The users' last wish.
+    pub wish: Wish,
+    /// How often it was started or resumed.
+    pub attempt: i32,
+    /// Grows with each change of the job's row, and with its outcome: see `catalog::version`.
+    pub version: i64,
+    /// Whether it may be run as it stands: written by the functions, here, of an owner that is the same.
+    pub here: bool,
+    /// How its row stands.
+    pub standing: Standing,
+    /// How its last worker ended it.
+    pub outcome: Option<Outcome>,
+    /// The processes that work on it.
+    pub workers: Vec<i32>,
+    /// Why it failed last: message, SQLSTATE and range of keys. May hold row data: only for those
+    /// who may act on the job.
+    pub last_error: Option<String>,
+}
+
+/// What a job is, as its owner gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The SET list.
+    pub set_clause: String,
+    /// The WHERE clause.
+    pub where_clause: Option<String>,
+    /// The columns that the SET list writes.
+    pub set_columns: Vec<String>,
+    /// The columns that order the walk.
+    pub key_columns: Vec<String>,
+    /// The options.
+    pub options: Options,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Settings of the defining session that are in force in every batch.
+    pub session: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// Its state now.
+    pub fn state(&self) -> State {
+        state::derive(Facts {
+            wish: self.wish,
+            attempt: self.attempt,
+            outcome: self.outcome,
+            live: !self.workers.is_empty(),
+            here: self.here,
+        })
+    }
+
+    /// How many more workers it could do with.
+    pub fn missing_workers(&self) -> usize {
+        (self.definition.options.workers() as usize).saturating_sub(self.workers.len())
+    }
+
+    /// Name and id, for messages.
+    pub fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("job {} (\"{name}\")", self.id),
+            None => format!("job {}", self.id),
+        }
+    }
+
+    /// The same for the server log, where jobs of all databases stand beside each other: with the table, the database and the owner.
+    pub fn logged(&self) -> String {
+        format!(
+            "{} on {} (database {}, owner {})",
+            self.shown(),
+            self.relation_name,
+            self.database_name,
+            self.owner_name
+        )
+    }
+}
+
+/// A job is selected with all that its state needs; the locks are looked at once for all.
+fn select(condition: &str) -> String {
+    format!(
+        "WITH live AS MATERIALIZED (
+             SELECT (l.classid::bigint << 32) | l.objid::bigint AS job_id, l.pid
+             FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted AND l.database = {}
+         )
+         SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
+                CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
+                     THEN j.relation::text ELSE j.relation_name END,
+                j.owner::pg_catalog.oid::bigint,
+                j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
+                pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
+                j.wish, j.attempt, {}, j.system_identifier, j.database_oid,
+                o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
+                CASE WHEN o.outcome = 'failed' THEN
+                     pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END,
+                j.verifies, j.check_clause, j.recompute, {}, j.owner_name, pg_catalog.current_database()
+         FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
+        lock::JOB,
+        server::database().to_u32(),
+        version::OF_JOB,
+        origin::STANDING
+    )
+}
+
+fn read(row: &Row) -> Result<Job> {
+    let oid = |column| row.number(column).map(|n| Oid::from(n as u32));
+    let json = |column| -> Result<serde_json::Value> {
+        serde_json::from_str(row.text(column)?).map_err(|e| Error::internal(e.to_string()))
+    };
+    let wish = row.text(13)?;
+    let options = Options::parse(&json(9)?)?;
+    let purpose = Purpose::read(options.dry_run(), row.parse(22)?, row.get(23), row.bool(24));
+    let standing = Standing::parse(row.text(25)?);
+    let outcome = row.get(18).zip(row.parse(19)?);
+    Ok(Job {
+        id: row.number(0)?,
+        name: row.get(1).map(str::to_owned),
+        relation: oid(2)?,
+        relation_name: row.text(3)?.to_owned(),
+        owner: oid(4)?,
+        owner_name: row.text(26)?.to_owned(),
+        database_name: row.text(27)?.to_owned(),
+        definition: Definition {
+            set_clause: row.text(5)?.to_owned(),
+            where_clause: row.get(6).map(str::to_owned),
+            set_columns: array(row.text(7)?)?,
+            key_columns: array(row.text(8)?)?,
+            options,
+            purpose,
+            session: serde_json::from_value(json(10)?)
+                .map_err(|e| Error::internal(e.to_string()))?,
+        },
+        batch_size: row.number(11)? as i32,
+        sleep_ms: row.number(12)? as i32,
+        wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
+        attempt: row.number(14)? as i32,
+        version: row.number(15)?,
+        here: standing == Standing::Here,
+        standing,
+        outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
+        workers: row.get(20).map_or(Ok(Vec::new()), pids)?,
+        last_error: row.get(21).map(str::to_owned),
+    })
+}
+
+fn pids(json: &str) -> Result<Vec<i32>> {
+    serde_json::from_str(json).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
+pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
+    let rows = as_extension(|| spi::query(&select(condition), &[]))?.rows;
+    let readable = |row: &Row| {
+        let id = row.get(0).unwrap_or_default();
+        let log = |error| report::log(&format!("backfill job {id} cannot be read: {error}"));
+        read(row).map_err(log).ok()
+    };
+    Ok(rows.iter().filter_map(readable).collect())
+}
+
+pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
+    as_extension(|| {
+        spi::query(&select(condition), args)?
+            .rows
+            .iter()
+            .map(read)
+            .collect()
+    })
+}
+
+/// Sees what others have committed by now, also in a transaction of an older snapshot.
+fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
+    as_extension(|| {
+        spi::query_latest(&select(condition), args)?
+            .rows
+            .iter()
+            .map(read)
+            .collect()
+    })
+}
+
+/// The job with this id.
+pub fn load(id: i64) -> Result<Option<Job>> {
+    Ok(find("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
+}
+
+/// The job with this id, its row locked against other calls until the transaction ends. An error
+/// that names who has it locked, if that is still so after a few seconds.
+pub fn lock(id: i64) -> Result<Option<Job>> {
+    if let Some(job) = lock_if_free(id)? {
+        return Ok(Some(job));
+    }
+    let waited = spi::in_subtransaction(|| {
+        as_extension(|| {
+            spi::query(
+                "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE",
+                &[Arg::Int8(id)],
+            )
+        })
+    });
+    match waited {
+        Ok(_) => load(id),
+        Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => Err(holder::of_job(id)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The job with this id, locked as by [`lock`], unless an open transaction is changing it.
+pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
+    let free = as_extension(|| {
+        spi::query(
+            "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE SKIP LOCKED",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    if free.processed == 0 {
+        Ok(None)
+    } else {
+        load(id)
+    }
+}
+
+/// The other processes that work on jobs of this database.
+pub fn workers_here() -> Result<Vec<i32>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
+             WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted AND l.database::bigint = $2
+               AND l.pid <> pg_catalog.pg_backend_pid()",
+            &[
+                Arg::Int4(i32::from(lock::JOB)),
+                Arg::Int8(i64::from(server::database().to_u32())),
+            ],
+        )
+    })?
+    .rows;
+    rows.iter().map(|row| Ok(row.number(0)? as i32)).collect()
+}
+
+/// Jobs with this name, as committed by now.
+pub fn named(name: &str) -> Result<Vec<Job>> {
+    find_latest("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])
+}
+
+/// Jobs of this table, as committed by now.
+pub fn on(relation: Oid) -> Result<Vec<Job>> {
+    find_latest(
+        "WHERE j.relation::pg_catalog.oid = $1 ORDER BY j.id",
+        &[Arg::Oid(relation)],
+    )
+}
+
+/// Jobs that are neither completed nor cancelled.
+pub fn unfinished() -> Result<Vec<Job>> {
+    list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
+}
+
+/// Whether a worker can connect as the owner of the job `j`: those of others come last where there is a limit, and are told of.
+pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
+               AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
+
+/// Since when a job has waited for a worker: one that has left it, waiting itself, was its turn.
+const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
+
+/// Jobs that are to run and have fewer workers than they want: those with none first, then the
+/// longest waiting, a job of each role in turn; the first hundred. One that has a worker wants another only while there is a
+/// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now, and none that stands
+/// still.
+pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
+    let crowded: Vec<String> = crowded
+        .iter()
+        .map(|role| role.to_u32().to_string())
+        .collect();
+    let wanted = list(&format!(
+        "CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n FROM live l WHERE l.job_id = j.id) staff
+         WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
+           AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
+           AND NOT j.owner::pg_catalog.oid = ANY ('{{{}}}'::pg_catalog.oid[])
+           AND {} = '{}'
+           AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
+                AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
+         ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {SINCE}, j.id),
+                  {SINCE}, j.id LIMIT 100",
+        crowded.join(","),
+        origin::STANDING,
+        Standing::Here.name(),
+        slice::free("s"),
+        CAN_CONNECT
+    ))?;
+    Ok(wanted
+        .into_iter()
+        .filter(|job| job.state() == State::Running)
+        .collect())
+}
+
+/// Stores a new job; gives its id.
+pub fn insert(
+    owner: Oid,
+    relation: &Relation,
+    name: Option<&str>,
+    definition: &Definition,
+    batch_size: i32,
+    sleep_ms: i32,
+) -> Result<i64> {
+    let session =
+        serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    let (verifies, check_clause, recompute) = definition.purpose.stored();
+    let row = as_extension(|| {
+        spi::first(
+            "INSERT INTO backfill.job (relation, relation_name, name, owner, set_clause, where_clause,
+                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish, verifies, check_clause, recompute,
+                 owner_name, system_identifier, database_oid)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define', $13, $14, $15,
+                 pg_catalog.pg_get_userbyid($4), $16, $17)
+             RETURNING id",
+            &[
+                Arg::Oid(relation.oid),
+                Arg::Text(&relation.shown),
+                Arg::text(name),
+                Arg::Oid(owner),
+                Arg::Text(&definition.set_clause),
+                Arg::text(definition.where_clause.as_deref()),
+                Arg::Texts(&definition.set_columns),
+                Arg::Texts(&definition.key_columns),
+                Arg::Text(&definition.options.to_json()),
+                Arg::Text(&session),
+                Arg::Int4(batch_size),
+                Arg::Int4(sleep_ms),
+                Arg::int8(verifies),
+                Arg::text(check_clause),
+                Arg::Bool(recompute),
+                Arg::Int8(server::system_identifier()),
+                Arg::Int8(here()),
+            ],
+        )
+    })?;
+    let id = row
+        .ok_or_else(|| Error::internal("INSERT returned no row"))?
+        .number(0)?;
+    origin::seal(id)?;
+    Ok(id)
+}
+
+/// Puts a definition that was checked here in the place of one that came from elsewhere.
+pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
+    let session =
+        serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET set_columns = $2, key_columns = $3, options = $4::pg_catalog.jsonb, session = $5::pg_catalog.jsonb
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Texts(&definition.set_columns),
+                Arg::Texts(&definition.key_columns),
+                Arg::Text(&definition.options.to_json()),
+                Arg::Text(&session),
+            ],
+        )
+    })?;
+    origin::adopt(id)
+}
+
+/// Changes the wish. One to run begins a new attempt, here and now; not of a job that may not be run as it
+/// stands: who may decide that it is has [`origin::adopt`] called before.
+pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
+    let begins = wish == Wish::Run;
+    if begins {
+        let standing = origin::of(id)?;
+        if standing != Standing::Here {
+            return Err(origin::refused("run", &format!("job {id}"), id, standing));
+        }
+    }
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET wish = $2, version = version + 1, wished_at = pg_catalog.clock_timestamp(),
+                 attempt = CASE WHEN $3 THEN attempt + 1 ELSE attempt END,
+                 system_identifier = CASE WHEN $3 THEN $4 ELSE system_identifier END,
+                 database_oid = CASE WHEN $3 THEN $5 ELSE database_oid END,
+                 started_at = CASE WHEN $3 THEN COALESCE(started_at, pg_catalog.clock_timestamp()) ELSE started_at END
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Text(wish.name()),
+                Arg::Bool(begins),
+                Arg::Int8(server::system_identifier()),
+                Arg::Int8(here()),
+            ],
+        )
+    })?;
+    if begins { origin::seal(id) } else { Ok(()) }
+}
+
+/// Begins an attempt that tries rows again that failed in earlier ones.
+pub fn begin_retry(id: i64) -> Result<()> {
+    set_wish(id, Wish::Run)?;
+    outcome::reopen(id)?;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job SET retry_attempt = attempt WHERE id = $1",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    Ok(())
+}
+
+/// Changes the pace. The seal of a job that did not have it is not made good by that.
+pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
+    let sealed = origin::of(id)? == Standing::Here;
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job
+             SET batch_size = $2, sleep_ms = $3, options = $4::pg_catalog.jsonb, version = version + 1
+             WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Int4(batch_size),
+                Arg::Int4(sleep_ms),
+                Arg::Text(&options.to_json()),
+            ],
+        )
+    })?;
+    if sealed { origin::seal(id) } else { Ok(()) }
+}
+
+/// Puts other clauses in the place of a job's, which were checked.
+pub fn set_clauses(id: i64, set_clause: &str, where_clause: Option<&str>) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "UPDATE backfill.job SET set_clause = $2, where_clause = $3, version = version + 1 WHERE id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Text(set_clause),
+                Arg::text(where_clause),
+            ],
+        )
+    })?;
+    origin::seal(id)
+}
+
+/// Removes a job and everything recorded of it.
+pub fn delete(id: i64) -> Result<()> {
+    for statement in [
+        "DELETE FROM backfill.leftover
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill.region
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill.checkpoint
+         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill.slice WHERE job_id = $1",
+        "DELETE FROM backfill.walk WHERE job_id = $1",
+        "DELETE FROM backfill.outcome WHERE job_id = $1",
+        "DELETE FROM backfill.failed_row WHERE job_id = $1",
+        "DELETE FROM backfill.verify_failure WHERE job_id = $1",
+        "DELETE FROM backfill.setback WHERE job_id = $1",
+        "DELETE FROM backfill.sample WHERE job_id = $1",
+        "DELETE FROM backfill.event WHERE job_id = $1",
+        "DELETE FROM backfill.job WHERE id = $1",
+    ] {
+        as_extension(|| spi::query(statement, &[Arg::Int8(id)]))?;
+    }
+    Ok(())
+}
+
+/// The error for an id that nobody has.
+pub fn unknown(id: i64) -> Error {
+    Error::new(
+        sqlstate::UNDEFINED_OBJECT,
+        format!("backfill job {id} does not exist"),
+    )
+    .hint("SELECT job_id, name, relation, state FROM backfill.progress lists the jobs.")
+}

@@ -1,0 +1,71 @@
+//! Rows that a slice has passed and takes up at its end: others had them locked, or they failed and
+//! are tried again.
+
+use crate::error::Result;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+use crate::scan::position::Key;
+use crate::store::slice::array;
+
+/// A row, by its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leftover {
+    /// In the order in which they were left.
+    pub id: i64,
+    /// Its key.
+    pub key: Key,
+}
+
+/// Leaves rows for the end of the slice.
+pub fn add(slice: i32, keys: &[Key]) -> Result<()> {
+    for key in keys {
+        as_extension(|| {
+            spi::query(
+                "INSERT INTO backfill.leftover (slice_id, key) VALUES ($1, $2)",
+                &[Arg::Int4(slice), Arg::texts(Some(key))],
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The next ones after the one with this id, so many at most.
+pub fn after(slice: i32, id: i64, most: i64) -> Result<Vec<Leftover>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT l.id, pg_catalog.to_json(l.key) FROM backfill.leftover l
+             WHERE l.slice_id = $1 AND l.id > $2 ORDER BY l.id LIMIT $3",
+            &[Arg::Int4(slice), Arg::Int8(id), Arg::Int8(most)],
+        )
+    })?
+    .rows;
+    let read = |row: &spi::Row| {
+        Ok(Leftover {
+            id: row.number(0)?,
+            key: array(row.text(1)?)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// How many the slice has.
+pub fn count(slice: i32) -> Result<i64> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.count(*) FROM backfill.leftover l WHERE l.slice_id = $1",
+            &[Arg::Int4(slice)],
+        )
+    })?;
+    row.map_or(Ok(0), |row| row.number(0))
+}
+
+/// Removes one that is done, gone, or has failed.
+pub fn remove(slice: i32, id: i64) -> Result<()> {
+    as_extension(|| {
+        spi::query(
+            "DELETE FROM backfill.leftover WHERE slice_id = $1 AND id = $2",
+            &[Arg::Int4(slice), Arg::Int8(id)],
+        )
+    })?;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Jobs that only look, on behalf of another one: its dry run, its verification.
+
+use crate::error::Result;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+use crate::store::job::{Job, find};
+
+/// How many seconds ago the newest dry run of the same thing has completed, if there is one. A part of the rows
+/// tells nothing of the others; and on another search_path names mean something else.
+pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
+    let definition = &job.definition;
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.min(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8)
+             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
+             WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.set_clause = $3
+               AND j.where_clause IS NOT DISTINCT FROM $4 AND j.verifies IS NULL
+               AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'
+               AND j.session ->> 'search_path' IS NOT DISTINCT FROM $5
+               AND j.options -> 'settings' IS NOT DISTINCT FROM
+                   (SELECT r.options -> 'settings' FROM backfill.job r WHERE r.id = $6)",
+            &[
+                Arg::Oid(job.relation),
+                Arg::Oid(job.owner),
+                Arg::Text(&definition.set_clause),
+                Arg::text(definition.where_clause.as_deref()),
+                Arg::text(definition.session.get("search_path").map(String::as_str)),
+                Arg::Int8(job.id),
+            ],
+        )
+    })?;
+    row.map_or(Ok(None), |row| row.parse(0))
+}
+
+/// The newest job that verifies this one, unless it was cancelled.
+pub fn last_verification(id: i64) -> Result<Option<Job>> {
+    Ok(find(
+        "WHERE j.verifies = $1 AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
+        &[Arg::Int8(id)],
+    )?
+    .pop())
+}

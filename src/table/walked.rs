@@ -1,0 +1,156 @@
+//! What decides how a table is walked, as the server has it now: the key, and what speaks for its pages.
+
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::relation::{self, Relation};
+use crate::pg::spi::{self, Arg};
+use crate::pg::{clauses, evaluate, heap, hot, partition, physical};
+use crate::scan::key::{self, Candidate, Wanted};
+use crate::scan::order::{self, Facts, Pages};
+use crate::scan::sql::Target;
+use crate::table::index;
+
+/// A table that is to be walked: the one that a job is on, or a partition of it. What it says is looked up when it is
+/// asked for, as the current user and in a session of the clauses' owner, within `spi::connect`.
+#[derive(Debug, Clone, Copy)]
+pub struct Walked<'a> {
+    /// The table.
+    pub table: &'a Relation,
+    /// The table that the job is on.
+    pub root: &'a Relation,
+    /// The WHERE clause.
+    pub where_clause: Option<&'a str>,
+    /// The columns that are set.
+    pub set_columns: &'a [String],
+    /// Whether only those triggers fire that fire in a replica, too.
+    pub skips_triggers: bool,
+}
+
+impl Walked<'_> {
+    /// What the clauses call the table, if it is not its own name: that of the partitioned table.
+    fn known_as(&self) -> Option<&str> {
+        (self.table.oid != self.root.oid).then_some(self.root.name.as_str())
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            schema: self.table.schema.clone(),
+            relation: self.table.name.clone(),
+            alias: self.known_as().map(str::to_owned),
+            key: Vec::new(),
+            set_clause: String::new(),
+            where_clause: self.where_clause.map(str::to_owned),
+            writes_key: false,
+        }
+    }
+}
+
+/// The index that a walk of `table` would go by, or the error that says why there is none. `named` is the option `key`,
+/// `settled` the columns of the key that a job on `root` was defined with.
+pub fn key(
+    table: &Relation,
+    root: &Relation,
+    named: Option<&str>,
+    settled: &[String],
+    written: &[String],
+) -> Result<Candidate> {
+    let mine = match named {
+        Some(name) => partition::index_named(table.oid, root.oid, name)?,
+        None => None,
+    };
+    // Indexes are not inherited: a table that inherits goes by its own key.
+    let child = root.kind == 'r' && table.oid != root.oid;
+    let wanted = Wanted {
+        // A name that means no index is what the error is about.
+        named: mine.as_deref().or(named.filter(|_| !child)),
+        columns: if table.oid == root.oid { settled } else { &[] },
+        written,
+    };
+    key::pick(index::candidates(table.oid)?, wanted, &table.shown)
+}
+
+impl Pages for Walked<'_> {
+    fn table(&self) -> &str {
+        &self.table.shown
+    }
+
+    fn unsound(&self) -> Result<Option<String>> {
+        let (clause, known_as) = (self.where_clause, self.known_as());
+        let why = physical::unsound(self.table.oid, known_as, clause, self.skips_triggers)?;
+        if why.is_some() {
+            return Ok(why);
+        }
+        let falls_out = match clause {
+            Some(clause) => physical::can_fall_out(self.table, known_as, clause, self.set_columns)?,
+            None => true,
+        };
+        Ok((!falls_out).then(|| {
+            "set_clause sets no column that where_clause reads, so a row that is done would match again".to_owned()
+        }))
+    }
+}
+
+impl Facts for Walked<'_> {
+    fn extinguishes(&self) -> bool {
+        order::extinguishes(self.where_clause, self.set_columns)
+    }
+
+    fn pages(&self) -> Result<i64> {
+        Ok(heap::pages(self.table.oid)?.unwrap_or_default().0)
+    }
+
+    fn correlation(&self, key: &Candidate) -> Result<Option<f64>> {
+        let first = key.columns.first().map_or("", |c| c.name.as_str());
+        hot::correlation(self.table.oid, first)
+    }
+
+    fn planned(&self) -> Result<(f64, Option<f64>)> {
+        let rows = relation::estimate_rows(self.table.oid).unwrap_or_default();
+        let from = self.table.alone(self.known_as());
+        let clause = self.where_clause.unwrap_or("true");
+        Ok((rows as f64, clauses::estimate_matches(&from, clause)?))
+    }
+
+    fn sample(&self) -> Result<(f64, f64)> {
+        let rows = relation::estimate_rows(self.table.oid).unwrap_or_default();
+        sample(&self.target(), rows as f64, order::LOOKED_AT)
+    }
+}
+
+/// Rows of a table, as it is now: by a count on pages all over it, `pages` at most. PostgreSQL's own estimate is taken where
+/// it is near: it is exact after ANALYZE, but knows nothing of pages that only dead rows have filled since.
+pub fn rows(target: &Target, table: pg_sys::Oid, most_pages: f64) -> Result<Option<f64>> {
+    /// As far as the count of a sample may be off.
+    const NEAR: f64 = 0.2;
+    let Some((pages, _)) = heap::pages(table)?.filter(|(pages, _)| *pages > 0) else {
+        return Ok(relation::estimate_rows(table).map(|rows| rows as f64));
+    };
+    let planned = relation::estimate_rows(table).unwrap_or_default() as f64;
+    let percent = (most_pages * 100.0 / pages as f64).clamp(0.0001, 100.0);
+    let shown = percent.to_string();
+    let statement = target.sample_count();
+    let args = [Arg::Typed(pg_sys::FLOAT4OID, &shown)];
+    let count = || evaluate::read_only(|| spi::first(&statement.text, &args));
+    let counted = match spi::undone(count)? {
+        Some(row) => row.number(0)? as f64 * 100.0 / percent,
+        None => return Ok(Some(planned).filter(|rows| *rows > 0.0)),
+    };
+    let near = (counted - planned).abs() <= planned * NEAR && percent < 100.0;
+    Ok(Some(if near { planned } else { counted }).filter(|rows| *rows > 0.0))
+}
+
+/// Looks at about so many rows of a table that has `rows`, on pages all over it: how many there were, and how many of
+/// them match. Changes nothing.
+pub fn sample(target: &Target, rows: f64, wanted: f64) -> Result<(f64, f64)> {
+    let percent = (wanted * 100.0 / rows.max(1.0))
+        .clamp(0.0001, 100.0)
+        .to_string();
+    let args = [Arg::Typed(pg_sys::FLOAT4OID, &percent)];
+    let statement = target.sample_matches();
+    let look = || evaluate::read_only(|| spi::first(&statement.text, &args));
+    let Some(row) = spi::undone(look)? else {
+        return Ok((0.0, 0.0));
+    };
+    Ok((row.number(0)? as f64, row.number(1)? as f64))
+}

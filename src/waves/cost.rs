@@ -1,0 +1,273 @@
+//! Waves: how many there are, and how large a region is.
+//!
+//! A region of the walk is passed over several times, and each pass updates a part of every page.
+//! The first moves rows away; the versions it leaves behind are dead by the next, which finds room
+//! on the page: heap-only tuples, without entries in the indexes.
+
+use std::time::Duration;
+
+use crate::model::options::{Options, Strategy};
+use crate::waves::passes::{Passes, Room};
+use crate::waves::spread::MOST_WAVES;
+
+/// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
+/// page, the sample may have a part only.
+pub fn density(places: &[u32]) -> f64 {
+    let ends = [places.first(), places.last()];
+    let within = |place: &&u32| !ends.contains(&Some(*place));
+    let mut pages: Vec<u32> = places.iter().filter(within).copied().collect();
+    if pages.is_empty() {
+        pages = places.to_vec();
+    }
+    let rows = pages.len();
+    pages.sort_unstable();
+    pages.dedup();
+    rows as f64 / pages.len().max(1) as f64
+}
+
+// What an update costs, in microseconds of processor time. Measured with a million rows of about 170
+// bytes, 48 to a page, on a busy machine. Only the ratios matter.
+
+/// A heap-only update of a row, what its batch costs included.
+const ROW: f64 = 5.4;
+/// A pass's visit of a page: to prune it and log that, to look at all its rows. With one index, 48
+/// passes took 2.8 s longer than 16.
+const VISIT: f64 = 4.2;
+/// What a row costs more that has to go to another page, with its entry in the key's index: one pass
+/// took 7.2 s with one index, though it left all rows to other pages.
+const ELSEWHERE: f64 = 1.8;
+/// An entry in each further index: one pass took 39 s with five.
+const INDEX_ENTRY: f64 = 8.0;
+/// Waves have to save this share of the time: less is within the error of this model.
+const WORTH_IT: f64 = 0.25;
+/// As long as this share of what a region's waves save is worth waiting for them.
+const WORTH_WAITING: f64 = 0.5;
+/// The longest that is ever waited for a region's waves, in seconds.
+const LONGEST_WAIT: f64 = 5.0;
+/// What is always worth waiting: transactions of other workers and of the application end in it.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+/// Fewer rows are moved as long as that costs no more than this share: it saves bloat.
+const FOR_LESS_BLOAT: f64 = 0.03;
+/// How much larger a new version is, in bytes: a number that is filled in for the first time, and a
+/// line pointer.
+const GROWN: f64 = 12.0;
+/// The end of a page that INSERTs have filled, on average, in rows.
+const SLACK: f64 = 0.5;
+
+/// What the best passes depend on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Indexes that get an entry for a row that goes to another page: all that there are.
+    pub indexes: i32,
+    /// Rows to be updated on a page.
+    pub rows_per_page: f64,
+    /// What a page has for new versions from the start.
+    pub room: Room,
+}
+
+impl Shape {
+    /// Of a table: its indexes, rows to be updated on a page, rows that fit on a page as it is, bytes of a row,
+    /// and line pointers that a page may still have.
+    pub fn of(indexes: i32, rows_per_page: f64, fits: f64, row_bytes: f64, pointers: f64) -> Shape {
+        Shape {
+            indexes,
+            rows_per_page,
+            room: Room {
+                rows: fits + SLACK,
+                growth: (GROWN / row_bytes.max(1.0)).min(1.0),
+                pointers,
+            },
+        }
+    }
+
+    /// Waves to deal out the rows to: one for each row of a page.
+    pub fn waves(&self) -> i32 {
+        (self.rows_per_page.round() as i32).clamp(1, MOST_WAVES)
+    }
+
+    /// The share of the rows to be updated that have to go to another page, with entries in all indexes, where each new
+    /// version is `grown` bytes larger than the old one, of `row_bytes`. The page has `room` for so many bytes, if that is known.
+    pub fn share_elsewhere(
+        self,
+        (waves, passes): (i32, Passes),
+        (grown, row_bytes): (f64, f64),
+        room: Option<f64>,
+    ) -> f64 {
+        let mut page = self;
+        page.room.growth = (grown / row_bytes.max(1.0)).max(0.0);
+        if let Some(bytes) = room {
+            // In rows as they were: a new version is larger.
+            page.room.rows = bytes / row_bytes.max(1.0);
+        }
+        let rows = self.rows_per_page.max(1.0);
+        let gone = page.elsewhere(&passes.sizes(waves), rows / f64::from(waves.max(1)));
+        (gone / rows).clamp(0.0, 1.0)
+    }
+
+    /// Microseconds per page.
+    fn cost(&self, waves: i32, passes: Passes) -> f64 {
+        let sizes = passes.sizes(waves);
+        let rows = self.rows_per_page.max(0.0);
+        let elsewhere = self.elsewhere(&sizes, rows / f64::from(waves.max(1)));
+        let entries = ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0));
+        ROW * rows + VISIT * sizes.len() as f64 + entries * elsewhere
+    }
+
+    /// Rows of a page that have to go to another one. Each pass finds the room that all before it
+    /// have left, and what doesn't fit goes, and leaves room in turn.
+    fn elsewhere(&self, sizes: &[i32], rows_per_wave: f64) -> f64 {
+        let mut room = self.room;
+        let gone = |size: &i32| room.update(f64::from(*size) * rows_per_wave);
+        sizes.iter().map(gone).sum()
+    }
+}
+
+/// The passes that make the job fastest over the waves that [`Shape::waves`] gives; `None` where a
+/// single pass does.
+pub fn best_passes(shape: Shape) -> Option<Passes> {
+    let waves = shape.waves();
+    let passes = |first: i32| Passes::fitting(first, shape.room);
+    let cost = |first: i32| shape.cost(waves, passes(first));
+    let least = (1..=waves).map(cost).fold(f64::INFINITY, f64::min);
+    if waves < 2 || least > cost(waves) * (1.0 - WORTH_IT) {
+        return None;
+    }
+    // A smaller first pass moves fewer rows away.
+    let good = |first: &i32| cost(*first) <= least * (1.0 + FOR_LESS_BLOAT);
+    (1..=waves).find(good).map(passes)
+}
+
+/// Fewer rows than these on a page leave nothing for a second wave.
+pub const FEWEST_PER_PAGE: f64 = 1.5;
+
+/// Why a table goes in one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Single {
+    /// Nothing is changed.
+    ReadOnly,
+    /// Option `limit_rows`.
+    Limited,
+    /// Option `strategy`.
+    Asked,
+    /// An index of this name is on what is set.
+    Blocked(String),
+    /// Neighbours in the walk are on different pages.
+    Scattered,
+    /// There is one index only.
+    OneIndex,
+    /// One pass is faster.
+    Faster,
+}
+
+impl Single {
+    /// As a phrase.
+    pub fn shown(&self) -> String {
+        match self {
+            Single::ReadOnly => "nothing is changed".to_owned(),
+            Single::Limited => "with \"limit_rows\" it goes row by row".to_owned(),
+            Single::Asked => "option \"strategy\"".to_owned(),
+            Single::Blocked(index) => {
+                format!("set_clause writes what index {index} holds, so no update is HOT")
+            }
+            Single::Scattered => {
+                "rows next to each other in the walk are on different pages".to_owned()
+            }
+            Single::OneIndex => "there is one index only".to_owned(),
+            Single::Faster => "one pass is faster here".to_owned(),
+        }
+    }
+
+    /// Whether the owner has asked for it, and so knows it.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self, Single::ReadOnly | Single::Limited | Single::Asked)
+    }
+}
+
+/// Whether to go in waves: how many, and their passes; or why not. `blocked_by` is an index on what is set. The one place
+/// that decides it: `plan` asks it, and the workers do before each region.
+pub fn choose(
+    options: &Options,
+    blocked_by: Option<&str>,
+    shape: Shape,
+) -> Result<(i32, Passes), Single> {
+    if options.strategy() == Strategy::Sequential {
+        return Err(match options.limit_rows {
+            Some(_) => Single::Limited,
+            None => Single::Asked,
+        });
+    }
+    if let Some(index) = blocked_by {
+        return Err(Single::Blocked(index.to_owned()));
+    }
+    if shape.rows_per_page < FEWEST_PER_PAGE {
+        return Err(Single::Scattered);
+    }
+    let by_itself = options.strategy() == Strategy::Auto && options.waves.is_none();
+    if shape.indexes < 2 && by_itself {
+        return Err(Single::OneIndex);
+    }
+    let passes = match suited(options, shape) {
+        Some(passes) => passes,
+        None if options.strategy() == Strategy::Waves => passes_for_less_bloat(shape),
+        None => return Err(Single::Faster),
+    };
+    let waves = options.waves.unwrap_or_else(|| shape.waves().max(2));
+    Ok((waves, passes))
+}
+
+/// The passes that the owner asks for, or that suit the table; `None` where one is faster.
+pub fn suited(options: &Options, shape: Shape) -> Option<Passes> {
+    match options.waves {
+        Some(_) => Some(Passes::Even),
+        None => best_passes(shape),
+    }
+}
+
+/// The same for those who ask for waves where a single pass would be faster: an eighth of the rows
+/// moves away.
+pub fn passes_for_less_bloat(shape: Shape) -> Passes {
+    Passes::fitting((shape.waves() + 7) / 8, shape.room)
+}
+
+/// How long to wait, in all, for the versions that the passes over a region of so many rows leave
+/// to become removable: longer, and a single pass would be the better choice.
+pub fn worth_waiting(shape: Shape, waves: i32, passes: Passes, rows: usize) -> Duration {
+    let saved = shape.cost(1, Passes::Even) - shape.cost(waves, passes);
+    let pages = rows as f64 / shape.rows_per_page.max(1.0);
+    let seconds = (saved * pages * WORTH_WAITING / 1e6).clamp(0.0, LONGEST_WAIT);
+    Duration::from_secs_f64(seconds).max(SHORTEST_WAIT)
+}
+
+/// A pass over a region should have so many commits of the batch size. Between two passes over one
+/// page, all transactions must have ended that were there when the first committed, those of other
+/// workers among them.
+const COMMITS_PER_PASS: i64 = 2;
+/// For the same reason, a region of small batches has at least so many rows.
+const FEWEST_ROWS: i64 = 64_000;
+/// A worker has the keys of its region in memory, and more rows gain nothing.
+const MOST_ROWS: i64 = 1_000_000;
+
+/// Rows of a region of so many passes. All of them should find their pages in the cache, so they share a quarter of
+/// it with those of the other workers. `row_bytes` counts a row's share of the table and of all
+/// its indexes.
+pub fn region_rows(
+    passes: i32,
+    batch_size: i32,
+    row_bytes: f64,
+    cache_bytes: i64,
+    workers: i32,
+) -> i64 {
+    let passes = i64::from(passes.max(1));
+    let wanted = passes * COMMITS_PER_PASS * i64::from(batch_size.max(1));
+    let share = cache_bytes as f64 / (4.0 * f64::from(workers.max(1)));
+    let cached = (share / row_bytes.max(1.0)) as i64;
+    wanted
+        .max(FEWEST_ROWS)
+        .min(cached)
+        .min(MOST_ROWS)
+        .max(passes)
+}
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Which columns a walk goes by, and what its clauses use: the same ones to its end.
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result, sqlstate};
+use crate::pg::enums::{self, Enums};
+use crate::pg::{clauses, relation, server};
+use crate::scan::attributes::{Attributes, Label};
+use crate::scan::key::Column;
+use crate::store::job::Job;
+use crate::store::slice::{self, Slice};
+
+/// What is to be recorded of a table that is being cut into slices: what the clauses used when it
+/// was begun, and the key that these slices go by.
+pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
+    let labels = labels(&enums::lock(key.iter().map(|column| column.type_oid))?);
+    let key = key.iter().map(|column| column.number).collect();
+    let of = whose(table);
+    if let Some(begun) = slice::begun_with(job.id, table)?.filter(|begun| begun.of == of) {
+        return Ok(Attributes { key, ..begun });
+    }
+    let Some(found) = relation::describe(table)? else {
+        return Ok(Attributes::default());
+    };
+    let from = found.alone(known_as(job, table)?.as_deref());
+    let definition = &job.definition;
+    let clause = definition.where_clause.as_deref();
+    let wrong = definition.purpose.wrong(clause);
+    let condition = wrong.as_deref().or(clause).unwrap_or("true");
+    let set = &definition.set_clause;
+    let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
+    let columns = found.columns.into_iter();
+    let used = columns.filter(|column| used.contains(&column.number));
+    Ok(Attributes {
+        of,
+        clauses: used.map(|column| (column.name, column.number)).collect(),
+        key,
+        labels,
+    })
+}
+
+/// An error if the clauses would mean other columns than when the walk of the slice's table was
+/// begun, or a column of its key is gone. The table must be locked.
+pub fn check(slice: &Slice, key: &[String]) -> Result<()> {
+    let begun = &slice.attributes;
+    let Some(found) = relation::describe(slice.relation)? else {
+        return Ok(());
+    };
+    if !hold(slice) {
+        return Ok(());
+    }
+    let numbered = found.columns.iter().map(|c| (c.number, c.name.as_str()));
+    let now: Vec<_> = numbered.collect();
+    if let Some(error) = begun.changed(&found.shown, &now) {
+        return Err(error);
+    }
+    match begun.dropped_key(key, &now) {
+        None => Ok(()),
+        Some(column) => Err(Error::new(
+            sqlstate::UNDEFINED_COLUMN,
+            format!("key column \"{column}\" of table {} was dropped", found.shown),
+        )
+        .hint("Nothing tells any more where the walk stands. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done.")),
+    }
+}
+
+/// The enums of the key, whose labels stay as they are until the transaction ends; an error if keys that were kept as
+/// labels would mean other values than when the walk of the slice's table was begun.
+pub fn check_labels(slice: &Slice, key: &[Column]) -> Result<Enums> {
+    let enums = enums::lock(key.iter().map(|column| column.type_oid))?;
+    match slice.attributes.relabelled(&labels(&enums), hold(slice)) {
+        None => Ok(enums),
+        Some(error) => Err(error),
+    }
+}
+
+fn labels(enums: &Enums) -> Vec<Label> {
+    let label = |(oid, label): &(Oid, String)| Label {
+        oid: oid.to_u32(),
+        label: label.clone(),
+    };
+    enums.labels.iter().map(label).collect()
+}
+
+/// Whether the numbers are those of this table: not in a copy of the database, where columns are
+/// known by their names alone.
+pub fn hold(slice: &Slice) -> bool {
+    slice.attributes.of == whose(slice.relation)
+}
+
+fn whose(table: Oid) -> String {
+    format!(
+        "{}/{}/{}",
+        server::system_identifier(),
+        server::database().to_u32(),
+        table.to_u32()
+    )
+}
+
+/// What the clauses call the table, if it is not its own name: that of the partitioned table.
+pub fn known_as(job: &Job, table: Oid) -> Result<Option<String>> {
+    if table == job.relation {
+        return Ok(None);
+    }
+    Ok(relation::describe(job.relation)?.map(|root| root.name))
+}

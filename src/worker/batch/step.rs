@@ -1,0 +1,188 @@
+//! What a batch is given, and what it comes to.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::Result;
+use crate::pg::hot;
+use crate::scan::position::{Key, Position};
+use crate::scan::reader::{MUCH_LONGER, Reader};
+use crate::scan::sizer::Sizer;
+use crate::store::job::Job;
+use crate::waves::passes::Pass;
+use crate::worker::batch::attempt::Attempt;
+use crate::worker::batch::failures::Setbacks;
+
+/// What a batch is given, and what it leaves for the next.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// The slice.
+    pub slice: i32,
+    /// Measures batches.
+    pub sizer: &'a Sizer,
+    /// Measures how long it takes to read rows.
+    pub reader: &'a mut Reader,
+    /// What went wrong before, which bounds what may be done at a time.
+    pub setbacks: &'a mut Setbacks,
+    /// In physical order: rows that the slice has found to match so far.
+    pub found: i64,
+    /// Rows that the slice may still have, by its estimate.
+    pub left: Option<i64>,
+    /// What the batch in progress is about, once that is known: for when it fails.
+    pub attempt: &'a mut Option<Attempt>,
+    /// Rows of an UPDATE, at most, for a steady rate.
+    pub most: i64,
+    /// A remark for a person.
+    pub note: Option<String>,
+    /// The size in force.
+    pub batch_rows: Option<i32>,
+    /// How long to sleep after the batch.
+    pub pause: Duration,
+    /// What that sleep waits for, if it is not the pace.
+    pub waits: Option<String>,
+}
+
+/// Rows that were read, before any is updated.
+#[derive(Debug)]
+pub struct Ahead<T> {
+    /// How many, whether or not they match.
+    pub rows: i64,
+    /// Whether the slice may have more.
+    pub more: bool,
+    /// What they are.
+    pub what: T,
+}
+
+/// What a batch has come to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Done {
+    /// Where the slice stands now.
+    pub position: Position,
+    /// Rows passed.
+    pub scanned: i64,
+    /// Rows changed.
+    pub updated: i64,
+    /// Heap-only ones among them.
+    pub hot: i64,
+    /// In physical order: rows found to match.
+    pub found: i64,
+    /// Rows of the UPDATE, whether or not it changed them.
+    pub tried: i64,
+    /// Whether a region was opened: the batches that follow update its rows.
+    pub opened: bool,
+    /// Rows that others had locked: left for the end of the slice.
+    pub locked: Vec<Key>,
+    /// Whether other slices come first now.
+    pub left: bool,
+    /// Whether that was the last of the slice.
+    pub last: bool,
+}
+
+impl Done {
+    /// The slice has no more rows.
+    pub fn nothing_left(position: Position) -> Done {
+        Done {
+            position,
+            last: true,
+            ..Done::default()
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Waits for so long after the batch, for what is in its way.
+    pub fn wait(&mut self, what: String, pause: Duration) {
+        self.pause = pause;
+        self.waits = Some(what);
+    }
+
+    /// Rows of the next UPDATE: `most`, or fewer.
+    pub fn size(&mut self, most: i64) -> i64 {
+        let most = i32::try_from(most.min(self.most)).unwrap_or(i32::MAX);
+        let size = self.sizer.size(most, self.job.definition.options.target_ms);
+        let size = self.setbacks.bound.of(size.into());
+        self.setbacks.size = size;
+        self.batch_rows = Some(size as i32);
+        size
+    }
+
+    /// The same for a commit of a pass. Where that makes it smaller than `batch_size`, the pause after
+    /// it is as much shorter: or waves would make a job slower that sleeps most of the time.
+    pub fn size_in_pass(&mut self, pass: Pass) -> usize {
+        let whole = self.job.batch_size;
+        let most = pass.rows_per_commit(whole);
+        let size = self.size(most.into());
+        if size == i64::from(most) {
+            let part = f64::from(most) / f64::from(whole.max(most));
+            self.pause = self.pause.mul_f64(part);
+        }
+        size as usize
+    }
+
+    /// Reads the rows of a region, of the number wanted. A first read is modest, since nothing is known
+    /// of what a row takes; if much more may be read, it is read again, with more.
+    pub fn read_region<T>(
+        &mut self,
+        wanted: i64,
+        mut read: impl FnMut(&mut Self, i64) -> Result<Ahead<T>>,
+    ) -> Result<Ahead<T>> {
+        let mut limit = self.region_rows(wanted);
+        loop {
+            self.setbacks.size = limit;
+            let ahead = self.measured(|work| {
+                let ahead = read(work, limit)?;
+                Ok((ahead.rows, ahead))
+            })?;
+            let most = self.region_rows(wanted);
+            if !ahead.more || most < limit.saturating_mul(MUCH_LONGER) {
+                return Ok(ahead);
+            }
+            limit = most;
+        }
+    }
+
+    /// Reads rows, and learns what it takes.
+    pub fn measured<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<(i64, T)>) -> Result<T> {
+        let begun = Instant::now();
+        let (rows, what) = read(self)?;
+        self.reader.measured(rows, begun.elapsed());
+        Ok(what)
+    }
+
+    /// Rows that a statement may read, by the time that it takes.
+    pub fn may_read(&self) -> i64 {
+        self.reader.most(self.job.definition.options.target_ms)
+    }
+
+    /// Rows to be read for a region, of the number wanted: no more than a statement may read, and
+    /// if not much would be left of the slice after it, all of that too.
+    pub fn region_rows(&self, wanted: i64) -> i64 {
+        let options = &self.job.definition.options;
+        let all = match self.left {
+            Some(left) if left < wanted * 3 / 2 => wanted * 2,
+            _ => wanted,
+        };
+        let limit = match self.job.definition.where_clause {
+            Some(_) => options.scan_limit.unwrap_or(i64::MAX),
+            None => i64::MAX,
+        };
+        let most = all.min(limit).min(self.may_read());
+        if self.setbacks.careful {
+            let most = most.min(i64::from(self.job.batch_size));
+            self.setbacks.bound.of(most)
+        } else {
+            most
+        }
+    }
+}
+
+/// Runs an UPDATE; gives the rows changed, and the heap-only ones among them.
+pub fn changed_by(relation: Oid, update: impl FnOnce() -> Result<i64>) -> Result<(i64, i64)> {
+    let (_, before) = hot::xact_counts(relation);
+    let updated = update()?;
+    let (_, after) = hot::xact_counts(relation);
+    Ok((updated, (after - before).clamp(0, updated)))
+}

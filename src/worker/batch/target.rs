@@ -1,0 +1,236 @@
+//! What the statements of a walk are aimed at: a table as the catalogs have it now, and the index
+//! that orders the walk.
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result, Signal, sqlstate};
+use crate::guc;
+use crate::model::purpose::{Purpose, all_of};
+use crate::pg::partition::{self, Author};
+use crate::pg::relation::{self, Relation};
+use crate::pg::{enums, hot, physical, server, triggers};
+use crate::scan::key::{self, Candidate, Column};
+use crate::scan::sql::Target;
+use crate::store::job::Job;
+use crate::store::slice::{KeyRange, Slice};
+use crate::store::walk;
+use crate::table::index;
+use crate::worker::batch::attributes;
+use crate::worker::hints;
+
+/// The target, with this key.
+///
+/// The table is found by its OID, and stays locked until the transaction ends, so that the names
+/// that go into the statements are right.
+pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
+    relation::lock_for_update(table);
+    let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
+    relation.refuse_deceptive()?;
+    if server::is_superuser() {
+        refuse_authors(job, &relation)?;
+    }
+    // Keys are kept as labels: these stay as they are while keys are read.
+    enums::lock(key.iter().map(|column| column.type_oid))?;
+    if job.definition.options.skips_triggers() {
+        triggers::refuse_unchecked(table, &job.definition.set_columns)?;
+    }
+    Ok(Target {
+        schema: relation.schema,
+        relation: relation.name,
+        alias: attributes::known_as(job, table)?,
+        key,
+        set_clause: job.definition.set_clause.clone(),
+        where_clause: where_clause(job),
+        writes_key: hot::writes_key(table, &job.definition.set_columns)?,
+    })
+}
+
+/// Refuses a superuser's batches on a table that somebody has attached code to since the job was defined, as `start` would. Of the
+/// partitions next to it nothing is run.
+fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
+    if guc::SUPERUSER_JOBS.get() {
+        return Ok(());
+    }
+    let Some(Author { role, what }) = partition::author_without_superuser(table.oid)? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "a superuser's backfill of table {} would run what role {role} wrote ({what}) as a superuser",
+            table.shown
+        ),
+    )
+    .hint(format!(
+        "Take that away and SELECT backfill.resume({}); or start it with backfill.allow_superuser_jobs = on, where that role is trusted.",
+        job.id
+    )))
+}
+
+/// What is asked of the rows that are updated, or evaluated. A verification that asks something else has it in its
+/// condition.
+fn where_clause(job: &Job) -> Option<String> {
+    let purpose = &job.definition.purpose;
+    let clause = job.definition.where_clause.clone();
+    clause.filter(|_| purpose.evaluates() || *purpose == Purpose::Update)
+}
+
+/// The error of a table that is not there any more.
+pub fn gone(job: &Job) -> Error {
+    let message = format!("table {} no longer exists", job.relation_name);
+    Error::new(sqlstate::UNDEFINED_TABLE, message)
+        .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
+}
+
+/// Why the table can't be walked in physical order, if so.
+pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
+    let known_as = attributes::known_as(job, table)?;
+    let clause = job.definition.where_clause.as_deref();
+    physical::unsound(
+        table,
+        known_as.as_deref(),
+        clause,
+        job.definition.options.skips_triggers(),
+    )
+}
+
+/// An error if the table can't be walked in physical order any more.
+pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
+    match unsound(job, table)? {
+        None => Ok(()),
+        // Whatever else there may be: nobody is to read a lack of rights as a fault of the table.
+        Some(_) if !relation::may_read_places(table) => {
+            let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
+            let what = format!(
+                "permission denied for table {shown}: a walk in physical order reads its column ctid"
+            );
+            Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, what)
+                .hint(hints::whose_rights(&server::role_name(job.owner), job.id))
+                .signal(Signal::Disproved))
+        }
+        Some(why) => Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, why)
+            .hint("Undo that, or give the table a key to walk by, and resume the job.")
+            .signal(Signal::Disproved)),
+    }
+}
+
+/// The target of a slice in key order, and the index to go by: in the order that was begun.
+pub fn by_key(job: &Job, slice: &Slice, begun: &KeyRange) -> Result<(Target, Candidate)> {
+    let mut target = of(job, slice.relation, Vec::new())?;
+    let index = match attributes::hold(slice) {
+        // Renamed columns are the same ones.
+        true => index(
+            job,
+            slice.relation,
+            Wanted::Numbers(&slice.attributes.key),
+            Some(begun),
+        )?,
+        false => index(
+            job,
+            slice.relation,
+            Wanted::Names(&begun.columns),
+            Some(begun),
+        )?,
+    };
+    target.key.clone_from(&index.columns);
+    let bounds = walk::bounds(job.id)?.unwrap_or_default();
+    if let Some(from) = bounds.from.filter(|from| from.len() == target.key.len()) {
+        // The slice begins behind the row before it: others may have come between.
+        let conditions = [index::condition(&target, ">=", &from)?].into_iter();
+        target.where_clause = all_of(conditions.chain(target.where_clause.take()));
+    }
+    Ok((target, index))
+}
+
+/// What an index is to be on.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Columns with these names.
+    Names(&'a [String]),
+    /// Columns with these numbers.
+    Numbers(&'a [i16]),
+}
+
+impl Wanted<'_> {
+    fn fits(self, index: &Candidate) -> bool {
+        match self {
+            Wanted::Names(names) => index.column_names() == names,
+            Wanted::Numbers(numbers) => index.numbers() == numbers,
+        }
+    }
+
+    /// For a person.
+    fn shown(self, relation: &Relation) -> String {
+        let name = |number: &i16| relation.columns.iter().find(|c| c.number == *number);
+        match self {
+            Wanted::Names(names) => names.join(", "),
+            Wanted::Numbers(numbers) => {
+                let names = numbers.iter().filter_map(name).map(|c| c.name.as_str());
+                names.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+/// The index to go by: of those on the key's columns, in the order that was begun, the one that
+/// was asked for, else the best.
+pub fn index(job: &Job, table: Oid, wanted: Wanted, begun: Option<&KeyRange>) -> Result<Candidate> {
+    let mut candidates = index::candidates(table)?;
+    candidates.retain(|c| wanted.fits(c));
+    if candidates.iter().all(|c| c.unusable().is_some()) {
+        return Err(keyless(job, table, wanted, &candidates)?);
+    }
+    candidates.retain(|c| c.unusable().is_none());
+    let same_order = |c: &Candidate| begun.is_none_or(|range| c.order() == range.order);
+    if candidates.iter().any(same_order) {
+        candidates.retain(same_order);
+    }
+    let named = job.definition.options.key.as_deref();
+    let named = named.filter(|name| candidates.iter().any(|c| c.name == *name));
+    let found = key::choose(candidates, named, &job.relation_name)?;
+    begun.map_or(Ok(()), |range| check_order(range, &found))?;
+    Ok(found)
+}
+
+/// That there is no index to go by any more, and why those on the same columns don't serve.
+fn keyless(job: &Job, table: Oid, wanted: Wanted, on_them: &[Candidate]) -> Result<Error> {
+    let Some(relation) = relation::describe(table)? else {
+        return Ok(gone(job));
+    };
+    let (columns, shown) = (wanted.shown(&relation), &relation.shown);
+    let error = Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!("table {shown} has no usable unique index on ({columns}) any more"),
+    )
+    .hint(format!(
+        "CREATE UNIQUE INDEX CONCURRENTLY ON {shown} ({columns}); SELECT backfill.resume({}); where the job stands is known by these columns.",
+        job.id
+    ));
+    let reasons = on_them.iter().filter_map(|c| {
+        c.unusable()
+            .map(|why| format!("Index \"{}\" {why}.", c.name))
+    });
+    let reasons: Vec<String> = reasons.collect();
+    Ok(match reasons.is_empty() {
+        true => error,
+        false => error.detail(reasons.join(" ")),
+    })
+}
+
+/// Refuses to go on in another order than the one that was begun: rows would be skipped.
+fn check_order(begun: &KeyRange, index: &Candidate) -> Result<()> {
+    let now = index.order();
+    if begun.order == now {
+        return Ok(());
+    }
+    let both = begun.order.iter().zip(&now).zip(&begun.columns);
+    let changed = both
+        .filter(|((before, after), _)| before != after)
+        .map(|((before, after), column)| format!("\"{column}\": {before} before; {after} now"));
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        "the key has another type or collation, or another version of it, than when the job began",
+    )
+    .detail(changed.collect::<Vec<_>>().join(". "))
+    .hint("Its order may differ, and rows would be skipped. After a change of version, REINDEX the key's index. Cancel this job and start another; with a where_clause that tells done rows, only the rest is done."))
+}

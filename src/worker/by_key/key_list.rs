@@ -1,0 +1,155 @@
+//! Updates of rows by lists of their keys.
+//!
+//! To find a row by its key takes a descent into the index; by its place, none. So a list goes by the
+//! places first that were read with the keys. They are hints only: the UPDATE returns the keys of the
+//! rows that it has changed. Those that it did not find go by their keys. A key that was not asked
+//! for, or an error of whatever row, rolls the batch back, to be done by keys alone.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result};
+use crate::pg::heap::{self, Tid};
+use crate::pg::planner::Access;
+use crate::pg::spi::Arg;
+use crate::pg::{keylist, relation, report};
+use crate::scan::sql::Target;
+use crate::worker::batch::statement::{Prepared, Values};
+use crate::worker::batch::step::changed_by;
+use crate::worker::by_key::rows::Read;
+
+/// The statements.
+#[derive(Debug)]
+pub struct Listed {
+    relation: Oid,
+    by_key: Prepared,
+    by_place: Option<Prepared>,
+    lock: Prepared,
+    /// Set while an UPDATE goes by places: what it changes, and what fails, may be another row.
+    guessing: Cell<bool>,
+}
+
+impl Listed {
+    /// Analyses them; `None` for keys of types that there are no arrays or hash functions of. `places`:
+    /// whether those are read with the keys.
+    pub fn prepare(
+        target: &Target,
+        relation: Oid,
+        types: &[Oid],
+        places: bool,
+    ) -> Result<Option<Listed>> {
+        if !keylist::supported(types) {
+            return Ok(None);
+        }
+        let access = match types {
+            [_] => Access::Index,
+            _ => Access::Lookup,
+        };
+        let by_place =
+            places && relation::is_heap(relation) && !relation::has_triggers_per_try(relation);
+        let by_place = by_place
+            .then(|| Prepared::new(target.update_places_of_keys(), &target.key, Access::Tid));
+        Ok(Some(Listed {
+            relation,
+            by_key: Prepared::new(target.update_list(), &target.key, access)?,
+            by_place: by_place.transpose()?,
+            lock: Prepared::new(target.lock_list(), &target.key, Access::Lookup)?,
+            guessing: Cell::new(false),
+        }))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Prepared> {
+        [&self.by_key, &self.lock].into_iter().chain(&self.by_place)
+    }
+
+    /// Goes by keys alone from now on. The update that went by places is done with: what fails before
+    /// there is another one has nothing to do with it.
+    pub fn distrust_places(&mut self) {
+        self.by_place = None;
+        self.guessing.set(false);
+    }
+
+    /// Whether the last update failed before it was known which rows it was about.
+    pub fn was_guessing(&self) -> bool {
+        self.guessing.get()
+    }
+
+    /// Locks those of these rows that nobody else has locked. Gives them, and the others.
+    pub fn lock(&self, read: &Read, rows: &[u32]) -> Result<(Vec<u32>, Vec<u32>)> {
+        report::activity(self.lock.text());
+        let mut free = vec![false; rows.len()];
+        let values = Values {
+            lists: &read.keys.arrays(rows),
+            rows: &[rows.len() as i64],
+            ..Values::default()
+        };
+        self.lock.visit(values, |row| {
+            // Counted from 1.
+            let number = row.number(0)?.unwrap_or_default();
+            if let Some(free) = free.get_mut((number as usize).wrapping_sub(1)) {
+                *free = true;
+            }
+            Ok(())
+        })?;
+        let of = |wanted: bool| {
+            let rows = rows.iter().zip(&free);
+            rows.filter(|(_, free)| **free == wanted)
+                .map(|(row, _)| *row)
+                .collect()
+        };
+        Ok((of(true), of(false)))
+    }
+
+    /// Updates these rows of those that were read; gives how many it has changed, and the heap-only
+    /// ones among them.
+    pub fn run(&self, read: &Read, rows: &[u32]) -> Result<(i64, i64)> {
+        self.guessing.set(false);
+        changed_by(self.relation, || {
+            let (mut updated, mut left) = (0, rows.to_vec());
+            if let (Some(statement), Some(places)) = (&self.by_place, &read.places) {
+                left = self.by_place(statement, read, places, left)?;
+                updated = (rows.len() - left.len()) as i64;
+            }
+            if !left.is_empty() {
+                report::activity(self.by_key.text());
+                let lists = read.keys.arrays(&left);
+                updated += self.by_key.run(Values::lists(&lists))?.processed;
+            }
+            Ok(updated)
+        })
+    }
+
+    /// Updates those that are where they were; gives the others, in the order of the walk.
+    fn by_place(
+        &self,
+        statement: &Prepared,
+        read: &Read,
+        places: &[Tid],
+        mut rows: Vec<u32>,
+    ) -> Result<Vec<u32>> {
+        rows.sort_unstable_by_key(|row| places[*row as usize]);
+        let tids: Vec<Tid> = rows.iter().map(|row| places[*row as usize]).collect();
+        heap::prune(self.relation, &tids);
+        report::activity(statement.text());
+        let lists = [Arg::Tids(&tids)];
+        self.guessing.set(true);
+        let mut asked = rows.into_iter();
+        let mut left = Vec::new();
+        statement.visit(Values::lists(&lists), |row| {
+            // A scan by places goes in their order.
+            for wanted in asked.by_ref() {
+                if read.keys.is(wanted as usize, row)? {
+                    return Ok(());
+                }
+                left.push(wanted);
+            }
+            Err(Error::internal("another row is where one of the batch was"))
+        })?;
+        self.guessing.set(false);
+        left.extend(asked);
+        left.sort_unstable();
+        Ok(left)
+    }
+}

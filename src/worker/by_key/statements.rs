@@ -1,0 +1,211 @@
+//! The statements of a walk in key order.
+
+use std::time::Instant;
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::Result;
+use crate::pg::keylist::KeyList;
+use crate::pg::planner::Access;
+use crate::pg::{hazards, relation, txn};
+use crate::scan::position::Key;
+use crate::scan::reader::Portion;
+use crate::scan::sql::{Statement, Target};
+use crate::worker::batch::statement::{self, Prepared, Values};
+use crate::worker::by_key::key_list::Listed;
+use crate::worker::by_key::rows::Read;
+
+/// A statement without a lower bound, and with one.
+type Pair = [Prepared; 2];
+
+/// The statements of a walk in key order.
+#[derive(Debug)]
+pub struct Plans {
+    types: Vec<Oid>,
+    predicate: bool,
+    bound: Pair,
+    count: Pair,
+    update: Pair,
+    read: Pair,
+    /// Whether it reads places, too: with rights on some columns only, the owner may not.
+    places: bool,
+    /// Absent for keys of types that there are no arrays or hash functions of, and where rows go in order.
+    list: Option<Listed>,
+    /// One row by its key: a look, the same with a lock that nobody else may have, and the update.
+    look: Prepared,
+    lock: Prepared,
+    row: Prepared,
+}
+
+impl Plans {
+    /// Analyses the statements, as the owner. `in_order`: rows are updated in the order of the key, if that can be
+    /// told from the result. Within `spi::connect`.
+    pub fn prepare(target: &Target, relation: Oid, index: u32, in_order: bool) -> Result<Plans> {
+        let in_order = in_order && hazards::draws_from_sequence(&target.whole_update())?;
+        let update = match in_order {
+            true => Access::InOrder,
+            false => Access::Index,
+        };
+        let updating = |after| Prepared::new(target.update(after), &target.key, update);
+        let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
+        let pair = |of: fn(&Target, bool) -> Statement| -> Result<Pair> {
+            Ok([one(of(target, false))?, one(of(target, true))?])
+        };
+        let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
+        let places = relation::may_read_places(relation);
+        let plans = Plans {
+            list: match in_order {
+                true => None,
+                false => Listed::prepare(target, relation, &types, places)?,
+            },
+            types,
+            predicate: target.where_clause.is_some(),
+            bound: pair(Target::bound)?,
+            count: pair(Target::count)?,
+            update: [updating(false)?, updating(true)?],
+            read: [
+                one(target.read(false, places))?,
+                one(target.read(true, places))?,
+            ],
+            places,
+            look: one(target.find_row(false))?,
+            lock: one(target.find_row(true))?,
+            row: one(target.update_row())?,
+        };
+        statement::announce(relation, index.into(), plans.all());
+        Ok(plans)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Prepared> {
+        let pairs = [&self.bound, &self.count, &self.update, &self.read];
+        let listed = self.list.iter().flat_map(Listed::all);
+        let single = [&self.look, &self.lock, &self.row];
+        pairs.into_iter().flatten().chain(listed).chain(single)
+    }
+
+    /// Whether the places of rows can be read.
+    pub fn has_places(&self) -> bool {
+        self.places
+    }
+
+    /// Whether rows can be updated by a list of their keys.
+    pub fn has_list(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// The key of the n-th row after the cursor; nothing if fewer are left.
+    pub fn bound(&self, after: Option<&Key>, end: &Key, n: i64) -> Result<Option<Key>> {
+        let rows = [n - 1, 1];
+        let output = pick(&self.bound, after).run(range(after, end, &rows))?;
+        let first = output.rows.first();
+        first.map(|row| row.texts(self.types.len())).transpose()
+    }
+
+    /// The key with which the next rows end, `size` at most, and how many these are.
+    pub fn reach(&self, after: Option<&Key>, last: &Key, size: i64) -> Result<(Key, i64)> {
+        Ok(match self.bound(after, last, size)? {
+            Some(end) => (end, size),
+            None => (last.clone(), self.count(after, last, size)?),
+        })
+    }
+
+    /// How many rows are left, up to `limit`.
+    pub fn count(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
+        let output = pick(&self.count, after).run(range(after, end, &[limit]))?;
+        output.rows.first().map_or(Ok(0), |row| row.number(0))
+    }
+
+    /// The next rows after the cursor, up to `limit`: in portions, each with a snapshot of its own.
+    pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
+        let mut read = Read {
+            keys: KeyList::new(&self.types)?,
+            hits: Vec::new(),
+            places: self.places.then(Vec::new),
+        };
+        let mut after = after.cloned();
+        let mut portion = Portion::FIRST;
+        loop {
+            let begun = Instant::now();
+            let had = read.hits.len() as i64;
+            let most = (limit - had).min(portion.0);
+            self.read_portion(&mut read, after.as_ref(), end, most)?;
+            let rows = read.hits.len() as i64;
+            if rows < had + most || rows >= limit {
+                return Ok(read);
+            }
+            after = Some(read.keys.text(read.hits.len() - 1)?);
+            txn::renew_snapshot();
+            portion = portion.next(begun.elapsed());
+        }
+    }
+
+    fn read_portion(
+        &self,
+        read: &mut Read,
+        after: Option<&Key>,
+        end: &Key,
+        limit: i64,
+    ) -> Result<()> {
+        let hit = self.types.len();
+        let place = hit + usize::from(self.predicate);
+        pick(&self.read, after).visit(range(after, end, &[limit]), |row| {
+            read.keys.push(row)?;
+            let hits = !self.predicate || row.bool(hit)?;
+            read.hits.push(hits);
+            if let Some(places) = &mut read.places {
+                places.extend(row.tid(place)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// The UPDATE of a range of keys.
+    pub fn update(&self, after: Option<&Key>) -> &Prepared {
+        pick(&self.update, after)
+    }
+
+    /// Whether the row of this key is there and matches.
+    pub fn find(&self, key: &Key) -> Result<bool> {
+        Ok(self.look.run(range(None, key, &[1]))?.processed > 0)
+    }
+
+    /// The same, unless somebody else has it locked: it is locked then.
+    pub fn lock(&self, key: &Key) -> Result<bool> {
+        Ok(self.lock.run(range(None, key, &[1]))?.processed > 0)
+    }
+
+    /// Updates the row of this key; gives how many that were: one or none.
+    pub fn update_row(&self, key: &Key) -> Result<i64> {
+        Ok(self.row.run(range(None, key, &[]))?.processed)
+    }
+
+    /// The UPDATE of a list of keys.
+    pub fn list(&self) -> Option<&Listed> {
+        self.list.as_ref()
+    }
+
+    /// Finds rows by their keys alone from now on.
+    pub fn distrust_places(&mut self) {
+        self.list.iter_mut().for_each(Listed::distrust_places);
+    }
+
+    /// Whether the last update failed before it was known which rows it was about.
+    pub fn was_guessing(&self) -> bool {
+        self.list.as_ref().is_some_and(Listed::was_guessing)
+    }
+}
+
+fn pick<'a>(pair: &'a Pair, after: Option<&Key>) -> &'a Prepared {
+    &pair[usize::from(after.is_some())]
+}
+
+/// The values of a range of keys.
+pub fn range<'a>(after: Option<&'a Key>, end: &'a Key, rows: &'a [i64]) -> Values<'a> {
+    Values {
+        after,
+        up_to: Some(end),
+        rows,
+        ..Values::default()
+    }
+}

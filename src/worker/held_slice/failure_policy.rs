@@ -1,0 +1,53 @@
+//! What a worker does about a batch that failed, other than to let the job fail.
+
+use crate::error::{Error, Signal};
+use crate::model::retry;
+use crate::worker::batch::failures::{Retry, Split};
+use crate::worker::held_slice::{Course, Walk};
+
+/// What to do about a batch that failed.
+#[derive(Debug, Clone, Copy)]
+pub enum Recourse {
+    /// Once more, at once.
+    Again,
+    /// Once more, after a pause.
+    Later(Retry),
+    /// The slice is another worker's.
+    NextSlice,
+    /// The table can't be walked in physical order.
+    ByKey,
+    /// In physical order, one of the rows fails: by key it can be found, and stepped over.
+    FindByKey,
+    /// Go on behind the row that the batch was about.
+    StepOver,
+    /// Nothing.
+    None,
+}
+
+/// What to do about this error.
+pub fn of(error: &Error, walk: &mut Walk) -> Recourse {
+    let in_pages = matches!(walk.course, Course::Pages(_));
+    match error.signal {
+        Some(Signal::Fenced) => return Recourse::NextSlice,
+        Some(Signal::Disproved) if in_pages => return Recourse::ByKey,
+        _ => {}
+    }
+    if let Some(retry) = walk.setbacks.failed(error) {
+        return Recourse::Later(retry);
+    }
+    if walk.distrust_places() {
+        return Recourse::Again;
+    }
+    if walk.read_less() {
+        return Recourse::Again;
+    }
+    if !retry::may_be_of_a_row(&error.sqlstate) {
+        return Recourse::None;
+    }
+    match walk.setbacks.split() {
+        Split::Halved => Recourse::Again,
+        _ if in_pages => Recourse::FindByKey,
+        Split::OneRow => Recourse::StepOver,
+        Split::Useless => Recourse::None,
+    }
+}

@@ -1,0 +1,42 @@
+//! Takes the samples of a job; one of its workers does each.
+
+use std::time::{Duration, Instant};
+
+use crate::pg::lock::Lock;
+use crate::pg::report;
+use crate::pg::txn::{self, Durability};
+use crate::store::job::Job;
+use crate::store::sample;
+
+/// How often a worker looks whether a sample is due: they are ten seconds apart at least.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// When this worker last looked.
+#[derive(Debug, Default)]
+pub struct Sampler(Option<Instant>);
+
+impl Sampler {
+    /// Takes a sample if one is due. That it can't is no reason to fail.
+    pub fn sample(&mut self, job: &Job, lag_bytes: Option<u64>) {
+        if self.0.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        self.0 = Some(Instant::now());
+        let due = txn::run(Durability::Deferred, || sample::is_due(job.id));
+        if due != Ok(false) {
+            take(job, lag_bytes);
+        }
+    }
+}
+
+/// Takes a sample now.
+pub fn take(job: &Job, lag_bytes: Option<u64>) {
+    let taken = txn::run_after(
+        || Lock::Council(job.id).for_transaction(),
+        Durability::Deferred,
+        || sample::take(job.id, lag_bytes),
+    );
+    if let Err(error) = taken {
+        report::log(&format!("backfill {}: no sample: {error}", job.logged()));
+    }
+}

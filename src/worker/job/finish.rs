@@ -1,0 +1,173 @@
+//! What comes when no slice is free: the next pass, the end, and what follows the last batch.
+
+use crate::error::Result;
+use crate::guc;
+use crate::model::purpose::Purpose;
+use crate::model::state::State;
+use crate::pg::bgworker::Start;
+use crate::pg::lock::Lock;
+use crate::pg::txn::{self, Durability};
+use crate::pg::{relation, repeat, report};
+use crate::store::job::{self, Job};
+use crate::store::{slice, walk as walks};
+use crate::worker::batch::attributes;
+use crate::worker::batch::failures::Setbacks;
+use crate::worker::held_slice::{limit, pace, samples};
+use crate::worker::job::locking::lock_tables;
+use crate::worker::job::next_pass::{self, Next};
+use crate::worker::job::permission::unwanted;
+use crate::worker::job::stop_reason::Ending;
+use crate::worker::job::{newcomers, vacuum_after};
+use crate::worker::patience::patiently;
+use crate::worker::{dispatch, hints, session};
+
+/// The next pass, or the end, or nothing to do for this worker.
+pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
+    let tables = txn::run(Durability::Deferred, || {
+        let mut tables = walks::tables(job.id)?;
+        tables.extend(newcomers::tables(job)?);
+        Ok(tables)
+    });
+    let next = tables.and_then(|tables| {
+        let lock = || {
+            lock_tables(job, &tables);
+            Lock::Council(job.id).for_transaction();
+        };
+        txn::run_after(lock, Durability::Deferred, || next_pass::next(job, &tables))
+    });
+    if next.is_ok() {
+        pace::got_on(job, setbacks);
+    }
+    match next {
+        Ok(Next::Slices) => {
+            if job.definition.options.workers() > 1 {
+                // Those that had nothing to do, and left, may have something now.
+                dispatch::sweep();
+            }
+            None
+        }
+        Ok(Next::Others) => Some(Ending::Left),
+        Ok(Next::Enough) => match limit::pause(job, limit::of_keys(job)) {
+            Ok(()) => None,
+            Err(error) => Some(Ending::Failed(error, None)),
+        },
+        Ok(Next::End) => end(job, start),
+        Err(error) => Some(Ending::Failed(hints::explained(error, job), None)),
+    }
+}
+
+/// What comes after the last batch; one worker does it, and holds the lock until that is recorded. Nothing: a partition has
+/// come meanwhile, so that there is more to be done.
+fn end(job: &Job, start: Start) -> Option<Ending> {
+    let lock = Lock::Upkeep(job.id);
+    if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
+        return Some(Ending::Left);
+    }
+    let ending = after_last(job, start);
+    let more = match ending {
+        Ending::Completed => txn::run(Durability::Deferred, || newcomers::are_there(job)),
+        _ => Ok(false),
+    };
+    match more {
+        Ok(false) => Some(ending),
+        Ok(true) => {
+            lock.release_session();
+            None
+        }
+        Err(error) => Some(Ending::Failed(error, None)),
+    }
+}
+
+fn after_last(job: &Job, start: Start) -> Ending {
+    samples::take(job, None);
+    let now = patiently(&format!("job {} cannot be read", job.id), || {
+        txn::run(Durability::Deferred, || job::load(job.id))
+    });
+    let mut wanted = match now {
+        Ok(Some(now)) if now.state() != State::Completed => None,
+        _ => return Ending::Gone,
+    };
+    if job.definition.purpose.is_read_only() {
+        return say_verdict(job);
+    }
+    let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
+    let options = job.definition.options.clone();
+    let notes = vacuum_after::run(
+        job.relation,
+        &tables,
+        options.vacuum(),
+        options.analyze(),
+        |phase| {
+            session::keep_identity(start);
+            let shown = txn::run(Durability::Deferred, || {
+                walks::set_phase(job.id, phase)?;
+                job::load(job.id)
+            });
+            if let Ok(Some(now)) = shown {
+                // How many workers are wanted means nothing any more.
+                wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
+            }
+            wanted.is_none() && guc::ENABLED.get()
+        },
+    );
+    for note in &notes {
+        say(job, note);
+    }
+    measure(job);
+    // A pause is not worth it any more, nor is a cancel: every row is done.
+    match wanted {
+        Some(Ending::Gone) => Ending::Gone,
+        _ => Ending::Completed,
+    }
+}
+
+/// What a job that only reads has found.
+fn say_verdict(job: &Job) -> Ending {
+    let looked = txn::run(Durability::Deferred, || {
+        Ok((slice::found(job.id)?, doubt(job)?))
+    });
+    match looked {
+        Ok((tally, doubt)) => {
+            if let Some(verdict) = job.definition.purpose.verdict(tally, doubt.as_deref()) {
+                say(job, &verdict);
+            }
+            Ending::Completed
+        }
+        Err(error) => Ending::Failed(error, None),
+    }
+}
+
+/// Why rows that differ from what the SET list gives may be right, where it was computed again.
+fn doubt(job: &Job) -> Result<Option<String>> {
+    let definition = &job.definition;
+    if definition.purpose == Purpose::DryRun || !definition.purpose.evaluates() {
+        return Ok(None);
+    }
+    for oid in walks::tables(job.id)? {
+        if let Some(table) = relation::describe(oid)? {
+            let known_as = attributes::known_as(job, oid)?;
+            let why =
+                repeat::reads_what_it_sets(&table, known_as.as_deref(), &definition.set_clause)?;
+            if why.is_some() {
+                return Ok(why);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Says in the server log and in the view what the owner should know.
+fn say(job: &Job, note: &str) {
+    report::log(&format!("backfill {}: {note}", job.logged()));
+    let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
+    if let Err(error) = noted {
+        report::log(&format!("backfill {}: {error}", job.logged()));
+    }
+}
+
+/// Records what the tables have grown to. That it can't is no reason to fail.
+fn measure(job: &Job) {
+    if let Err(error) = txn::run(Durability::Deferred, || walks::measure(job.id, true)) {
+        report::log(&format!("backfill {}: {error}", job.logged()));
+    }
+}
