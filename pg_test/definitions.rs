@@ -23,9 +23,13 @@ mod tests {
         );
         let stored = [
             ("relation", "orders"),
-            ("set_clause", "a = 1, (b, c[2]) = (SELECT 'x', 3)"),
+            ("action", "update"),
+            (
+                "work ->> 'set_clause'",
+                "a = 1, (b, c[2]) = (SELECT 'x', 3)",
+            ),
             ("where_clause", "a IS NULL"),
-            ("set_columns", "{a,b,c}"),
+            ("work ->> 'set_columns'", r#"["a", "b", "c"]"#),
             ("key_columns", "{id}"),
             ("name", "rates"),
             ("owner = current_user::regrole", "t"),

@@ -6,9 +6,11 @@ mod tests {
 
     use pgrx::prelude::*;
 
+    use crate::action::Update;
+    use crate::action::statement::{Giving, batch};
     use crate::pg::planner::{Access, set_walk};
     use crate::scan::key::choose;
-    use crate::scan::sql::{Statement, Target};
+    use crate::scan::sql::{Rows, Statement, Target};
     use crate::server_tests::support::{connected, lines, oid, run};
     use crate::table::index;
 
@@ -20,7 +22,7 @@ mod tests {
         run("ANALYZE public.t");
     }
 
-    fn target(set_clause: &str, where_clause: Option<&str>) -> Target {
+    fn target(where_clause: Option<&str>) -> Target {
         let relation = oid("public.t");
         let key = connected(|| choose(index::candidates(relation)?, None, "t")).expect("a key");
         Target {
@@ -28,10 +30,15 @@ mod tests {
             relation: "t".to_owned(),
             alias: None,
             key: key.columns,
-            set_clause: set_clause.to_owned(),
             where_clause: where_clause.map(str::to_owned),
             writes_key: false,
         }
+    }
+
+    fn update(set_clause: &str, where_clause: Option<&str>) -> Statement {
+        let action = Update::new(set_clause, &["b"]);
+        let rows = Rows::Range { after: true };
+        batch(&action, &target(where_clause), rows, Giving::Nothing)
     }
 
     /// The plan for parameters that are not known, as the worker has it made.
@@ -58,7 +65,7 @@ mod tests {
     #[pg_test]
     fn the_update_of_a_walk_goes_by_the_key() {
         table();
-        let update = target("b = b + 1", None).update(true);
+        let update = update("b = b + 1", None);
         let free = plan(&update, "1, 40", false);
         assert!(free.contains("Seq Scan on t"), "{free}");
         let walk = plan(&update, "1, 40", true);
@@ -73,7 +80,7 @@ mod tests {
     #[pg_test]
     fn the_predicates_index_does_not_lure_the_walk_away() {
         table();
-        let update = target("b = 0", Some("a = 7")).update(true);
+        let update = update("b = 0", Some("a = 7"));
         let walk = plan(&update, "1, 40", true);
         assert!(walk.contains("using t_pkey"), "{walk}");
         assert!(walk.contains("Filter: (a = 7)"), "{walk}");
@@ -82,7 +89,7 @@ mod tests {
     #[pg_test]
     fn the_bound_and_the_last_key_go_by_the_key_without_sorting() {
         table();
-        let target = target("b = 0", Some("a > 7"));
+        let target = target(Some("a > 7"));
         for (statement, parameters) in [
             (target.bound(true), "1, 40, 10, 1"),
             (target.bound(false), "40, 10, 1"),
@@ -99,11 +106,10 @@ mod tests {
     #[pg_test]
     fn the_users_subqueries_are_left_alone() {
         table();
-        let update = target(
+        let update = update(
             "b = (SELECT max(x.b) FROM public.t x WHERE x.b < t.a)",
             None,
-        )
-        .update(true);
+        );
         let walk = plan(&update, "1, 40", true);
         assert!(walk.contains("using t_pkey on t"), "{walk}");
         assert!(walk.contains("Seq Scan on t x"), "{walk}");
@@ -131,7 +137,7 @@ mod tests {
     #[pg_test]
     fn without_its_index_the_walk_still_has_a_plan() {
         table();
-        let update = target("b = 0", None).update(true);
+        let update = update("b = 0", None);
         let gone = "PREPARE gone AS ".to_owned() + &update.text;
         set_walk(
             oid("public.t"),

@@ -27,6 +27,20 @@ COMMENT ON COLUMN backfill.job.seal IS 'What the functions set that wrote the ro
 COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was defined or last started in';
 COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
 
+ALTER TABLE backfill.job ADD COLUMN action text, ADD COLUMN work jsonb;
+UPDATE backfill.job SET
+    action = CASE WHEN verifies IS NOT NULL OR options @> '{"dry_run": true}' THEN 'look' ELSE 'update' END,
+    work = pg_catalog.jsonb_build_object('set_clause', set_clause, 'set_columns', set_columns)
+        || CASE WHEN verifies IS NOT NULL THEN pg_catalog.jsonb_build_object('question', pg_catalog.jsonb_build_object(
+                    'verify', pg_catalog.jsonb_build_object('job', verifies, 'check',
+                        CASE WHEN check_clause IS NOT NULL THEN pg_catalog.jsonb_build_object('clause', check_clause)
+                             WHEN recompute THEN '"recompute"' ELSE '"pending"' END)))
+                WHEN options @> '{"dry_run": true}' THEN '{"question": "dry_run"}' ELSE '{}' END;
+ALTER TABLE backfill.job ALTER COLUMN action SET NOT NULL, ALTER COLUMN work SET NOT NULL;
+COMMENT ON COLUMN backfill.job.action IS 'What is done to the rows of a batch: update, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
+COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
+
 ALTER TABLE backfill.walk ADD COLUMN left_out regclass[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN backfill.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
 COMMENT ON COLUMN backfill.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
@@ -38,8 +52,8 @@ AS $$
     SELECT pg_catalog.sha256(pg_catalog.convert_to(
         pg_catalog.jsonb_build_array(
             ($1).id, ($1).relation::pg_catalog.oid::bigint, ($1).owner::pg_catalog.oid::bigint, ($1).owner_name::text,
-            ($1).set_clause, ($1).where_clause, ($1).set_columns, ($1).key_columns, ($1).options, ($1).verifies,
-            ($1).check_clause, ($1).recompute, ($1).session, ($1).system_identifier, ($1).database_oid)::text,
+            ($1).action, ($1).work, ($1).where_clause, ($1).key_columns, ($1).options, ($1).session,
+            ($1).system_identifier, ($1).database_oid)::text,
         pg_catalog.getdatabaseencoding()))
 $$;
 COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
@@ -202,7 +216,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state IN ('completed', 'failed') THEN o.at
             WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
        j.owner,
-       j.set_clause,
+       j.work ->> 'set_clause' AS set_clause,
        j.where_clause,
        j.key_columns,
        COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
@@ -227,8 +241,8 @@ SELECT j.id AS job_id,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
-       CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
-       j.verifies
+       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' ELSE 'backfill' END AS kind,
+       (j.work #>> '{question,verify,job}')::bigint AS verifies
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -286,7 +300,7 @@ WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_mon
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 CREATE OR REPLACE VIEW backfill.verify_failures WITH (security_barrier) AS
-SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, (j.work #>> '{question,verify,job}')::bigint AS job_id, f.relation, f.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
        f.at
 FROM backfill.verify_failure f
@@ -601,6 +615,10 @@ BEGIN
     END IF;
 END
 $$;
+
+-- No view reads them any more.
+ALTER TABLE backfill.job DROP COLUMN set_clause, DROP COLUMN set_columns, DROP COLUMN verifies, DROP COLUMN check_clause,
+    DROP COLUMN recompute;
 
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.

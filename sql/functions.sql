@@ -163,8 +163,8 @@ AS $$
     SELECT pg_catalog.sha256(pg_catalog.convert_to(
         pg_catalog.jsonb_build_array(
             ($1).id, ($1).relation::pg_catalog.oid::bigint, ($1).owner::pg_catalog.oid::bigint, ($1).owner_name::text,
-            ($1).set_clause, ($1).where_clause, ($1).set_columns, ($1).key_columns, ($1).options, ($1).verifies,
-            ($1).check_clause, ($1).recompute, ($1).session, ($1).system_identifier, ($1).database_oid)::text,
+            ($1).action, ($1).work, ($1).where_clause, ($1).key_columns, ($1).options, ($1).session,
+            ($1).system_identifier, ($1).database_oid)::text,
         pg_catalog.getdatabaseencoding()))
 $$;
 COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';

@@ -32,14 +32,11 @@ CREATE TABLE backfill.job (
     relation          regclass    NOT NULL,
     relation_name     text        NOT NULL,
     owner             regrole     NOT NULL,
-    set_clause        text        NOT NULL,
+    action            text        NOT NULL,
+    work              jsonb       NOT NULL,
     where_clause      text,
-    set_columns       text[]      NOT NULL,
     key_columns       text[]      NOT NULL,
     options           jsonb       NOT NULL DEFAULT '{}',
-    verifies          bigint,
-    check_clause      text,
-    recompute         boolean     NOT NULL DEFAULT false,
     session           jsonb       NOT NULL,
     batch_size        integer     NOT NULL CHECK (batch_size BETWEEN 1 AND 1000000),
     sleep_ms          integer     NOT NULL CHECK (sleep_ms BETWEEN 0 AND 86400000),
@@ -66,14 +63,11 @@ COMMENT ON COLUMN backfill.job.name IS 'Name that makes define and start repeata
 COMMENT ON COLUMN backfill.job.relation IS 'The table that is walked';
 COMMENT ON COLUMN backfill.job.relation_name IS 'The table''s name when the job was defined: what it is called once it is dropped';
 COMMENT ON COLUMN backfill.job.owner IS 'The role that defined the job; its rights are used by every batch';
-COMMENT ON COLUMN backfill.job.set_clause IS 'The SET list of the UPDATE';
-COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause of the UPDATE, if any';
-COMMENT ON COLUMN backfill.job.set_columns IS 'The columns that the SET list writes';
+COMMENT ON COLUMN backfill.job.action IS 'What is done to the rows of a batch: update, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
+COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
 COMMENT ON COLUMN backfill.job.key_columns IS 'The columns that order the walk';
 COMMENT ON COLUMN backfill.job.options IS 'The options of the call';
-COMMENT ON COLUMN backfill.job.verifies IS 'The job whose rows this one looks at, to verify them; NULL: it changes rows, or is a dry run';
-COMMENT ON COLUMN backfill.job.check_clause IS 'Of a verification: what is to be true of each row';
-COMMENT ON COLUMN backfill.job.recompute IS 'Of a verification: whether set_clause is to change nothing; where it has neither, where_clause is to be true of no row';
 COMMENT ON COLUMN backfill.job.session IS 'Settings of the defining session that can change what the clauses mean; in force in every batch';
 COMMENT ON COLUMN backfill.job.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.job.sleep_ms IS 'Pause between two commits, in milliseconds';

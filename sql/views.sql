@@ -132,7 +132,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state IN ('completed', 'failed') THEN o.at
             WHEN s.state = 'cancelled' THEN COALESCE(o.at, j.wished_at) END AS finished_at,
        j.owner,
-       j.set_clause,
+       j.work ->> 'set_clause' AS set_clause,
        j.where_clause,
        j.key_columns,
        COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
@@ -157,8 +157,8 @@ SELECT j.id AS job_id,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
-       CASE WHEN j.verifies IS NOT NULL THEN 'verification' WHEN j.options @> '{"dry_run": true}' THEN 'dry run' ELSE 'backfill' END AS kind,
-       j.verifies
+       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' ELSE 'backfill' END AS kind,
+       (j.work #>> '{question,verify,job}')::bigint AS verifies
 FROM backfill.job j
 CROSS JOIN slots
 LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -271,7 +271,7 @@ COMMENT ON COLUMN backfill.failed_rows.constraint_name IS 'The constraint that w
 COMMENT ON COLUMN backfill.failed_rows.at IS 'When';
 
 CREATE VIEW backfill.verify_failures WITH (security_barrier) AS
-SELECT f.id AS verify_failure_id, f.job_id AS verification_id, j.verifies AS job_id, f.relation, f.key_columns,
+SELECT f.id AS verify_failure_id, f.job_id AS verification_id, (j.work #>> '{question,verify,job}')::bigint AS job_id, f.relation, f.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
        f.at
 FROM backfill.verify_failure f

@@ -8,6 +8,7 @@
 
 use pgrx::prelude::*;
 
+mod action;
 mod api;
 mod error;
 mod estimate;

@@ -29,7 +29,7 @@ const WHAT_IT_DOES: &[&str] = &[
 
 /// Keeps a job that is to run now from it, if it needs an approval: true if it has to wait. What changes no row needs none.
 pub fn hold(job: &Job) -> Result<bool> {
-    if !guc::REQUIRE_APPROVAL.get() || job.definition.purpose.is_read_only() {
+    if !guc::REQUIRE_APPROVAL.get() || job.definition.action.is_read_only() {
         return Ok(false);
     }
     let me = server::current_user();

@@ -94,7 +94,7 @@ pub fn denied(id: i64) -> Error {
 
 /// Refuses a job that only reads, where it is about what a job changes.
 pub fn refuse_read_only(job: &Job) -> Result<()> {
-    if !job.definition.purpose.is_read_only() {
+    if !job.definition.action.is_read_only() {
         return Ok(());
     }
     Err(Error::new(

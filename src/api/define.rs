@@ -6,10 +6,10 @@ use super::call::{self, Call, Request};
 use super::caller::required;
 use super::existing::{self, same_job};
 use super::{bounds, on_end, session, tables, throttles};
+use crate::action::{Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
 use crate::model::options::Options;
-use crate::model::purpose::Purpose;
 use crate::model::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, confine, server};
@@ -67,8 +67,8 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
 /// Checks the caller's own text from end to end, for commits of `batch_size` rows; gives what is to be stored.
 pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
-    let (set_columns, key_columns, options) = confine::own_text(server::current_user(), || {
-        check(call, &set_clause, batch_size)
+    let (update, key_columns, options) = confine::own_text(server::current_user(), || {
+        check(call, set_clause, batch_size)
     })?;
     let mut session = session::take();
     if server::is_superuser() && guc::SUPERUSER_JOBS.get() {
@@ -76,31 +76,43 @@ pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Defin
         session.insert("backfill.allow_superuser_jobs".to_owned(), "on".to_owned());
     }
     Ok(Definition {
-        set_clause,
+        action: action(call, update),
         where_clause: call.where_clause.clone(),
-        set_columns,
         key_columns,
-        purpose: Purpose::read(call.options.dry_run(), None, None, false),
         options,
         session,
     })
 }
 
-/// The columns that are set, those that order the walk, and the options as they are to be stored.
+/// The update that a call wants, or a look at it.
+pub fn action(call: &Call, update: Update) -> Kind {
+    match call.options.dry_run() {
+        true => Kind::Look(Look {
+            update,
+            question: Question::DryRun,
+        }),
+        false => Kind::Update(update),
+    }
+}
+
+/// The update, the columns that order the walk, and the options as they are to be stored.
 fn check(
     call: &Call,
-    set_clause: &str,
+    set_clause: String,
     batch_size: i32,
-) -> Result<(Vec<String>, Vec<String>, Options)> {
-    let set_columns = clauses::set_columns(set_clause)?;
+) -> Result<(Update, Vec<String>, Options)> {
+    let update = Update {
+        set_columns: clauses::set_columns(&set_clause)?,
+        set_clause,
+    };
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression("where_clause", where_clause)?;
     }
     session::try_settings(&call.options.settings)?;
     throttles::check_query(call.options.throttles.query())?;
     on_end::check(call.options.on_end.as_deref())?;
-    let key_columns = tables::check(call, set_clause, &set_columns, batch_size)?;
+    let key_columns = tables::check(call, &update, batch_size)?;
     let table = (call.relation.oid, call.relation.shown.as_str());
     let options = bounds::settle(table, &key_columns, call.options.clone(), &BTreeMap::new())?;
-    Ok((set_columns, key_columns, options))
+    Ok((update, key_columns, options))
 }

@@ -37,8 +37,11 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     let definition = &known.definition;
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
-    } else if definition.set_clause != set_clause {
-        Some(format!("Its set_clause is: {}", definition.set_clause))
+    } else if definition.action.update().set_clause != set_clause {
+        Some(format!(
+            "Its set_clause is: {}",
+            definition.action.update().set_clause
+        ))
     } else if definition.where_clause != call.where_clause {
         let clause = definition.where_clause.as_deref().unwrap_or("NULL");
         Some(format!("Its where_clause is: {clause}"))
@@ -176,7 +179,7 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
     };
-    if this.definition.purpose.is_read_only() {
+    if this.definition.action.is_read_only() {
         return Ok(());
     }
     let mut others = job::on(this.relation)?;
@@ -184,12 +187,10 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
         others.extend(job::on(relation)?);
     }
     for other in others {
-        let reads = other.definition.purpose.is_read_only();
-        if other.id == id || reads || !other.state().active() || apart(&this, &other)? {
+        if other.id == id || !other.state().active() || apart(&this, &other)? {
             continue;
         }
-        let common = |column: &&String| other.definition.set_columns.contains(column);
-        if let Some(column) = this.definition.set_columns.iter().find(common) {
+        if let Some(column) = this.definition.action.meets(&other.definition.action) {
             if let Some(lost) = rights::lost(&other)? {
                 end_without_rights(&other, &lost)?;
                 continue;

@@ -106,7 +106,7 @@ fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
     };
     let table = &part.table;
     let evaluated = spi::undone(|| {
-        let statement = to_server(&part.target.update_listed().text)?;
+        let statement = to_server(&part.statement)?;
         let mut values = (None, None);
         evaluate::changes(table.oid, &statement, &[Arg::Tids(&[tid])], |change| {
             values = (

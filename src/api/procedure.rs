@@ -146,7 +146,7 @@ fn describe(job: &Job) -> Result<Standalone> {
         key: key_of(job, &relation)?,
         key_from: bounds.from,
         key_to: bounds.to,
-        set_clause: definition.set_clause.clone(),
+        set_clause: definition.action.update().set_clause.clone(),
         where_clause: definition.where_clause.clone(),
         settings: settings_of(job)?,
         batch_size: job.batch_size,
@@ -179,7 +179,15 @@ fn refuse_children(relation: &Relation, only: bool) -> Result<()> {
 fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
     let definition = &job.definition;
     let named = definition.options.key.as_deref();
-    let of = |settled| walked::key(relation, relation, named, settled, &definition.set_columns);
+    let of = |settled| {
+        walked::key(
+            relation,
+            relation,
+            named,
+            settled,
+            &definition.action.update().set_columns,
+        )
+    };
     // Of a table that has another key by now.
     let key = of(&definition.key_columns).or_else(|_| of(&[]));
     if relation.kind == 'p' {

@@ -10,13 +10,14 @@ use super::call::Call;
 use super::caller::{locked_job, refuse_read_only};
 use super::subject::Subject;
 use super::{approve, rehearsed, tables};
+use crate::action::Update;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
 use crate::model::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, relation, server};
 use crate::scan::clause;
-use crate::store::job::{self, Definition, Job};
+use crate::store::job::{self, Job};
 use crate::store::{approval, event, origin, slice, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
@@ -34,8 +35,8 @@ pub fn redefine(
     let differences: Vec<_> = [
         (
             "set_clause",
-            Some(&before.set_clause),
-            Some(&after.set_clause),
+            Some(&before.action.update().set_clause),
+            Some(&after.action.update().set_clause),
         ),
         (
             "where_clause",
@@ -77,7 +78,7 @@ pub fn redefine(
     for (table, columns) in used {
         slice::set_used(job.id, Oid::from(table), &columns)?;
     }
-    job::set_clauses(job.id, &after.set_clause, after.where_clause.as_deref())?;
+    job::set_clauses(job.id, after)?;
     let me = server::current_user();
     for (what, old, new) in differences {
         let none = "NULL".to_owned();
@@ -120,15 +121,14 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
         );
     }
     let trim = |text: String| clause::trimmed(&text).to_owned();
-    let definition = &job.definition;
-    Ok(Job {
-        definition: Definition {
-            set_clause: set_clause.map_or_else(|| definition.set_clause.clone(), trim),
-            where_clause: where_clause.map(trim).or(definition.where_clause.clone()),
-            ..definition.clone()
-        },
-        ..job.clone()
-    })
+    let mut changed = job.clone();
+    if let Some(text) = set_clause {
+        changed.definition.action.update_mut().set_clause = trim(text);
+    }
+    if let Some(text) = where_clause {
+        changed.definition.where_clause = Some(trim(text));
+    }
+    Ok(changed)
 }
 
 /// Only what stands still can go on with other clauses.
@@ -203,20 +203,27 @@ impl Errand for RedefinitionOf {
     fn run(self) -> Result<Self::Answer> {
         let of = self.subject.open()?;
         of.under_its_settings(|| {
-            let set_columns = clauses::set_columns(&of.set_clause)?;
-            refuse_other_columns(&of.set_columns, &set_columns)?;
+            let update = Update {
+                set_columns: clauses::set_columns(&of.update().set_clause)?,
+                ..of.update().clone()
+            };
+            refuse_other_columns(&of.update().set_columns, &update.set_columns)?;
             if let Some(clause) = &of.where_clause {
                 clauses::check_expression("where_clause", clause)?;
             }
             let call = Call {
                 relation: of.relation.clone(),
-                set_clause: Some(of.set_clause.clone()),
+                set_clause: Some(update.set_clause.clone()),
                 where_clause: of.where_clause.clone(),
                 name: None,
                 options: of.options.clone(),
             };
-            tables::check(&call, &of.set_clause, &set_columns, self.batch_size)?;
-            if let Some(name) = set_columns.iter().find(|name| self.key.contains(name)) {
+            tables::check(&call, &update, self.batch_size)?;
+            if let Some(name) = update
+                .set_columns
+                .iter()
+                .find(|name| self.key.contains(name))
+            {
                 return Err(Error::invalid(format!(
                     "set_clause writes column \"{name}\", which orders what has been walked so far"
                 ))

@@ -214,7 +214,7 @@ impl Sum {
         let (begun, before, images) = (Instant::now(), wal::written(), wal::images());
         let updated = spi::undone(|| {
             let args = [Arg::Tids(places)];
-            let updated = spi::query(&part.target.update_listed().text, &args)?.processed;
+            let updated = spi::query(&part.statement, &args)?.processed;
             spi::query("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
             Ok(updated)
         });

@@ -1,5 +1,6 @@
 //! `backfill.require_dry_run`: a job that changes rows has to have had a dry run.
 
+use crate::action::Question;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::store::job::Job;
@@ -7,7 +8,7 @@ use crate::store::{outcome, trial};
 
 /// Refuses a job that has had no dry run, where the server wants one.
 pub fn require_dry_run(job: &Job) -> Result<()> {
-    if job.definition.purpose.is_read_only() {
+    if job.definition.action.is_read_only() {
         return Ok(());
     }
     let found = trial::dry_run_of(job)?;
@@ -21,7 +22,11 @@ pub fn require_dry_run(job: &Job) -> Result<()> {
 /// found the rows, if it has computed what they are to become.
 pub fn require_for_reapply(of: &Job, verification: &Job) -> Result<()> {
     let mut found = trial::dry_run_of(of)?;
-    if verification.definition.purpose.evaluates()
+    if verification
+        .definition
+        .action
+        .question()
+        .is_some_and(Question::evaluates)
         && let Some(age) = outcome::age(verification.id)?
     {
         found = Some(found.map_or(age, |found| found.min(age)));

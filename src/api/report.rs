@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::caller::required;
 use super::{inspect, session};
+use crate::action::{Check, Question};
 use crate::error::{Error, Result};
 use crate::pg::server;
 use crate::pg::settings::with;
@@ -110,9 +111,12 @@ fn of_the_owner(id: i64) -> Result<(Value, Value)> {
         return Ok((Value::Null, Value::Null));
     };
     let settings = json!(session::worth_writing(&job.definition.session)?);
-    let check = match job.definition.purpose.stored() {
-        (None, ..) => Value::Null,
-        (Some(_), clause, recompute) => json!({"check_clause": clause, "recompute": recompute}),
+    let check = match job.definition.action.question() {
+        Some(Question::Verify { check, .. }) => match check {
+            Check::Clause(clause) => json!({"check_clause": clause, "recompute": false}),
+            check => json!({"check_clause": null, "recompute": *check == Check::Recompute}),
+        },
+        _ => Value::Null,
     };
     Ok((settings, check))
 }

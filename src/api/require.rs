@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use super::caller::required;
 use super::control::{after_cancel, start_of};
 use super::{existing, proof, verify};
+use crate::action::Question;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
 use crate::pg::{relation, server};
@@ -69,7 +70,7 @@ pub fn of_name(name: &str) -> Result<Job> {
 
 fn known(name: &str) -> Result<Vec<Job>> {
     let mut jobs = existing::named(name, false)?;
-    jobs.retain(|job| !job.definition.purpose.is_read_only());
+    jobs.retain(|job| !job.definition.action.is_read_only());
     Ok(jobs)
 }
 
@@ -235,7 +236,7 @@ fn require_verified(job: &Job) -> Result<()> {
             "backfill {shown} was found to be wrong: {} of {} rows",
             wrong.found, wrong.passed
         ))
-        .hint(match last.definition.purpose.evaluates() {
+        .hint(match last.definition.action.question().is_some_and(Question::evaluates) {
             true => format!(
                 "See the note of job {} in backfill.progress. If it says that the rows are undecided, SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row; else SELECT backfill.reapply({id}) does them again, and then verify it once more.",
                 last.id

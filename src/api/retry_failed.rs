@@ -12,7 +12,7 @@ use crate::store::{event, failed_row, job};
 /// Lets the job try them when all others are done; gives how many there are.
 pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
     let found = activated_job(job_id, "backfill.retry_failed()")?;
-    if found.definition.purpose.is_read_only() {
+    if found.definition.action.is_read_only() {
         let message = format!(
             "backfill {} only reads: no row of it can be tried again",
             found.shown()

@@ -6,14 +6,16 @@ use pgrx::pg_sys;
 
 use super::call::{self, Call, Request};
 use super::subject::Subject;
-use super::{bounds, start, tables};
+use super::{bounds, define, start, tables};
+use crate::action::statement::unasked;
+use crate::action::{Kind, Update};
 use crate::error::{Error, Result};
 use crate::model::options::Options;
-use crate::model::purpose::all_of;
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::{clauses, confine, evaluate, server, settings, triggers};
+use crate::scan::clause::all_of;
 use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Order, Why};
 use crate::scan::sql::Target;
@@ -28,12 +30,10 @@ const PAGES: i64 = 10_000;
 pub struct Backfill {
     /// The table.
     pub relation: Relation,
-    /// The SET list.
-    pub set_clause: String,
+    /// What it does to its rows.
+    pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// The columns that the SET list writes.
-    pub set_columns: Vec<String>,
     /// The columns of the key that orders the walk, as they were settled; none: pages do.
     pub key_columns: Vec<String>,
     /// The options.
@@ -46,8 +46,8 @@ pub struct Backfill {
 pub struct Part {
     /// The table, or the partition.
     pub table: Relation,
-    /// Its statements.
-    pub target: Target,
+    /// What is done to rows by their places, whether or not they match.
+    pub statement: String,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
     /// Rows that match, with their keys; or the error of the WHERE clause.
@@ -88,22 +88,30 @@ pub fn look_at<E: Errand>(
 impl Backfill {
     /// The one that a call defines, checked as `backfill.start` would. The caller's own text.
     fn of_call(call: Call, set_clause: String, batch_size: i32) -> Result<Backfill> {
-        let set_columns = clauses::set_columns(&set_clause)?;
+        let update = Update {
+            set_columns: clauses::set_columns(&set_clause)?,
+            set_clause,
+        };
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
         }
-        let key_columns = tables::check(&call, &set_clause, &set_columns, batch_size)?;
+        let key_columns = tables::check(&call, &update, batch_size)?;
         let table = (call.relation.oid, call.relation.shown.as_str());
-        let options = bounds::settle(table, &key_columns, call.options, &BTreeMap::new())?;
+        let options = call.options.clone();
+        let options = bounds::settle(table, &key_columns, options, &BTreeMap::new())?;
         Ok(Backfill {
-            set_clause,
+            action: define::action(&call, update),
             where_clause: call.where_clause,
             relation: call.relation,
-            set_columns,
             key_columns,
             options,
             session: BTreeMap::new(),
         })
+    }
+
+    /// The update that it makes, or looks at.
+    pub fn update(&self) -> &Update {
+        self.action.update()
     }
 
     /// Runs `f` with the settings that a worker would have, as far as they matter to the clauses.
@@ -156,8 +164,8 @@ impl Backfill {
             target.where_clause = all_of([between].into_iter().chain(target.where_clause.take()));
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
+                statement: unasked(self.action.as_action(), &target).text,
                 table,
-                target,
                 pages: (0, pages),
             });
             return Ok(pages);
@@ -170,8 +178,8 @@ impl Backfill {
             let range = (first, first + width);
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, range, most)),
+                statement: unasked(self.action.as_action(), &target).text,
                 table: table.clone(),
-                target: target.clone(),
                 pages: range,
             });
         }
@@ -202,7 +210,7 @@ impl Backfill {
             table,
             root: &self.relation,
             where_clause: self.where_clause.as_deref(),
-            set_columns: &self.set_columns,
+            update: self.update(),
             skips_triggers: self.options.skips_triggers(),
         };
         let asked = Asked::of(&self.options, self.options.dry_run());
@@ -216,7 +224,7 @@ impl Backfill {
 
     fn key(&self, table: &Relation) -> Result<Candidate> {
         let named = self.options.key.as_deref();
-        let (settled, written) = (&self.key_columns, &self.set_columns);
+        let (settled, written) = (&self.key_columns, &self.update().set_columns);
         walked::key(table, &self.relation, named, settled, written)
     }
 
@@ -227,7 +235,6 @@ impl Backfill {
             relation: table.name.clone(),
             alias: partition.then(|| self.relation.name.clone()),
             key: key.map_or(Vec::new(), |key| key.columns.clone()),
-            set_clause: self.set_clause.clone(),
             where_clause: self.where_clause.clone(),
             writes_key: false,
         }

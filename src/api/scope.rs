@@ -6,13 +6,13 @@
 use super::sample::Backfill;
 use super::tables;
 use crate::error::Result;
-use crate::model::purpose::all_of;
 use crate::pg::{clauses, conjuncts, physical};
+use crate::scan::clause::all_of;
 
 /// What is as true of each row as it was before the job: conditions on its other columns, and on nothing that may
 /// have changed since. Within a session of the owner's.
 pub fn lasting(of: &Backfill) -> Result<Option<String>> {
-    let (set, relation) = (&of.set_columns, &of.relation);
+    let (set, relation) = (&of.update().set_columns, &of.relation);
     let tables = tables::of(relation, of.options.only())?;
     conditions(of, |condition| {
         if clauses::depends_on_more(&relation.alone(None), condition)? {
@@ -31,7 +31,7 @@ pub fn lasting(of: &Backfill) -> Result<Option<String>> {
 /// What is to be true of a row for it to be done again, as for the first time: all conditions on its other columns.
 /// Within a session of the owner's.
 pub fn unset(of: &Backfill) -> Result<Option<String>> {
-    let set = &of.set_columns;
+    let set = &of.update().set_columns;
     conditions(of, |condition| {
         physical::reads_what_stays(&of.relation, None, condition, set)
     })

@@ -1,6 +1,7 @@
 //! Refuses a shift of unique values, `p = p + 1`, whose batches would meet rows that still have the values they set.
 
 use super::call::Call;
+use crate::action::Update;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::evaluate;
 use crate::pg::hazards::{self, SHIFTED, Shift};
@@ -23,18 +24,13 @@ pub type Ordered = (Relation, Option<Candidate>);
 
 /// Looks among some rows for one that would get a value which another row has, whose turn comes later: a batch would
 /// fail with it. Commits are of `batch_size` rows. Within a session of the owner's.
-pub fn refuse(
-    call: &Call,
-    set: (&str, &[String]),
-    tables: &[Ordered],
-    batch_size: i32,
-) -> Result<()> {
+pub fn refuse(call: &Call, update: &Update, tables: &[Ordered], batch_size: i32) -> Result<()> {
     let clause = call.where_clause.as_deref();
-    let shifts = hazards::of(&call.relation, set.0, clause)?.shifts;
+    let shifts = hazards::of(&call.relation, &update.set_clause, clause)?.shifts;
     for shift in &shifts {
         for (table, key) in tables.iter().take(TABLES) {
             for unique in index::candidates(table.oid)? {
-                if !is_at_stake(&unique, shift, set.1) {
+                if !is_at_stake(&unique, shift, &update.set_columns) {
                     continue;
                 }
                 let pair = Pair {
@@ -45,7 +41,7 @@ pub fn refuse(
                     shift,
                 };
                 if let Some(met) = pair.find(batch_size)? {
-                    return Err(pair.error(&met, set.1));
+                    return Err(pair.error(&met, &update.set_columns));
                 }
             }
         }

@@ -6,9 +6,9 @@ use super::control::{after_cancel, after_failure};
 use super::{adopt, approve, changed, checks, define, existing, launch, proof, rehearsed};
 use serde::{Deserialize, Serialize};
 
+use crate::action::{Kind, Look, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
-use crate::model::purpose::Purpose;
 use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::{notice, warning};
 use crate::pg::server;
@@ -102,7 +102,7 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
         let clauses = |job: &Job| {
             let definition = &job.definition;
             (
-                definition.set_clause.clone(),
+                definition.action.update().set_clause.clone(),
                 definition.where_clause.clone(),
             )
         };
@@ -122,7 +122,10 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
         )));
     }
     let definition = Definition {
-        purpose: Purpose::DryRun,
+        action: Kind::Look(Look {
+            update: of.definition.action.update().clone(),
+            question: Question::DryRun,
+        }),
         options: Options {
             dry_run: Some(true),
             ..of.definition.options.clone()
@@ -250,7 +253,7 @@ fn nothing_pending(message: &str) -> Error {
 fn notice_of(job: &Job) -> Result<()> {
     let id = job.id;
     if job.state() == State::Completed
-        && !job.definition.purpose.is_read_only()
+        && !job.definition.action.is_read_only()
         && let Some(lacking) = proof::lacking(job)?
     {
         warning(&lacking.message, lacking.hint.as_deref());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sample::Backfill;
 use super::{bounds, session};
+use crate::action::Kind;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
 use crate::pg::relation::{self, Relation};
@@ -19,12 +20,10 @@ pub struct Subject {
     relation: u32,
     relation_name: String,
     owner: u32,
-    /// The SET list.
-    pub set_clause: String,
+    /// What it does to its rows.
+    pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// The columns that the SET list writes.
-    pub set_columns: Vec<String>,
     key_columns: Vec<String>,
     /// The options.
     pub options: Options,
@@ -41,9 +40,8 @@ impl Subject {
             relation: job.relation.to_u32(),
             relation_name: job.relation_name.clone(),
             owner: job.owner.to_u32(),
-            set_clause: definition.set_clause.clone(),
+            action: definition.action.clone(),
             where_clause: definition.where_clause.clone(),
-            set_columns: definition.set_columns.clone(),
             key_columns: definition.key_columns.clone(),
             options: definition.options.clone(),
             session: definition.session.clone(),
@@ -71,9 +69,8 @@ impl Subject {
         Ok(Backfill {
             options: self.settled()?,
             relation,
-            set_clause: self.set_clause.clone(),
+            action: self.action.clone(),
             where_clause: self.where_clause.clone(),
-            set_columns: self.set_columns.clone(),
             key_columns: self.key_columns.clone(),
             session: self.session.clone(),
         })

@@ -3,6 +3,7 @@
 
 use super::call::{Call, refuse_superusers_job};
 use super::{bounds, checks, hazards, shifts};
+use crate::action::Update;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Walk;
 use crate::pg::relation::{self, Relation};
@@ -85,12 +86,8 @@ pub fn held(relation: &Relation) -> Result<Relation> {
 /// Checks the clauses and the caller's rights against every table. Gives the columns of the key
 /// that orders the walk, of which `batch_size` rows are committed at a time: of the relation's own, else of its first
 /// partition's; none where pages do.
-pub fn check(
-    call: &Call,
-    set_clause: &str,
-    set_columns: &[String],
-    batch_size: i32,
-) -> Result<Vec<String>> {
+pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String>> {
+    let (set_clause, set_columns) = (&update.set_clause, &update.set_columns);
     let (relation, only) = (&held(&call.relation)?, call.options.only());
     if server::is_client() {
         refuse_superusers_job(relation)?;
@@ -121,7 +118,7 @@ pub fn check(
     let mut without_key = None;
     let mut ordered = Vec::new();
     for table in &tables {
-        let order = order(call, table, set_clause, set_columns)
+        let order = order(call, table, update)
             .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
         bounds::check(&call.options, &table.shown, order.as_ref())?;
         if order.is_none() {
@@ -131,7 +128,7 @@ pub fn check(
         columns.get_or_insert(key);
         ordered.push((table.clone(), order));
     }
-    shifts::refuse(call, (set_clause, set_columns), &ordered, batch_size)?;
+    shifts::refuse(call, update, &ordered, batch_size)?;
     hazards::warn(&hazards::of(
         relation,
         set_clause,
@@ -154,7 +151,8 @@ fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
 
 /// What may order the walk of one table: a key, or none, its pages. Everything about it is checked. A dry run is checked
 /// like the run that it stands for.
-fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Result<Order> {
+fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
+    let (set, set_columns) = (&update.set_clause, &update.set_columns);
     let asked = Asked::of(&call.options, false);
     let named = call.options.key.as_deref();
     // A key that is written is an error of its own.
@@ -184,7 +182,7 @@ fn order(call: &Call, table: &Relation, set: &str, set_columns: &[String]) -> Re
         table,
         root: &call.relation,
         where_clause: call.where_clause.as_deref(),
-        set_columns,
+        update,
         skips_triggers: call.options.skips_triggers(),
     };
     Ok(match order::possible(asked, key, &walked)? {

@@ -9,15 +9,15 @@ use super::caller::{activated_job, locked_job, required};
 use super::sample::Backfill;
 use super::subject::Subject;
 use super::{approve, changed, checks, existing, launch, rehearsed, scope, tables};
+use crate::action::{Check, Found, Kind, Look, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::bounds::KeyText;
 use crate::model::options::{Options, Strategy, is_alterable};
-use crate::model::purpose::{Check, Found, Purpose, all_of};
 use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::{clauses, confine, repeat, server};
-use crate::scan::clause;
+use crate::scan::clause::{self, all_of};
 use crate::store::job::{self, Definition, Job};
 use crate::store::{event, slice, trial, verify_failure, walk};
 use crate::stranger::errand::{Errand, carry_out};
@@ -44,14 +44,17 @@ pub fn verify(
         key_to: bounds.to.map(KeyText::from),
         ..changed::check(&of, &before, before.overlaid(&given)?)?
     };
-    let purpose = Purpose::Verify { job: of.id, check };
+    let question = Question::Verify { job: of.id, check };
     let where_clause = carry_out(VerificationOf {
         subject: Subject::of(&of),
-        purpose: purpose.clone(),
+        question: question.clone(),
     })?;
     let definition = Definition {
         options,
-        purpose,
+        action: Kind::Look(Look {
+            update: of.definition.action.update().clone(),
+            question,
+        }),
         where_clause,
         ..of.definition.clone()
     };
@@ -120,13 +123,14 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     }
     let relation = its_table(&of)?;
     rehearsed::require_for_reapply(&of, &verification)?;
-    let purpose = &verification.definition.purpose;
+    let question = verification.definition.action.question();
+    let question = question.ok_or_else(|| Error::internal("a verification that asks nothing"))?;
     let unset = carry_out(ConditionsOf {
         subject: Subject::of(&of),
         job: of.id,
-        computed: purpose.evaluates(),
+        computed: question.evaluates(),
     })?;
-    let still = purpose.wrong(verification.definition.where_clause.as_deref());
+    let still = question.wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
         where_clause: all_of(unset.into_iter().chain(still)),
         options: Options {
@@ -154,7 +158,7 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
 #[derive(Serialize, Deserialize)]
 pub struct VerificationOf {
     subject: Subject,
-    purpose: Purpose,
+    question: Question,
 }
 
 impl Errand for VerificationOf {
@@ -169,8 +173,8 @@ impl Errand for VerificationOf {
         let of = self.subject.open()?;
         of.under_its_settings(|| {
             let pending = matches!(
-                self.purpose,
-                Purpose::Verify {
+                self.question,
+                Question::Verify {
                     check: Check::Pending,
                     ..
                 }
@@ -179,7 +183,7 @@ impl Errand for VerificationOf {
                 true => of.where_clause.clone(),
                 false => scope::lasting(&of)?,
             };
-            analyse(&of, &self.purpose, where_clause.as_deref())?;
+            analyse(&of, &self.question, where_clause.as_deref())?;
             Ok(where_clause)
         })
     }
@@ -217,7 +221,7 @@ impl Errand for ConditionsOf {
 fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
     for table in tables::of(&of.relation, of.options.only())? {
         let alias = (table.oid != of.relation.oid).then_some(of.relation.name.as_str());
-        if let Some(why) = repeat::reads_what_it_sets(&table, alias, &of.set_clause)? {
+        if let Some(why) = repeat::reads_what_it_sets(&table, alias, &of.update().set_clause)? {
             return Err(Error::new(
                 sqlstate::NOT_IN_PREREQUISITE_STATE,
                 format!("set_clause cannot tell which rows are wrong: {why}"),
@@ -260,7 +264,7 @@ fn inherited(of: &Job) -> Options {
 
 /// Refuses what can't be verified.
 fn refuse_part(of: &Job) -> Result<()> {
-    if of.definition.purpose.is_read_only() {
+    if of.definition.action.is_read_only() {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
             format!("backfill {} has changed nothing to be verified", of.shown()),
@@ -343,16 +347,16 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
 }
 
 /// Analyses what is asked. Within a session of the owner's.
-fn analyse(of: &Backfill, purpose: &Purpose, clause: Option<&str>) -> Result<()> {
+fn analyse(of: &Backfill, question: &Question, clause: Option<&str>) -> Result<()> {
     let relation = &of.relation;
     for table in tables::of(relation, of.options.only())? {
         let alias = (table.oid != relation.oid).then_some(relation.name.as_str());
-        match purpose.wrong(clause) {
+        match question.wrong(clause) {
             Some(wrong) => {
                 let from = table.alone(alias);
                 let statement = format!("SELECT FROM {from} WHERE (\n{wrong}\n)");
-                let given = match purpose {
-                    Purpose::Verify {
+                let given = match question {
+                    Question::Verify {
                         check: Check::Clause(clause),
                         ..
                     } => clause,
@@ -362,7 +366,7 @@ fn analyse(of: &Backfill, purpose: &Purpose, clause: Option<&str>) -> Result<()>
                     .map_err(|error| checks::with_hint(error, &table))?;
             }
             None => {
-                refuse_unrepeatable(&of.set_clause, &table, alias)?;
+                refuse_unrepeatable(&of.update().set_clause, &table, alias)?;
             }
         }
     }

@@ -8,7 +8,6 @@ pub mod names;
 mod option;
 pub mod options;
 pub mod progress;
-pub mod purpose;
 pub mod retry;
 pub mod spacing;
 pub mod standing;

@@ -1,7 +1,7 @@
 //! The statements of a walk in physical order, where rows are known by their place.
 
 use crate::quote::ident;
-use crate::scan::sql::{Param, Statement, Target, Writer, matches};
+use crate::scan::sql::{Param, Statement, Target, Writer};
 
 impl Target {
     /// The places of the rows in a range of pages that match the WHERE clause: parameters are the
@@ -15,43 +15,6 @@ impl Target {
             w.pages(),
             self.and_where(),
             w.rows()
-        );
-        w.statement(text)
-    }
-
-    /// The batch for a list of rows by their place: gives the rows changed, and how many of them
-    /// still match the WHERE clause.
-    pub fn update_places(&self) -> Statement {
-        let mut w = self.writer();
-        let name = self.name();
-        let list = w.one(Param::Tids);
-        let again = self.where_clause.as_deref().unwrap_or("true");
-        let text = format!(
-            "WITH done AS (UPDATE ONLY {} SET {}\nWHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\n\
-             RETURNING {} AS again, {} AS ahead)\n\
-             SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again), \
-             pg_catalog.count(*) FILTER (WHERE done.ahead) FROM done",
-            self.item(),
-            self.set_clause,
-            self.and_where(),
-            matches(again),
-            w.pages()
-        );
-        w.statement(text)
-    }
-
-    /// The batch for a list of rows by the places where they were read: gives the keys of those that
-    /// it has changed.
-    pub fn update_places_of_keys(&self) -> Statement {
-        let mut w = self.writer();
-        let list = w.one(Param::Tids);
-        let text = format!(
-            "UPDATE ONLY {} SET {}\nWHERE {}.ctid OPERATOR(pg_catalog.=) ANY ({list}){}\nRETURNING {}",
-            self.item(),
-            self.set_clause,
-            self.name(),
-            self.and_where(),
-            w.columns()
         );
         w.statement(text)
     }
@@ -144,11 +107,38 @@ impl Target {
         );
         w.statement(text)
     }
+
+    /// How many rows there are in a range of pages: parameters are the range.
+    pub fn count_pages(&self) -> Statement {
+        let mut w = self.writer();
+        let text = format!(
+            "SELECT pg_catalog.count(*) FROM ONLY {} WHERE {}",
+            self.item(),
+            w.pages()
+        );
+        w.statement(text)
+    }
+
+    /// The places of rows in a range of pages that match, with their keys: parameters are the range and the
+    /// number of rows at most.
+    pub fn sample_pages(&self) -> Statement {
+        let mut w = self.writer();
+        let key: String = w.key().iter().map(|column| format!(", {column}")).collect();
+        let text = format!(
+            "SELECT {}.ctid{key} FROM ONLY {} WHERE {}{} LIMIT {}",
+            self.name(),
+            self.item(),
+            w.pages(),
+            self.and_where(),
+            w.rows()
+        );
+        w.statement(text)
+    }
 }
 
 impl Writer<'_> {
     /// A range of pages: one condition of a scan by place.
-    pub(super) fn pages(&mut self) -> String {
+    pub fn pages(&mut self) -> String {
         format!(
             "{} AND {}.ctid OPERATOR(pg_catalog.<) {}",
             self.pages_from(),

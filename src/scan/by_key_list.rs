@@ -1,7 +1,7 @@
 //! Statements about rows that are known by their keys: a list of them, or one.
 
 use crate::quote::ident;
-use crate::scan::sql::{Param, Statement, Target};
+use crate::scan::sql::{Param, Selected, Statement, Target, Writer};
 
 /// What a list of keys, and its columns, are called in a statement that joins it; and in one whose
 /// table or clauses know the first of these names.
@@ -11,42 +11,29 @@ const LIST: [(&str, &str); 2] = [
 ];
 
 impl Target {
-    /// The batch for a list of keys, which is its parameter. A list of single values is a condition
-    /// of the index; keys of several columns are joined to it.
-    pub fn update_list(&self) -> Statement {
-        let mut w = self.writer();
-        let text = match w.key().as_slice() {
-            [key] => {
-                let arrays = w.many(Param::Keys);
-                format!(
-                    "UPDATE ONLY {} SET {}\nWHERE {key} {} ANY ({}){}",
-                    self.item(),
-                    self.set_clause,
-                    w.operator("="),
-                    arrays[0],
-                    self.and_where()
-                )
-            }
-            _ => {
-                let (list, equal) = self.joined(&mut w, None);
-                format!(
-                    "UPDATE ONLY {} SET {}\nFROM {list} WHERE {equal}{}",
-                    self.item(),
-                    self.set_clause,
-                    self.and_where()
-                )
-            }
-        };
-        w.statement(text)
+    /// A list of keys. Single values are a condition of the index; keys of several columns are joined to it.
+    pub(super) fn listed(&self, w: &mut Writer, clauses: &[&str]) -> Selected {
+        if let [key] = w.key().as_slice() {
+            let arrays = w.many(Param::Keys);
+            return Selected {
+                list: None,
+                condition: format!("{key} {} ANY ({})", w.operator("="), arrays[0]),
+            };
+        }
+        let (list, condition) = self.joined(w, None, clauses);
+        Selected {
+            list: Some(list),
+            condition,
+        }
     }
 
     /// Which keys of a list, counted from 1, are those of rows that match and that nobody else has
     /// locked; these rows are locked. Parameters are the list and its length.
     pub fn lock_list(&self) -> Statement {
         let mut w = self.writer();
-        let (list, column) = self.names_of_list();
+        let (list, column) = self.names_of_list(&[]);
         let number = format!("{}.{}", ident(list), ident(column));
-        let (list, equal) = self.joined(&mut w, Some(column));
+        let (list, equal) = self.joined(&mut w, Some(column), &[]);
         let text = format!(
             "SELECT {number} FROM {list}, ONLY {} WHERE {equal}{} LIMIT {}{}",
             self.item(),
@@ -72,19 +59,6 @@ impl Target {
         w.statement(text)
     }
 
-    /// The batch for the row of this key.
-    pub fn update_row(&self) -> Statement {
-        let mut w = self.writer();
-        let text = format!(
-            "UPDATE ONLY {} SET {}\nWHERE {}{}",
-            self.item(),
-            self.set_clause,
-            w.compare("=", Param::UpTo),
-            self.and_where()
-        );
-        w.statement(text)
-    }
-
     /// At the end of a SELECT: locks its rows as the UPDATE does.
     pub(super) fn locking(&self) -> String {
         let strength = if self.writes_key {
@@ -103,13 +77,13 @@ impl Target {
 
     /// The keys of a list as an item of FROM, with their numbers in a column of this name, and the
     /// condition that a row's key is one of them.
-    fn joined(&self, w: &mut crate::scan::sql::Writer, number: Option<&str>) -> (String, String) {
+    fn joined(&self, w: &mut Writer, number: Option<&str>, clauses: &[&str]) -> (String, String) {
         let arrays = w.many(Param::Keys);
         let lists: Vec<String> = arrays
             .iter()
             .map(|array| format!("pg_catalog.unnest({array})"))
             .collect();
-        let (joined, column) = self.names_of_list();
+        let (joined, column) = self.names_of_list(clauses);
         let joined = ident(joined);
         let keys = w.key();
         let names: Vec<String> = (1..=keys.len())
@@ -131,14 +105,12 @@ impl Target {
     }
 
     /// Names for a list of keys that mean nothing else in the statement.
-    fn names_of_list(&self) -> (&'static str, &'static str) {
+    fn names_of_list(&self, clauses: &[&str]) -> (&'static str, &'static str) {
         let known_as = self.alias.as_ref().unwrap_or(&self.relation);
-        let clauses = [
-            Some(&self.set_clause),
-            self.where_clause.as_ref(),
-            Some(known_as),
-        ];
-        let taken = |name: &str| clauses.iter().flatten().any(|text| text.contains(name));
+        let mine = [self.where_clause.as_deref(), Some(known_as)];
+        let all = clauses.iter().copied().chain(mine.into_iter().flatten());
+        let texts: Vec<&str> = all.collect();
+        let taken = |name: &str| texts.iter().any(|text| text.contains(name));
         let [first, second] = LIST;
         if taken(first.1) { second } else { first }
     }

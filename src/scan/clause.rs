@@ -167,6 +167,16 @@ fn is_word(c: char) -> bool {
     c == '_' || c.is_alphanumeric() || !c.is_ascii()
 }
 
+/// The condition that is true where all of these are; none if there are none.
+pub fn all_of(conditions: impl IntoIterator<Item = String>) -> Option<String> {
+    let conditions: Vec<String> = conditions.into_iter().collect();
+    match conditions.as_slice() {
+        [] => None,
+        [alone] => Some(alone.clone()),
+        several => Some(format!("(\n{}\n)", several.join("\n) AND (\n"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@ mod by_key_list;
 pub mod clause;
 pub mod cut;
 pub mod key;
-mod look;
 pub mod order;
 pub mod position;
 pub mod reader;

@@ -34,6 +34,33 @@ pub struct Statement {
     pub params: Vec<Param>,
 }
 
+/// How a statement names rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// A range of keys: up to `UpTo`, and behind `After` if so.
+    Range {
+        /// Whether it has a lower bound.
+        after: bool,
+    },
+    /// A list of keys (`Keys`).
+    Keys,
+    /// One key (`UpTo`).
+    Key,
+    /// A list of places (`Tids`).
+    Places,
+    /// A range of pages (`From`, `Until`).
+    Pages,
+}
+
+/// Rows, as parts of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// A list of keys that is joined, as an item of FROM.
+    pub list: Option<String>,
+    /// What is true of them.
+    pub condition: String,
+}
+
 /// Whether a row matches, as a value. Not the clause itself: after WHERE the server looks first at what costs
 /// least, and no further once something is not true; as a value, NULL AND an error is an error. OFFSET keeps the
 /// planner from making a hash table of what it takes for a comparison with other rows.
@@ -41,7 +68,7 @@ pub fn matches(where_clause: &str) -> String {
     format!("EXISTS (SELECT WHERE (\n{where_clause}\n) OFFSET 0)")
 }
 
-/// The relation and the clauses of a job, ready to be rendered.
+/// What is scanned: a relation, the key that orders it, and which of its rows are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Schema of the relation.
@@ -52,16 +79,14 @@ pub struct Target {
     pub alias: Option<String>,
     /// The key's columns, in index order.
     pub key: Vec<Column>,
-    /// The SET list.
-    pub set_clause: String,
     /// The WHERE clause, if any.
     pub where_clause: Option<String>,
-    /// Whether the SET list writes a column of a unique key: an UPDATE locks more then.
+    /// Whether the action writes a column of a unique key: rows are locked for more then.
     pub writes_key: bool,
 }
 
 /// Collects numbered parameters while a statement is written.
-pub(super) struct Writer<'a> {
+pub struct Writer<'a> {
     pub(super) target: &'a Target,
     params: Vec<Param>,
     bound: usize,
@@ -77,7 +102,7 @@ impl Target {
     }
 
     /// The relation as the item of a FROM list.
-    pub(super) fn item(&self) -> String {
+    pub fn item(&self) -> String {
         let name = qualified(&self.schema, &self.relation);
         match &self.alias {
             Some(alias) => format!("{name} AS {}", ident(alias)),
@@ -85,7 +110,8 @@ impl Target {
         }
     }
 
-    pub(super) fn writer(&self) -> Writer<'_> {
+    /// Begins a statement.
+    pub fn writer(&self) -> Writer<'_> {
         Writer {
             target: self,
             params: Vec::new(),
@@ -93,9 +119,22 @@ impl Target {
         }
     }
 
-    /// The UPDATE of all rows at once, which is looked at and not run.
-    pub fn whole_update(&self) -> String {
-        format!("UPDATE ONLY {} SET {}", self.item(), self.set_clause)
+    /// The parts of a statement that name rows. `clauses` is what else stands in it: names that are added are not to be met there.
+    pub fn select(&self, w: &mut Writer, rows: Rows, clauses: &[&str]) -> Selected {
+        let condition = match rows {
+            Rows::Range { after } => w.range(after),
+            Rows::Keys => return self.listed(w, clauses),
+            Rows::Key => w.compare("=", Param::UpTo),
+            Rows::Places => {
+                let list = w.one(Param::Tids);
+                format!("{}.ctid OPERATOR(pg_catalog.=) ANY ({list})", self.name())
+            }
+            Rows::Pages => w.pages(),
+        };
+        Selected {
+            list: None,
+            condition,
+        }
     }
 
     /// How the rows' keys compare to this one: its values as SQL, column by column.
@@ -215,20 +254,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// The batch itself: parameters are the cursor (if `after`) and the batch's last key.
-    pub fn update(&self, after: bool) -> Statement {
-        let mut w = self.writer();
-        let range = w.range(after);
-        let text = format!(
-            "UPDATE ONLY {} SET {}\nWHERE {range}{}",
-            self.item(),
-            self.set_clause,
-            self.and_where()
-        );
-        w.statement(text)
-    }
-
-    pub(super) fn and_where(&self) -> String {
+    /// The WHERE clause as a further condition; nothing where there is none.
+    pub fn and_where(&self) -> String {
         self.where_clause
             .as_ref()
             .map_or(String::new(), |clause| format!(" AND (\n{clause}\n)"))
@@ -236,7 +263,8 @@ impl Target {
 }
 
 impl Writer<'_> {
-    pub(super) fn statement(self, text: String) -> Statement {
+    /// The statement with this text, and the parameters that were asked for.
+    pub fn statement(self, text: String) -> Statement {
         Statement {
             text,
             params: self.params,
@@ -258,7 +286,8 @@ impl Writer<'_> {
         self.target.key.iter().map(column).collect()
     }
 
-    pub(super) fn columns(&self) -> String {
+    /// The key's columns, as a list.
+    pub fn columns(&self) -> String {
         self.key().join(", ")
     }
 

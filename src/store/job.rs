@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use pgrx::pg_sys::Oid;
+use serde::Deserialize;
 
+use crate::action::Kind;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
-use crate::model::purpose::Purpose;
 use crate::model::standing::Standing;
 use crate::model::state::{self, Facts, Outcome, State, Wish};
 use crate::pg::elevate::as_extension;
@@ -14,8 +15,7 @@ use crate::pg::relation::Relation;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{lock, report, server};
 use crate::store::origin::{self, here};
-use crate::store::slice::{self, array};
-use crate::store::{holder, outcome, version};
+use crate::store::{holder, outcome, slice, version};
 
 /// A job, with what its state is derived from.
 #[derive(Debug, Clone)]
@@ -62,18 +62,14 @@ pub struct Job {
 /// What a job is, as its owner gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// The SET list.
-    pub set_clause: String,
+    /// What it does to its rows.
+    pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// The columns that the SET list writes.
-    pub set_columns: Vec<String>,
     /// The columns that order the walk.
     pub key_columns: Vec<String>,
     /// The options.
     pub options: Options,
-    /// What it is for.
-    pub purpose: Purpose,
     /// Settings of the defining session that are in force in every batch.
     pub session: BTreeMap<String, String>,
 }
@@ -123,18 +119,19 @@ fn select(condition: &str) -> String {
              FROM pg_catalog.pg_locks l
              WHERE l.locktype = 'advisory' AND l.objsubid = {} AND l.granted AND l.database = {}
          )
-         SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint,
-                CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
-                     THEN j.relation::text ELSE j.relation_name END,
-                j.owner::pg_catalog.oid::bigint,
-                j.set_clause, j.where_clause, pg_catalog.to_json(j.set_columns),
-                pg_catalog.to_json(j.key_columns), j.options, j.session, j.batch_size, j.sleep_ms,
-                j.wish, j.attempt, {}, j.system_identifier, j.database_oid,
-                o.outcome, o.attempt, (SELECT pg_catalog.to_json(pg_catalog.array_agg(l.pid ORDER BY l.pid)) FROM live l WHERE l.job_id = j.id),
-                CASE WHEN o.outcome = 'failed' THEN
-                     pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END,
-                j.verifies, j.check_clause, j.recompute, {}, j.owner_name, pg_catalog.current_database()
-         FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}",
+         SELECT pg_catalog.row_to_json(stored)::text, stored.id FROM (
+             SELECT j.id, j.name, j.relation::pg_catalog.oid::bigint AS relation,
+                    CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = j.relation)
+                         THEN j.relation::text ELSE j.relation_name END AS relation_name,
+                    j.owner::pg_catalog.oid::bigint AS owner, j.owner_name::text,
+                    pg_catalog.current_database()::text AS database_name,
+                    j.action, j.work, j.where_clause, j.key_columns, j.options, j.session, j.batch_size, j.sleep_ms, j.wish, j.attempt, {} AS version,
+                    {} AS standing, o.outcome, o.attempt AS outcome_attempt,
+                    (SELECT pg_catalog.array_agg(l.pid ORDER BY l.pid) FROM live l WHERE l.job_id = j.id) AS workers,
+                    CASE WHEN o.outcome = 'failed' THEN
+                         pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END AS last_error
+             FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}
+         ) AS stored",
         lock::JOB,
         server::database().to_u32(),
         version::OF_JOB,
@@ -142,56 +139,75 @@ fn select(condition: &str) -> String {
     )
 }
 
+/// A job as [`select`] gives it, column by column.
+#[derive(Deserialize)]
+struct Stored {
+    id: i64,
+    name: Option<String>,
+    relation: u32,
+    relation_name: String,
+    owner: u32,
+    owner_name: String,
+    database_name: String,
+    action: String,
+    work: serde_json::Value,
+    where_clause: Option<String>,
+    key_columns: Vec<String>,
+    options: serde_json::Value,
+    session: BTreeMap<String, String>,
+    batch_size: i32,
+    sleep_ms: i32,
+    wish: String,
+    attempt: i32,
+    version: i64,
+    standing: String,
+    outcome: Option<String>,
+    outcome_attempt: Option<i32>,
+    workers: Option<Vec<i32>>,
+    last_error: Option<String>,
+}
+
 fn read(row: &Row) -> Result<Job> {
-    let oid = |column| row.number(column).map(|n| Oid::from(n as u32));
-    let json = |column| -> Result<serde_json::Value> {
-        serde_json::from_str(row.text(column)?).map_err(|e| Error::internal(e.to_string()))
-    };
-    let wish = row.text(13)?;
-    let options = Options::parse(&json(9)?)?;
-    let purpose = Purpose::read(options.dry_run(), row.parse(22)?, row.get(23), row.bool(24));
-    let standing = Standing::parse(row.text(25)?);
-    let outcome = row.get(18).zip(row.parse(19)?);
+    let stored: Stored =
+        serde_json::from_str(row.text(0)?).map_err(|e| Error::internal(e.to_string()))?;
+    let options = Options::parse(&stored.options)?;
+    let standing = Standing::parse(&stored.standing);
+    let wish = Wish::parse(&stored.wish);
+    let wish = wish.ok_or_else(|| Error::internal(format!("wish \"{}\"", stored.wish)))?;
+    let outcome = stored.outcome.as_deref().zip(stored.outcome_attempt);
     Ok(Job {
-        id: row.number(0)?,
-        name: row.get(1).map(str::to_owned),
-        relation: oid(2)?,
-        relation_name: row.text(3)?.to_owned(),
-        owner: oid(4)?,
-        owner_name: row.text(26)?.to_owned(),
-        database_name: row.text(27)?.to_owned(),
+        id: stored.id,
+        name: stored.name,
+        relation: stored.relation.into(),
+        relation_name: stored.relation_name,
+        owner: stored.owner.into(),
+        owner_name: stored.owner_name,
+        database_name: stored.database_name,
         definition: Definition {
-            set_clause: row.text(5)?.to_owned(),
-            where_clause: row.get(6).map(str::to_owned),
-            set_columns: array(row.text(7)?)?,
-            key_columns: array(row.text(8)?)?,
+            action: Kind::read(&stored.action, stored.work)?,
+            where_clause: stored.where_clause,
+            key_columns: stored.key_columns,
             options,
-            purpose,
-            session: serde_json::from_value(json(10)?)
-                .map_err(|e| Error::internal(e.to_string()))?,
+            session: stored.session,
         },
-        batch_size: row.number(11)? as i32,
-        sleep_ms: row.number(12)? as i32,
-        wish: Wish::parse(wish).ok_or_else(|| Error::internal(format!("wish \"{wish}\"")))?,
-        attempt: row.number(14)? as i32,
-        version: row.number(15)?,
+        batch_size: stored.batch_size,
+        sleep_ms: stored.sleep_ms,
+        wish,
+        attempt: stored.attempt,
+        version: stored.version,
         here: standing == Standing::Here,
         standing,
         outcome: outcome.and_then(|(name, attempt)| Outcome::parse(name, attempt)),
-        workers: row.get(20).map_or(Ok(Vec::new()), pids)?,
-        last_error: row.get(21).map(str::to_owned),
+        workers: stored.workers.unwrap_or_default(),
+        last_error: stored.last_error,
     })
-}
-
-fn pids(json: &str) -> Result<Vec<i32>> {
-    serde_json::from_str(json).map_err(|e| Error::internal(e.to_string()))
 }
 
 /// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
 pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
     let rows = as_extension(|| spi::query(&select(condition), &[]))?.rows;
     let readable = |row: &Row| {
-        let id = row.get(0).unwrap_or_default();
+        let id = row.get(1).unwrap_or_default();
         let log = |error| report::log(&format!("backfill job {id} cannot be read: {error}"));
         read(row).map_err(log).ok()
     };
@@ -344,31 +360,27 @@ pub fn insert(
 ) -> Result<i64> {
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
-    let (verifies, check_clause, recompute) = definition.purpose.stored();
+    let work = definition.action.stored()?.to_string();
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.job (relation, relation_name, name, owner, set_clause, where_clause,
-                 set_columns, key_columns, options, session, batch_size, sleep_ms, wish, verifies, check_clause, recompute,
-                 owner_name, system_identifier, database_oid)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define', $13, $14, $15,
-                 pg_catalog.pg_get_userbyid($4), $16, $17)
+            "INSERT INTO backfill.job (relation, relation_name, name, owner, action, work, where_clause, key_columns, options, session,
+                 batch_size, sleep_ms, wish, owner_name, system_identifier, database_oid)
+             VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define',
+                 pg_catalog.pg_get_userbyid($4), $13, $14)
              RETURNING id",
             &[
                 Arg::Oid(relation.oid),
                 Arg::Text(&relation.shown),
                 Arg::text(name),
                 Arg::Oid(owner),
-                Arg::Text(&definition.set_clause),
+                Arg::Text(definition.action.as_action().name()),
+                Arg::Text(&work),
                 Arg::text(definition.where_clause.as_deref()),
-                Arg::Texts(&definition.set_columns),
                 Arg::Texts(&definition.key_columns),
                 Arg::Text(&definition.options.to_json()),
                 Arg::Text(&session),
                 Arg::Int4(batch_size),
                 Arg::Int4(sleep_ms),
-                Arg::int8(verifies),
-                Arg::text(check_clause),
-                Arg::Bool(recompute),
                 Arg::Int8(server::system_identifier()),
                 Arg::Int8(here()),
             ],
@@ -385,14 +397,15 @@ pub fn insert(
 pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    let work = definition.action.stored()?.to_string();
     as_extension(|| {
         spi::query(
             "UPDATE backfill.job
-             SET set_columns = $2, key_columns = $3, options = $4::pg_catalog.jsonb, session = $5::pg_catalog.jsonb
+             SET work = $2::pg_catalog.jsonb, key_columns = $3, options = $4::pg_catalog.jsonb, session = $5::pg_catalog.jsonb
              WHERE id = $1",
             &[
                 Arg::Int8(id),
-                Arg::Texts(&definition.set_columns),
+                Arg::Text(&work),
                 Arg::Texts(&definition.key_columns),
                 Arg::Text(&definition.options.to_json()),
                 Arg::Text(&session),
@@ -466,14 +479,15 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
 }
 
 /// Puts other clauses in the place of a job's, which were checked.
-pub fn set_clauses(id: i64, set_clause: &str, where_clause: Option<&str>) -> Result<()> {
+pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
+    let work = definition.action.stored()?.to_string();
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job SET set_clause = $2, where_clause = $3, version = version + 1 WHERE id = $1",
+            "UPDATE backfill.job SET work = $2::pg_catalog.jsonb, where_clause = $3, version = version + 1 WHERE id = $1",
             &[
                 Arg::Int8(id),
-                Arg::Text(set_clause),
-                Arg::text(where_clause),
+                Arg::Text(&work),
+                Arg::text(definition.where_clause.as_deref()),
             ],
         )
     })?;

@@ -53,8 +53,8 @@ pub fn of(job: &Job) -> Result<Vec<String>> {
                  SELECT FROM backfill.job j
                  JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
                  JOIN backfill.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL AND w.left_out = '{}'
-                 WHERE j.relation::pg_catalog.oid = a.oid AND j.id > $1 AND j.verifies IS NULL
-                   AND NOT j.options @> '{\"dry_run\": true}' AND j.set_columns @> $4
+                 WHERE j.relation::pg_catalog.oid = a.oid AND j.id > $1 AND j.action = 'update'
+                   AND j.work -> 'set_columns' @> pg_catalog.to_jsonb($4::pg_catalog.text[])
                    AND (j.owner::pg_catalog.oid = $3 OR pg_catalog.pg_has_role(j.owner, a.relowner, 'USAGE'))
                    AND NOT EXISTS (SELECT FROM backfill.failed_row f WHERE f.job_id = j.id))
              ORDER BY 1",
@@ -62,7 +62,7 @@ pub fn of(job: &Job) -> Result<Vec<String>> {
                 Arg::Int8(job.id),
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),
-                Arg::Texts(&job.definition.set_columns),
+                Arg::Texts(&job.definition.action.update().set_columns),
             ],
         )
     })?

@@ -10,7 +10,7 @@ use crate::store::{job, origin, outcome};
 
 /// Records with the end of an attempt that the job's statement is due, if it has one.
 pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
-    if job.definition.options.on_end.is_none() || job.definition.purpose.is_read_only() {
+    if job.definition.options.on_end.is_none() || job.definition.action.is_read_only() {
         return Ok(());
     }
     as_extension(|| {
@@ -31,7 +31,7 @@ pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
 /// One that was never started has no end.
 pub fn is_owed(job: &job::Job) -> bool {
     job.definition.options.on_end.is_some()
-        && !job.definition.purpose.is_read_only()
+        && !job.definition.action.is_read_only()
         && job.attempt > 0
         && job.here
         && job.outcome != Some(Outcome::Cancelled)

@@ -162,9 +162,9 @@ pub fn last_on(relation: Oid, set_clause: &str) -> Result<Option<Took>> {
             "SELECT j.id, j.owner::pg_catalog.oid::pg_catalog.int8, o.worked_ms / 1000.0 / o.rows_updated,
                     o.wal_bytes::pg_catalog.float8 / o.rows_updated
              FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
-             WHERE j.relation::pg_catalog.oid = $1 AND j.set_clause = $2 AND o.outcome = 'completed'
+             WHERE j.relation::pg_catalog.oid = $1 AND j.work ->> 'set_clause' = $2 AND o.outcome = 'completed'
                AND (o.rows_updated >= $4 OR o.rows_updated > 0 AND o.worked_ms >= 1000 * $3)
-               AND j.verifies IS NULL AND NOT j.options @> '{\"dry_run\": true}'
+               AND j.action = 'update'
              ORDER BY o.at DESC LIMIT 1",
             &[
                 Arg::Oid(relation),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::Found;
 use crate::error::{Error, Result};
-use crate::model::purpose::Found;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{lock, server};

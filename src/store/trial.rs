@@ -13,8 +13,8 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
         spi::first(
             "SELECT pg_catalog.min(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8)
              FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
-             WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.set_clause = $3
-               AND j.where_clause IS NOT DISTINCT FROM $4 AND j.verifies IS NULL
+             WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work ->> 'set_clause' = $3
+               AND j.where_clause IS NOT DISTINCT FROM $4 AND j.action = 'look'
                AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'
                AND j.session ->> 'search_path' IS NOT DISTINCT FROM $5
                AND j.options -> 'settings' IS NOT DISTINCT FROM
@@ -22,7 +22,7 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
             &[
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),
-                Arg::Text(&definition.set_clause),
+                Arg::Text(&definition.action.update().set_clause),
                 Arg::text(definition.where_clause.as_deref()),
                 Arg::text(definition.session.get("search_path").map(String::as_str)),
                 Arg::Int8(job.id),
@@ -35,7 +35,7 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
 /// The newest job that verifies this one, unless it was cancelled.
 pub fn last_verification(id: i64) -> Result<Option<Job>> {
     Ok(find(
-        "WHERE j.verifies = $1 AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
+        "WHERE j.work #>> '{question,verify,job}' = $1::pg_catalog.int8::pg_catalog.text AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
         &[Arg::Int8(id)],
     )?
     .pop())

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use crate::action::{Action, Update};
 use crate::error::Result;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
@@ -21,8 +22,8 @@ pub struct Walked<'a> {
     pub root: &'a Relation,
     /// The WHERE clause.
     pub where_clause: Option<&'a str>,
-    /// The columns that are set.
-    pub set_columns: &'a [String],
+    /// The update that is made of its rows, or looked at.
+    pub update: &'a Update,
     /// Whether only those triggers fire that fire in a replica, too.
     pub skips_triggers: bool,
 }
@@ -39,7 +40,6 @@ impl Walked<'_> {
             relation: self.table.name.clone(),
             alias: self.known_as().map(str::to_owned),
             key: Vec::new(),
-            set_clause: String::new(),
             where_clause: self.where_clause.map(str::to_owned),
             writes_key: false,
         }
@@ -82,7 +82,9 @@ impl Pages for Walked<'_> {
             return Ok(why);
         }
         let falls_out = match clause {
-            Some(clause) => physical::can_fall_out(self.table, known_as, clause, self.set_columns)?,
+            Some(clause) => {
+                physical::can_fall_out(self.table, known_as, clause, &self.update.set_columns)?
+            }
             None => true,
         };
         Ok((!falls_out).then(|| {
@@ -93,7 +95,7 @@ impl Pages for Walked<'_> {
 
 impl Facts for Walked<'_> {
     fn extinguishes(&self) -> bool {
-        order::extinguishes(self.where_clause, self.set_columns)
+        self.update.excludes_itself(self.where_clause)
     }
 
     fn pages(&self) -> Result<i64> {

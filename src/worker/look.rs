@@ -2,13 +2,14 @@
 
 use pgrx::pg_sys::Oid;
 
-use crate::error::Result;
-use crate::model::purpose::Purpose;
+use crate::action::Question;
+use crate::action::statement::{Giving, batch};
+use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change};
 use crate::pg::planner::Access;
 use crate::pg::{heap, relation, report, spi};
 use crate::scan::position::{Key, Position};
-use crate::scan::sql::{Statement, Target};
+use crate::scan::sql::{Rows, Target};
 use crate::store::job::Job;
 use crate::store::slice::{BlockRange, Extent, KeyRange, Slice};
 use crate::store::verify_failure;
@@ -16,7 +17,7 @@ use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::statement::{self, Prepared, Values};
 use crate::worker::batch::step::{Done, Work};
 use crate::worker::batch::target;
-use crate::worker::by_key::statements::{Plans, range as of_range};
+use crate::worker::by_key::statements::{Reach, range as of_range};
 
 /// Rows on a page, where the planner knows nothing.
 const SOME_PER_PAGE: f64 = 50.0;
@@ -26,7 +27,7 @@ const SOME_PER_PAGE: f64 = 50.0;
 pub struct Look {
     relation: Oid,
     relation_name: String,
-    purpose: Purpose,
+    question: Question,
     way: Way,
 }
 
@@ -37,7 +38,7 @@ enum Way {
         range: KeyRange,
         /// The columns of the key, by their numbers.
         numbers: Vec<i16>,
-        plans: Box<Plans>,
+        reach: Box<Reach>,
         /// Without a lower bound, and with one.
         look: Box<[Prepared; 2]>,
     },
@@ -65,27 +66,36 @@ impl Look {
     /// Analyses its statements, as the owner. Within `spi::connect`.
     pub fn prepare(job: &Job, slice: &Slice) -> Result<(Target, Look)> {
         let table = slice.relation;
+        let action = job.definition.action.as_action();
+        let question = job.definition.action.question();
+        let missing = || Error::internal("the job does not only look");
+        let question = question.ok_or_else(missing)?.clone();
+        let giving = |rows| match question.evaluates() {
+            true => Giving::Nothing,
+            false => rows,
+        };
         let (target, way) = match &slice.extent {
             Extent::Key(range) => {
                 let (target, index) = target::by_key(job, slice, range)?;
-                let plans = Plans::prepare(&target, table, index.oid, false)?;
+                let reach = Reach::prepare(&target)?;
                 let one = |after| {
-                    let statement = by_key(job, &target, after);
+                    let rows = Rows::Range { after };
+                    let statement = batch(action, &target, rows, giving(Giving::Key));
                     harmlessly(|| Prepared::new(statement, &target.key, Access::Index))
                 };
                 let look = [one(false)?, one(true)?];
-                statement::announce(table, index.oid.into(), plans.all().chain(&look));
+                statement::announce(table, index.oid.into(), reach.all().chain(&look));
                 let way = Way::Keys {
                     range: range.clone(),
                     numbers: index.numbers(),
-                    plans: Box::new(plans),
+                    reach: Box::new(reach),
                     look: Box::new(look),
                 };
                 (target, way)
             }
             Extent::Physical(range) => {
                 let target = target::of(job, table, Vec::new())?;
-                let statement = by_pages(job, &target);
+                let statement = batch(action, &target, Rows::Pages, giving(Giving::Place));
                 let look = harmlessly(|| Prepared::new(statement, &[], Access::Tid))?;
                 let count = Prepared::new(target.count_pages(), &[], Access::Tid)?;
                 statement::announce(table, Oid::INVALID, [&look, &count].into_iter());
@@ -101,7 +111,7 @@ impl Look {
         let look = Look {
             relation: table,
             relation_name: slice.relation_name.clone(),
-            purpose: job.definition.purpose.clone(),
+            question,
             way,
         };
         Ok((target, look))
@@ -114,11 +124,11 @@ impl Look {
             Way::Keys {
                 range,
                 numbers,
-                plans,
+                reach,
                 look,
             } => {
                 let after = at.key.as_ref();
-                let (end, scanned) = plans.reach(after, &range.last, size)?;
+                let (end, scanned) = reach.next(after, &range.last, size)?;
                 if scanned == 0 {
                     return Ok(Done::nothing_left(at.behind(range.last.clone())));
                 }
@@ -156,7 +166,7 @@ impl Look {
     fn look(&self, statement: &Prepared, values: Values, key: &[i16]) -> Result<Found> {
         report::activity(statement.text());
         let mut found = Found::default();
-        if !self.purpose.evaluates() {
+        if !self.question.evaluates() {
             let rows = evaluate::read_only(|| statement.run(values))?.rows;
             found.rows = rows.len() as i64;
             let width = key.len().max(1);
@@ -166,7 +176,7 @@ impl Look {
                 .collect::<Result<_>>()?;
             return Ok(found);
         }
-        let verifies = self.purpose != Purpose::DryRun;
+        let verifies = self.question != Question::DryRun;
         statement.evaluate(self.relation, values, |change| {
             found.matching += 1;
             if change.differs() {
@@ -193,27 +203,6 @@ impl Look {
 /// analyse it runs some.
 fn harmlessly<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     evaluate::read_only(|| spi::undone(f))
-}
-
-fn by_key(job: &Job, target: &Target, after: bool) -> Statement {
-    match condition(job) {
-        Some(condition) => target.search(after, &condition),
-        None => target.update(after),
-    }
-}
-
-fn by_pages(job: &Job, target: &Target) -> Statement {
-    match condition(job) {
-        Some(condition) => target.search_pages(&condition),
-        None => target.update_pages(),
-    }
-}
-
-/// What is true of the rows that are wrong.
-fn condition(job: &Job) -> Option<String> {
-    let definition = &job.definition;
-    let clause = definition.where_clause.as_deref();
-    definition.purpose.wrong(clause)
 }
 
 fn key_of(change: &Change, numbers: &[i16]) -> Result<Key> {

@@ -130,7 +130,7 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
             return Done::Crashed;
         }
         None => {
-            txn::only_look(job.definition.purpose.is_read_only());
+            txn::only_look(job.definition.action.is_read_only());
             (slices(&mut job, start), Done::Settled)
         }
     };

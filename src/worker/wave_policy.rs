@@ -63,7 +63,7 @@ impl Tactics {
         let shape = hot::shape(relation)?;
         Ok(Tactics {
             relation,
-            facts: hot::facts(relation, &job.definition.set_columns)?,
+            facts: hot::facts(relation, &job.definition.action.update().set_columns)?,
             rows_per_page: shape.rows_per_page(),
             shape,
             rests,

@@ -72,7 +72,7 @@ def test_the_guard_under_replica(db: Database, bare: Database) -> None:
     job = start(db, "t", "n = 1", batch=1, sleep_ms=60_000)
     try:
         for write in (
-            f"UPDATE backfill.job SET owner = 'postgres', set_clause = 'n = 666' WHERE id = {job}",
+            f"""UPDATE backfill.job SET owner = 'postgres', work = work || '{{"set_clause": "n = 666"}}' WHERE id = {job}""",
             "DELETE FROM backfill.checkpoint",
             "INSERT INTO backfill.event OVERRIDING SYSTEM VALUE SELECT * FROM backfill.event",
         ):

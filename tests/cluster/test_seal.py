@@ -54,15 +54,14 @@ FORGERIES = {
     "id": "id = id + 1000",
     "relation": "relation = 'other'",
     "owner": "owner = 'postgres', owner_name = 'postgres'",
-    "set_clause": "set_clause = 'n = 666'",
+    "action": "action = 'look'",
+    "set_clause": """work = work || '{"set_clause": "n = 666"}'""",
     "where_clause": "where_clause = 'id > 0'",
     "no where_clause": "where_clause = ''",
-    "set_columns": "set_columns = '{m}'",
+    "set_columns": """work = work || '{"set_columns": ["m"]}'""",
     "key_columns": "key_columns = '{n}'",
     "options": """options = '{"on_end": "ALTER ROLE app SUPERUSER"}'""",
-    "verifies": "verifies = id",
-    "check_clause": "check_clause = 'true'",
-    "recompute": "recompute = true",
+    "question": """action = 'look', work = work || '{"question": "dry_run"}'""",
     "session": """session = '{"search_path": "evil"}'""",
     "seal": "seal = NULL",
     "a short seal": "seal = substr(seal, 1, 31)",
@@ -129,11 +128,11 @@ def test_a_row_that_was_inserted(app: Database) -> None:
     complete(db, job)
     columns = db.value(
         "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'backfill.job'::regclass"
-        " AND attnum > 0 AND NOT attisdropped AND NOT attname IN ('id', 'owner', 'owner_name', 'set_clause', 'name')"
+        " AND attnum > 0 AND NOT attisdropped AND NOT attname IN ('id', 'owner', 'owner_name', 'work', 'name')"
     )
     forged = db.value(
-        f"INSERT INTO backfill.job (owner, owner_name, set_clause, {columns})"
-        f" SELECT 10, 'postgres', 'n = 666', {columns} FROM backfill.job WHERE id = {job} RETURNING id"
+        f"INSERT INTO backfill.job (owner, owner_name, work, {columns})"
+        f" SELECT 10, 'postgres', {FORGERIES['set_clause'].removeprefix('work = ')}, {columns} FROM backfill.job WHERE id = {job} RETURNING id"
     )
     launcher_was_there(db)
     assert progress(db, forged)["state"] == "paused"
@@ -144,7 +143,7 @@ def test_a_definition_that_was_changed_by_hand(app: Database) -> None:
     """It is neither started nor planned; a definition anew is."""
     db = app
     job = db.value("SELECT backfill.define('t', 'n = n + 1', name => 'mine')", user="app")
-    db.sql(f"UPDATE backfill.job SET set_clause = 'n = 666' WHERE id = {job}")
+    db.sql(f"UPDATE backfill.job SET {FORGERIES['set_clause']} WHERE id = {job}")
     assert progress(db, job)["state"] == "pending"
     assert "was not written by backfill's functions" in progress(db, job)["waiting_for"]
     for user in ("app", "postgres"):

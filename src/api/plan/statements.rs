@@ -2,6 +2,7 @@
 
 use super::Line;
 use super::walk::{Way, bound, last};
+use crate::action::statement::{self, Giving};
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
@@ -12,6 +13,7 @@ use crate::pg::spi::{self, Arg, CANONICAL};
 use crate::pg::text::to_server;
 use crate::scan::order::Order;
 use crate::scan::position::Key;
+use crate::scan::sql::Rows;
 use pgrx::pg_sys::Oid;
 
 /// Where the first row of a table is, for a list of places.
@@ -27,26 +29,35 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     };
     let line = |item: &str, value: String| Line::new("statements", item, value);
     let target = &way.target;
+    let action = backfill.action.as_action();
+    let batch = |rows, giving| statement::batch(action, target, rows, giving);
+    let range = |after| batch(Rows::Range { after }, Giving::Nothing);
     let Order::Key(key) = &way.order else {
         return Ok(vec![
             line("read pages", target.read_pages().text),
-            line("update rows by their places", target.update_places().text),
+            line(
+                "update rows by their places",
+                statement::counted(action, target).text,
+            ),
         ]);
     };
     let index = Oid::from(key.oid);
     let Some(last) = last(target)? else {
-        return Ok(vec![line("batch", target.update(true).text)]);
+        return Ok(vec![line("batch", range(true).text)]);
     };
     let plan = |statement: &str, access, args: &[Arg]| explain(way, index, statement, access, args);
     let rows = i64::from(pace.batch_size);
     if by_list(backfill, way) {
-        let (read, update) = (target.read(true, true), target.update_places_of_keys());
+        let (read, update) = (target.read(true, true), batch(Rows::Places, Giving::Key));
         let first = target.read(false, true);
         let args = bound(target, &first, &last, rows);
         return Ok(vec![
             line("read a region", read.text),
             line("batch", update.text.clone()),
-            line("rows that have moved", target.update_list().text),
+            line(
+                "rows that have moved",
+                batch(Rows::Keys, Giving::Nothing).text,
+            ),
             line(
                 "plan of the first read",
                 plan(&first.text, Access::Index, &args)?,
@@ -58,11 +69,11 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
         ]);
     }
     let end = end(way, rows)?.unwrap_or(last);
-    let first = target.update(false);
+    let first = range(false);
     let args = bound(target, &first, &end, rows);
     Ok(vec![
         line("where a batch ends", target.bound(true).text),
-        line("batch", target.update(true).text),
+        line("batch", range(true).text),
         line(
             "plan of the first batch",
             plan(&first.text, Access::Index, &args)?,

@@ -111,7 +111,7 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     let (target, order, why) = backfill.ordered(&table)?;
     let rows = walked::rows(&target, table.oid, pages)?.unwrap_or(0.0);
     let shape = hot::shape(table.oid)?.with_rows(rows);
-    let facts = hot::facts(table.oid, &backfill.set_columns)?;
+    let facts = hot::facts(table.oid, &backfill.update().set_columns)?;
     let (matching, seen) = match backfill.where_clause {
         None => (rows, Seen::default()),
         Some(_) => matching(&target, rows)?,
@@ -141,7 +141,7 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     let all = neighbours.map(|(all, _)| cost::density(&all));
     let mut way = Way {
         waves: chosen_waves(&backfill.options, &facts, wave_shape),
-        indexes: hot::indexes_of(table.oid, &backfill.set_columns)?,
+        indexes: hot::indexes_of(table.oid, &backfill.update().set_columns)?,
         wave_shape,
         scattered: all.is_some_and(|density| density < cost::FEWEST_PER_PAGE),
         order,

@@ -18,7 +18,11 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     let line =
         |item: &str, value: String, advice: &str| Line::new("warnings", item, value).advice(advice);
     let clause = backfill.where_clause.as_deref();
-    let (relation, set, options) = (&backfill.relation, &backfill.set_clause, &backfill.options);
+    let (relation, set, options) = (
+        &backfill.relation,
+        &backfill.update().set_clause,
+        &backfill.options,
+    );
     let hazards = hazards::of(relation, set, clause, options)?;
     let mut lines: Vec<Line> = hazards
         .into_iter()
@@ -75,7 +79,7 @@ fn of_tables(backfill: &Backfill, ways: &[Way]) -> Result<Vec<Line>> {
     let tables = std::iter::once((root, None))
         .chain(leaves.map(|way| (way.table.oid, Some(&way.table.shown))));
     for (oid, name) in tables {
-        for found in traps::of_table(oid, &backfill.set_columns, fire)? {
+        for found in traps::of_table(oid, &backfill.update().set_columns, fire)? {
             match all.iter_mut().find(|(known, _)| known.item == found.item) {
                 Some((_, names)) => names.extend(name.cloned()),
                 None => all.push((found, name.into_iter().cloned().collect())),
@@ -107,7 +111,7 @@ fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
     };
     for way in ways {
         let known_as = way.target.alias.as_deref();
-        if !physical::can_fall_out(&way.table, known_as, clause, &backfill.set_columns)? {
+        if !physical::can_fall_out(&way.table, known_as, clause, &backfill.update().set_columns)? {
             return Ok(Some(
                 "set_clause sets no column that where_clause reads".to_owned(),
             ));

@@ -25,9 +25,10 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
     let from = found.alone(known_as(job, table)?.as_deref());
     let definition = &job.definition;
     let clause = definition.where_clause.as_deref();
-    let wrong = definition.purpose.wrong(clause);
+    let question = definition.action.question();
+    let wrong = question.and_then(|question| question.wrong(clause));
     let condition = wrong.as_deref().or(clause).unwrap_or("true");
-    let set = &definition.set_clause;
+    let set = &definition.action.update().set_clause;
     let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
     let columns = found.columns.into_iter();
     let used = columns.filter(|column| used.contains(&column.number));

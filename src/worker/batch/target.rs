@@ -5,10 +5,10 @@ use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::guc;
-use crate::model::purpose::{Purpose, all_of};
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
 use crate::pg::{enums, hot, physical, server, triggers};
+use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
 use crate::scan::sql::Target;
 use crate::store::job::Job;
@@ -32,16 +32,15 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     // Keys are kept as labels: these stay as they are while keys are read.
     enums::lock(key.iter().map(|column| column.type_oid))?;
     if job.definition.options.skips_triggers() {
-        triggers::refuse_unchecked(table, &job.definition.set_columns)?;
+        triggers::refuse_unchecked(table, &job.definition.action.update().set_columns)?;
     }
     Ok(Target {
         schema: relation.schema,
         relation: relation.name,
         alias: attributes::known_as(job, table)?,
         key,
-        set_clause: job.definition.set_clause.clone(),
         where_clause: where_clause(job),
-        writes_key: hot::writes_key(table, &job.definition.set_columns)?,
+        writes_key: hot::writes_key(table, &job.definition.action.update().set_columns)?,
     })
 }
 
@@ -67,12 +66,13 @@ fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
     )))
 }
 
-/// What is asked of the rows that are updated, or evaluated. A verification that asks something else has it in its
-/// condition.
+/// What is true of the rows that a batch is about: of a verification, of those that are wrong.
 fn where_clause(job: &Job) -> Option<String> {
-    let purpose = &job.definition.purpose;
-    let clause = job.definition.where_clause.clone();
-    clause.filter(|_| purpose.evaluates() || *purpose == Purpose::Update)
+    let clause = job.definition.where_clause.as_deref();
+    match job.definition.action.question() {
+        Some(question) if !question.evaluates() => question.wrong(clause),
+        _ => clause.map(str::to_owned),
+    }
 }
 
 /// The error of a table that is not there any more.

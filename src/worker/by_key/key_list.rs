@@ -9,12 +9,14 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::Action;
+use crate::action::statement::{Giving, batch};
 use crate::error::{Error, Result};
 use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
 use crate::pg::spi::Arg;
 use crate::pg::{keylist, relation, report};
-use crate::scan::sql::Target;
+use crate::scan::sql::{Rows, Target};
 use crate::worker::batch::statement::{Prepared, Values};
 use crate::worker::batch::step::changed_by;
 use crate::worker::by_key::rows::Read;
@@ -35,6 +37,7 @@ impl Listed {
     /// whether those are read with the keys.
     pub fn prepare(
         target: &Target,
+        action: &dyn Action,
         relation: Oid,
         types: &[Oid],
         places: bool,
@@ -42,6 +45,7 @@ impl Listed {
         if !keylist::supported(types) {
             return Ok(None);
         }
+        let of = |rows, giving| batch(action, target, rows, giving);
         let access = match types {
             [_] => Access::Index,
             _ => Access::Lookup,
@@ -49,10 +53,10 @@ impl Listed {
         let by_place =
             places && relation::is_heap(relation) && !relation::has_triggers_per_try(relation);
         let by_place = by_place
-            .then(|| Prepared::new(target.update_places_of_keys(), &target.key, Access::Tid));
+            .then(|| Prepared::new(of(Rows::Places, Giving::Key), &target.key, Access::Tid));
         Ok(Some(Listed {
             relation,
-            by_key: Prepared::new(target.update_list(), &target.key, access)?,
+            by_key: Prepared::new(of(Rows::Keys, Giving::Nothing), &target.key, access)?,
             by_place: by_place.transpose()?,
             lock: Prepared::new(target.lock_list(), &target.key, Access::Lookup)?,
             guessing: Cell::new(false),

@@ -191,7 +191,7 @@ impl Keys {
     fn sequential(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
         let size = work.size(i64::from(work.job.batch_size));
         let (after, last) = (at.key.as_ref(), &self.range.last);
-        let (end, scanned) = self.plans.reach(after, last, size)?;
+        let (end, scanned) = self.plans.reach.next(after, last, size)?;
         if scanned == 0 {
             return Ok(Done::nothing_left(at.behind(last.clone())));
         }
@@ -256,7 +256,7 @@ impl Keys {
     fn read(&self, at: &Position, work: &mut Work, limit: i64) -> Result<Ahead<Read>> {
         let (after, last) = (at.key.as_ref(), &self.range.last);
         let bound = match work.setbacks.careful {
-            true => self.plans.bound(after, last, limit)?,
+            true => self.plans.reach.bound(after, last, limit)?,
             false => None,
         };
         *work.attempt = Some(Attempt::ReadKeys(bound.unwrap_or_else(|| last.clone())));

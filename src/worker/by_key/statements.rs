@@ -4,13 +4,15 @@ use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::statement::{Giving, batch};
+use crate::action::{self, Action};
 use crate::error::Result;
 use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
 use crate::pg::{hazards, relation, txn};
 use crate::scan::position::Key;
 use crate::scan::reader::Portion;
-use crate::scan::sql::{Statement, Target};
+use crate::scan::sql::{Rows, Statement, Target};
 use crate::worker::batch::statement::{self, Prepared, Values};
 use crate::worker::by_key::key_list::Listed;
 use crate::worker::by_key::rows::Read;
@@ -21,10 +23,10 @@ type Pair = [Prepared; 2];
 /// The statements of a walk in key order.
 #[derive(Debug)]
 pub struct Plans {
+    /// Where batches end.
+    pub reach: Reach,
     types: Vec<Oid>,
     predicate: bool,
-    bound: Pair,
-    count: Pair,
     update: Pair,
     read: Pair,
     /// Whether it reads places, too: with rights on some columns only, the owner may not.
@@ -37,61 +39,31 @@ pub struct Plans {
     row: Prepared,
 }
 
-impl Plans {
-    /// Analyses the statements, as the owner. `in_order`: rows are updated in the order of the key, if that can be
-    /// told from the result. Within `spi::connect`.
-    pub fn prepare(target: &Target, relation: Oid, index: u32, in_order: bool) -> Result<Plans> {
-        let in_order = in_order && hazards::draws_from_sequence(&target.whole_update())?;
-        let update = match in_order {
-            true => Access::InOrder,
-            false => Access::Index,
-        };
-        let updating = |after| Prepared::new(target.update(after), &target.key, update);
+/// The statements that tell where a batch ends.
+#[derive(Debug)]
+pub struct Reach {
+    width: usize,
+    bound: Pair,
+    count: Pair,
+}
+
+impl Reach {
+    /// Analyses them. Within `spi::connect`.
+    pub fn prepare(target: &Target) -> Result<Reach> {
         let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
         let pair = |of: fn(&Target, bool) -> Statement| -> Result<Pair> {
             Ok([one(of(target, false))?, one(of(target, true))?])
         };
-        let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
-        let places = relation::may_read_places(relation);
-        let plans = Plans {
-            list: match in_order {
-                true => None,
-                false => Listed::prepare(target, relation, &types, places)?,
-            },
-            types,
-            predicate: target.where_clause.is_some(),
+        Ok(Reach {
+            width: target.key.len(),
             bound: pair(Target::bound)?,
             count: pair(Target::count)?,
-            update: [updating(false)?, updating(true)?],
-            read: [
-                one(target.read(false, places))?,
-                one(target.read(true, places))?,
-            ],
-            places,
-            look: one(target.find_row(false))?,
-            lock: one(target.find_row(true))?,
-            row: one(target.update_row())?,
-        };
-        statement::announce(relation, index.into(), plans.all());
-        Ok(plans)
+        })
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
-        let pairs = [&self.bound, &self.count, &self.update, &self.read];
-        let listed = self.list.iter().flat_map(Listed::all);
-        let single = [&self.look, &self.lock, &self.row];
-        pairs.into_iter().flatten().chain(listed).chain(single)
-    }
-
-    /// Whether the places of rows can be read.
-    pub fn has_places(&self) -> bool {
-        self.places
-    }
-
-    /// Whether rows can be updated by a list of their keys.
-    pub fn has_list(&self) -> bool {
-        self.list.is_some()
+        self.bound.iter().chain(&self.count)
     }
 
     /// The key of the n-th row after the cursor; nothing if fewer are left.
@@ -99,11 +71,11 @@ impl Plans {
         let rows = [n - 1, 1];
         let output = pick(&self.bound, after).run(range(after, end, &rows))?;
         let first = output.rows.first();
-        first.map(|row| row.texts(self.types.len())).transpose()
+        first.map(|row| row.texts(self.width)).transpose()
     }
 
     /// The key with which the next rows end, `size` at most, and how many these are.
-    pub fn reach(&self, after: Option<&Key>, last: &Key, size: i64) -> Result<(Key, i64)> {
+    pub fn next(&self, after: Option<&Key>, last: &Key, size: i64) -> Result<(Key, i64)> {
         Ok(match self.bound(after, last, size)? {
             Some(end) => (end, size),
             None => (last.clone(), self.count(after, last, size)?),
@@ -114,6 +86,69 @@ impl Plans {
     pub fn count(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
         let output = pick(&self.count, after).run(range(after, end, &[limit]))?;
         output.rows.first().map_or(Ok(0), |row| row.number(0))
+    }
+}
+
+impl Plans {
+    /// Analyses the statements, as the owner. `in_order`: rows are updated in the order of the key, if that can be
+    /// told from the result. Within `spi::connect`.
+    pub fn prepare(
+        target: &Target,
+        action: &dyn Action,
+        relation: Oid,
+        index: u32,
+        in_order: bool,
+    ) -> Result<Plans> {
+        let whole = action::statement::whole(action, target);
+        let in_order = in_order && hazards::draws_from_sequence(&whole)?;
+        let update = match in_order {
+            true => Access::InOrder,
+            false => Access::Index,
+        };
+        let of = |rows| batch(action, target, rows, Giving::Nothing);
+        let updating = |after| Prepared::new(of(Rows::Range { after }), &target.key, update);
+        let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
+        let types: Vec<Oid> = target.key.iter().map(|c| c.type_oid.into()).collect();
+        let places = relation::may_read_places(relation);
+        let plans = Plans {
+            list: match in_order {
+                true => None,
+                false => Listed::prepare(target, action, relation, &types, places)?,
+            },
+            types,
+            predicate: target.where_clause.is_some(),
+            reach: Reach::prepare(target)?,
+            update: [updating(false)?, updating(true)?],
+            read: [
+                one(target.read(false, places))?,
+                one(target.read(true, places))?,
+            ],
+            places,
+            look: one(target.find_row(false))?,
+            lock: one(target.find_row(true))?,
+            row: one(of(Rows::Key))?,
+        };
+        statement::announce(relation, index.into(), plans.all());
+        Ok(plans)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Prepared> {
+        let pairs = [&self.update, &self.read];
+        let listed = self.list.iter().flat_map(Listed::all);
+        let single = [&self.look, &self.lock, &self.row];
+        let pairs = pairs.into_iter().flatten();
+        self.reach.all().chain(pairs).chain(listed).chain(single)
+    }
+
+    /// Whether the places of rows can be read.
+    pub fn has_places(&self) -> bool {
+        self.places
+    }
+
+    /// Whether rows can be updated by a list of their keys.
+    pub fn has_list(&self) -> bool {
+        self.list.is_some()
     }
 
     /// The next rows after the cursor, up to `limit`: in portions, each with a snapshot of its own.

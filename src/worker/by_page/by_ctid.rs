@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::Action;
+use crate::action::statement::counted;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
@@ -25,12 +27,12 @@ pub struct Places {
 
 impl Places {
     /// Analyses them, as the owner. Within `spi::connect`.
-    pub fn prepare(relation: Oid, target: &Target) -> Result<Places> {
+    pub fn prepare(relation: Oid, target: &Target, action: &dyn Action) -> Result<Places> {
         let one = |statement| Prepared::new(statement, &target.key, Access::Tid);
         let places = Places {
             relation,
             read: one(target.read_pages())?,
-            update: one(target.update_places())?,
+            update: one(counted(action, target))?,
             lock: [
                 one(target.lock_places(false))?,
                 one(target.lock_places(true))?,

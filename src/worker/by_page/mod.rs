@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::Action;
 use crate::error::{Error, Result};
 use crate::pg::heap::{self, Tid};
 use crate::pg::{hot, txn};
@@ -78,7 +79,7 @@ impl Pages {
         target: &Target,
         rests: Rests,
     ) -> Result<Pages> {
-        let places = Places::prepare(relation, target)?;
+        let places = Places::prepare(relation, target, action(job))?;
         let tactics = Tactics::new(job, relation, rests)?;
         // Where others walk the pages behind its own, they may have passed them.
         let end_of_pass = match (first_pass, job.definition.options.workers()) {
@@ -99,8 +100,8 @@ impl Pages {
     }
 
     /// Analyses them again.
-    pub fn prepare_again(&mut self, target: &Target) -> Result<()> {
-        self.places = Places::prepare(self.relation, target)?;
+    pub fn prepare_again(&mut self, job: &Job, target: &Target) -> Result<()> {
+        self.places = Places::prepare(self.relation, target, action(job))?;
         Ok(())
     }
 
@@ -325,6 +326,10 @@ impl Pages {
             ..Done::default()
         })
     }
+}
+
+fn action(job: &Job) -> &dyn Action {
+    job.definition.action.as_action()
 }
 
 impl Open {

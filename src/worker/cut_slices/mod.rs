@@ -140,10 +140,10 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
         table: &table,
         root: &root,
         where_clause: definition.where_clause.as_deref(),
-        set_columns: &definition.set_columns,
+        update: definition.action.update(),
         skips_triggers: definition.options.skips_triggers(),
     };
-    let asked = Asked::of(&definition.options, definition.purpose.is_read_only());
+    let asked = Asked::of(&definition.options, definition.action.is_read_only());
     let key = key_of(job, table.oid);
     Ok(match order::decide(asked, key, &walked)?.0 {
         Order::Key(index) => Some(*index),
@@ -171,7 +171,13 @@ pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let settled = &definition.key_columns;
     let (found, root) = described(job, table)?;
     let named = definition.options.key.as_deref();
-    let key = walked::key(&found, &root, named, settled, &definition.set_columns);
+    let key = walked::key(
+        &found,
+        &root,
+        named,
+        settled,
+        &definition.action.update().set_columns,
+    );
     match key {
         // The error that says what became of the index.
         Err(_) if table == job.relation && !settled.is_empty() => {

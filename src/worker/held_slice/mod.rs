@@ -162,7 +162,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
     let checkpoint = checkpoint::seize(&writer, slice.id)?;
     attributes::check(&slice, slice.extent.columns())?;
     let (target, course) = match &slice.extent {
-        _ if job.definition.purpose.is_read_only() => {
+        _ if job.definition.action.is_read_only() => {
             let (target, look) = Look::prepare(job, &slice)?;
             (target, Course::Look(Box::new(look)))
         }
@@ -203,7 +203,13 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
 /// The statements of a walk in key order.
 fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
     let in_order = job.definition.options.keeps_key_order();
-    Plans::prepare(target, table, index, in_order)
+    Plans::prepare(
+        target,
+        job.definition.action.as_action(),
+        table,
+        index,
+        in_order,
+    )
 }
 
 /// Whether a partition was dropped, and not the whole table with it.
@@ -429,7 +435,7 @@ impl Walk {
                 if heap::pages(table)?.is_none_or(|(_, file)| file != range.filenode) {
                     return Ok(Ground::Rewritten);
                 }
-                pages.prepare_again(&target)?;
+                pages.prepare_again(job, &target)?;
                 self.target = target;
             }
             (Course::Look(look), extent) => {

@@ -1,8 +1,8 @@
 //! What comes when no slice is free: the next pass, the end, and what follows the last batch.
 
+use crate::action::{Check, Question};
 use crate::error::Result;
 use crate::guc;
-use crate::model::purpose::Purpose;
 use crate::model::state::State;
 use crate::pg::bgworker::Start;
 use crate::pg::lock::Lock;
@@ -87,7 +87,7 @@ fn after_last(job: &Job, start: Start) -> Ending {
         Ok(Some(now)) if now.state() != State::Completed => None,
         _ => return Ending::Gone,
     };
-    if job.definition.purpose.is_read_only() {
+    if job.definition.action.is_read_only() {
         return say_verdict(job);
     }
     let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
@@ -128,8 +128,8 @@ fn say_verdict(job: &Job) -> Ending {
     });
     match looked {
         Ok((tally, doubt)) => {
-            if let Some(verdict) = job.definition.purpose.verdict(tally, doubt.as_deref()) {
-                say(job, &verdict);
+            if let Some(question) = job.definition.action.question() {
+                say(job, &question.verdict(tally, doubt.as_deref()));
             }
             Ending::Completed
         }
@@ -140,14 +140,24 @@ fn say_verdict(job: &Job) -> Ending {
 /// Why rows that differ from what the SET list gives may be right, where it was computed again.
 fn doubt(job: &Job) -> Result<Option<String>> {
     let definition = &job.definition;
-    if definition.purpose == Purpose::DryRun || !definition.purpose.evaluates() {
+    let computed = matches!(
+        definition.action.question(),
+        Some(Question::Verify {
+            check: Check::Recompute,
+            ..
+        })
+    );
+    if !computed {
         return Ok(None);
     }
     for oid in walks::tables(job.id)? {
         if let Some(table) = relation::describe(oid)? {
             let known_as = attributes::known_as(job, oid)?;
-            let why =
-                repeat::reads_what_it_sets(&table, known_as.as_deref(), &definition.set_clause)?;
+            let why = repeat::reads_what_it_sets(
+                &table,
+                known_as.as_deref(),
+                &definition.action.update().set_clause,
+            )?;
             if why.is_some() {
                 return Ok(why);
             }

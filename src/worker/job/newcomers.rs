@@ -87,7 +87,7 @@ fn came(job: &Job, shown: &str) -> Result<String> {
 
 /// Whether the table may be walked: a row of it that was done elsewhere can be done once more without harm.
 fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
-    if job.definition.purpose.is_read_only() {
+    if job.definition.action.is_read_only() {
         return Ok(true);
     }
     let Some(found) = relation::describe(table)? else {
@@ -99,7 +99,13 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
         return Ok(false);
     }
     let known_as = attributes::known_as(job, table)?;
-    if repeat::why_not(&found, known_as.as_deref(), &job.definition.set_clause)?.is_none() {
+    if repeat::why_not(
+        &found,
+        known_as.as_deref(),
+        &job.definition.action.update().set_clause,
+    )?
+    .is_none()
+    {
         return Ok(true);
     }
     cut_slices::goes_by_pages(job, table)

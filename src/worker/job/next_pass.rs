@@ -57,11 +57,11 @@ pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
         return Ok(Next::Slices);
     }
     let definition = &job.definition;
-    let ends = definition.purpose.is_read_only() || definition.options.completes_at_bounds();
+    let ends = definition.action.is_read_only() || definition.options.completes_at_bounds();
     if bounded && !ends {
         return Ok(Next::Enough);
     }
-    if job.definition.purpose.is_read_only() {
+    if job.definition.action.is_read_only() {
         return Ok(Next::End);
     }
     let before = tally::tallies(job.id, pass - 1)?;

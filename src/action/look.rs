@@ -1,16 +1,27 @@
-//! What a job is for.
+//! Rows are looked at, and nothing is changed: a dry run, or a verification.
 
 use serde::{Deserialize, Serialize};
 
-/// What a job does with the rows that it walks over.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Purpose {
-    /// It updates them.
-    #[default]
-    Update,
-    /// It only sees what an update would make of them.
+use super::{Action, Batch, Update, Writes};
+use crate::scan::clause::all_of;
+
+/// A look at rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// The update that it is about.
+    #[serde(flatten)]
+    pub update: Update,
+    /// What is asked of each row.
+    pub question: Question,
+}
+
+/// What is asked of each row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// What the update would make of it.
     DryRun,
-    /// It looks whether the rows of another job are as they should be.
+    /// Whether it is as another job should have left it.
     Verify {
         /// That job.
         job: i64,
@@ -38,6 +49,7 @@ pub type Doubt<'a> = Option<&'a str>;
 
 /// What makes a row wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Check {
     /// The WHERE clause is true of it still.
     Pending,
@@ -47,55 +59,50 @@ pub enum Check {
     Recompute,
 }
 
-impl Purpose {
-    /// Whether it changes no row.
-    pub fn is_read_only(&self) -> bool {
-        *self != Purpose::Update
+impl Action for Look {
+    fn name(&self) -> &'static str {
+        "look"
     }
 
-    /// Whether it evaluates the SET list without doing it.
+    fn writes(&self) -> Writes<'_> {
+        Writes::Nothing
+    }
+
+    fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
+        // It walks as the update would.
+        self.update.excludes_itself(where_clause)
+    }
+
+    fn clauses(&self) -> Vec<&str> {
+        self.update.clauses()
+    }
+
+    fn render(&self, batch: &Batch) -> String {
+        if self.question.evaluates() {
+            return self.update.render(batch);
+        }
+        let given = batch.returning.as_deref().unwrap_or_default();
+        let rows = batch.rows.as_ref();
+        let condition = rows.map_or("true", |rows| rows.condition.as_str());
+        format!("SELECT {given} FROM ONLY {} WHERE {condition}", batch.item)
+    }
+}
+
+impl Question {
+    /// Whether the SET list is evaluated.
     pub fn evaluates(&self) -> bool {
         matches!(
             self,
-            Purpose::DryRun
-                | Purpose::Verify {
+            Question::DryRun
+                | Question::Verify {
                     check: Check::Recompute,
                     ..
                 }
         )
     }
 
-    /// The job that it verifies, and what is asked of its rows, as they are stored.
-    pub fn stored(&self) -> (Option<i64>, Option<&str>, bool) {
-        match self {
-            Purpose::Update | Purpose::DryRun => (None, None, false),
-            Purpose::Verify { job, check } => match check {
-                Check::Pending => (Some(*job), None, false),
-                Check::Clause(clause) => (Some(*job), Some(clause), false),
-                Check::Recompute => (Some(*job), None, true),
-            },
-        }
-    }
-
-    /// What was stored, read again.
-    pub fn read(dry_run: bool, job: Option<i64>, clause: Option<&str>, recompute: bool) -> Purpose {
-        let Some(job) = job else {
-            return if dry_run {
-                Purpose::DryRun
-            } else {
-                Purpose::Update
-            };
-        };
-        let check = match clause {
-            Some(clause) => Check::Clause(clause.to_owned()),
-            None if recompute => Check::Recompute,
-            None => Check::Pending,
-        };
-        Purpose::Verify { job, check }
-    }
-
-    /// What was found, in a line; nothing where rows are updated.
-    pub fn verdict(&self, found: Found, doubt: Doubt) -> Option<String> {
+    /// What was found, in a line.
+    pub fn verdict(&self, found: Found, doubt: Doubt) -> String {
         let Found {
             passed,
             matching,
@@ -106,24 +113,23 @@ impl Purpose {
             0 => String::new(),
             n => format!(", {n} {how}"),
         };
-        Some(match self {
-            Purpose::Update => return None,
-            Purpose::DryRun => {
+        match self {
+            Question::DryRun => {
                 let same = (matching - found).max(0);
                 format!(
                     "dry run: of {passed} rows {found} would change, {same} would get what they have{}",
                     failures("would fail")
                 )
             }
-            Purpose::Verify { job, .. } if found == 0 && failed == 0 => {
+            Question::Verify { job, .. } if found == 0 && failed == 0 => {
                 format!("job {job} is verified: none of {passed} rows is wrong")
             }
-            Purpose::Verify { job, .. } if found == 0 => {
+            Question::Verify { job, .. } if found == 0 => {
                 format!(
                     "job {job} is not verified: {failed} of {passed} rows could not be looked at"
                 )
             }
-            Purpose::Verify {
+            Question::Verify {
                 job,
                 check: Check::Recompute,
             } if doubt.is_some() => {
@@ -133,7 +139,7 @@ impl Purpose {
                     failures("could not be looked at")
                 )
             }
-            Purpose::Verify { job, check } => {
+            Question::Verify { job, check } => {
                 let wrong = match check {
                     Check::Pending => "still match where_clause",
                     Check::Clause(_) => "do not pass the check",
@@ -144,13 +150,13 @@ impl Purpose {
                     failures("could not be looked at")
                 )
             }
-        })
+        }
     }
 
     /// The condition that is true of the rows that are wrong, of those that the WHERE clause is about; none where
     /// the SET list tells.
     pub fn wrong(&self, where_clause: Option<&str>) -> Option<String> {
-        let Purpose::Verify { check, .. } = self else {
+        let Question::Verify { check, .. } = self else {
             return None;
         };
         match check {
@@ -164,48 +170,22 @@ impl Purpose {
     }
 }
 
-/// The condition that is true where all of these are; none if there are none.
-pub fn all_of(conditions: impl IntoIterator<Item = String>) -> Option<String> {
-    let conditions: Vec<String> = conditions.into_iter().collect();
-    match conditions.as_slice() {
-        [] => None,
-        [alone] => Some(alone.clone()),
-        several => Some(format!("(\n{}\n)", several.join("\n) AND (\n"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_is_read_again() {
-        let verify = |check| Purpose::Verify { job: 7, check };
-        for purpose in [
-            Purpose::Update,
-            Purpose::DryRun,
-            verify(Check::Pending),
-            verify(Check::Clause("a > 0".to_owned())),
-            verify(Check::Recompute),
-        ] {
-            let (job, clause, recompute) = purpose.stored();
-            let dry_run = purpose == Purpose::DryRun;
-            assert_eq!(Purpose::read(dry_run, job, clause, recompute), purpose);
-        }
-    }
-
-    #[test]
     fn a_check_that_is_unknown_does_not_hold() {
         let check = Check::Clause("a > 0 -- sign".to_owned());
-        let purpose = Purpose::Verify { job: 7, check };
-        let wrong = purpose.wrong(None).unwrap();
+        let question = Question::Verify { job: 7, check };
+        let wrong = question.wrong(None).unwrap();
         assert_eq!(wrong, "(\na > 0 -- sign\n) IS NOT TRUE");
-        let wrong = purpose.wrong(Some("b = 1 OR c")).unwrap();
+        let wrong = question.wrong(Some("b = 1 OR c")).unwrap();
         assert_eq!(
             wrong,
             "(\nb = 1 OR c\n) AND (\n(\na > 0 -- sign\n) IS NOT TRUE\n)"
         );
-        assert_eq!(Purpose::DryRun.wrong(Some("a IS NULL")), None);
+        assert_eq!(Question::DryRun.wrong(Some("a IS NULL")), None);
     }
 
     #[test]
@@ -216,29 +196,22 @@ mod tests {
             found: 30,
             failed: 2,
         };
-        let dry = Purpose::DryRun.verdict(found, None).unwrap();
+        let dry = Question::DryRun.verdict(found, None);
         assert!(dry.starts_with("dry run: of 100 rows 30 would change, 10 would get"));
         assert!(dry.contains("2 would fail"));
         let check = Check::Pending;
-        let verify = Purpose::Verify { job: 7, check };
-        assert!(
-            verify
-                .verdict(found, None)
-                .unwrap()
-                .contains("30 of 100 rows")
-        );
+        let verify = Question::Verify { job: 7, check };
+        assert!(verify.verdict(found, None).contains("30 of 100 rows"));
         assert!(
             verify
                 .verdict(Found::default(), None)
-                .unwrap()
                 .contains("is verified")
         );
-        assert_eq!(Purpose::Update.verdict(found, None), None);
         let check = Check::Recompute;
-        let verify = Purpose::Verify { job: 7, check };
+        let verify = Question::Verify { job: 7, check };
         let doubt = verify.verdict(found, Some("it reads what it sets"));
-        assert!(doubt.unwrap().contains("30 of 100 rows are undecided"));
+        assert!(doubt.contains("30 of 100 rows are undecided"));
         let none = verify.verdict(Found::default(), Some("it reads what it sets"));
-        assert!(none.unwrap().contains("is verified"));
+        assert!(none.contains("is verified"));
     }
 }

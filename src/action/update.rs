@@ -1,0 +1,60 @@
+//! UPDATE … SET: the rows of a batch get new values.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Batch, Writes};
+use crate::scan::order;
+
+/// An update.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The SET list.
+    pub set_clause: String,
+    /// The columns that the SET list writes.
+    pub set_columns: Vec<String>,
+}
+
+impl Action for Update {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn writes(&self) -> Writes<'_> {
+        Writes::Columns(&self.set_columns)
+    }
+
+    fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
+        order::extinguishes(where_clause, &self.set_columns)
+    }
+
+    fn clauses(&self) -> Vec<&str> {
+        vec![&self.set_clause]
+    }
+
+    fn render(&self, batch: &Batch) -> String {
+        let mut text = format!("UPDATE ONLY {} SET {}", batch.item, self.set_clause);
+        if let Some(rows) = &batch.rows {
+            let from = rows.list.as_ref();
+            let from = from.map_or(String::new(), |list| format!("FROM {list} "));
+            text.push_str(&format!("\n{from}WHERE {}", rows.condition));
+        }
+        if let Some(returning) = &batch.returning {
+            text.push_str(&format!("\nRETURNING {returning}"));
+        }
+        text
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+impl Update {
+    /// One for a test.
+    pub fn new(set_clause: &str, set_columns: &[&str]) -> Update {
+        Update {
+            set_clause: set_clause.to_owned(),
+            set_columns: set_columns
+                .iter()
+                .map(|&column| column.to_owned())
+                .collect(),
+        }
+    }
+}
