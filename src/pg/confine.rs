@@ -17,7 +17,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{elevate, server, spi, txn};
+use super::{elevate, server, spi, trusted, txn};
 use crate::error::{Error, Result};
 
 thread_local! {
@@ -92,9 +92,9 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::SetUserIdAndSecContext(user, restricted);
         pg_sys::NewGUCNestLevel()
     };
-    let own = Own::begin();
+    let (own, only) = (Own::begin(), trusted::Only::begin());
     let result = f();
-    drop(own);
+    drop((own, only));
     // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
     unsafe {
         pg_sys::AtEOXact_GUC(false, nest);

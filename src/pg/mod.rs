@@ -51,6 +51,7 @@ pub mod text;
 pub mod timeout;
 pub mod traps;
 pub mod triggers;
+pub mod trusted;
 pub mod txn;
 pub mod waiters;
 pub mod wal;

@@ -2,7 +2,7 @@
 
 use super::bgworker::{self, Start};
 use super::txn::{self, Durability};
-use super::{confine, report, role, server, spi};
+use super::{confine, report, role, server, spi, trusted};
 
 /// Connects to the database; the transactions that follow act for the job's owner.
 ///
@@ -23,6 +23,11 @@ pub fn connect(start: Start) {
         txn::act_as(start.owner);
     }
     confine::process_is_the_owners();
+    let armed = txn::run(Durability::Deferred, || {
+        trusted::only_for_good();
+        Ok(())
+    });
+    armed.unwrap_or_else(|error| report::fatal(&error));
 }
 
 /// Takes back what a trigger's SET ROLE or SET SESSION AUTHORIZATION left behind: the next

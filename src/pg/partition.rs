@@ -106,7 +106,7 @@ pub struct Author {
 
 /// One of the roles that are no superusers and whose code an UPDATE of the relation runs, or may: owners of the relation, of what it
 /// inherits from, of what inherits from it, and of tables whose foreign keys follow, on any level; of the functions of triggers on all
-/// of these; who may have written the condition of such a trigger; owners of the domains and row types of their columns.
+/// of these; who may have written the condition of such a trigger; owners of the types of their columns, and of what these consist of.
 /// Within `spi::connect`.
 pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     let row = as_extension(|| {
@@ -120,10 +120,21 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
              ), above AS (
                  SELECT $1::pg_catalog.oid AS oid
                  UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON i.inhrelid = a.oid
+             ), type AS (
+                 SELECT a.atttypid AS oid FROM reached r JOIN pg_catalog.pg_attribute a
+                     ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+                 UNION SELECT n.oid FROM type y JOIN pg_catalog.pg_type t ON t.oid = y.oid CROSS JOIN LATERAL (
+                     SELECT t.typelem AS oid UNION ALL SELECT t.typbasetype
+                     UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid)
+                     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = t.typrelid AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped
+                 ) n WHERE n.oid <> 0
              ), fired AS (
                  SELECT t.*, p.proowner, c.relacl FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
                  JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-                 WHERE t.tgrelid IN (SELECT oid FROM reached) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0
+                 JOIN reached r ON r.oid = t.tgrelid
+                 -- What a foreign key changes may move to another partition, which is a DELETE and an INSERT.
+                 WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 16 <> 0 OR r.follows)
              ), author AS (
                  SELECT 1 AS rank, c.relowner AS role, 'table' AS what FROM pg_catalog.pg_class c WHERE c.oid = $1
                  UNION ALL SELECT 2, c.relowner, 'table' FROM pg_catalog.pg_class c
@@ -135,9 +146,7 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
                            FROM fired f CROSS JOIN LATERAL pg_catalog.aclexplode(f.relacl) g
                            WHERE f.tgqual IS NOT NULL AND g.privilege_type = 'TRIGGER'
                  UNION ALL SELECT 6, t.typowner, 'type ' || t.oid::pg_catalog.regtype::text
-                           FROM reached r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
-                           JOIN pg_catalog.pg_type own ON own.oid = a.atttypid
-                           JOIN pg_catalog.pg_type t ON t.oid IN (own.oid, own.typelem, own.typbasetype) AND t.typtype IN ('d', 'c')
+                           FROM type y JOIN pg_catalog.pg_type t ON t.oid = y.oid
              )
              SELECT COALESCE(pg_catalog.quote_ident(r.rolname), 'PUBLIC'), a.what FROM author a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.role
              WHERE r.rolsuper IS NOT TRUE ORDER BY a.rank LIMIT 1",
