@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::model::bounds::{Bounds, KeyText};
 pub use crate::model::choice::{AtBounds, LockedRows, Strategy, Triggers, Walk};
+use crate::model::option;
 pub use crate::model::option::is_alterable;
-use crate::model::option::{self, KEYS};
 use crate::throttle::limits::Throttles;
 
 /// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
@@ -122,11 +122,11 @@ impl Options {
                 .hint("Write for example '{\"key\": \"orders_pkey\"}'."));
         };
         for name in map.keys() {
-            if !KEYS.iter().any(|known| known.name == name) {
+            if option::named(name).is_none() {
                 return Err(option::unknown(name));
             }
         }
-        for key in KEYS {
+        for key in option::keys() {
             if let Some(found) = map.get(key.name) {
                 key.check(found)?;
             }
@@ -265,7 +265,7 @@ impl Options {
         let mut merged = self.to_map();
         Options::parse(&without_nulls(change))?;
         for (name, value) in change.as_object().into_iter().flatten() {
-            if !KEYS.iter().any(|known| known.name == name) {
+            if option::named(name).is_none() {
                 return Err(option::unknown(name));
             }
             if !is_alterable(name) {
@@ -314,7 +314,7 @@ impl Options {
     /// What differs in `after`: the option, what it was, and what it is.
     pub fn differences(&self, after: &Options) -> Vec<(&'static str, String, String)> {
         let (old_map, new_map) = (self.to_map(), after.to_map());
-        KEYS.iter()
+        option::keys()
             .map(|key| key.name)
             .filter(|name| old_map.get(*name) != new_map.get(*name))
             .map(|name| {
