@@ -115,7 +115,7 @@ const PINNED: &[&str] = &[
 ];
 
 impl Options {
-    /// Reads the options of a call.
+    /// Checks and reads the options of a call, or of a job's row.
     pub fn parse(value: &Value) -> Result<Options> {
         let Value::Object(map) = value else {
             return Err(Error::invalid("options must be a JSON object")
@@ -131,10 +131,15 @@ impl Options {
                 key.check(found)?;
             }
         }
-        let options: Options = serde_json::from_value(value.clone())
-            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))?;
+        let options = Options::read(value.clone())?;
         options.refuse_pinned()?;
         Ok(options)
+    }
+
+    /// Reads options that were checked already, each by itself: what two calls have given, laid over each other.
+    fn read(value: Value) -> Result<Options> {
+        serde_json::from_value(value)
+            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))
     }
 
     fn refuse_pinned(&self) -> Result<()> {
@@ -279,7 +284,7 @@ impl Options {
                 value => merged.insert(name.clone(), value.clone()),
             };
         }
-        Options::parse(&Value::Object(merged))
+        Options::read(Value::Object(merged))
     }
 
     /// These options, as a definition stored them, with those of the call that starts it laid over
@@ -308,7 +313,7 @@ impl Options {
                 }
             }
         }
-        Options::parse(&Value::Object(merged))
+        Options::read(Value::Object(merged))
     }
 
     /// What differs in `after`: the option, what it was, and what it is.
