@@ -12,7 +12,8 @@ use crate::throttle::kind::{Kind, Value};
 use crate::throttle::limits::Throttles;
 use crate::throttle::signals::{Bound, SIGNALS, Signal};
 
-/// Values of settings, each at the place that its signal has in the table; which of the three, its kind says.
+/// These hold the values of the settings, each at the place that its signal has in the table; its kind says in which of the
+/// three.
 static NUMBERS: LazyLock<Vec<GucSetting<i32>>> = LazyLock::new(|| {
     let bounds = SIGNALS.iter().map(|entry| entry.bound.as_ref());
     let defaults = bounds.map(|bound| bound.map_or(-1, |bound| bound.kind.default()));
@@ -56,7 +57,7 @@ fn declare(place: usize, bound: &'static Bound) {
     }
 }
 
-/// The bounds that the server's settings are; and the texts of those that make no sense, by signal.
+/// Returns the bounds that the server's settings are; and the texts of those that make no sense, by signal.
 pub fn in_force() -> (Throttles, Vec<(Signal, String)>) {
     let (mut read, mut wrong) = (Vec::new(), Vec::new());
     for (place, entry) in SIGNALS.iter().enumerate() {
@@ -69,7 +70,7 @@ pub fn in_force() -> (Throttles, Vec<(Signal, String)>) {
     (read.into_iter().collect(), wrong)
 }
 
-/// The value of a setting; its text, if that makes no sense.
+/// Reads the value of a setting; the error is its text, where that makes no sense.
 fn value(place: usize, kind: Kind) -> Result<Value, String> {
     match kind {
         Kind::Bytes(_) | Kind::Span(_) | Kind::Number { .. } => {

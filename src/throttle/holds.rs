@@ -36,19 +36,19 @@ pub struct Pause {
     pub time: Duration,
 }
 
-/// What a probe has found.
+/// A probe returns what it has found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
-    /// Nothing to wait for.
+    /// There is nothing to wait for.
     Nothing,
-    /// An amount: bytes, seconds, or a number; and whose it is, where that is to be said.
+    /// There is an amount of bytes or seconds, or a number; and it is of this one, where the text says whose it is.
     Amount(f64, String),
-    /// The job waits, and why. No row data.
+    /// The job has to wait, for this reason. It holds no row data.
     Reason(String),
 }
 
 impl Found {
-    /// A number of what the bound counts.
+    /// Returns an amount that is nobody's.
     pub fn number(number: u64) -> Found {
         Found::Amount(number as f64, String::new())
     }
@@ -80,7 +80,7 @@ impl Holds {
         }
     }
 
-    /// Whether `value` is over its bound; where it was at the last look, over that part of it.
+    /// Returns true if `value` is over its bound; where it was at the last look, over the part `release` of it.
     fn is_over(&self, signal: Signal, release: f64, value: f64, bound: f64) -> bool {
         let holds = self.since.contains_key(&signal);
         value > if holds { bound * release } else { bound }

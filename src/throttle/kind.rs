@@ -10,47 +10,53 @@ pub const NO_BOUND: i64 = -1;
 /// More than any server has of it.
 pub const MANY: i64 = 1_000_000;
 
-/// What a bound is. Settings of numbers take -1 for no bound, flags are off and texts are empty by default.
+/// A bound is of one of these kinds. Settings of numbers take -1 for no bound; flags are off and texts are empty by default.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// An amount of bytes. The setting is in kB; this is its default.
+    /// The option is an amount of bytes. The setting is in kB; this is its default.
     Bytes(i32),
-    /// A time. The setting is in milliseconds; this is its default.
+    /// The option is a time. The setting is in milliseconds; this is its default.
     Span(i32),
-    /// A whole number.
+    /// It is a whole number.
     Number {
         /// The setting's default.
         default: i32,
         /// The greatest that the option may be; the least is -1.
         most: i64,
-        /// A sentence that says what it is, for the hint where it is out of these bounds.
+        /// The hint of the error where the option is out of these bounds: a sentence that says what it is.
         purpose: &'static str,
     },
-    /// On or off.
+    /// It is on or off.
     Flag,
-    /// Names; in the setting, commas separate them.
+    /// It is a list of names. In the setting, commas separate them.
     Names,
-    /// A text, and what it must be, for the error where it is something else.
+    /// It is a text. The error where it is none says that it must be this.
     Text(&'static str),
-    /// Hours of the day or the week.
+    /// It is hours of the day or the week.
     Window,
 }
 
-/// A bound as it is given. -1, false, or an empty text or list mean that there is none.
+/// A value bounds a signal as it was given. -1, false, or an empty text or list mean that there is none.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)] // They are named as their kinds.
 pub enum Value {
+    /// An amount of bytes may be reached.
     Bytes(Bytes),
+    /// A time may be reached.
     Span(Span),
+    /// A number may be reached.
     Number(i64),
+    /// The job waits where it is true.
     Flag(bool),
+    /// These names count, or do not.
     Names(Vec<String>),
+    /// This query is asked.
     Text(String),
+    /// The job may run in these hours.
     Window(RunWindow),
 }
 
 impl Kind {
-    /// What an option of this kind must be, for people.
+    /// Says what an option of this kind must be, for errors.
     pub const fn expected(self) -> &'static str {
         match self {
             Kind::Bytes(_) => "an amount such as \"256MB\", a number of bytes, or -1 for no bound",
@@ -65,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// The default of a setting that is a number, in its unit.
+    /// Returns the default of a setting that is a number, in its unit.
     pub const fn default(self) -> i32 {
         match self {
             Kind::Bytes(default) | Kind::Span(default) | Kind::Number { default, .. } => default,
@@ -90,7 +96,7 @@ impl Kind {
         })
     }
 
-    /// The value of a setting that is a number, in its unit.
+    /// Converts the value of a setting that is a number, which comes in its unit.
     pub fn of_number(self, number: i32) -> Value {
         let bound = u64::try_from(number).ok();
         match self {
@@ -113,7 +119,7 @@ impl Kind {
         })
     }
 
-    /// An amount as it was found, for people: of bytes, of seconds, or a number.
+    /// Says an amount as it was found: in bytes, in seconds, or a number.
     pub fn shown(self, amount: f64) -> String {
         match self {
             Kind::Bytes(_) => Shown(amount as u64).to_string(),
@@ -124,7 +130,7 @@ impl Kind {
 }
 
 impl Value {
-    /// The option as it is stored.
+    /// Returns the option as it is stored.
     pub fn to_json(&self) -> Json {
         match self {
             Value::Bytes(bytes) => serde_json::json!(bytes),
@@ -137,7 +143,7 @@ impl Value {
         }
     }
 
-    /// Whether it bounds anything.
+    /// Returns true if it bounds anything.
     pub fn is_bound(&self) -> bool {
         match self {
             Value::Flag(flag) => *flag,
@@ -148,7 +154,7 @@ impl Value {
         }
     }
 
-    /// A bound that is an amount, for people.
+    /// Says a bound that is an amount.
     pub fn shown(&self) -> String {
         match self {
             Value::Bytes(Bytes(Some(bytes))) => Shown(*bytes).to_string(),
@@ -159,7 +165,8 @@ impl Value {
         }
     }
 
-    /// A bound as what is found is held against it: in bytes, in seconds, or as a number. What bounds nothing is never met.
+    /// Returns the bound as an amount that was found is held against it: in bytes, in seconds, or as a number. It is infinite
+    /// where nothing is bounded.
     pub fn limit(&self) -> f64 {
         let amount = self.amount().map_or(f64::INFINITY, |amount| amount as f64);
         match self {
@@ -168,7 +175,7 @@ impl Value {
         }
     }
 
-    /// A bound that is an amount: bytes, milliseconds, or a number; `None`: it is no amount, or bounds nothing.
+    /// Returns a bound that is an amount, in bytes, in milliseconds, or as a number; `None`: it is no amount, or bounds nothing.
     pub fn amount(&self) -> Option<u64> {
         match self {
             Value::Bytes(bytes) => bytes.0,

@@ -27,22 +27,22 @@ impl Throttles {
         all
     }
 
-    /// The bound of a signal; `None`: it was not given, or bounds nothing.
+    /// Returns the bound of a signal; `None`: it was not given, or bounds nothing.
     pub fn bound(&self, signal: Signal) -> Option<&Value> {
         self.0.get(&signal).filter(|value| value.is_bound())
     }
 
-    /// Whether a bound was given, be it that there is to be none.
+    /// Returns true if a bound was given, be it that there is to be none.
     pub fn is_given(&self, signal: Signal) -> bool {
         self.0.contains_key(&signal)
     }
 
-    /// A bound that is an amount: bytes, milliseconds, or a number.
+    /// Returns a bound that is an amount: in bytes, in milliseconds, or a number.
     pub fn amount(&self, signal: Signal) -> Option<u64> {
         self.0.get(&signal)?.amount()
     }
 
-    /// A rate that is to be kept, in a second.
+    /// Returns a rate that is to be kept: bytes or a number in a second.
     pub fn rate(&self, signal: Signal) -> Option<u64> {
         self.amount(signal).filter(|rate| *rate > 0)
     }
@@ -91,7 +91,7 @@ impl Serialize for Throttles {
 }
 
 impl<'de> Deserialize<'de> for Throttles {
-    /// Of other keys it takes no notice.
+    /// Reads the keys that are bounds, and ignores others.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Throttles, D::Error> {
         let given = BTreeMap::<String, Json>::deserialize(deserializer)?;
         let mut read = Throttles::default();

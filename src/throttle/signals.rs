@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use crate::throttle::kind::{Kind, MANY, Value};
 
-/// What a job gives way to. Of several that begin at the same time, the first of these counts.
+/// A job gives way to these. Of several that begin at the same time, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// Transactions are to be read only by default.
@@ -38,56 +38,57 @@ pub enum Signal {
     WalRate,
     /// The rows that it updates.
     RowRate,
-    /// What is in the way of a batch that failed: not a bound, but time all the same.
+    /// A batch has failed and is tried again: not a bound, but time all the same.
     Retry,
     /// Transactions of others, by which the rows that a pass over a region has left dead may not be removed yet.
     Horizon,
 }
 
-/// All that there is to say of a signal.
+/// An entry says all that differs between signals, but for how each is read.
 #[derive(Debug)]
 pub struct Entry {
-    /// Which one.
+    /// The signal.
     pub signal: Signal,
-    /// As the views show it. Also the option that bounds it.
+    /// The views show this name. The option that bounds the signal has it, too.
     pub name: &'static str,
-    /// How it makes a job wait.
+    /// The way in which it makes a job wait.
     pub waits: Waits,
-    /// What bounds it; `None`: it is no choice of anybody's.
+    /// The option and the setting that bound it; `None`: nobody can choose a bound.
     pub bound: Option<Bound>,
 }
 
-/// How a signal makes a job wait. In the texts, `{found}`, `{bound}` and `{who}` are filled in.
+/// A signal makes a job wait in one of these ways. The views show the text, with `{found}`, `{bound}` and `{who}` filled in.
 #[derive(Debug, Clone, Copy)]
 pub enum Waits {
-    /// While the amount that its probe finds is over the bound, and then until that is down to this part of it.
+    /// The job waits while the amount that the probe finds is over the bound, and goes on when it is down to this part of the
+    /// bound: 0.8 is 80 %.
     Over(f64, &'static str),
-    /// While its probe says so, which also says why.
+    /// The job waits while the probe says so, which also says why.
     Told,
-    /// By pauses after batches, so that the rate is kept; for ever where that is 0.
+    /// The job pauses after each batch as long as the rate, of a second, asks for. It waits while the rate is 0.
     Rate(&'static str),
-    /// By a pause after a batch that found more than the bound.
+    /// The job pauses after a batch whose probe found more than the bound.
     Batch(&'static str),
-    /// In another place of the worker, or not by itself.
+    /// Another place of the worker waits, or the entry only says more of another one.
     Elsewhere,
 }
 
-/// An option, and the setting that is its default.
+/// An option bounds a signal; a setting is its default.
 #[derive(Debug)]
 pub struct Bound {
-    /// What its value is, with the default and the bounds of that.
+    /// The kind of its value, with the setting's default and the bounds of the option.
     pub kind: Kind,
-    /// Whether `backfill.alter` may change the option while a job runs.
+    /// True if `backfill.alter` may change the option while a job runs.
     pub alterable: bool,
-    /// The setting: the option's name behind `backfill.`.
+    /// The setting's name: that of the option behind `backfill.`.
     pub setting: &'static CStr,
-    /// What pg_settings says of it.
+    /// The short description in pg_settings.
     pub about: &'static CStr,
-    /// What it says of it beyond that.
+    /// The long description in pg_settings.
     pub more: &'static CStr,
 }
 
-/// Else a job would start and stop with every batch.
+/// A signal has to come down to this part of its bound. Else a job would start and stop with every batch.
 const RELEASE: f64 = 0.8;
 
 /// The signals; those with options in the order in which the options are named to people.
@@ -318,20 +319,21 @@ const fn plain(signal: Signal, name: &'static str, waits: Waits) -> Entry {
 }
 
 impl Signal {
-    /// Its entry.
+    /// Finds its entry in the table.
     pub fn entry(self) -> &'static Entry {
         let own = |entry: &&Entry| entry.signal == self;
         SIGNALS.iter().find(own).expect("an entry for each signal")
     }
 
-    /// Its name, as the views show it.
+    /// Returns its name, as the views show it.
     pub fn name(self) -> &'static str {
         self.entry().name
     }
 }
 
 impl Entry {
-    /// Why the job waits, for people: what was found, of whom, and what it may be.
+    /// Says why the job waits: that `found` was found, in the unit of [`Kind::shown`], of `who`, and which `bound` holds. The
+    /// text is empty where the probe says it.
     pub fn reason(&self, found: f64, bound: &Value, who: &str) -> String {
         let text = match self.waits {
             Waits::Over(_, text) | Waits::Rate(text) | Waits::Batch(text) => text,

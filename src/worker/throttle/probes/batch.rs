@@ -1,4 +1,4 @@
-//! What a batch has taken, and who has waited for it. Called just before it commits.
+//! These probes are of a batch that is about to commit: what it has taken, and who waits for it.
 
 use pgrx::pg_sys::Oid;
 

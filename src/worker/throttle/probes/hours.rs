@@ -1,4 +1,4 @@
-//! The hours that a job may run in.
+//! This probe is of the hours that a job may run in.
 
 use crate::error::Result;
 use crate::pg::spi::Arg;

@@ -13,29 +13,29 @@ pub struct Behind {
     pub shown: String,
     /// Bytes of WAL that it lacks.
     pub bytes: u64,
-    /// How long ago these were written, in seconds.
+    /// Seconds since the first of these was written.
     pub seconds: f64,
 }
 
-/// What was read, as far as it is of use to the next look, or to others.
+/// Readings are kept for the next look, or for others.
 #[derive(Debug, Default)]
 pub struct Readings {
-    /// When the WAL had come to which place.
+    /// It remembers when the WAL had come to which place.
     pub clock: LagClock,
-    /// Whether the owner or the database was found at any look to have a value of its own of `default_transaction_read_only`.
+    /// True once the owner or the database was found to have a value of its own of `default_transaction_read_only`.
     pub overridden: bool,
-    /// Who is furthest behind, if that was looked at and there is anybody.
+    /// The one furthest behind, if that was looked at and there is anybody.
     pub behind: Option<Behind>,
 }
 
 impl Readings {
-    /// Bytes that the furthest-behind standby or slot lags, if that was looked at and there is one.
+    /// Returns the bytes that the furthest-behind standby or slot lags, if that was looked at and there is one.
     pub fn lag_bytes(&self) -> Option<u64> {
         self.behind.as_ref().map(|behind| behind.bytes)
     }
 }
 
-/// What a probe is about.
+/// A probe is told these.
 pub struct Look<'a> {
     /// The job that may have to wait.
     pub job: &'a Job,
@@ -43,6 +43,6 @@ pub struct Look<'a> {
     pub table: Oid,
     /// The bounds in force.
     pub limits: &'a Throttles,
-    /// What is kept from one look to the next.
+    /// The readings that are kept from one look to the next.
     pub readings: &'a mut Readings,
 }

@@ -19,21 +19,21 @@ use crate::throttle::signals::{Entry, SIGNALS, Signal};
 use crate::worker::throttle::probes::batch::Batch;
 use crate::worker::throttle::probes::look::Look;
 
-/// How a signal is read.
+/// A signal is read in one of these ways.
 pub enum Probe {
-    /// Between two batches, in a transaction.
+    /// The function is called between two batches, in a transaction.
     Look(fn(&mut Look) -> Result<Found>),
-    /// The same, but it opens its transaction itself.
+    /// So is this one, which opens its transaction itself.
     Alone(fn(&mut Look) -> Result<Found>),
-    /// By what a batch has taken of it.
+    /// The function says what a batch has taken of a rate.
     Taken(fn(&Batch) -> u64),
-    /// By what a batch finds that is about to commit.
+    /// The function counts, in a batch that is about to commit, what the bound limits.
     Batch(fn(&Batch) -> Result<u64>),
-    /// Not at all.
+    /// Nothing is to be read.
     None,
 }
 
-/// The probe of each signal.
+/// Returns the probe of a signal.
 pub fn of(signal: Signal) -> Probe {
     match signal {
         Signal::ReadOnly => Probe::Look(server::read_only),

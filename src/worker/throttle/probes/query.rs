@@ -1,4 +1,4 @@
-//! The owner's query. A worker is a process of the owner's: nobody else evaluates it.
+//! This probe asks the owner's query. A worker is a process of the owner's: nobody else evaluates the query.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::pg::{evaluate, spi, timeout, txn};
 use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 
-/// How long the query may take, in milliseconds.
+/// The query may take this time, in milliseconds.
 const LIMIT: i32 = 1000;
 
 /// The probe of `throttle_query`, in a transaction of its own. What is wrong with the query may hold row data: the view shows

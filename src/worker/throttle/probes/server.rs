@@ -1,4 +1,4 @@
-//! What the server has to do, and what it is told to be.
+//! These probes are of the server: its archive, its clients, and whether it is to be read only.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,7 +8,7 @@ use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 use crate::worker::throttle::probes::reading::{count, first, hidden, one};
 
-/// What the view shows where transactions are to be read only by default.
+/// The view shows this where transactions are to be read only by default.
 const READ_ONLY: &str = "it is on, for the server, the database or the job's owner";
 
 /// The probe of `max_archive_backlog`: segments of WAL that wait to be archived.

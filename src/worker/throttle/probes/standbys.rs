@@ -1,4 +1,4 @@
-//! How far standbys and replication slots are behind.
+//! These probes are of standbys and replication slots: how far they are behind.
 
 use std::time::Instant;
 

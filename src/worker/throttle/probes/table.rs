@@ -1,4 +1,4 @@
-//! What is to be said of the table that the worker is at.
+//! These probes are of the table, or partition, that the worker is at.
 
 use pgrx::pg_sys::Oid;
 
