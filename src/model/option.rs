@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::model::names::distance;
 use crate::model::options::Options;
+use crate::throttle::kind::{Kind, NO_BOUND};
+use crate::throttle::signals::{Entry, SIGNALS};
 
 /// What `backfill.alter` may do to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,7 @@ enum When {
 }
 
 /// An option as a call gives it.
+#[derive(Clone, Copy)]
 pub struct Key {
     /// As it is written.
     pub name: &'static str,
@@ -44,8 +47,8 @@ const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'stati
     }
 }
 
-/// Every key of [`Options`].
-pub const KEYS: &[Key] = &[
+/// The keys of [`Options`] that are no bound of a signal.
+const KEYS: &[Key] = &[
     key("key", "a string", When::Defined),
     key("only", "true or false", When::Defined),
     key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
@@ -112,70 +115,37 @@ pub const KEYS: &[Key] = &[
     key("key_to", KEY, When::Always),
     key("at_bounds", "\"pause\" or \"complete\"", When::Always),
     key("on_end", "a string: an SQL statement", When::Always),
-    key("max_lag_bytes", BYTES, When::Always),
-    key(
-        "max_lag",
-        "a time such as \"30s\", or -1 for no bound",
-        When::Always,
-    ),
-    key("lag_include", "an array of names", When::Always),
-    key("lag_exclude", "an array of names", When::Always),
-    key("max_wal_rate", BYTES, When::Always),
-    integer(
-        "max_archive_backlog",
-        -1,
-        MANY,
-        "It is how many segments of WAL may wait to be archived; -1 is no bound.",
-    ),
-    integer(
-        "max_lock_waiters",
-        -1,
-        MANY,
-        "It is how many backends may wait for a batch; -1 is no bound.",
-    ),
-    integer(
-        "max_active_backends",
-        -1,
-        MANY,
-        "It is how many clients may be at work; -1 is no bound.",
-    ),
-    key("yield_to_autovacuum", "true or false", When::Always),
-    integer(
-        "max_dead_tuples",
-        -1,
-        i64::MAX,
-        "It is how many dead tuples the table may have; -1 is no bound.",
-    ),
-    integer(
-        "max_growth",
-        -1,
-        MANY,
-        "It is by how many per cent the table may grow without a VACUUM; -1 is no bound.",
-    ),
-    integer(
-        "max_rows_per_second",
-        -1,
-        i64::MAX,
-        "It is how many rows the job may update in a second; -1 is no bound.",
-    ),
-    key(
-        "throttle_query",
-        "a string: a query that gives true while the job is to wait",
-        When::Always,
-    ),
-    key(
-        "run_window",
-        "hours such as \"22:00-06:00 Europe/Berlin\" or \"Mon-Fri 22:00-06:00, Sat-Sun\", or \"\" for no bound",
-        When::Always,
-    ),
 ];
 
 /// What a key must be.
 const KEY: &str = "a key: a string, an integer, or an array of them for a key of several columns";
-/// What an amount of bytes must be.
-const BYTES: &str = "an amount such as \"256MB\", a number of bytes, or -1 for no bound";
-/// More than any server has of it.
-const MANY: i64 = 1_000_000;
+
+/// Every key of [`Options`]: those of its own, and the bounds of signals.
+pub fn keys() -> impl Iterator<Item = Key> {
+    KEYS.iter().copied().chain(SIGNALS.iter().filter_map(bound))
+}
+
+/// The option that bounds a signal, if there is one.
+fn bound(entry: &Entry) -> Option<Key> {
+    let bound = entry.bound.as_ref()?;
+    Some(Key {
+        name: entry.name,
+        expected: bound.kind.expected(),
+        bounds: match bound.kind {
+            Kind::Number { most, purpose, .. } => Some((NO_BOUND, most, purpose)),
+            _ => None,
+        },
+        when: match bound.alterable {
+            true => When::Always,
+            false => When::Defined,
+        },
+    })
+}
+
+/// The key of this name, if there is one.
+pub fn named(name: &str) -> Option<Key> {
+    keys().find(|key| key.name == name)
+}
 
 impl Key {
     /// Refuses a value that it cannot have.
@@ -202,8 +172,7 @@ impl Key {
 
 /// Whether `backfill.alter` may change the option while a job runs.
 pub fn is_alterable(name: &str) -> bool {
-    KEYS.iter()
-        .any(|key| key.name == name && key.when == When::Always)
+    named(name).is_some_and(|key| key.when == When::Always)
 }
 
 /// Arguments of `start` and its like, which are taken for options now and then.
@@ -223,7 +192,7 @@ pub fn unknown(key: &str) -> Error {
             "Give it beside the options: {key} => ..., options => '{{...}}'."
         ));
     }
-    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    let names: Vec<&str> = keys().map(|key| key.name).collect();
     let nearest = names.iter().min_by_key(|name| distance(name, key));
     let hint = match nearest {
         Some(name) if distance(name, key) <= name.len().max(4) / 2 => {

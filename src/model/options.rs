@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::model::bounds::{Bounds, KeyText};
 pub use crate::model::choice::{AtBounds, LockedRows, Strategy, Triggers, Walk};
+use crate::model::option;
 pub use crate::model::option::is_alterable;
-use crate::model::option::{self, KEYS};
 use crate::throttle::limits::Throttles;
 
 /// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
@@ -115,26 +115,31 @@ const PINNED: &[&str] = &[
 ];
 
 impl Options {
-    /// Reads the options of a call.
+    /// Checks and reads the options of a call, or of a job's row.
     pub fn parse(value: &Value) -> Result<Options> {
         let Value::Object(map) = value else {
             return Err(Error::invalid("options must be a JSON object")
                 .hint("Write for example '{\"key\": \"orders_pkey\"}'."));
         };
         for name in map.keys() {
-            if !KEYS.iter().any(|known| known.name == name) {
+            if option::named(name).is_none() {
                 return Err(option::unknown(name));
             }
         }
-        for key in KEYS {
+        for key in option::keys() {
             if let Some(found) = map.get(key.name) {
                 key.check(found)?;
             }
         }
-        let options: Options = serde_json::from_value(value.clone())
-            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))?;
+        let options = Options::read(value.clone())?;
         options.refuse_pinned()?;
         Ok(options)
+    }
+
+    /// Reads options that were checked already, each by itself: what two calls have given, laid over each other.
+    fn read(value: Value) -> Result<Options> {
+        serde_json::from_value(value)
+            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))
     }
 
     fn refuse_pinned(&self) -> Result<()> {
@@ -265,7 +270,7 @@ impl Options {
         let mut merged = self.to_map();
         Options::parse(&without_nulls(change))?;
         for (name, value) in change.as_object().into_iter().flatten() {
-            if !KEYS.iter().any(|known| known.name == name) {
+            if option::named(name).is_none() {
                 return Err(option::unknown(name));
             }
             if !is_alterable(name) {
@@ -279,7 +284,7 @@ impl Options {
                 value => merged.insert(name.clone(), value.clone()),
             };
         }
-        Options::parse(&Value::Object(merged))
+        Options::read(Value::Object(merged))
     }
 
     /// These options, as a definition stored them, with those of the call that starts it laid over
@@ -308,13 +313,13 @@ impl Options {
                 }
             }
         }
-        Options::parse(&Value::Object(merged))
+        Options::read(Value::Object(merged))
     }
 
     /// What differs in `after`: the option, what it was, and what it is.
     pub fn differences(&self, after: &Options) -> Vec<(&'static str, String, String)> {
         let (old_map, new_map) = (self.to_map(), after.to_map());
-        KEYS.iter()
+        option::keys()
             .map(|key| key.name)
             .filter(|name| old_map.get(*name) != new_map.get(*name))
             .map(|name| {

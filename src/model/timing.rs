@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::throttle::signal::Signal;
+use crate::throttle::signals::Signal;
 
 /// Batches that are looked back at.
 const RECENT: usize = 200;

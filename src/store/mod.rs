@@ -20,7 +20,6 @@ pub mod region;
 pub mod rights;
 pub mod sample;
 pub mod setback;
-pub mod signals;
 pub mod slice;
 pub mod tally;
 pub mod trial;

@@ -1,9 +1,11 @@
-//! What a job gives way to: the signals, their bounds, and how long to wait. Nothing here needs a server; the worker's probes read
-//! the signals.
+//! What a job gives way to: the signals, their bounds, and how long to wait. Nothing here needs a server; the worker's probes
+//! read the signals. `signals` is the table of them.
 
 pub mod bucket;
+pub mod holds;
+pub mod kind;
 pub mod lag;
 pub mod limits;
 pub mod quantity;
-pub mod signal;
+pub mod signals;
 pub mod window;

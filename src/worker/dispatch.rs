@@ -12,9 +12,9 @@ use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, latch, report, role, server, slots, spi};
 use crate::store::job::{self, Job};
-use crate::store::{extension, on_end, signals};
+use crate::store::{extension, on_end};
 use crate::worker::patience::patiently;
-use crate::worker::throttle::probes;
+use crate::worker::throttle::probes::{self, hours};
 
 /// How often, and how long apart, a sweep tries to register a worker when the server has no process left: that of a worker
 /// that ends is only freed once it is gone.
@@ -66,9 +66,9 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
 fn is_outside_hours(job: &Job) -> bool {
     let (limits, _) = probes::limits(&job.definition.options.throttles);
     let zone = job.definition.session.get("TimeZone").map(String::as_str);
-    limits.hours().is_some_and(|hours| {
-        let now = spi::in_subtransaction(|| signals::minute_of_week(hours.zone().or(zone)));
-        now.is_ok_and(|now| hours.closed_for(now).is_some())
+    limits.hours().is_some_and(|window| {
+        let now = spi::in_subtransaction(|| hours::minute_of_week(window.zone().or(zone)));
+        now.is_ok_and(|now| window.closed_for(now).is_some())
     })
 }
 

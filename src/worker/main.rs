@@ -329,7 +329,7 @@ fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Opt
             Ok(Some(ending)) => return Some(ending),
             Err(error) => return Some(Ending::Failed(error, None)),
         }
-        let lag = walk.learned.throttle.readings.lag_bytes;
+        let lag = walk.learned.throttle.readings.lag_bytes();
         walk.learned.sampler.sample(job, lag);
         walk.learned.heartbeat.beat(job);
         let look = give_way::wait(walk, job);

@@ -204,13 +204,16 @@ def test_the_settings_are_those_of_the_library(db) -> None:
 
 def test_the_options_are_those_of_the_source() -> None:
     """docs/reference.md lists every option of src/model/option.rs, in its order, with the bounds of the integers;
-    docs/throttling.md goes on with those of the signals."""
+    docs/throttling.md those of src/throttle/signals.rs."""
     keys = re.search(r"const KEYS\b.*?^\];", source("model/option.rs"), re.S | re.M)[0]
     found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
     shown = table("docs/reference.md", "Options")
-    signals = [name for row in table("docs/throttling.md", "The signals") for name in row[0].split(", ")]
-    assert [row[0] for row in shown] + signals == [name for _kind, name, *_bounds in found]
-    for (kind, name, *bounds), row in zip(found[: len(shown)], shown, strict=True):
+    assert [row[0] for row in shown] == [name for _kind, name, *_bounds in found]
+    signals = re.search(r"const SIGNALS\b.*?^\];", source("throttle/signals.rs"), re.S | re.M)[0]
+    bounded = [re.search(r'name: "(\w+)"', entry)[1] for entry in signals.split("    Entry {")[1:]]
+    assert len(bounded) > 10
+    assert [name for row in table("docs/throttling.md", "The signals") for name in row[0].split(", ")] == bounded
+    for (kind, name, *bounds), row in zip(found, shown, strict=True):
         if kind == "integer":
             assert row[1] == " to ".join(f"{int(bound.replace('_', '')):,}" for bound in bounds), name
 

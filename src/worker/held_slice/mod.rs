@@ -337,7 +337,7 @@ impl Walk {
         if let Err(error) = self.account() {
             report::log(&format!("backfill {}: {error}", job.logged()));
         }
-        let lag = self.learned.throttle.readings.lag_bytes;
+        let lag = self.learned.throttle.readings.lag_bytes();
         self.learned.sampler.sample(job, lag);
         self.learned.heartbeat.beat(job);
     }

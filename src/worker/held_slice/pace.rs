@@ -7,7 +7,7 @@ use crate::pg::txn::{self, Durability};
 use crate::pg::{latch, report, signal};
 use crate::store::job::{self, Job};
 use crate::store::setback;
-use crate::throttle::signal::Signal;
+use crate::throttle::signals::Signal;
 use crate::worker::batch::failures::{Retry, Setbacks};
 use crate::worker::dispatch;
 use crate::worker::held_slice::Walk;

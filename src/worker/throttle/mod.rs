@@ -2,6 +2,7 @@
 
 pub mod probes;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::Oid;
@@ -11,12 +12,14 @@ use crate::model::timing::{Recent, Spent};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{report, waiters, wal};
 use crate::store::job::Job;
-use crate::store::{setback, signals};
+use crate::store::setback;
 use crate::throttle::bucket::Bucket;
+use crate::throttle::holds::{self, Holds, Pause, Reason};
 use crate::throttle::limits::Throttles;
-use crate::throttle::quantity::Shown;
-use crate::throttle::signal::{self, Holds, Pause, Reason, Signal};
-use crate::worker::throttle::probes::Readings;
+use crate::throttle::signals::{Entry, SIGNALS, Signal};
+use crate::worker::throttle::probes::Probe;
+use crate::worker::throttle::probes::batch::Batch;
+use crate::worker::throttle::probes::look::{Look, Readings};
 
 /// How long a look at the signals holds good, and how long to wait before another.
 pub const LOOK: Duration = Duration::from_secs(1);
@@ -42,12 +45,11 @@ pub struct Throttle {
     looked: Option<Instant>,
     told: Option<Told>,
     counted: Option<Instant>,
-    rows: Bucket,
-    wal: Bucket,
+    rates: BTreeMap<Signal, Bucket>,
     /// WAL of this process that is counted already, or is not the job's.
     wal_counted: Option<u64>,
-    /// Batches in a row that more backends waited for than may.
-    waited_for: u32,
+    /// Batches in a row that have found more than a bound.
+    in_a_row: BTreeMap<Signal, u32>,
     /// Whether others waited for the last batch, which took long enough for them to notice.
     pub crowded: bool,
     /// What the pause after the last batch is for, if not for the pace.
@@ -107,8 +109,13 @@ impl Throttle {
         for reason in unreadable {
             self.holds.hold(reason.signal, reason.text);
         }
-        self.readings
-            .take(&self.limits, (job, table), &mut self.holds);
+        let look = Look {
+            job,
+            table,
+            limits: &self.limits,
+            readings: &mut self.readings,
+        };
+        probes::take(look, &mut self.holds);
         self.holds.settle(now).first().map(|reason| reason.signal)
     }
 
@@ -165,7 +172,7 @@ impl Throttle {
     /// Rows of a batch, at most, so that a rate of rows is a steady one.
     pub fn most_rows(&self, workers: i32) -> i64 {
         let rate = |rate: u64| (rate / STEADY / workers.max(1) as u64).max(1);
-        self.limits.rows_per_second().map_or(i64::MAX, |given| {
+        self.limits.rate(Signal::RowRate).map_or(i64::MAX, |given| {
             i64::try_from(rate(given)).unwrap_or(i64::MAX)
         })
     }
@@ -180,21 +187,60 @@ impl Throttle {
         workers: i32,
     ) -> Result<Option<Pause>> {
         let now = Instant::now();
-        let workers = f64::from(workers.max(1));
-        let wal = self.count_wal();
-        let of_rows = self.limits.rows_per_second().map(|rate| Pause {
-            reason: Reason::new(Signal::RowRate, format!("{rate} rows a second")),
-            time: self.rows.take(now, rows as f64, rate as f64 / workers),
-        });
-        let of_wal = self.limits.wal_rate().map(|rate| Pause {
-            reason: Reason::new(Signal::WalRate, format!("{} of WAL a second", Shown(rate))),
-            time: self.wal.take(now, wal as f64, rate as f64 / workers),
-        });
-        let of_waiters = self.waiters(table, now.duration_since(begun))?;
-        Ok([of_rows, of_wal, of_waiters]
-            .into_iter()
-            .flatten()
-            .max_by_key(|pause| pause.time))
+        let took = now.duration_since(begun);
+        self.crowded = waiters::any() && took > SHORT;
+        let batch = Batch {
+            table,
+            rows: rows.unsigned_abs(),
+            wal: self.count_wal(),
+        };
+        let mut pauses: Vec<Pause> = Vec::new();
+        for entry in SIGNALS {
+            match probes::of(entry.signal) {
+                Probe::Taken(probe) => pauses.extend(self.pace(entry, probe(&batch), workers)),
+                Probe::Batch(probe) => {
+                    pauses.extend(self.stay_away(entry, || probe(&batch), took)?);
+                }
+                Probe::Look(_) | Probe::Alone(_) | Probe::None => {}
+            }
+        }
+        Ok(pauses.into_iter().max_by_key(|pause| pause.time))
+    }
+
+    /// The pause that keeps a rate, where one is in force, after a batch has taken so much of it.
+    fn pace(&mut self, entry: &Entry, taken: u64, workers: i32) -> Option<Pause> {
+        let rate = self.limits.rate(entry.signal)?;
+        let bound = self.limits.bound(entry.signal)?;
+        let per_second = rate as f64 / f64::from(workers.max(1));
+        let bucket = self.rates.entry(entry.signal).or_default();
+        Some(Pause {
+            reason: Reason::new(entry.signal, entry.reason(0.0, bound, "")),
+            time: bucket.take(Instant::now(), taken as f64, per_second),
+        })
+    }
+
+    /// The pause after a batch that has found more than the bound; longer each time in a row.
+    fn stay_away(
+        &mut self,
+        entry: &Entry,
+        probe: impl FnOnce() -> Result<u64>,
+        took: Duration,
+    ) -> Result<Option<Pause>> {
+        let bound = self.limits.bound(entry.signal);
+        let found = bound.map(|_| probe()).transpose()?;
+        let over = found
+            .zip(bound)
+            .filter(|(found, bound)| *found as f64 > bound.limit());
+        let Some((found, bound)) = over else {
+            self.in_a_row.remove(&entry.signal);
+            return Ok(None);
+        };
+        let times = self.in_a_row.entry(entry.signal).or_default();
+        *times += 1;
+        Ok(Some(Pause {
+            reason: Reason::new(entry.signal, entry.reason(found as f64, bound, "")),
+            time: holds::pause_after_waiters(took, *times),
+        }))
     }
 
     /// Counts the WAL that was written since the last call; gives it in bytes.
@@ -203,23 +249,6 @@ impl Throttle {
         let wal = written - self.wal_counted.replace(written).unwrap_or(written);
         self.spent.wal += wal;
         wal
-    }
-
-    fn waiters(&mut self, table: Oid, batch: Duration) -> Result<Option<Pause>> {
-        let any = waiters::any();
-        self.crowded = any && batch > SHORT;
-        let bound = self.limits.lock_waiters().filter(|_| any);
-        let found = bound.map(|_| signals::lock_waiters(table)).transpose()?;
-        let Some((found, bound)) = found.zip(bound).filter(|(found, bound)| found > bound) else {
-            self.waited_for = 0;
-            return Ok(None);
-        };
-        self.waited_for += 1;
-        let text = format!("{found} backends waited for a batch, {bound} may");
-        Ok(Some(Pause {
-            reason: Reason::new(Signal::LockWaiters, text),
-            time: signal::pause_after_waiters(batch, self.waited_for),
-        }))
     }
 
     /// Counts a pause that is over.

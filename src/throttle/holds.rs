@@ -1,65 +1,10 @@
-//! The signals that make a job wait, and when they do.
+//! Which signals make a job wait, since when, and why.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What a job gives way to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Signal {
-    /// Transactions are to be read only by default.
-    ReadOnly,
-    /// The hours that it may run in.
-    RunWindow,
-    /// A standby or slot that is behind, in bytes.
-    LagBytes,
-    /// The same, in time.
-    Lag,
-    /// WAL that waits to be archived.
-    ArchiveBacklog,
-    /// Clients at work.
-    ActiveBackends,
-    /// VACUUM of the table.
-    Autovacuum,
-    /// Dead tuples of the table.
-    DeadTuples,
-    /// Growth of the table.
-    Growth,
-    /// The owner's query.
-    Query,
-    /// Backends that have waited for a batch.
-    LockWaiters,
-    /// The WAL that the job writes.
-    WalRate,
-    /// The rows that it updates.
-    RowRate,
-    /// What is in the way of a batch that failed: not a bound, but time all the same.
-    Retry,
-    /// Transactions of others, by which the rows that a pass over a region has left dead may not be removed yet.
-    Horizon,
-}
-
-impl Signal {
-    /// The option that bounds it; for a retry `retry`, for others' transactions `horizon`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Signal::ReadOnly => "default_transaction_read_only",
-            Signal::RunWindow => "run_window",
-            Signal::LagBytes => "max_lag_bytes",
-            Signal::Lag => "max_lag",
-            Signal::ArchiveBacklog => "max_archive_backlog",
-            Signal::ActiveBackends => "max_active_backends",
-            Signal::Autovacuum => "yield_to_autovacuum",
-            Signal::DeadTuples => "max_dead_tuples",
-            Signal::Growth => "max_growth",
-            Signal::Query => "throttle_query",
-            Signal::LockWaiters => "max_lock_waiters",
-            Signal::WalRate => "max_wal_rate",
-            Signal::RowRate => "max_rows_per_second",
-            Signal::Retry => "retry",
-            Signal::Horizon => "horizon",
-        }
-    }
-}
+use crate::throttle::kind::Value;
+use crate::throttle::signals::{Entry, Signal, Waits};
 
 /// Why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,9 +36,23 @@ pub struct Pause {
     pub time: Duration,
 }
 
-/// What a signal that made a job wait has to come down to before the job goes on: else it would start
-/// and stop with every batch.
-const RELEASE: f64 = 0.8;
+/// A probe returns what it has found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// There is nothing to wait for.
+    Nothing,
+    /// There is an amount of bytes or seconds, or a number; and it is of this one, where the text says whose it is.
+    Amount(f64, String),
+    /// The job has to wait, for this reason. It holds no row data.
+    Reason(String),
+}
+
+impl Found {
+    /// Returns an amount that is nobody's.
+    pub fn number(number: u64) -> Found {
+        Found::Amount(number as f64, String::new())
+    }
+}
 
 /// Which signals are over their bounds, and since when.
 #[derive(Debug, Default)]
@@ -108,10 +67,23 @@ impl Holds {
         self.reasons.clear();
     }
 
-    /// Whether `value` is over its bound; where it was at the last look, over less than that.
-    pub fn is_over(&self, signal: Signal, value: f64, bound: f64) -> bool {
+    /// Holds what a probe has found against the bound of its signal.
+    pub fn weigh(&mut self, entry: &Entry, found: Found, bound: Option<&Value>) {
+        match (found, entry.waits, bound) {
+            (Found::Reason(text), _, _) => self.hold(entry.signal, text),
+            (Found::Amount(value, who), Waits::Over(release, _), Some(bound))
+                if self.is_over(entry.signal, release, value, bound.limit()) =>
+            {
+                self.hold(entry.signal, entry.reason(value, bound, &who));
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns true if `value` is over its bound; where it was at the last look, over the part `release` of it.
+    fn is_over(&self, signal: Signal, release: f64, value: f64, bound: f64) -> bool {
         let holds = self.since.contains_key(&signal);
-        value > if holds { bound * RELEASE } else { bound }
+        value > if holds { bound * release } else { bound }
     }
 
     /// Notes that a signal is over its bound.
@@ -150,12 +122,12 @@ pub fn pause_after_waiters(batch: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::throttle::quantity::Span;
 
-    fn look(holds: &mut Holds, now: Instant, value: f64) -> usize {
+    fn look(holds: &mut Holds, signal: Signal, value: u64, bound: i64, now: Instant) -> usize {
         holds.look_again();
-        if holds.is_over(Signal::LagBytes, value, 100.0) {
-            holds.hold(Signal::LagBytes, format!("{value} of 100"));
-        }
+        let bound = Value::Number(bound);
+        holds.weigh(signal.entry(), Found::number(value), Some(&bound));
         holds.settle(now).len()
     }
 
@@ -163,19 +135,56 @@ mod tests {
     fn who_waits_goes_on_well_below_the_bound_only() {
         let now = Instant::now();
         let mut holds = Holds::default();
-        assert_eq!(look(&mut holds, now, 100.0), 0);
-        assert_eq!(look(&mut holds, now, 101.0), 1);
-        assert_eq!(look(&mut holds, now, 99.0), 1);
-        assert_eq!(look(&mut holds, now, 81.0), 1);
-        assert_eq!(look(&mut holds, now, 80.0), 0);
-        assert_eq!(look(&mut holds, now, 99.0), 0);
+        let mut look = |value| look(&mut holds, Signal::DeadTuples, value, 100, now);
+        assert_eq!(look(100), 0);
+        assert_eq!(look(101), 1);
+        assert_eq!(look(99), 1);
+        assert_eq!(look(81), 1);
+        assert_eq!(look(80), 0);
+        assert_eq!(look(99), 0);
+    }
+
+    #[test]
+    fn growth_ends_at_the_bound() {
+        let now = Instant::now();
+        let mut holds = Holds::default();
+        assert_eq!(look(&mut holds, Signal::Growth, 101, 100, now), 1);
+        assert_eq!(look(&mut holds, Signal::Growth, 100, 100, now), 0);
     }
 
     #[test]
     fn a_bound_of_nothing_can_be_kept() {
-        let holds = Holds::default();
-        assert!(!holds.is_over(Signal::LockWaiters, 0.0, 0.0));
-        assert!(holds.is_over(Signal::LockWaiters, 1.0, 0.0));
+        let now = Instant::now();
+        let mut holds = Holds::default();
+        assert_eq!(look(&mut holds, Signal::ActiveBackends, 0, 0, now), 0);
+        assert_eq!(look(&mut holds, Signal::ActiveBackends, 1, 0, now), 1);
+        let texts: Vec<String> = holds.reasons().iter().map(Reason::shown).collect();
+        assert_eq!(texts, ["max_active_backends: 1 of 0 clients are at work"]);
+    }
+
+    #[test]
+    fn a_time_is_held_against_a_bound_in_seconds() {
+        let entry = Signal::Lag.entry();
+        let bound = Value::Span(Span(Some(30_000)));
+        for (seconds, waits) in [(30.0, 0), (30.5, 1)] {
+            let mut holds = Holds::default();
+            let found = Found::Amount(seconds, "slot a".to_owned());
+            holds.weigh(entry, found, Some(&bound));
+            assert_eq!(holds.settle(Instant::now()).len(), waits);
+        }
+    }
+
+    #[test]
+    fn what_a_probe_says_itself_is_a_reason() {
+        let mut holds = Holds::default();
+        holds.weigh(Signal::ReadOnly.entry(), Found::Nothing, None);
+        assert_eq!(holds.reasons(), []);
+        let found = Found::Reason("it is on".to_owned());
+        holds.weigh(Signal::ReadOnly.entry(), found, None);
+        assert_eq!(
+            holds.reasons()[0].shown(),
+            "default_transaction_read_only: it is on"
+        );
     }
 
     #[test]
