@@ -166,7 +166,7 @@ def test_a_schema_in_the_place_of_a_renamed_one(db: Database, bare: Database) ->
     db.sql("CREATE SCHEMA backfill", user="squatter")
     for table in ("job", "walk", "slice", "checkpoint", "region", "leftover", "outcome", "failed_row", "event"):
         db.sql(f"CREATE TABLE backfill.{table} AS TABLE elsewhere.{table}", user="squatter")
-    db.sql("UPDATE backfill.job SET wish = 'run', owner = 10; DELETE FROM backfill.outcome", user="squatter")
+    db.sql("UPDATE backfill_internal.job SET wish = 'run', owner = 10; DELETE FROM backfill_internal.outcome", user="squatter")
     for call in (f"pause({job})", f"resume({job})", "resume_all()", "start('t', set_clause => 'n = 2')"):
         with pytest.raises(psycopg.Error) as error:
             db.sql(f"SELECT elsewhere.{call}")

@@ -43,7 +43,7 @@ def test_an_old_worker_of_the_same_id(db: Database, way: str) -> None:
     worker, stands = db.worker_pid(before), counts(db, "old")
     with db.connect() as connection, connection.transaction():
         connection.execute("DROP EXTENSION backfill; CREATE EXTENSION backfill")
-        connection.execute("SELECT setval('backfill.job_id_seq', 1, false), setval('backfill.slice_id_seq', 1, false)")
+        connection.execute("SELECT setval('backfill_internal.job_id_seq', 1, false), setval('backfill_internal.slice_id_seq', 1, false)")
         # It looks as if it had a worker: nothing runs it until that one is gone.
         job = connection.execute("SELECT backfill.start('new', 40, 0, 'n = n + 10')").fetchone()[0]
     assert job == before
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_to_the_extension(db: Database) -> None:
     job = begin(db, "ranges")
     for ddl, why in {
         "ALTER EXTENSION backfill SET SCHEMA public": "does not support SET SCHEMA",
-        "DROP TABLE backfill.checkpoint": "extension backfill requires it",
+        "DROP TABLE backfill_internal.checkpoint": "extension backfill requires it",
         "DROP SCHEMA backfill": "depend",
         f"ALTER DATABASE {db.name} RENAME TO other": "is being accessed|current database",
     }.items():

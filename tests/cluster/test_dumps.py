@@ -98,7 +98,7 @@ def test_jobs_of_every_state_come_along(shared_cluster: Cluster, db: Database, a
             name,
         )
     # In a new cluster the files may have the numbers that they had in the old one, with other rows on their pages.
-    copy.sql("UPDATE backfill.slice SET filenode = pg_relation_filenode(relation) WHERE walk = 'physical'")
+    copy.sql("UPDATE backfill_internal.slice SET filenode = pg_relation_filenode(relation) WHERE walk = 'physical'")
     assert copy.value(RESUME, [jobs["running"]], user=app) == "running"
     for name in ("running", "paused", "paused_waves", "paused_pages"):
         copy.sql(QUICK, [jobs[name]])

@@ -97,7 +97,7 @@ def test_default_privileges_leave_nobody_rights(bare: Database, schema: bool) ->
         evil(bare)
         with pytest.raises(DENIED):
             bare.sql(
-                "CREATE TRIGGER mine BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION app.fire()", user="app"
+                "CREATE TRIGGER mine BEFORE INSERT ON backfill_internal.job FOR EACH ROW EXECUTE FUNCTION app.fire()", user="app"
             )
         make_table(bare, 10)
         bare.sql("GRANT ALL ON t TO helper; SET ROLE helper; SELECT count(*) FROM backfill.progress")
@@ -118,7 +118,7 @@ def test_a_dump_brings_no_rights_back(shared_cluster: Cluster, bare: Database, d
     )
     copy.sql("GRANT EXECUTE ON FUNCTION backfill.define TO PUBLIC")
     acl = "SELECT array_agg(a::text ORDER BY a::text) FROM pg_class c, unnest(c.relacl) a WHERE c.oid = %s::regclass"
-    for table in ("backfill.job", "backfill.progress", "backfill.job_id_seq"):
+    for table in ("backfill_internal.job", "backfill.progress", "backfill_internal.job_id_seq"):
         assert copy.value(acl, [table]) == db.value(acl, [table])
     shared_cluster.sql("DROP DATABASE bare_copy WITH (FORCE)")
 
@@ -131,8 +131,8 @@ def test_an_update_takes_rights_back(shared_cluster: Cluster, bare: Database, db
     bare.sql(DEFAULTS)
     bare.sql("CREATE EXTENSION backfill VERSION '0.2.0'")
     bare.sql(NO_DEFAULTS)
-    bare.sql("GRANT TRIGGER ON backfill.slice TO helper; GRANT ALL ON SCHEMA backfill TO helper", user="app")
-    bare.sql("GRANT UPDATE (owner) ON backfill.job TO helper")
+    bare.sql("GRANT TRIGGER ON backfill_internal.slice TO helper; GRANT ALL ON SCHEMA backfill TO helper", user="app")
+    bare.sql("GRANT UPDATE (owner) ON backfill_internal.job TO helper")
     bare.sql("REVOKE EXECUTE ON FUNCTION backfill.define FROM PUBLIC, app")
     assert bare.sql(STRANGERS) != []
     bare.sql("ALTER EXTENSION backfill UPDATE")
@@ -142,8 +142,8 @@ def test_an_update_takes_rights_back(shared_cluster: Cluster, bare: Database, db
     assert not bare.value(
         "SELECT has_function_privilege('app', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')"
     )
-    assert not bare.value("SELECT has_table_privilege('helper', 'backfill.slice', 'TRIGGER')")
-    assert not bare.value("SELECT has_column_privilege('helper', 'backfill.job', 'owner', 'UPDATE')")
+    assert not bare.value("SELECT has_table_privilege('helper', 'backfill_internal.slice', 'TRIGGER')")
+    assert not bare.value("SELECT has_column_privilege('helper', 'backfill_internal.job', 'owner', 'UPDATE')")
 
 
 @pytest.mark.parametrize("name", ["guard", "revoke"])
@@ -195,7 +195,7 @@ def test_no_setting_keeps_the_guards_from_firing(db: Database, bare: Database, r
                 connection.execute(attack)
             assert error.value.sqlstate in ("42501", "428C9"), (attack, error.value)
     with pytest.raises(DENIED, match="written by its functions only"):
-        connection.execute("UPDATE backfill.job SET owner = 10")
+        connection.execute("UPDATE backfill_internal.job SET owner = 10")
 
 
 def test_a_job_that_skips_triggers_writes_its_checkpoints(db: Database) -> None:
@@ -261,7 +261,7 @@ def test_a_foreign_key_of_somebody_elses(db: Database, bare: Database) -> None:
     job = start_count(db)
     complete(db, job)
     db.sql(
-        f"CREATE TABLE app.refers (job bigint REFERENCES backfill.job); INSERT INTO app.refers VALUES ({job})",
+        f"CREATE TABLE app.refers (job bigint REFERENCES backfill_internal.job); INSERT INTO app.refers VALUES ({job})",
         user="app",
     )
     db.sql(f"SELECT backfill.forget({job})")
@@ -270,11 +270,11 @@ def test_a_foreign_key_of_somebody_elses(db: Database, bare: Database) -> None:
 
 def test_another_owner_of_a_table(db: Database, bare: Database) -> None:
     """Its owner could do anything with it."""
-    db.sql("ALTER TABLE backfill.slice OWNER TO app")
+    db.sql("ALTER TABLE backfill_internal.slice OWNER TO app")
     make_table(db, 10)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"backfill\.slice belongs to another role"):
         db.sql("SELECT backfill.start('t', set_clause => 'n = 1')")
-    db.sql("ALTER TABLE backfill.slice OWNER TO postgres")
+    db.sql("ALTER TABLE backfill_internal.slice OWNER TO postgres")
     complete(db, start(db, "t", "n = 1"))
 
 

@@ -64,7 +64,7 @@ def test_tables_are_closed(people: Database, table: str, user: str) -> None:
     ):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
-    for statement in ("SELECT nextval('backfill.job_id_seq')", "CREATE TABLE backfill.mine ()"):
+    for statement in ("SELECT nextval('backfill_internal.job_id_seq')", "CREATE TABLE backfill.mine ()"):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
 
@@ -119,7 +119,7 @@ CALLS = [
 def test_strangers_and_monitoring_control_nothing(people: Database, user: str) -> None:
     """Each call is refused with 42501, and nothing has changed."""
     job = held(people)
-    before = people.sql("SELECT * FROM backfill.job")
+    before = people.sql("SELECT * FROM backfill_internal.job")
     for call in CALLS:
         with pytest.raises(DENIED, match=str(job)):
             people.sql(call.format(job), user=user)
@@ -128,7 +128,7 @@ def test_strangers_and_monitoring_control_nothing(people: Database, user: str) -
             people.sql(f"CALL backfill.wait({job}, 1000)", user=user)
     for call in ("pause_all", "resume_all"):
         assert people.value(f"SELECT backfill.{call}()", user=user) == 0
-    assert people.sql("SELECT * FROM backfill.job") == before
+    assert people.sql("SELECT * FROM backfill_internal.job") == before
     assert progress(people, job)["state"] == "running"
 
 

@@ -216,8 +216,8 @@ def test_set_not_null_on_a_table_of_another_role(theirs: Database) -> None:
         "ALTER TABLE public.t DROP CONSTRAINT t_pkey",
     ):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-            theirs.sql("SELECT backfill.not_null_step('t', 'n', %s, 100)", [statement])
+            theirs.sql("SELECT backfill_internal.not_null_step('t', 'n', %s, 100)", [statement])
     theirs.sql("CREATE TABLE mine (id integer)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        theirs.sql("SELECT backfill.not_null_step('mine', 'id', 'x', 100)", user="painter")
+        theirs.sql("SELECT backfill_internal.not_null_step('mine', 'id', 'x', 100)", user="painter")
     theirs.sql("DROP TABLE mine")

@@ -12,7 +12,7 @@ from harness.fuzz_clauses import mutate
 ROLES = ("postgres", "anna", "otto", "watcher")
 RELATIONS = (
     "t", "t", "t", "u", "parts", "parts_1", "keyless", "v", "mv", "seq", "t_pkey", "shape", "far", "ruled", "guarded",
-    "unlogged", "pg_class", "pg_catalog.pg_authid", "backfill.job", "backfill.progress", "information_schema.tables",
+    "unlogged", "pg_class", "pg_catalog.pg_authid", "backfill_internal.job", "backfill.progress", "information_schema.tables",
     "nothing", "no.such", "", ".", 'odd "" näme', "rows_plain", "fresh", "0", "4294967295", "99999999999", "-1",
     "a.b.c.d", "hers.t", "T", "'", "pg_toast.pg_toast_1262",
 )  # fmt: skip

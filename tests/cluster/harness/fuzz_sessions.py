@@ -63,7 +63,7 @@ class Sessions:
 
     def jobs(self) -> list[int]:
         """The ids of all jobs."""
-        return [job for (job,) in self.root.execute("SELECT id FROM backfill.job ORDER BY id").fetchall()]
+        return [job for (job,) in self.root.execute("SELECT id FROM backfill_internal.job ORDER BY id").fetchall()]
 
     def _rows(self) -> object:
         found = self.root.execute(self._all_rows).fetchone()
@@ -97,7 +97,7 @@ class Sessions:
         self.counts += crowd.counts
         left = set(self.jobs()) - crowd.returned
         if left:
-            rows = self.root.execute("SELECT j::text FROM backfill.job j WHERE id = ANY (%s)", [[*left]]).fetchall()
+            rows = self.root.execute("SELECT j::text FROM backfill_internal.job j WHERE id = ANY (%s)", [[*left]]).fetchall()
             raise Violation(
                 f"jobs {left} are there, but no call has returned them (seed {self.seed}, crowd {number}): {rows}"
             )

@@ -18,7 +18,7 @@ BETWEEN_BATCHES = (
     " AND wait_event = 'Extension' AND backend_xmin IS NOT NULL"
 )
 SIZES = """
-SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM backfill.job)
+SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM backfill_internal.job)
 FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r'
 """
 ORPHANS = """
