@@ -29,14 +29,17 @@ def bare(shared_cluster: Cluster) -> Iterator[Database]:
 
 
 def test_default_privileges_and_a_trigger(bare: Database) -> None:
-    """A superuser's default privileges give a role TRIGGER on backfill_internal.job: it runs as whoever starts a job."""
+    """A superuser's default privileges give a role TRIGGER on the table of jobs: it runs as whoever starts a job."""
     grant_by_default(bare, "settler")
     bare.sql("CREATE EXTENSION backfill")
     grant_no_more(bare, "settler")
     found = []
     attacks = {
-        "a trigger": "CREATE TRIGGER mine BEFORE INSERT ON backfill_internal.job FOR EACH ROW EXECUTE FUNCTION settled.seize()",
+        "a trigger": "CREATE TRIGGER mine BEFORE INSERT ON backfill_internal.job"
+        " FOR EACH ROW EXECUTE FUNCTION settled.seize()",
         "an operator": "CREATE OPERATOR backfill.= (LEFTARG = int, RIGHTARG = text, FUNCTION = settled.equal)",
+        "an operator within": "CREATE OPERATOR backfill_internal.="
+        " (LEFTARG = int, RIGHTARG = text, FUNCTION = settled.equal)",
         "the number of the next job": "SELECT setval('backfill_internal.job_id_seq', 1)",
         "a look at all jobs": "SELECT count(*) FROM backfill_internal.job",
         "a row": "DELETE FROM backfill_internal.event",

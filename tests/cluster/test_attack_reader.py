@@ -160,7 +160,7 @@ def test_the_launcher_waits_for_each_locked_database_in_turn(new_cluster: Any) -
 
 
 def test_what_a_job_waits_for_is_told_to_anybody(new_cluster: Any) -> None:
-    """backfill_internal.waiting_for, called by hand with the number of a job, names its owner to a role that may not see it."""
+    """Called by hand with the number of a job, waiting_for would name its owner to a role that may not see it."""
     cluster: Cluster = new_cluster(conf={"backfill.max_workers_per_role": "1"})
     cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
     cluster.sql("CREATE ROLE bob LOGIN; CREATE ROLE eve LOGIN")

@@ -111,7 +111,7 @@ def test_whatever_is_locked_the_job_goes_on_afterwards(db: Database, table: str)
     wait_for_rows(db, job, 200)
     pid = db.worker_pid(job)
     scribe = db.connect("scribe", autocommit=False)
-    scribe.execute(f"LOCK TABLE backfill.{table}")
+    scribe.execute(f"LOCK TABLE backfill_internal.{table}")
     waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
     wait_until(lambda: db.value(waits, [pid]), 40, "the worker to wait")
     wait_until(lambda: not db.value(waits, [pid]), 40, "the worker to wait no more")

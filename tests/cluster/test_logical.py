@@ -53,10 +53,10 @@ def caught_up(publisher: Cluster) -> None:
 def test_every_table_has_a_key(db: Database) -> None:
     """Without one, UPDATE and DELETE of a published table are refused: no batch could commit."""
     without = db.sql(
-        "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace"
+        "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'backfill_internal'::regnamespace"
         " AND c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)"
     )
-    assert without == []
+    assert without == [] and db.value("SELECT count(*) > 9 FROM pg_tables WHERE schemaname = 'backfill_internal'")
 
 
 def test_a_subscriber_of_all_tables(new_cluster: New, publisher: Cluster) -> None:
@@ -99,9 +99,8 @@ def test_rows_that_a_publisher_forges(new_cluster: New, publisher: Cluster) -> N
     make_table(subscriber, 10, "own")
     own = start_count(subscriber, "own")
     complete(subscriber, own)
-    identifier, database = subscriber.sql(f"SELECT system_identifier, database_oid FROM backfill_internal.job WHERE id = {own}")[
-        0
-    ]
+    from_here = f"SELECT system_identifier, database_oid FROM backfill_internal.job WHERE id = {own}"
+    identifier, database = subscriber.sql(from_here)[0]
     publisher.sql(
         f"UPDATE backfill_internal.job SET wish = 'run', system_identifier = {identifier}, database_oid = {database}"
         f" WHERE id = {job};"

@@ -66,7 +66,7 @@ def test_a_worker_does_not_grow(db: Database, disturb: Callable[[Database, int, 
     for n in range(20):
         alter_it(db, job, n)
         change_the_table(db, job, n)
-        db.sql("ANALYZE t; ANALYZE backfill_internal.job; ANALYZE backfill_internal.checkpoint; ANALYZE backfill_internal.slice")
+        db.sql("ANALYZE t, backfill_internal.job, backfill_internal.checkpoint, backfill_internal.slice")
     db.sql("SELECT backfill.alter(%s, batch_size => 5)", [job])
     before = memory_after(500)
     after = memory_after(batches)

@@ -52,19 +52,24 @@ def test_tables_are_closed(people: Database, table: str, user: str) -> None:
     """Not even the owner of a job, nor monitoring, gets at the tables themselves."""
     complete(people, start(people, "alice.t", "n = n + 1", user="alice"))
     last = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass ORDER BY attnum DESC LIMIT 1"
-    column = people.value(last, [f"backfill.{table}"])
+    column = people.value(last, [f"backfill_internal.{table}"])
     for statement in (
-        f"SELECT FROM backfill.{table}",
-        f"INSERT INTO backfill.{table} DEFAULT VALUES",
-        f"UPDATE backfill.{table} SET {column} = NULL",
-        f"DELETE FROM backfill.{table}",
-        f"TRUNCATE backfill.{table}",
-        f"BEGIN; LOCK TABLE backfill.{table}",
-        f"CREATE TRIGGER t BEFORE INSERT ON backfill.{table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        f"SELECT FROM backfill_internal.{table}",
+        f"INSERT INTO backfill_internal.{table} DEFAULT VALUES",
+        f"UPDATE backfill_internal.{table} SET {column} = NULL",
+        f"DELETE FROM backfill_internal.{table}",
+        f"TRUNCATE backfill_internal.{table}",
+        f"BEGIN; LOCK TABLE backfill_internal.{table}",
+        f"CREATE TRIGGER t BEFORE INSERT ON backfill_internal.{table}"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     ):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
-    for statement in ("SELECT nextval('backfill_internal.job_id_seq')", "CREATE TABLE backfill.mine ()"):
+    for statement in (
+        "SELECT nextval('backfill_internal.job_id_seq')",
+        "CREATE TABLE backfill.mine ()",
+        "CREATE TABLE backfill_internal.mine ()",
+    ):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
 

@@ -109,8 +109,10 @@ def test_of_many_samples_every_second_one_goes(db: Database) -> None:
     job = start(db, "t", "n = n + 1", batch=10, sleep_ms=60_000)
     wait_until(lambda: db.value("SELECT count(*) FROM backfill_internal.sample"), 30, "the first sample")
     db.sql("""
-        INSERT INTO backfill_internal.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms)
-        SELECT job_id, at - g * interval '10 s', 10, 0, 0, 0, 0, 0 FROM backfill_internal.sample, generate_series(1, 1005) g
+        INSERT INTO backfill_internal.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms,
+                                              slept_ms)
+        SELECT job_id, at - g * interval '10 s', 10, 0, 0, 0, 0, 0
+        FROM backfill_internal.sample, generate_series(1, 1005) g
     """)
     first = db.value("SELECT min(at) FROM backfill_internal.sample")
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])

@@ -78,7 +78,7 @@ class Crowd:
             self.table(db, f"running_{n}", 500)
             start(db, f"running_{n}", "n = n + 1", batch=10, sleep_ms=200, options={"vacuum": False})
         for table in ("job", "slice", "checkpoint", "outcome", "walk", "event", "sample"):
-            db.sql(f"VACUUM ANALYZE backfill.{table}")
+            db.sql(f"VACUUM ANALYZE backfill_internal.{table}")
         wait_until(lambda: self.at_work(db) == self.running, 120, f"{self.running} jobs to run")
 
     def table(self, db: Cluster, name: str, rows: int) -> None:
@@ -114,9 +114,10 @@ class Crowd:
 
 def insert(db: Cluster, table: str, values: Mapping[str, str], source: str) -> None:
     """Copies rows `o` of one of the extension's tables, but for the columns given."""
-    columns = db.value(COLUMNS, [f"backfill.{table}"])
+    columns = db.value(COLUMNS, [f"backfill_internal.{table}"])
     chosen = ", ".join(values.get(column, f"o.{column}") for column in columns)
-    db.sql(f"INSERT INTO backfill.{table} ({', '.join(columns)}) SELECT {chosen} FROM backfill.{table} o, {source}")
+    own = f"backfill_internal.{table}"
+    db.sql(f"INSERT INTO {own} ({', '.join(columns)}) SELECT {chosen} FROM {own} o, {source}")
 
 
 def cost(connection: psycopg.Connection, query: str, polls: int) -> Cost:
@@ -152,8 +153,9 @@ def effect(db: Cluster, pairs: int, seconds: float) -> list[float]:
     job = start(db, "fast", "n = n + 1", batch=100, options={"vacuum": False, "strategy": "sequential"})
     watch, poll = db.connect(), db.connect()
     done = (
-        "SELECT coalesce(sum(rows), 0)::bigint FROM (SELECT max(c.rows_done) AS rows FROM backfill_internal.checkpoint c"
-        " JOIN backfill_internal.slice s ON s.id = c.slice_id WHERE s.job_id = %s GROUP BY s.id) f"
+        "SELECT coalesce(sum(rows), 0)::bigint FROM (SELECT max(c.rows_done) AS rows"
+        " FROM backfill_internal.checkpoint c JOIN backfill_internal.slice s ON s.id = c.slice_id"
+        " WHERE s.job_id = %s GROUP BY s.id) f"
     )
 
     def rows_done() -> int:
