@@ -68,7 +68,7 @@ def test_operators_that_wait_for_the_installation(bare: Database, owner: str) ->
 @pytest.mark.parametrize("owner", ["squatter", "postgres"])
 @pytest.mark.parametrize("way", ["CREATE EXTENSION backfill", "ALTER EXTENSION backfill UPDATE"])
 def test_a_schema_that_waits_for_the_tables(bare: Database, owner: str, way: str) -> None:
-    """The extension makes the schema of its tables itself: one that is there already is somebody's, also an empty one."""
+    """The extension makes the schema of its tables itself: one that is there is somebody's, also an empty one."""
     if "UPDATE" in way:
         install_old(bare.cluster.server)
         bare.sql("CREATE EXTENSION backfill VERSION '0.2.0'")
@@ -225,8 +225,8 @@ def test_a_view_in_the_place_of_one_of_a_renamed_schema(db: Database, bare: Data
     )
     for view in ("progress", "events", "failed_rows", "samples", "verify_failures", "skipped_rows"):
         columns = db.value(
-            "SELECT string_agg(format('NULL::%s AS %I', format_type(atttypid, atttypmod), attname), ', ' ORDER BY attnum)"
-            " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+            "SELECT string_agg(concat('NULL::', format_type(atttypid, atttypmod), ' AS ', quote_ident(attname)), ', '"
+            " ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
             [f"elsewhere.{view}"],
         )
         db.sql(f"CREATE VIEW backfill.{view} AS SELECT {columns} WHERE backfill.evil() = 1", user="squatter")
