@@ -29,6 +29,7 @@ BEGIN
     END IF;
 END $$;
 CREATE SCHEMA backfill_internal;
+REVOKE ALL ON SCHEMA backfill_internal FROM PUBLIC;
 COMMENT ON SCHEMA backfill_internal IS 'What the extension backfill keeps and calls itself: nothing in it is for users';
 ALTER TABLE backfill.job SET SCHEMA backfill_internal;
 ALTER TABLE backfill.walk SET SCHEMA backfill_internal;
@@ -54,6 +55,7 @@ COMMENT ON COLUMN backfill_internal.job.system_identifier IS 'The cluster that t
 COMMENT ON COLUMN backfill_internal.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill_internal.job, which is another one where the extension was created anew';
 
 ALTER TABLE backfill_internal.walk ADD COLUMN left_out regclass[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN backfill_internal.checkpoint.spread IS 'What gives a key its wave in the open region: mod 16 from 3, or dealt (see backfill_internal.region)';
 COMMENT ON COLUMN backfill_internal.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
 COMMENT ON COLUMN backfill_internal.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
 

@@ -31,6 +31,7 @@ BEGIN
 END $$;
 
 CREATE SCHEMA backfill_internal;
+REVOKE ALL ON SCHEMA backfill_internal FROM PUBLIC;
 COMMENT ON SCHEMA backfill_internal IS 'What the extension backfill keeps and calls itself: nothing in it is for users';
 
 COMMENT ON SCHEMA backfill IS 'Changes the data of a huge table in batches, inside the server: backfill.start() begins, backfill.progress shows';

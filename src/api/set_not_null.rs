@@ -13,7 +13,6 @@ use crate::pg::latch::wait_in_call;
 use crate::pg::report::notice;
 use crate::pg::spi::{self, Arg};
 use crate::pg::{schemas, settings};
-use crate::quote;
 
 /// The column, and how long it is tried.
 pub struct Wanted {
@@ -32,6 +31,8 @@ struct Column {
     /// The table's name.
     shown: String,
     name: String,
+    /// The same as it stands in a statement.
+    quoted: String,
     lock_timeout_ms: i32,
     retries: i32,
 }
@@ -64,15 +65,16 @@ fn check(wanted: Wanted) -> Result<Column> {
         );
     };
     let relation = required(wanted.relation, "relation")?;
+    let name = required(wanted.column, "column_name")?;
     // A table that is not there is left to `next`.
     let found = spi::fixed_first(
-        "SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_has_role(c.relowner, 'USAGE')
+        "SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.quote_ident($2)
          FROM pg_catalog.pg_class c WHERE c.oid = $1",
-        &[Arg::Oid(relation)],
+        &[Arg::Oid(relation), Arg::Text(&name)],
     )?;
-    let shown = match &found {
-        Some(row) => row.text(0)?.to_owned(),
-        None => String::new(),
+    let (shown, quoted) = match &found {
+        Some(row) => (row.text(0)?.to_owned(), row.text(2)?.to_owned()),
+        None => Default::default(),
     };
     if found.is_some_and(|row| !row.bool(1)) {
         return Err(Error::new(
@@ -84,7 +86,8 @@ fn check(wanted: Wanted) -> Result<Column> {
     Ok(Column {
         relation,
         shown,
-        name: required(wanted.column, "column_name")?,
+        name,
+        quoted,
         lock_timeout_ms,
         retries,
     })
@@ -235,7 +238,7 @@ impl Column {
             .detail(format!("{why}{end}"))
             .hint(format!(
                 "Look at them: SELECT * FROM {table} WHERE {} IS NULL. Rows that come in with NULL need a DEFAULT, or a change of the application.",
-                quote::ident(name)
+                self.quoted
             ))
     }
 }

@@ -156,7 +156,11 @@ class Terminal:
             ready, _, _ = select.select([self._fd], [], [], quiet)
             if not ready:
                 break
-            text += os.read(self._fd, 65536).decode(errors="replace")
+            try:
+                text += os.read(self._fd, 65536).decode(errors="replace")
+            except OSError:
+                # It has ended.
+                break
             quiet = 0.7
         return text
 
