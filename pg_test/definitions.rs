@@ -11,7 +11,7 @@ mod tests {
     }
 
     fn job(expression: &str) -> Option<String> {
-        value(&format!("SELECT {expression} FROM backfill.job"))
+        value(&format!("SELECT {expression} FROM backfill_internal.job"))
     }
 
     #[pg_test]
@@ -46,7 +46,7 @@ mod tests {
         for (expression, wanted) in stored {
             assert_eq!(job(expression).as_deref(), Some(wanted), "{expression}");
         }
-        let events = "SELECT format('%s %s -> %s by %s', event, old, new, actor = current_user::regrole) FROM backfill.event";
+        let events = "SELECT format('%s %s -> %s by %s', event, old, new, actor = current_user::regrole) FROM backfill_internal.event";
         assert_eq!(lines(events), "define  -> pending by t");
     }
 
@@ -99,11 +99,11 @@ mod tests {
         ] {
             refused(call);
             assert_eq!(
-                value("SELECT count(*) FROM backfill.job").as_deref(),
+                value("SELECT count(*) FROM backfill_internal.job").as_deref(),
                 Some("0")
             );
             assert_eq!(
-                value("SELECT count(*) FROM backfill.event").as_deref(),
+                value("SELECT count(*) FROM backfill_internal.event").as_deref(),
                 Some("0")
             );
         }
@@ -154,7 +154,7 @@ mod tests {
                 "t",
             ),
             (
-                "database_oid = ('backfill.job'::regclass::oid::bigint << 32) | (SELECT oid::bigint FROM pg_database WHERE datname = current_database())",
+                "database_oid = ('backfill_internal.job'::regclass::oid::bigint << 32) | (SELECT oid::bigint FROM pg_database WHERE datname = current_database())",
                 "t",
             ),
         ];
@@ -186,7 +186,7 @@ mod tests {
         );
         run("SELECT backfill.forget(job_id) FROM backfill.progress");
         assert_eq!(
-            value("SELECT count(*) FROM backfill.job, backfill.event").as_deref(),
+            value("SELECT count(*) FROM backfill_internal.job, backfill_internal.event").as_deref(),
             Some("0")
         );
     }

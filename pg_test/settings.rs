@@ -117,7 +117,7 @@ mod tests {
         let within = connected(|| {
             as_extension(|| {
                 // Our own tables are closed to the role, and open here.
-                spi::query("SELECT FROM backfill.job", &[])?;
+                spi::query("SELECT FROM backfill_internal.job", &[])?;
                 Ok((server::current_user(), path()))
             })
         });
@@ -133,7 +133,7 @@ mod tests {
         let raised = connected(|| as_extension(|| spi::attempt("SELECT 1/0")));
         assert!(raised.is_err());
         assert_eq!((server::current_user(), path()), (me, before));
-        let closed = connected(|| spi::attempt("SELECT FROM backfill.job"));
+        let closed = connected(|| spi::attempt("SELECT FROM backfill_internal.job"));
         assert_eq!(closed.expect_err("closed").sqlstate, "42501");
         run("RESET ROLE");
     }

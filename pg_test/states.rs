@@ -1,4 +1,4 @@
-//! `backfill.state_of` and `waiting_for`, which the view shows, against the state machine.
+//! `backfill_internal.state_of` and `waiting_for`, which the view shows, against the state machine.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -24,7 +24,7 @@ mod tests {
             _ => facts.attempt,
         };
         first(
-            "SELECT backfill.state_of($1, $2, $3, $4, $5, $6)",
+            "SELECT backfill_internal.state_of($1, $2, $3, $4, $5, $6)",
             &[
                 Arg::Text(facts.wish.name()),
                 Arg::Int4(facts.attempt),
@@ -68,12 +68,12 @@ mod tests {
         // By what PostgreSQL says about itself, not by what we do. Without a seal nothing is right here.
         let standing = |database: &str, name: &str| {
             value(&format!(
-                "SELECT backfill.standing(u.oid, {name}, s.system_identifier, {database}, '\\x00', NULL)
+                "SELECT backfill_internal.standing(u.oid, {name}, s.system_identifier, {database}, '\\x00', NULL)
                  FROM pg_control_system() s, pg_database d, pg_authid u
                  WHERE d.datname = current_database() AND u.rolname = current_user"
             ))
         };
-        let here = "('backfill.job'::regclass::oid::bigint << 32) | d.oid::bigint";
+        let here = "('backfill_internal.job'::regclass::oid::bigint << 32) | d.oid::bigint";
         let me = "current_user::text";
         assert_eq!(standing(here, me).as_deref(), Some("unsealed"));
         assert_eq!(standing("d.oid::bigint", me).as_deref(), Some("copy"));
@@ -91,7 +91,7 @@ mod tests {
             "'nonsense', 1, NULL, NULL, false, 'here'",
             "'run', 1, NULL, NULL, false, NULL",
         ] {
-            let sql = format!("SELECT backfill.state_of({arguments})");
+            let sql = format!("SELECT backfill_internal.state_of({arguments})");
             assert_eq!(value(&sql), None, "{arguments}");
         }
     }

@@ -19,16 +19,43 @@ END $$;
 -- Batches in progress end first, and others wait. So does whoever looks at the views.
 LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
 
-ALTER TABLE backfill.job ADD COLUMN owner_name name, ADD COLUMN seal bytea;
-UPDATE backfill.job SET owner_name = pg_catalog.pg_get_userbyid(owner);
-ALTER TABLE backfill.job ALTER COLUMN owner_name SET NOT NULL;
-COMMENT ON COLUMN backfill.job.owner_name IS 'What the owner is called: where the role with its OID has another name, the job stands still';
-COMMENT ON COLUMN backfill.job.seal IS 'What the functions set that wrote the row, under a secret of the cluster: without it the job stands still';
-COMMENT ON COLUMN backfill.job.system_identifier IS 'The cluster that the job was defined or last started in';
-COMMENT ON COLUMN backfill.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill.job, which is another one where the extension was created anew';
+-- What no user reads or calls goes to a schema of its own, as in sql/tables.sql: sequences and indexes go with their tables.
+-- Views and triggers know them by their numbers.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'backfill_internal') THEN
+        RAISE EXCEPTION 'schema "backfill_internal" is there already, and not the extension''s'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'DROP SCHEMA backfill_internal, or rename it, and try again.';
+    END IF;
+END $$;
+CREATE SCHEMA backfill_internal;
+REVOKE ALL ON SCHEMA backfill_internal FROM PUBLIC;
+COMMENT ON SCHEMA backfill_internal IS 'What the extension backfill keeps and calls itself: nothing in it is for users';
+ALTER TABLE backfill.job SET SCHEMA backfill_internal;
+ALTER TABLE backfill.walk SET SCHEMA backfill_internal;
+ALTER TABLE backfill.slice SET SCHEMA backfill_internal;
+ALTER TABLE backfill.checkpoint SET SCHEMA backfill_internal;
+ALTER TABLE backfill.region SET SCHEMA backfill_internal;
+ALTER TABLE backfill.leftover SET SCHEMA backfill_internal;
+ALTER TABLE backfill.setback SET SCHEMA backfill_internal;
+ALTER TABLE backfill.outcome SET SCHEMA backfill_internal;
+ALTER TABLE backfill.failed_row SET SCHEMA backfill_internal;
+ALTER TABLE backfill.verify_failure SET SCHEMA backfill_internal;
+ALTER TABLE backfill.sample SET SCHEMA backfill_internal;
+ALTER TABLE backfill.event SET SCHEMA backfill_internal;
+ALTER FUNCTION backfill.guard() SET SCHEMA backfill_internal;
+ALTER FUNCTION backfill.visible_job(bigint) SET SCHEMA backfill_internal;
 
-ALTER TABLE backfill.job ADD COLUMN action text, ADD COLUMN work jsonb;
-UPDATE backfill.job SET
+ALTER TABLE backfill_internal.job ADD COLUMN owner_name name, ADD COLUMN seal bytea;
+UPDATE backfill_internal.job SET owner_name = pg_catalog.pg_get_userbyid(owner);
+ALTER TABLE backfill_internal.job ALTER COLUMN owner_name SET NOT NULL;
+COMMENT ON COLUMN backfill_internal.job.owner_name IS 'What the owner is called: where the role with its OID has another name, the job stands still';
+COMMENT ON COLUMN backfill_internal.job.seal IS 'What the functions set that wrote the row, under a secret of the cluster: without it the job stands still';
+COMMENT ON COLUMN backfill_internal.job.system_identifier IS 'The cluster that the job was defined or last started in';
+COMMENT ON COLUMN backfill_internal.job.database_oid IS 'The database that the job was defined or last started in; above its 32 bits the OID of backfill_internal.job, which is another one where the extension was created anew';
+
+ALTER TABLE backfill_internal.job ADD COLUMN action text, ADD COLUMN work jsonb;
+UPDATE backfill_internal.job SET
     action = CASE WHEN verifies IS NOT NULL OR options @> '{"dry_run": true}' THEN 'look' ELSE 'update' END,
     work = pg_catalog.jsonb_build_object('set_clause', set_clause, 'set_columns', set_columns)
         || CASE WHEN verifies IS NOT NULL THEN pg_catalog.jsonb_build_object('question', pg_catalog.jsonb_build_object(
@@ -36,17 +63,18 @@ UPDATE backfill.job SET
                         CASE WHEN check_clause IS NOT NULL THEN pg_catalog.jsonb_build_object('clause', check_clause)
                              WHEN recompute THEN '"recompute"' ELSE '"pending"' END)))
                 WHEN options @> '{"dry_run": true}' THEN '{"question": "dry_run"}' ELSE '{}' END;
-ALTER TABLE backfill.job ALTER COLUMN action SET NOT NULL, ALTER COLUMN work SET NOT NULL;
-COMMENT ON COLUMN backfill.job.action IS 'What is done to the rows of a batch: update, or look (a dry run, a verification)';
-COMMENT ON COLUMN backfill.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
-COMMENT ON COLUMN backfill.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
+ALTER TABLE backfill_internal.job ALTER COLUMN action SET NOT NULL, ALTER COLUMN work SET NOT NULL;
+COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill_internal.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
+COMMENT ON COLUMN backfill_internal.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
 
-ALTER TABLE backfill.walk ADD COLUMN left_out regclass[] NOT NULL DEFAULT '{}';
-COMMENT ON COLUMN backfill.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
-COMMENT ON COLUMN backfill.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
+ALTER TABLE backfill_internal.walk ADD COLUMN left_out regclass[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN backfill_internal.checkpoint.spread IS 'What gives a key its wave in the open region: mod 16 from 3, or dealt (see backfill_internal.region)';
+COMMENT ON COLUMN backfill_internal.walk.tables IS 'The table, or its partitions: those that there were when the walk began, then those that came during the run and are done';
+COMMENT ON COLUMN backfill_internal.walk.left_out IS 'Partitions that came during the run with rows that are not done: some of these may have been done where they were before';
 
--- What decides what runs with whose rights: the seal in backfill.job is made of this.
-CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea
+-- What decides what runs with whose rights: the seal in backfill_internal.job is made of this.
+CREATE FUNCTION backfill_internal.digest_of(job backfill_internal.job) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.sha256(pg_catalog.convert_to(
@@ -56,34 +84,34 @@ AS $$
             ($1).system_identifier, ($1).database_oid)::text,
         pg_catalog.getdatabaseencoding()))
 $$;
-COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
+COMMENT ON FUNCTION backfill_internal.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
 
-CREATE FUNCTION backfill.standing(
+CREATE FUNCTION backfill_internal.standing(
     owner oid, owner_name text, system_identifier bigint, database_oid bigint, digest bytea, seal bytea
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'standing_wrapper';
-COMMENT ON FUNCTION backfill.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
+COMMENT ON FUNCTION backfill_internal.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
 
-CREATE FUNCTION backfill.state_of(
+CREATE FUNCTION backfill_internal.state_of(
     wish text, attempt integer, outcome text, outcome_attempt integer, live boolean, standing text
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'state_of_job_wrapper';
-COMMENT ON FUNCTION backfill.state_of(text, integer, text, integer, boolean, text) IS 'Internal: derives a job''s state for backfill.progress';
+COMMENT ON FUNCTION backfill_internal.state_of(text, integer, text, integer, boolean, text) IS 'Internal: derives a job''s state for backfill.progress';
 
-CREATE FUNCTION backfill.waiting_for(
+CREATE FUNCTION backfill_internal.waiting_for(
     state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision, standing text
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'waiting_for_job_wrapper';
-COMMENT ON FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, text) IS 'Internal: says what a job waits for, for backfill.progress';
+COMMENT ON FUNCTION backfill_internal.waiting_for(text, bigint, integer, integer, double precision, text) IS 'Internal: says what a job waits for, for backfill.progress';
 
 CREATE FUNCTION backfill.pause(job_id bigint, now boolean) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_now_wrapper';
 COMMENT ON FUNCTION backfill.pause(bigint, boolean) IS 'The same; with now => true at once: the batch it is in is rolled back.';
 
 -- Jobs that are there are taken for what they say. Who could call this function later could have any row sealed.
-CREATE FUNCTION backfill.seal_all() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'seal_all_wrapper';
-SELECT backfill.seal_all();
-DROP FUNCTION backfill.seal_all();
+CREATE FUNCTION backfill_internal.seal_all() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'seal_all_wrapper';
+SELECT backfill_internal.seal_all();
+DROP FUNCTION backfill_internal.seal_all();
 
 CREATE OR REPLACE VIEW backfill.progress WITH (security_barrier) AS
 WITH locks AS MATERIALIZED (
@@ -125,7 +153,7 @@ WITH locks AS MATERIALIZED (
     SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708) AND l.granted
 ), going AS MATERIALIZED (
     -- Jobs that may get further. Of the others, the end has the sums over their slices.
-    SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
+    SELECT y.job_id AS id FROM backfill_internal.walk y WHERE NOT y.summed
 ), walked AS (
     -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
     SELECT sl.job_id,
@@ -153,12 +181,12 @@ WITH locks AS MATERIALIZED (
            pg_catalog.max(c.at) AS at
     FROM going g
     -- Job by job: those that have ended have many slices, too.
-    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill.slice i WHERE i.job_id = g.id OFFSET 0) sl
+    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill_internal.slice i WHERE i.job_id = g.id OFFSET 0) sl
     CROSS JOIN LATERAL (
         SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
                k.batch_rows, k.batch_ms, k.batch_ms_p95, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes,
                k.note, k.waits_for, k.waits_until, k.at
-        FROM backfill.checkpoint k
+        FROM backfill_internal.checkpoint k
         WHERE k.slice_id = sl.id
         ORDER BY k.seq DESC LIMIT 1
     ) c
@@ -171,7 +199,7 @@ WITH locks AS MATERIALIZED (
                                  '; ') AS waits,
            pg_catalog.min(t.since) AS since,
            pg_catalog.count(DISTINCT t.pid) AS workers
-    FROM backfill.setback t
+    FROM backfill_internal.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
     GROUP BY t.job_id
 )
@@ -200,7 +228,7 @@ SELECT j.id AS job_id,
        COALESCE(l.workers, 0) AS workers,
        COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
-                backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+                backfill_internal.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
@@ -243,15 +271,15 @@ SELECT j.id AS job_id,
             ELSE u.options END AS options,
        CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' ELSE 'backfill' END AS kind,
        (j.work #>> '{question,verify,job}')::bigint AS verifies
-FROM backfill.job j
+FROM backfill_internal.job j
 CROSS JOIN slots
-LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN hung ON hung.job_id = j.id
-LEFT JOIN backfill.walk w ON w.job_id = j.id
-CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row x WHERE x.job_id = j.id) f
+LEFT JOIN backfill_internal.walk w ON w.job_id = j.id
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill_internal.failed_row x WHERE x.job_id = j.id) f
 CROSS JOIN LATERAL (
     -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
     -- all rows than the sum of estimates does.
@@ -265,12 +293,12 @@ CROSS JOIN LATERAL (
 ) u
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
-    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
+    SELECT backfill_internal.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
     FROM (
         -- What has ended is not looked into.
         SELECT CASE WHEN j.wish = 'cancel' OR o.outcome = 'completed' OR o.outcome = 'failed' AND o.attempt = j.attempt THEN 'here'
-                    ELSE backfill.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
-                                           backfill.digest_of(j), j.seal) END AS standing
+                    ELSE backfill_internal.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
+                                           backfill_internal.digest_of(j), j.seal) END AS standing
         OFFSET 0
     ) y
     OFFSET 0
@@ -290,8 +318,8 @@ SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
        CASE WHEN r.may_read THEN f.hint END AS hint,
        CASE WHEN r.may_read THEN f.context END AS context,
        f.constraint_name, f.at
-FROM backfill.failed_row f
-JOIN backfill.job j ON j.id = f.job_id
+FROM backfill_internal.failed_row f
+JOIN backfill_internal.job j ON j.id = f.job_id
 CROSS JOIN LATERAL (
     SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
 ) r
@@ -303,8 +331,8 @@ CREATE OR REPLACE VIEW backfill.verify_failures WITH (security_barrier) AS
 SELECT f.id AS verify_failure_id, f.job_id AS verification_id, (j.work #>> '{question,verify,job}')::bigint AS job_id, f.relation, f.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
        f.at
-FROM backfill.verify_failure f
-JOIN backfill.job j ON j.id = f.job_id
+FROM backfill_internal.verify_failure f
+JOIN backfill_internal.job j ON j.id = f.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
@@ -313,20 +341,20 @@ CREATE OR REPLACE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
        l.at
-FROM backfill.leftover l
-JOIN backfill.slice s ON s.id = l.slice_id
-JOIN backfill.job j ON j.id = s.job_id
+FROM backfill_internal.leftover l
+JOIN backfill_internal.slice s ON s.id = l.slice_id
+JOIN backfill_internal.job j ON j.id = s.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
 
 -- Who was logged in. Of what was done before, nobody knows.
-ALTER TABLE backfill.event ADD COLUMN login name;
-COMMENT ON COLUMN backfill.event.login IS 'The role that was logged in where it was done, which SET ROLE does not change';
+ALTER TABLE backfill_internal.event ADD COLUMN login name;
+COMMENT ON COLUMN backfill_internal.event.login IS 'The role that was logged in where it was done, which SET ROLE does not change';
 CREATE OR REPLACE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new, e.login
-FROM backfill.event e
-JOIN backfill.job j ON j.id = e.job_id
+FROM backfill_internal.event e
+JOIN backfill_internal.job j ON j.id = e.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
@@ -349,9 +377,9 @@ FROM (
            pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
            pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
            pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
-    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+    FROM backfill_internal.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
 ) s
-JOIN backfill.job j ON j.id = s.job_id
+JOIN backfill_internal.job j ON j.id = s.job_id
 CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
 LEFT JOIN LATERAL (
     SELECT pg_catalog.sum(d.seconds) AS seconds,
@@ -408,9 +436,9 @@ BEGIN
         ORDER BY c.oid
     LOOP
         EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
-            FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard()', own);
+            FOR EACH STATEMENT EXECUTE FUNCTION backfill_internal.guard()', own);
         EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %s
-            FOR EACH ROW EXECUTE FUNCTION backfill.guard()', own);
+            FOR EACH ROW EXECUTE FUNCTION backfill_internal.guard()', own);
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard, ENABLE REPLICA TRIGGER guard_row', own);
     END LOOP;
 END $$;
@@ -450,9 +478,10 @@ BEGIN
             CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
             WHERE a.grantee <> p.proowner
             UNION ALL
-            SELECT 'SCHEMA backfill', a.grantee, a.is_grantable, a.privilege_type, a.privilege_type = 'USAGE'
+            SELECT pg_catalog.concat('SCHEMA ', n.nspname), a.grantee, a.is_grantable, a.privilege_type,
+                   n.nspname = 'backfill' AND a.privilege_type = 'USAGE'
             FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
-            WHERE n.nspname = 'backfill' AND a.grantee <> n.nspowner
+            WHERE n.nspname IN ('backfill', 'backfill_internal') AND a.grantee <> n.nspowner
         )
         SELECT pg_catalog.format('REVOKE %s%s ON %s FROM %s CASCADE', CASE WHEN g.stays THEN 'GRANT OPTION FOR ' END, g.privilege, g.object,
                                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::text END)
@@ -470,8 +499,12 @@ BEGIN
         JOIN pg_catalog.pg_depend o ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = j.oid AND o.deptype = 'e'
         JOIN pg_catalog.pg_depend d ON d.refclassid = o.refclassid AND d.refobjid = o.refobjid AND d.classid = o.classid AND d.deptype = 'e'
         JOIN pg_catalog.pg_class c ON c.oid = d.objid
-        WHERE j.oid = 'backfill.job'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+        WHERE j.oid = 'backfill_internal.job'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
           AND c.relkind IN ('r', 'v') AND c.relowner <> j.relowner
+        UNION ALL
+        SELECT pg_catalog.format('ALTER SCHEMA backfill_internal OWNER TO %s', j.relowner::pg_catalog.regrole)
+        FROM pg_catalog.pg_class j JOIN pg_catalog.pg_namespace n ON n.oid = j.relnamespace
+        WHERE j.oid = 'backfill_internal.job'::pg_catalog.regclass AND n.nspname = 'backfill_internal' AND n.nspowner <> j.relowner
     LOOP
         EXECUTE statement;
     END LOOP;
@@ -520,106 +553,27 @@ WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.no
 ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p.state IN ('completed', 'cancelled') THEN 3 ELSE 2 END, p.job_id;
 COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema where that is not in the search_path';
 
+-- Its names are looked up here, once.
+CREATE OR REPLACE FUNCTION backfill.status(job_id bigint) RETURNS backfill.progress
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT backfill_internal.visible_job($1);
+    SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1;
+END;
+
 -- set_not_null on a table of another role's: the steps run as that role.
-
-CREATE FUNCTION backfill.not_null_step(relation regclass, column_name text, statement text, lock_timeout_ms integer) RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'not_null_step_wrapper';
-COMMENT ON FUNCTION backfill.not_null_step IS 'Internal: runs a statement of backfill.set_not_null_statements in a process of the table''s owner';
-
--- A procedure that commits can have no SET clause: it pins the path anew in each of its transactions, before all else.
 CREATE OR REPLACE PROCEDURE backfill.set_not_null(
     relation        regclass,
     column_name     name,
     lock_timeout_ms integer DEFAULT 1000,
     retries         integer DEFAULT 30
-) LANGUAGE plpgsql AS $$
-DECLARE
-    todo text;
-    undo text;
-    undo_step text;
-    done text;
-    violation text;
-    late boolean;
-    tries integer := 0;
-BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    CALL backfill.outside_block('backfill.set_not_null');
-    IF lock_timeout_ms IS NULL OR lock_timeout_ms < 1 OR retries IS NULL OR retries < 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'lock_timeout_ms must be at least 1, and retries at least 0',
-            HINT = 'Others wait behind each try for lock_timeout_ms at most; after it, it lets them pass and tries again, so many times.';
-    END IF;
-    IF NOT (SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = relation) THEN
-        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = pg_catalog.format('must be owner of table %s', relation),
-            HINT = 'It runs ALTER TABLE with your rights: SET ROLE to the owner.';
-    END IF;
-    LOOP
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        PERFORM pg_catalog.set_config('lock_timeout', lock_timeout_ms::text, true);
-        IF violation IS NULL THEN
-            SELECT s.statement, s.undo INTO todo, undo_step
-            FROM backfill.set_not_null_statements(relation, column_name) s ORDER BY s.step LIMIT 1;
-            EXIT WHEN NOT FOUND;
-            IF todo = done THEN
-                RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-                    MESSAGE = format('"%s" did not bring column "%s" of %s any further', todo, column_name, relation),
-                    HINT = 'Somebody else takes back what is done here. Call it again when they are through.';
-            END IF;
-        ELSE
-            todo := undo;
-        END IF;
-        late := false;
-        IF tries = 0 THEN
-            RAISE NOTICE USING MESSAGE = todo;
-        END IF;
-        BEGIN
-            -- Not by EXECUTE. The table's own constraints are text of its owner's, and ALTER TABLE evaluates what is constant in
-            -- them; and what is named so when it waits for the lock may be another table when it has it.
-            PERFORM backfill.not_null_step(relation, column_name::text, todo, lock_timeout_ms);
-            done := todo;
-        EXCEPTION
-            -- Also where another call has done this step meanwhile.
-            WHEN lock_not_available OR deadlock_detected OR object_not_in_prerequisite_state THEN late := true;
-            -- Another call was faster.
-            WHEN duplicate_object OR undefined_object THEN
-                IF tries >= least(retries, 5) THEN
-                    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM,
-                        HINT = 'A child of the table has another constraint of that name: rename it.';
-                END IF;
-                late := true;
-            WHEN check_violation OR not_null_violation THEN violation := SQLERRM;
-        END;
-        COMMIT;
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        IF late THEN
-            tries := tries + 1;
-            IF tries > retries THEN
-                RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
-                    MESSAGE = format('the lock for "%s" was not to be had in %s tries of %s ms', todo, tries, lock_timeout_ms),
-                    HINT = 'pg_locks shows who uses the table. Call it again to go on from here.'
-                        || COALESCE(' Or take back what was done: ' || undo || ';', '');
-            END IF;
-            -- Others get their turn; 0.1 s at first, 5 s at most.
-            PERFORM pg_sleep(least(0.1 * 2 ^ least(tries - 1, 10), 5));
-        ELSE
-            undo := COALESCE(undo_step, undo);
-            EXIT WHEN violation IS NOT NULL AND (undo IS NULL OR todo = undo);
-            tries := 0;
-        END IF;
-    END LOOP;
-    IF violation IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'not_null_violation',
-            MESSAGE = format('column "%s" of %s cannot be set NOT NULL: rows of it are NULL', column_name, relation),
-            DETAIL = violation || CASE WHEN undo IS NULL THEN '.' ELSE '; it was dropped again.' END,
-            HINT = format('Look at them: SELECT * FROM %s WHERE %I IS NULL. Rows that come in with NULL need a DEFAULT, or a change of the application.', relation, column_name);
-    END IF;
-END
-$$;
+) LANGUAGE c AS 'MODULE_PATHNAME', 'set_not_null_wrapper';
+DROP PROCEDURE backfill.outside_block(text);
 
 -- No view reads them any more.
-ALTER TABLE backfill.job DROP COLUMN set_clause, DROP COLUMN set_columns, DROP COLUMN verifies, DROP COLUMN check_clause,
+ALTER TABLE backfill_internal.job DROP COLUMN set_clause, DROP COLUMN set_columns, DROP COLUMN verifies, DROP COLUMN check_clause,
     DROP COLUMN recompute;
 
 -- Last, in each such script: workers that run look between two batches whether their job's row has
 -- changed, and see then that the extension is not that of their library any more.
-UPDATE backfill.job SET version = version + 1;
+UPDATE backfill_internal.job SET version = version + 1;

@@ -156,8 +156,8 @@ CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
 COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 
--- What decides what runs with whose rights: the seal in backfill.job is made of this.
-CREATE FUNCTION backfill.digest_of(job backfill.job) RETURNS bytea
+-- What decides what runs with whose rights: the seal in backfill_internal.job is made of this.
+CREATE FUNCTION backfill_internal.digest_of(job backfill_internal.job) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.sha256(pg_catalog.convert_to(
@@ -167,30 +167,30 @@ AS $$
             ($1).system_identifier, ($1).database_oid)::text,
         pg_catalog.getdatabaseencoding()))
 $$;
-COMMENT ON FUNCTION backfill.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
+COMMENT ON FUNCTION backfill_internal.digest_of IS 'Internal: the digest of what a job runs, on what, and as whom';
 
-CREATE FUNCTION backfill.standing(
+CREATE FUNCTION backfill_internal.standing(
     owner oid, owner_name text, system_identifier bigint, database_oid bigint, digest bytea, seal bytea
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'standing_wrapper';
-COMMENT ON FUNCTION backfill.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
+COMMENT ON FUNCTION backfill_internal.standing IS 'Internal: whether a job may be run as it stands in its table: here, copy, owner changed or unsealed';
 
-CREATE FUNCTION backfill.state_of(
+CREATE FUNCTION backfill_internal.state_of(
     wish text, attempt integer, outcome text, outcome_attempt integer, live boolean, standing text
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'state_of_job_wrapper';
-COMMENT ON FUNCTION backfill.state_of IS 'Internal: derives a job''s state for backfill.progress';
+COMMENT ON FUNCTION backfill_internal.state_of IS 'Internal: derives a job''s state for backfill.progress';
 
-CREATE FUNCTION backfill.waiting_for(
+CREATE FUNCTION backfill_internal.waiting_for(
     state text, job_id bigint, workers integer, slots_in_use integer, wished_seconds_ago double precision, standing text
 ) RETURNS text LANGUAGE c STABLE PARALLEL SAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'waiting_for_job_wrapper';
-COMMENT ON FUNCTION backfill.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';
+COMMENT ON FUNCTION backfill_internal.waiting_for IS 'Internal: says what a job waits for, for backfill.progress';
 
-CREATE FUNCTION backfill.guard() RETURNS trigger
+CREATE FUNCTION backfill_internal.guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'guard_wrapper';
-COMMENT ON FUNCTION backfill.guard IS 'Internal: lets only the extension''s functions, and superusers, write to its tables';
+COMMENT ON FUNCTION backfill_internal.guard IS 'Internal: lets only the extension''s functions, and superusers, write to its tables';
 
-CREATE FUNCTION backfill.visible_job(job_id bigint) RETURNS bigint
+CREATE FUNCTION backfill_internal.visible_job(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_job_wrapper';
-COMMENT ON FUNCTION backfill.visible_job IS 'Internal: the id given, if it is a job that the caller may see; else an error';
+COMMENT ON FUNCTION backfill_internal.visible_job IS 'Internal: the id given, if it is a job that the caller may see; else an error';

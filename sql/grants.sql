@@ -1,8 +1,8 @@
 -- Everybody may call the functions: a job runs with the rights of who defined it, no more. The
 -- tables are closed; the views filter by role themselves.
 
-REVOKE ALL ON ALL TABLES IN SCHEMA backfill FROM PUBLIC;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA backfill FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA backfill, backfill_internal FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA backfill_internal FROM PUBLIC;
 -- What PUBLIC gets below, and somebody has by default privileges besides.
 DO $$
 DECLARE

@@ -17,9 +17,9 @@ BEGIN
         ORDER BY c.oid
     LOOP
         EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
-            FOR EACH STATEMENT EXECUTE FUNCTION backfill.guard()', own);
+            FOR EACH STATEMENT EXECUTE FUNCTION backfill_internal.guard()', own);
         EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %s
-            FOR EACH ROW EXECUTE FUNCTION backfill.guard()', own);
+            FOR EACH ROW EXECUTE FUNCTION backfill_internal.guard()', own);
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard, ENABLE REPLICA TRIGGER guard_row', own);
     END LOOP;
 END $$;

@@ -36,9 +36,10 @@ BEGIN
             CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
             WHERE a.grantee <> p.proowner
             UNION ALL
-            SELECT 'SCHEMA backfill', a.grantee, a.is_grantable, a.privilege_type, a.privilege_type = 'USAGE'
+            SELECT pg_catalog.concat('SCHEMA ', n.nspname), a.grantee, a.is_grantable, a.privilege_type,
+                   n.nspname = 'backfill' AND a.privilege_type = 'USAGE'
             FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
-            WHERE n.nspname = 'backfill' AND a.grantee <> n.nspowner
+            WHERE n.nspname IN ('backfill', 'backfill_internal') AND a.grantee <> n.nspowner
         )
         SELECT pg_catalog.format('REVOKE %s%s ON %s FROM %s CASCADE', CASE WHEN g.stays THEN 'GRANT OPTION FOR ' END, g.privilege, g.object,
                                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::text END)
@@ -56,8 +57,12 @@ BEGIN
         JOIN pg_catalog.pg_depend o ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = j.oid AND o.deptype = 'e'
         JOIN pg_catalog.pg_depend d ON d.refclassid = o.refclassid AND d.refobjid = o.refobjid AND d.classid = o.classid AND d.deptype = 'e'
         JOIN pg_catalog.pg_class c ON c.oid = d.objid
-        WHERE j.oid = 'backfill.job'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+        WHERE j.oid = 'backfill_internal.job'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
           AND c.relkind IN ('r', 'v') AND c.relowner <> j.relowner
+        UNION ALL
+        SELECT pg_catalog.format('ALTER SCHEMA backfill_internal OWNER TO %s', j.relowner::pg_catalog.regrole)
+        FROM pg_catalog.pg_class j JOIN pg_catalog.pg_namespace n ON n.oid = j.relnamespace
+        WHERE j.oid = 'backfill_internal.job'::pg_catalog.regclass AND n.nspname = 'backfill_internal' AND n.nspowner <> j.relowner
     LOOP
         EXECUTE statement;
     END LOOP;

@@ -1,5 +1,5 @@
 -- SET NOT NULL without a lock that is held while the table is read. ALTER TABLE … SET NOT NULL by itself reads the
--- table under an ACCESS EXCLUSIVE lock, unless a valid constraint says already that there is no NULL. PL/pgSQL with the
+-- table under an ACCESS EXCLUSIVE lock, unless a valid constraint says already that there is no NULL. With the
 -- caller's rights; on a table of another role's each statement runs as that role, in a process of its own.
 
 CREATE FUNCTION backfill.set_not_null_statements(relation regclass, column_name name)
@@ -128,101 +128,10 @@ END
 $$;
 COMMENT ON FUNCTION backfill.set_not_null_statements IS 'The statements, one transaction each, that set a column NOT NULL while the table is in use: what is left to be done, so none if it is NOT NULL. undo takes back what has been done so far. Changes nothing.';
 
-CREATE PROCEDURE backfill.outside_block(called text)
-LANGUAGE c AS 'MODULE_PATHNAME', 'outside_block_wrapper';
-COMMENT ON PROCEDURE backfill.outside_block IS 'Internal: an error where the procedure that calls it may not commit';
-
-CREATE FUNCTION backfill.not_null_step(relation regclass, column_name text, statement text, lock_timeout_ms integer) RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'not_null_step_wrapper';
-COMMENT ON FUNCTION backfill.not_null_step IS 'Internal: runs a statement of backfill.set_not_null_statements in a process of the table''s owner';
-
--- A procedure that commits can have no SET clause: it pins the path anew in each of its transactions, before all else.
 CREATE PROCEDURE backfill.set_not_null(
     relation        regclass,
     column_name     name,
     lock_timeout_ms integer DEFAULT 1000,
     retries         integer DEFAULT 30
-) LANGUAGE plpgsql AS $$
-DECLARE
-    todo text;
-    undo text;
-    undo_step text;
-    done text;
-    violation text;
-    late boolean;
-    tries integer := 0;
-BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    CALL backfill.outside_block('backfill.set_not_null');
-    IF lock_timeout_ms IS NULL OR lock_timeout_ms < 1 OR retries IS NULL OR retries < 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'lock_timeout_ms must be at least 1, and retries at least 0',
-            HINT = 'Others wait behind each try for lock_timeout_ms at most; after it, it lets them pass and tries again, so many times.';
-    END IF;
-    IF NOT (SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = relation) THEN
-        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = pg_catalog.format('must be owner of table %s', relation),
-            HINT = 'It runs ALTER TABLE with your rights: SET ROLE to the owner.';
-    END IF;
-    LOOP
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        PERFORM pg_catalog.set_config('lock_timeout', lock_timeout_ms::text, true);
-        IF violation IS NULL THEN
-            SELECT s.statement, s.undo INTO todo, undo_step
-            FROM backfill.set_not_null_statements(relation, column_name) s ORDER BY s.step LIMIT 1;
-            EXIT WHEN NOT FOUND;
-            IF todo = done THEN
-                RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-                    MESSAGE = format('"%s" did not bring column "%s" of %s any further', todo, column_name, relation),
-                    HINT = 'Somebody else takes back what is done here. Call it again when they are through.';
-            END IF;
-        ELSE
-            todo := undo;
-        END IF;
-        late := false;
-        IF tries = 0 THEN
-            RAISE NOTICE USING MESSAGE = todo;
-        END IF;
-        BEGIN
-            -- Not by EXECUTE. The table's own constraints are text of its owner's, and ALTER TABLE evaluates what is constant in
-            -- them; and what is named so when it waits for the lock may be another table when it has it.
-            PERFORM backfill.not_null_step(relation, column_name::text, todo, lock_timeout_ms);
-            done := todo;
-        EXCEPTION
-            -- Also where another call has done this step meanwhile.
-            WHEN lock_not_available OR deadlock_detected OR object_not_in_prerequisite_state THEN late := true;
-            -- Another call was faster.
-            WHEN duplicate_object OR undefined_object THEN
-                IF tries >= least(retries, 5) THEN
-                    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM,
-                        HINT = 'A child of the table has another constraint of that name: rename it.';
-                END IF;
-                late := true;
-            WHEN check_violation OR not_null_violation THEN violation := SQLERRM;
-        END;
-        COMMIT;
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        IF late THEN
-            tries := tries + 1;
-            IF tries > retries THEN
-                RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
-                    MESSAGE = format('the lock for "%s" was not to be had in %s tries of %s ms', todo, tries, lock_timeout_ms),
-                    HINT = 'pg_locks shows who uses the table. Call it again to go on from here.'
-                        || COALESCE(' Or take back what was done: ' || undo || ';', '');
-            END IF;
-            -- Others get their turn; 0.1 s at first, 5 s at most.
-            PERFORM pg_sleep(least(0.1 * 2 ^ least(tries - 1, 10), 5));
-        ELSE
-            undo := COALESCE(undo_step, undo);
-            EXIT WHEN violation IS NOT NULL AND (undo IS NULL OR todo = undo);
-            tries := 0;
-        END IF;
-    END LOOP;
-    IF violation IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'not_null_violation',
-            MESSAGE = format('column "%s" of %s cannot be set NOT NULL: rows of it are NULL', column_name, relation),
-            DETAIL = violation || CASE WHEN undo IS NULL THEN '.' ELSE '; it was dropped again.' END,
-            HINT = format('Look at them: SELECT * FROM %s WHERE %I IS NULL. Rows that come in with NULL need a DEFAULT, or a change of the application.', relation, column_name);
-    END IF;
-END
-$$;
+) LANGUAGE c AS 'MODULE_PATHNAME', 'set_not_null_wrapper';
 COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. Nothing is done where it is NOT NULL. Not within a transaction block.';

@@ -41,7 +41,7 @@ WITH locks AS MATERIALIZED (
     SELECT pg_catalog.count(DISTINCT l.id)::integer AS used FROM locks l WHERE l.objsubid IN (7702, 7708) AND l.granted
 ), going AS MATERIALIZED (
     -- Jobs that may get further. Of the others, the end has the sums over their slices.
-    SELECT y.job_id AS id FROM backfill.walk y WHERE NOT y.summed
+    SELECT y.job_id AS id FROM backfill_internal.walk y WHERE NOT y.summed
 ), walked AS (
     -- Each slice's share never shrinks, and weights are fixed: nor does the sum.
     SELECT sl.job_id,
@@ -69,12 +69,12 @@ WITH locks AS MATERIALIZED (
            pg_catalog.max(c.at) AS at
     FROM going g
     -- Job by job: those that have ended have many slices, too.
-    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill.slice i WHERE i.job_id = g.id OFFSET 0) sl
+    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill_internal.slice i WHERE i.job_id = g.id OFFSET 0) sl
     CROSS JOIN LATERAL (
         SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
                k.batch_rows, k.batch_ms, k.batch_ms_p95, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes,
                k.note, k.waits_for, k.waits_until, k.at
-        FROM backfill.checkpoint k
+        FROM backfill_internal.checkpoint k
         WHERE k.slice_id = sl.id
         ORDER BY k.seq DESC LIMIT 1
     ) c
@@ -87,7 +87,7 @@ WITH locks AS MATERIALIZED (
                                  '; ') AS waits,
            pg_catalog.min(t.since) AS since,
            pg_catalog.count(DISTINCT t.pid) AS workers
-    FROM backfill.setback t
+    FROM backfill_internal.setback t
     JOIN here worker ON worker.objsubid = 7701 AND worker.id = t.job_id AND worker.pid = t.pid
     GROUP BY t.job_id
 )
@@ -116,7 +116,7 @@ SELECT j.id AS job_id,
        COALESCE(l.workers, 0) AS workers,
        COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
-                backfill.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
+                backfill_internal.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
                 CASE WHEN s.state = 'running' AND l.workers = 0 THEN 'its worker, which is ending'
@@ -159,15 +159,15 @@ SELECT j.id AS job_id,
             ELSE u.options END AS options,
        CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' ELSE 'backfill' END AS kind,
        (j.work #>> '{question,verify,job}')::bigint AS verifies
-FROM backfill.job j
+FROM backfill_internal.job j
 CROSS JOIN slots
-LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
 LEFT JOIN live l ON l.job_id = j.id
 LEFT JOIN walked p ON p.job_id = j.id
 LEFT JOIN held_up b ON b.job_id = j.id
 LEFT JOIN hung ON hung.job_id = j.id
-LEFT JOIN backfill.walk w ON w.job_id = j.id
-CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill.failed_row x WHERE x.job_id = j.id) f
+LEFT JOIN backfill_internal.walk w ON w.job_id = j.id
+CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS rows FROM backfill_internal.failed_row x WHERE x.job_id = j.id) f
 CROSS JOIN LATERAL (
     -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
     -- all rows than the sum of estimates does.
@@ -181,12 +181,12 @@ CROSS JOIN LATERAL (
 ) u
 CROSS JOIN LATERAL (
     -- OFFSET 0: else it is called for each place above that asks for the state.
-    SELECT backfill.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
+    SELECT backfill_internal.state_of(j.wish, j.attempt, o.outcome, o.attempt, COALESCE(l.workers, 0) > 0, y.standing) AS state, y.standing
     FROM (
         -- What has ended is not looked into.
         SELECT CASE WHEN j.wish = 'cancel' OR o.outcome = 'completed' OR o.outcome = 'failed' AND o.attempt = j.attempt THEN 'here'
-                    ELSE backfill.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
-                                           backfill.digest_of(j), j.seal) END AS standing
+                    ELSE backfill_internal.standing(j.owner::oid, j.owner_name::text COLLATE pg_catalog."default", j.system_identifier, j.database_oid,
+                                           backfill_internal.digest_of(j), j.seal) END AS standing
         OFFSET 0
     ) y
     OFFSET 0
@@ -246,8 +246,8 @@ SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,
        CASE WHEN r.may_read THEN f.hint END AS hint,
        CASE WHEN r.may_read THEN f.context END AS context,
        f.constraint_name, f.at
-FROM backfill.failed_row f
-JOIN backfill.job j ON j.id = f.job_id
+FROM backfill_internal.failed_row f
+JOIN backfill_internal.job j ON j.id = f.job_id
 CROSS JOIN LATERAL (
     SELECT COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) AS may_read
 ) r
@@ -274,8 +274,8 @@ CREATE VIEW backfill.verify_failures WITH (security_barrier) AS
 SELECT f.id AS verify_failure_id, f.job_id AS verification_id, (j.work #>> '{question,verify,job}')::bigint AS job_id, f.relation, f.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN f.key END AS key,
        f.at
-FROM backfill.verify_failure f
-JOIN backfill.job j ON j.id = f.job_id
+FROM backfill_internal.verify_failure f
+JOIN backfill_internal.job j ON j.id = f.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
@@ -293,9 +293,9 @@ CREATE VIEW backfill.skipped_rows WITH (security_barrier) AS
 SELECT s.job_id, j.name, s.relation, s.key_columns,
        CASE WHEN COALESCE(pg_catalog.has_table_privilege(s.relation, 'SELECT') AND NOT pg_catalog.row_security_active(s.relation), pg_catalog.pg_has_role(j.owner, 'USAGE')) THEN l.key END AS key,
        l.at
-FROM backfill.leftover l
-JOIN backfill.slice s ON s.id = l.slice_id
-JOIN backfill.job j ON j.id = s.job_id
+FROM backfill_internal.leftover l
+JOIN backfill_internal.slice s ON s.id = l.slice_id
+JOIN backfill_internal.job j ON j.id = s.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
@@ -310,8 +310,8 @@ COMMENT ON COLUMN backfill.skipped_rows.at IS 'When it was passed';
 
 CREATE VIEW backfill.events WITH (security_barrier) AS
 SELECT e.id AS event_id, e.job_id, j.name, e.at, e.actor, e.event, e.old, e.new, e.login
-FROM backfill.event e
-JOIN backfill.job j ON j.id = e.job_id
+FROM backfill_internal.event e
+JOIN backfill_internal.job j ON j.id = e.job_id
 WHERE pg_catalog.pg_has_role(j.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid IN (j.relation, pg_catalog.pg_partition_root(j.relation))
                                                   AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
@@ -344,9 +344,9 @@ FROM (
            pg_catalog.lag(p.at) OVER jobs AS at_before, pg_catalog.lag(p.rows_done) OVER jobs AS rows_before,
            pg_catalog.lag(p.wal_bytes) OVER jobs AS wal_before, pg_catalog.lag(p.worked_ms) OVER jobs AS worked_before,
            pg_catalog.lag(p.slept_ms) OVER jobs AS slept_before, pg_catalog.lag(p.waited_ms) OVER jobs AS waited_before
-    FROM backfill.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
+    FROM backfill_internal.sample p WINDOW jobs AS (PARTITION BY p.job_id ORDER BY p.at)
 ) s
-JOIN backfill.job j ON j.id = s.job_id
+JOIN backfill_internal.job j ON j.id = s.job_id
 CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - s.at_before) AS seconds) t
 LEFT JOIN LATERAL (
     SELECT pg_catalog.sum(d.seconds) AS seconds,

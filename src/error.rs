@@ -26,7 +26,9 @@ pub mod sqlstate {
     pub const INVALID_NAME: &str = "42602";
     pub const OBJECT_IN_USE: &str = "55006";
     pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const NOT_NULL_VIOLATION: &str = "23502";
     pub const UNIQUE_VIOLATION: &str = "23505";
+    pub const CHECK_VIOLATION: &str = "23514";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const QUERY_CANCELED: &str = "57014";

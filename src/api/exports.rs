@@ -3,14 +3,16 @@
 // pgrx wants the columns of a result spelled out.
 #![allow(clippy::type_complexity)]
 
+use std::ffi::CStr;
+
 use pgrx::datum::Internal;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::call::Request;
 use super::{
-    alter, approve, control, define, forget, inspect, limits, not_null, plan, preview, procedure,
-    redefine, rehearse, report, require, retry_failed, start, verify, wait,
+    alter, approve, control, define, forget, inspect, limits, plan, preview, procedure, redefine,
+    rehearse, report, require, retry_failed, set_not_null, start, verify, wait,
 };
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
@@ -372,25 +374,36 @@ fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCa
     }))
 }
 
+/// Of the version before, until its update: its `set_not_null` asks whether it may commit.
 #[pg_extern(sql = false)]
 fn outside_block(called: Option<&[u8]>, fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: it is the one that this function was called with.
     let atomic = unsafe { wait::is_atomic(fcinfo) };
-    call(|| require::outside_block(self::name("called", called)?, atomic))
+    call(|| require::outside_block(&self::name("called", called)?.unwrap_or_default(), atomic))
 }
 
 #[pg_extern(sql = false)]
-fn not_null_step(
+fn set_not_null(
     relation: Option<Oid>,
-    column_name: Option<&[u8]>,
-    statement: Option<&[u8]>,
+    column_name: Option<&CStr>,
     lock_timeout_ms: Option<i32>,
+    retries: Option<i32>,
+    fcinfo: pg_sys::FunctionCallInfo,
 ) {
-    call(|| {
-        let column = name("column_name", column_name)?;
-        let statement = text("statement", statement, limits::CLAUSE)?;
-        not_null::step(relation, column, statement, lock_timeout_ms)
-    })
+    // SAFETY: it is the one that this function was called with.
+    let atomic = unsafe { wait::is_atomic(fcinfo) };
+    unwrap(capture(|| {
+        extension::check_version()?;
+        require::outside_block("backfill.set_not_null", atomic)?;
+        // A value of type name ends with a zero.
+        let column = column_name.map(|name| from_bytes(name.to_bytes()));
+        set_not_null::set_not_null(set_not_null::Wanted {
+            relation,
+            column: column.transpose()?,
+            lock_timeout_ms,
+            retries,
+        })
+    }))
 }
 
 #[pg_extern(sql = false)]
@@ -512,7 +525,7 @@ fn guard(fcinfo: pg_sys::FunctionCallInfo) -> Internal {
         Some(fired) => guard::pass(fired),
         None => Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,
-            "function backfill.guard() was not called as a trigger",
+            "function backfill_internal.guard() was not called as a trigger",
         )
         .hint("The triggers on the extension's own tables call it.")),
     }));

@@ -34,6 +34,7 @@ mod retry_failed;
 mod sample;
 mod scope;
 mod session;
+mod set_not_null;
 mod shifts;
 mod start;
 mod subject;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
-use super::caller::required;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
@@ -25,13 +24,7 @@ pub struct Step {
 
 /// Runs one of the statements that `backfill.set_not_null_statements` gives for the column, or one of those that take
 /// them back, as the table's owner, in a transaction of its own. The caller needs the owner's rights.
-pub fn step(
-    relation: Option<Oid>,
-    column: Option<String>,
-    statement: Option<String>,
-    lock_timeout_ms: Option<i32>,
-) -> Result<()> {
-    let relation = required(relation, "relation")?;
+pub fn step(relation: Oid, column: &str, statement: &str, lock_timeout_ms: i32) -> Result<()> {
     let owner = as_extension(|| {
         let sql = "SELECT c.relowner::bigint FROM pg_catalog.pg_class c WHERE c.oid = $1";
         spi::first(sql, &[Arg::Oid(relation)])
@@ -47,9 +40,9 @@ pub fn step(
     refuse_others_below(relation, Oid::from(owner))?;
     let step = Step {
         relation: relation.to_u32(),
-        column: required(column, "column_name")?,
-        statement: required(statement, "statement")?,
-        lock_timeout_ms: required(lock_timeout_ms, "lock_timeout_ms")?,
+        column: column.to_owned(),
+        statement: statement.to_owned(),
+        lock_timeout_ms,
         owner,
     };
     let me = server::current_user();

@@ -51,8 +51,7 @@ fn doubted(job: &Job, doubt: &str, mut error: Error) -> Error {
 }
 
 /// Refuses what commits between its steps where it may not commit.
-pub fn outside_block(called: Option<String>, atomic: bool) -> Result<()> {
-    let called = required(called, "called")?;
+pub fn outside_block(called: &str, atomic: bool) -> Result<()> {
     if !atomic {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 
 use super::patience::{self, Explained};
-use super::{intact, server, settings, txn};
+use super::{extension, intact, server, settings, txn};
 use crate::error::{Error, Result, sqlstate};
 
 /// Puts the user and the settings back, also when a panic passes through.
@@ -102,15 +102,16 @@ pub fn check_tables() -> Result<()> {
     intact::check(extension_owner()?)
 }
 
-/// The name that the extension was created under.
+/// The name that the extension was created under, and of the schema that users call it in.
 pub const EXTENSION: &CStr = c"backfill";
 
-/// Whether the extension exists in this database (and was not dropped meanwhile).
+/// The schema of its tables, and of the functions that its statements call.
+pub const INTERNAL: &CStr = c"backfill_internal";
+
+/// Whether the extension exists in this database (and was not dropped meanwhile), in schemas of these names.
 pub fn extension_exists() -> bool {
-    server::require_transaction();
-    // SAFETY: within a transaction; the name ends with a zero, and there need be none of it.
-    let exists = unsafe { pg_sys::get_extension_oid(EXTENSION.as_ptr(), true) != Oid::INVALID };
-    exists && is_mine(job_table())
+    let table = job_table();
+    table != Oid::INVALID && is_mine(table) && is_ours(table)
 }
 
 thread_local! {
@@ -138,9 +139,18 @@ fn is_mine(table: Oid) -> bool {
 /// The table of jobs, if there is one: another one in an extension that was created anew.
 pub fn job_table() -> Oid {
     server::require_transaction();
+    let found = job_table_in(INTERNAL);
+    // Until its update to 0.3.0 it is where the functions are.
+    if found == Oid::INVALID {
+        return job_table_in(EXTENSION);
+    }
+    found
+}
+
+fn job_table_in(schema: &CStr) -> Oid {
     // SAFETY: within a transaction; the names end with a zero. In a schema that is not there (OID 0) is no table.
     unsafe {
-        let schema = pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true);
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         pg_sys::get_relname_relid(c"job".as_ptr(), schema)
     }
 }
@@ -148,10 +158,13 @@ pub fn job_table() -> Oid {
 thread_local! {
     /// The table that was last found to be the extension's.
     static OURS: Cell<Oid> = const { Cell::new(Oid::INVALID) };
+    /// The schema of that extension: it never gets another one.
+    static SCHEMA: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
 
 /// Whether the table is the extension's, and not somebody else's under its name: where the
-/// extension's schema was renamed, whoever may create schemas could make one.
+/// extension's schema was renamed, whoever may create schemas could make one. And whether so is the
+/// schema `backfill`: the extension's own statements name views and functions in it.
 fn is_ours(table: Oid) -> bool {
     if OURS.get() != table {
         // SAFETY: within a transaction, in which `table` was looked up; catalogs are read.
@@ -163,9 +176,11 @@ fn is_ours(table: Oid) -> bool {
         if !found {
             return false;
         }
+        SCHEMA.set(extension::schema().unwrap_or(Oid::INVALID));
         OURS.set(table);
     }
-    true
+    // SAFETY: as above; the name ends with a zero.
+    SCHEMA.get() == unsafe { pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true) }
 }
 
 /// The owner of the extension's tables, from the system caches: not by SQL under somebody's
@@ -195,9 +210,9 @@ pub(super) fn extension_owner() -> Result<Oid> {
             pg_sys::ReleaseSysCache(tuple);
             return Err(Error::new(
                 sqlstate::NOT_IN_PREREQUISITE_STATE,
-                "table backfill.job does not belong to the extension \"backfill\"",
+                "the schema \"backfill\" or \"backfill_internal\" is not the one of the extension \"backfill\"",
             )
-            .hint("The extension's schema has to be called backfill: rename this one, then ALTER SCHEMA ... RENAME TO backfill."));
+            .hint("Its schemas have to be called so: rename the ones that are, then ALTER SCHEMA ... RENAME TO backfill, or TO backfill_internal."));
         }
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let owner = (*form).relowner;

@@ -66,7 +66,7 @@ fn refuse_replicated_truncate() -> Error {
         sqlstate::NOT_IN_PREREQUISITE_STATE,
         "a TRUNCATE of a table of the extension \"backfill\" was replicated: it would remove the jobs of this server",
     )
-    .hint("ALTER SUBSCRIPTION ... SKIP passes over it; a publication that leaves the schema backfill out has none.")
+    .hint("ALTER SUBSCRIPTION ... SKIP passes over it; a publication that leaves the schema backfill_internal out has none.")
 }
 
 /// Refuses to let the extension's tables be written by anybody but its own functions and

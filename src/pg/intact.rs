@@ -1,7 +1,7 @@
 //! Whether the extension's tables are as the extension made them: nobody's triggers, rules or policies on
 //! them, and one owner.
 //!
-//! A GRANT by mistake (`GRANT ALL ON ALL TABLES IN SCHEMA backfill TO app`) lets others put triggers there.
+//! A GRANT by mistake (`GRANT ALL ON ALL TABLES IN SCHEMA backfill_internal TO app`) lets others put triggers there.
 //! `elevate::as_extension` keeps those from firing, but a superuser's own statement would run them; so
 //! nothing goes on until they are gone. Looked at again whenever the server says that some table has changed.
 
@@ -10,7 +10,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::elevate::EXTENSION;
+use super::elevate::{EXTENSION, INTERNAL};
 use super::text;
 use crate::error::{Error, Result, sqlstate};
 
@@ -65,13 +65,13 @@ unsafe extern "C-unwind" fn on_change(_argument: Datum, _table: Oid) {
 
 fn look_at_all(owner: Oid) -> Result<()> {
     // SAFETY: within a transaction, which the caches need; the name is a C string.
-    let schema = unsafe { pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true) };
+    let schema = unsafe { pg_sys::get_namespace_oid(INTERNAL.as_ptr(), true) };
     for name in TABLES {
         // SAFETY: as above.
         let table = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
         // An older version may lack one; its update comes first.
         if table != Oid::INVALID {
-            let shown = format!("backfill.{}", name.to_string_lossy());
+            let shown = format!("backfill_internal.{}", name.to_string_lossy());
             look_at(table, &shown, owner)?;
         }
     }
@@ -108,8 +108,8 @@ unsafe fn strange(relation: pg_sys::Relation, shown: &str, owner: Oid) -> Option
         let class = &*(*relation).rd_rel;
         if class.relowner != owner {
             return Some(refuse(
-                format!("table {shown} belongs to another role than backfill.job"),
-                "ALTER TABLE ... OWNER TO the owner of backfill.job.".to_owned(),
+                format!("table {shown} belongs to another role than backfill_internal.job"),
+                "ALTER TABLE ... OWNER TO the owner of backfill_internal.job.".to_owned(),
             ));
         }
         if class.relhasrules && !(*relation).rd_rules.is_null() {
@@ -138,7 +138,7 @@ unsafe fn strange(relation: pg_sys::Relation, shown: &str, owner: Oid) -> Option
                 return Some(refuse(
                     format!("table {shown} has a trigger {name}, which is not the extension's"),
                     format!(
-                        "DROP TRIGGER {name} ON {shown}; and take back what let somebody create it: REVOKE ALL ON ALL TABLES IN SCHEMA backfill FROM that role."
+                        "DROP TRIGGER {name} ON {shown}; and take back what let somebody create it: REVOKE ALL ON ALL TABLES IN SCHEMA backfill_internal FROM that role."
                     ),
                 ));
             }

@@ -71,7 +71,7 @@ unsafe extern "C-unwind" fn explain(_arg: *mut c_void) {
     const MESSAGE: *const c_char =
         c"a table of the extension \"backfill\", or a row in it, is locked by somebody else"
             .as_ptr();
-    const HINT: *const c_char = c"Who: SELECT a.pid, a.usename, a.xact_start, l.mode, l.relation::regclass FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'backfill'::regnamespace). Try again when it has ended.".as_ptr();
+    const HINT: *const c_char = c"Who: SELECT a.pid, a.usename, a.xact_start, l.mode, l.relation::regclass FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'backfill_internal'::regnamespace). Try again when it has ended.".as_ptr();
     // SAFETY: PostgreSQL calls this with an error at hand, which these functions read and complete; the texts are constants.
     unsafe {
         if pg_sys::geterrcode() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE as c_int {

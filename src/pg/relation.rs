@@ -85,7 +85,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     as_extension(|| {
         let found = spi::first(
             "SELECT n.nspname, c.relname, c.relkind, c.relpersistence,
-                    c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill'),
+                    c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill', 'backfill_internal'),
                     pg_catalog.concat(CASE WHEN c.relpersistence = 't' THEN 'pg_temp'
                                       ELSE pg_catalog.quote_ident(n.nspname) END,
                                       '.', pg_catalog.quote_ident(c.relname)),

@@ -20,7 +20,7 @@ pub fn asked(job: i64) -> Result<Option<Asked>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT asked_by::pg_catalog.oid::bigint, asked_session::pg_catalog.oid::bigint
-             FROM backfill.job WHERE id = $1 AND asked_by IS NOT NULL AND asked_session IS NOT NULL",
+             FROM backfill_internal.job WHERE id = $1 AND asked_by IS NOT NULL AND asked_session IS NOT NULL",
             &[Arg::Int8(job)],
         )
     })?;
@@ -36,7 +36,7 @@ pub fn asked(job: i64) -> Result<Option<Asked>> {
 pub fn ask(job: i64, who: Asked) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job SET asked_by = $2, asked_session = $3, version = version + 1 WHERE id = $1",
+            "UPDATE backfill_internal.job SET asked_by = $2, asked_session = $3, version = version + 1 WHERE id = $1",
             &[Arg::Int8(job), Arg::Oid(who.by), Arg::Oid(who.session)],
         )
     })?;

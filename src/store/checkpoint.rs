@@ -64,10 +64,10 @@ pub struct Gauges {
 /// The statement that replaces a checkpoint by its successor.
 pub const REPLACE: &str = "
 WITH gone AS (
-    DELETE FROM backfill.checkpoint
+    DELETE FROM backfill_internal.checkpoint
     WHERE slice_id = $1 AND seq = $2 AND epoch = $3 RETURNING 1
 )
-INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, region_key, waves, spread, wave, wave_to,
+INSERT INTO backfill_internal.checkpoint (slice_id, seq, epoch, key, block, region_key, waves, spread, wave, wave_to,
                                  wave_key, rows_done, rows_updated, rows_hot, rows_found, rows_total, percent,
                                  past_estimate, rows_per_second, batch_rows, note, waits_for, waits_until, at,
                                  worked_ms, slept_ms, waited_ms, wal_bytes, batch_ms, batch_ms_p95)
@@ -117,7 +117,7 @@ pub fn load(slice: i32) -> Result<Checkpoint> {
             "SELECT seq, epoch, pg_catalog.to_json(key), block, pg_catalog.to_json(region_key), waves, spread,
                     wave, wave_to, pg_catalog.to_json(wave_key), rows_done, rows_updated, rows_hot, rows_found,
                     rows_total, percent, past_estimate, worked_ms, slept_ms, waited_ms, wal_bytes
-             FROM backfill.checkpoint WHERE slice_id = $1 ORDER BY seq DESC LIMIT 1",
+             FROM backfill_internal.checkpoint WHERE slice_id = $1 ORDER BY seq DESC LIMIT 1",
             &[Arg::Int4(slice)],
         )
     })?;
@@ -173,7 +173,7 @@ fn open_region(slice: i32, row: &Row) -> Result<Option<Region>> {
 pub fn insert(slice: i32, position: &Position, progress: &Progress) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.checkpoint (slice_id, seq, epoch, key, block, rows_done, rows_updated, rows_hot,
+            "INSERT INTO backfill_internal.checkpoint (slice_id, seq, epoch, key, block, rows_done, rows_updated, rows_hot,
                                               rows_found, rows_total, past_estimate, at)
              VALUES ($1, 1, 1, $2, $3, 0, 0, 0, 0, $4, false, pg_catalog.clock_timestamp())",
             &[

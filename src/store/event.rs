@@ -44,16 +44,16 @@ pub fn record(
 
 /// A job that is forgotten meanwhile gets no more events.
 const RECORD: &str = "
-INSERT INTO backfill.event (job_id, actor, event, old, new, login)
-SELECT $1, $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6) WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+INSERT INTO backfill_internal.event (job_id, actor, event, old, new, login)
+SELECT $1, $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6) WHERE EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = $1)";
 
 /// With a number that the sequence does not give: whoever may write to all sequences is not to keep others from
 /// stopping a job. The last number that there is may be taken already, so it is one of the lower half.
 const RECORD_ALL_THE_SAME: &str = "
-INSERT INTO backfill.event (id, job_id, actor, event, old, new, login) OVERRIDING SYSTEM VALUE
-SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5,
+INSERT INTO backfill_internal.event (id, job_id, actor, event, old, new, login) OVERRIDING SYSTEM VALUE
+SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill_internal.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5,
        pg_catalog.pg_get_userbyid($6)
-WHERE EXISTS (SELECT FROM backfill.job j WHERE j.id = $1)";
+WHERE EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = $1)";
 
 /// How often a number of one's own is tried: others that do so at the same time may be faster.
 const NUMBERS_TRIED: usize = 10;
@@ -80,7 +80,7 @@ pub const CHANGED_MIDWAY: &str = "redefined midway";
 pub fn doubt(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT e.event FROM backfill.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.id DESC LIMIT 1",
+            "SELECT e.event FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.id DESC LIMIT 1",
             &[
                 Arg::Int8(job),
                 Arg::Text(MATCH_STILL),
@@ -95,7 +95,7 @@ pub fn doubt(job: i64) -> Result<Option<String>> {
 pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT EXISTS (SELECT FROM backfill.event e WHERE e.job_id = $1 AND e.event = 'worker started'
+            "SELECT EXISTS (SELECT FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event = 'worker started'
                             AND extract(epoch FROM e.at - timestamptz '2000-01-01 00:00:00+00') * 1000000 >= $2)",
             &[Arg::Int8(job), Arg::Int8(time)],
         )
@@ -107,7 +107,7 @@ pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
 pub fn is_recorded(job: i64, event: &str) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT EXISTS (SELECT FROM backfill.event e WHERE e.job_id = $1 AND e.event = $2)",
+            "SELECT EXISTS (SELECT FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event = $2)",
             &[Arg::Int8(job), Arg::Text(event)],
         )
     })?;

@@ -14,7 +14,7 @@ use crate::store::slice::{Slice, array};
 pub fn count(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*) FROM backfill.failed_row WHERE job_id = $1",
+            "SELECT pg_catalog.count(*) FROM backfill_internal.failed_row WHERE job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -27,14 +27,14 @@ pub fn take_up(job: i64) -> Result<bool> {
     let slices = as_extension(|| {
         // Each was met in a slice by key, whose key and order theirs have.
         spi::query(
-            "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
+            "INSERT INTO backfill_internal.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
                                          key_columns, key_order, attributes)
-             SELECT s.job_id, (SELECT pg_catalog.max(o.no) FROM backfill.slice o WHERE o.job_id = s.job_id)
+             SELECT s.job_id, (SELECT pg_catalog.max(o.no) FROM backfill_internal.slice o WHERE o.job_id = s.job_id)
                               + pg_catalog.row_number() OVER (),
                     s.pass, s.relation, s.relation_name, s.walk, 0, s.last_key, s.last_key, s.key_columns, s.key_order, s.attributes
-             FROM (SELECT DISTINCT f.relation, f.key_columns FROM backfill.failed_row f JOIN backfill.job j ON j.id = f.job_id
+             FROM (SELECT DISTINCT f.relation, f.key_columns FROM backfill_internal.failed_row f JOIN backfill_internal.job j ON j.id = f.job_id
                    WHERE f.job_id = $1 AND f.attempt < j.retry_attempt) AS f
-             CROSS JOIN LATERAL (SELECT * FROM backfill.slice o
+             CROSS JOIN LATERAL (SELECT * FROM backfill_internal.slice o
                                  WHERE o.job_id = $1 AND o.walk = 'key' AND o.relation = f.relation
                                    AND o.key_columns = f.key_columns ORDER BY o.no DESC LIMIT 1) AS s
              RETURNING id, pg_catalog.to_json(last_key)",
@@ -52,12 +52,12 @@ pub fn take_up(job: i64) -> Result<bool> {
         as_extension(|| {
             spi::query(
                 "WITH gone AS (
-                     DELETE FROM backfill.failed_row f USING backfill.slice s, backfill.job j
+                     DELETE FROM backfill_internal.failed_row f USING backfill_internal.slice s, backfill_internal.job j
                      WHERE s.id = $1 AND j.id = s.job_id AND f.job_id = j.id AND f.attempt < j.retry_attempt
                        AND f.relation = s.relation AND f.key_columns = s.key_columns
                      RETURNING f.id, f.key
                  )
-                 INSERT INTO backfill.leftover (slice_id, key) SELECT $1, g.key FROM gone g ORDER BY g.id",
+                 INSERT INTO backfill_internal.leftover (slice_id, key) SELECT $1, g.key FROM gone g ORDER BY g.id",
                 &[Arg::Int4(id)],
             )
         })?;
@@ -72,7 +72,7 @@ pub fn record(job: &Job, slice: &Slice, key: &[String], error: &Error) -> Result
         [&error.detail, &error.hint, &error.context].map(|part| cut_if_any(part.as_deref()));
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.failed_row (job_id, attempt, relation, relation_name, key_columns, key, sqlstate, message,
+            "INSERT INTO backfill_internal.failed_row (job_id, attempt, relation, relation_name, key_columns, key, sqlstate, message,
                                               detail, hint, context, constraint_name)
              VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             &[

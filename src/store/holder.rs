@@ -39,9 +39,9 @@ pub fn of_job(id: i64) -> Error {
         // Who has locked the row holds the lock of its own transaction id. Of several that share the row, xmax tells a
         // number that nobody holds: then all who have written to the table come into question.
         let writers = "SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.granted AND l.locktype = 'transactionid'
-                         AND l.transactionid = (SELECT j.xmax FROM backfill.job j WHERE j.id = $1)";
+                         AND l.transactionid = (SELECT j.xmax FROM backfill_internal.job j WHERE j.id = $1)";
         let all = "SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.granted AND l.locktype = 'relation'
-                     AND l.relation = 'backfill.job'::pg_catalog.regclass AND l.mode <> 'AccessShareLock'
+                     AND l.relation = 'backfill_internal.job'::pg_catalog.regclass AND l.mode <> 'AccessShareLock'
                      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
         let one = spi::query(
             &format!("{SESSIONS} a.pid IN ({writers})"),

@@ -130,7 +130,7 @@ fn select(condition: &str) -> String {
                     (SELECT pg_catalog.array_agg(l.pid ORDER BY l.pid) FROM live l WHERE l.job_id = j.id) AS workers,
                     CASE WHEN o.outcome = 'failed' THEN
                          pg_catalog.concat(o.message, ' (SQLSTATE ', o.sqlstate, ')', ' in batch ' || o.batch) END AS last_error
-             FROM backfill.job j LEFT JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}
+             FROM backfill_internal.job j LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt {condition}
          ) AS stored",
         lock::JOB,
         server::database().to_u32(),
@@ -249,7 +249,7 @@ pub fn lock(id: i64) -> Result<Option<Job>> {
     let waited = spi::in_subtransaction(|| {
         as_extension(|| {
             spi::query(
-                "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE",
+                "SELECT FROM backfill_internal.job WHERE id = $1 FOR UPDATE",
                 &[Arg::Int8(id)],
             )
         })
@@ -265,7 +265,7 @@ pub fn lock(id: i64) -> Result<Option<Job>> {
 pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     let free = as_extension(|| {
         spi::query(
-            "SELECT FROM backfill.job WHERE id = $1 FOR UPDATE SKIP LOCKED",
+            "SELECT FROM backfill_internal.job WHERE id = $1 FOR UPDATE SKIP LOCKED",
             &[Arg::Int8(id)],
         )
     })?;
@@ -316,7 +316,7 @@ pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r 
                AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
 
 /// Since when a job has waited for a worker: one that has left it, waiting itself, was its turn.
-const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
+const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
 
 /// Jobs that are to run and have fewer workers than they want: those with none first, then the
 /// longest waiting, a job of each role in turn; the first hundred. One that has a worker wants another only while there is a
@@ -334,7 +334,7 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
            AND NOT j.owner::pg_catalog.oid = ANY ('{{{}}}'::pg_catalog.oid[])
            AND {} = '{}'
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
-                AND EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
+                AND EXISTS (SELECT FROM backfill_internal.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
          ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {SINCE}, j.id),
                   {SINCE}, j.id LIMIT 100",
         crowded.join(","),
@@ -363,7 +363,7 @@ pub fn insert(
     let work = definition.action.stored()?.to_string();
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.job (relation, relation_name, name, owner, action, work, where_clause, key_columns, options, session,
+            "INSERT INTO backfill_internal.job (relation, relation_name, name, owner, action, work, where_clause, key_columns, options, session,
                  batch_size, sleep_ms, wish, owner_name, system_identifier, database_oid)
              VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7, $8, $9::pg_catalog.jsonb, $10::pg_catalog.jsonb, $11, $12, 'define',
                  pg_catalog.pg_get_userbyid($4), $13, $14)
@@ -400,7 +400,7 @@ pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
     let work = definition.action.stored()?.to_string();
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job
+            "UPDATE backfill_internal.job
              SET work = $2::pg_catalog.jsonb, key_columns = $3, options = $4::pg_catalog.jsonb, session = $5::pg_catalog.jsonb
              WHERE id = $1",
             &[
@@ -427,7 +427,7 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
     }
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job
+            "UPDATE backfill_internal.job
              SET wish = $2, version = version + 1, wished_at = pg_catalog.clock_timestamp(),
                  attempt = CASE WHEN $3 THEN attempt + 1 ELSE attempt END,
                  system_identifier = CASE WHEN $3 THEN $4 ELSE system_identifier END,
@@ -452,7 +452,7 @@ pub fn begin_retry(id: i64) -> Result<()> {
     outcome::reopen(id)?;
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job SET retry_attempt = attempt WHERE id = $1",
+            "UPDATE backfill_internal.job SET retry_attempt = attempt WHERE id = $1",
             &[Arg::Int8(id)],
         )
     })?;
@@ -464,7 +464,7 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
     let sealed = origin::of(id)? == Standing::Here;
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job
+            "UPDATE backfill_internal.job
              SET batch_size = $2, sleep_ms = $3, options = $4::pg_catalog.jsonb, version = version + 1
              WHERE id = $1",
             &[
@@ -483,7 +483,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
     let work = definition.action.stored()?.to_string();
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job SET work = $2::pg_catalog.jsonb, where_clause = $3, version = version + 1 WHERE id = $1",
+            "UPDATE backfill_internal.job SET work = $2::pg_catalog.jsonb, where_clause = $3, version = version + 1 WHERE id = $1",
             &[
                 Arg::Int8(id),
                 Arg::Text(&work),
@@ -497,21 +497,21 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
 /// Removes a job and everything recorded of it.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [
-        "DELETE FROM backfill.leftover
-         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
-        "DELETE FROM backfill.region
-         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
-        "DELETE FROM backfill.checkpoint
-         WHERE slice_id IN (SELECT s.id FROM backfill.slice s WHERE s.job_id = $1)",
-        "DELETE FROM backfill.slice WHERE job_id = $1",
-        "DELETE FROM backfill.walk WHERE job_id = $1",
-        "DELETE FROM backfill.outcome WHERE job_id = $1",
-        "DELETE FROM backfill.failed_row WHERE job_id = $1",
-        "DELETE FROM backfill.verify_failure WHERE job_id = $1",
-        "DELETE FROM backfill.setback WHERE job_id = $1",
-        "DELETE FROM backfill.sample WHERE job_id = $1",
-        "DELETE FROM backfill.event WHERE job_id = $1",
-        "DELETE FROM backfill.job WHERE id = $1",
+        "DELETE FROM backfill_internal.leftover
+         WHERE slice_id IN (SELECT s.id FROM backfill_internal.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill_internal.region
+         WHERE slice_id IN (SELECT s.id FROM backfill_internal.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill_internal.checkpoint
+         WHERE slice_id IN (SELECT s.id FROM backfill_internal.slice s WHERE s.job_id = $1)",
+        "DELETE FROM backfill_internal.slice WHERE job_id = $1",
+        "DELETE FROM backfill_internal.walk WHERE job_id = $1",
+        "DELETE FROM backfill_internal.outcome WHERE job_id = $1",
+        "DELETE FROM backfill_internal.failed_row WHERE job_id = $1",
+        "DELETE FROM backfill_internal.verify_failure WHERE job_id = $1",
+        "DELETE FROM backfill_internal.setback WHERE job_id = $1",
+        "DELETE FROM backfill_internal.sample WHERE job_id = $1",
+        "DELETE FROM backfill_internal.event WHERE job_id = $1",
+        "DELETE FROM backfill_internal.job WHERE id = $1",
     ] {
         as_extension(|| spi::query(statement, &[Arg::Int8(id)]))?;
     }

@@ -11,7 +11,7 @@ use crate::store::job::Job;
 pub fn add(job: i64, table: Oid) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk SET left_out = pg_catalog.array_append(left_out, $2::pg_catalog.regclass)
+            "UPDATE backfill_internal.walk SET left_out = pg_catalog.array_append(left_out, $2::pg_catalog.regclass)
              WHERE job_id = $1 AND NOT $2::pg_catalog.regclass = ANY (left_out)",
             &[Arg::Int8(job), Arg::Oid(table)],
         )
@@ -23,7 +23,7 @@ pub fn add(job: i64, table: Oid) -> Result<()> {
 pub fn all(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT pg_catalog.unnest(w.left_out)::pg_catalog.oid::pg_catalog.int8 FROM backfill.walk w WHERE w.job_id = $1",
+            "SELECT pg_catalog.unnest(w.left_out)::pg_catalog.oid::pg_catalog.int8 FROM backfill_internal.walk w WHERE w.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?
@@ -39,7 +39,7 @@ pub fn of(job: &Job) -> Result<Vec<String>> {
         spi::query(
             "WITH RECURSIVE above AS (
                  SELECT c.oid, c.oid AS up, c.relowner, n.nspname, c.relname
-                 FROM backfill.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.left_out::pg_catalog.oid[]) AS t (oid)
+                 FROM backfill_internal.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.left_out::pg_catalog.oid[]) AS t (oid)
                  JOIN pg_catalog.pg_class c ON c.oid = t.oid
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE w.job_id = $1
@@ -50,13 +50,13 @@ pub fn of(job: &Job) -> Result<Vec<String>> {
              SELECT DISTINCT pg_catalog.concat(pg_catalog.quote_ident(a.nspname), '.', pg_catalog.quote_ident(a.relname))
              FROM above a
              WHERE a.up = $2 AND NOT EXISTS (
-                 SELECT FROM backfill.job j
-                 JOIN backfill.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
-                 JOIN backfill.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL AND w.left_out = '{}'
+                 SELECT FROM backfill_internal.job j
+                 JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
+                 JOIN backfill_internal.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL AND w.left_out = '{}'
                  WHERE j.relation::pg_catalog.oid = a.oid AND j.id > $1 AND j.action = 'update'
                    AND j.work -> 'set_columns' @> pg_catalog.to_jsonb($4::pg_catalog.text[])
                    AND (j.owner::pg_catalog.oid = $3 OR pg_catalog.pg_has_role(j.owner, a.relowner, 'USAGE'))
-                   AND NOT EXISTS (SELECT FROM backfill.failed_row f WHERE f.job_id = j.id))
+                   AND NOT EXISTS (SELECT FROM backfill_internal.failed_row f WHERE f.job_id = j.id))
              ORDER BY 1",
             &[
                 Arg::Int8(job.id),

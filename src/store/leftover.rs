@@ -21,7 +21,7 @@ pub fn add(slice: i32, keys: &[Key]) -> Result<()> {
     for key in keys {
         as_extension(|| {
             spi::query(
-                "INSERT INTO backfill.leftover (slice_id, key) VALUES ($1, $2)",
+                "INSERT INTO backfill_internal.leftover (slice_id, key) VALUES ($1, $2)",
                 &[Arg::Int4(slice), Arg::texts(Some(key))],
             )
         })?;
@@ -33,7 +33,7 @@ pub fn add(slice: i32, keys: &[Key]) -> Result<()> {
 pub fn after(slice: i32, id: i64, most: i64) -> Result<Vec<Leftover>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT l.id, pg_catalog.to_json(l.key) FROM backfill.leftover l
+            "SELECT l.id, pg_catalog.to_json(l.key) FROM backfill_internal.leftover l
              WHERE l.slice_id = $1 AND l.id > $2 ORDER BY l.id LIMIT $3",
             &[Arg::Int4(slice), Arg::Int8(id), Arg::Int8(most)],
         )
@@ -52,7 +52,7 @@ pub fn after(slice: i32, id: i64, most: i64) -> Result<Vec<Leftover>> {
 pub fn count(slice: i32) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*) FROM backfill.leftover l WHERE l.slice_id = $1",
+            "SELECT pg_catalog.count(*) FROM backfill_internal.leftover l WHERE l.slice_id = $1",
             &[Arg::Int4(slice)],
         )
     })?;
@@ -63,7 +63,7 @@ pub fn count(slice: i32) -> Result<i64> {
 pub fn remove(slice: i32, id: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "DELETE FROM backfill.leftover WHERE slice_id = $1 AND id = $2",
+            "DELETE FROM backfill_internal.leftover WHERE slice_id = $1 AND id = $2",
             &[Arg::Int4(slice), Arg::Int8(id)],
         )
     })?;

@@ -15,7 +15,7 @@ pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
     }
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.outcome SET on_end = 'due'
+            "UPDATE backfill_internal.outcome SET on_end = 'due'
              WHERE job_id = $1 AND attempt = $2 AND outcome = $3 AND on_end IS NULL",
             &[
                 Arg::Int8(job.id),
@@ -48,7 +48,7 @@ pub fn settle_cancel(job: &job::Job) -> Result<()> {
 pub fn due(job: i64) -> Result<Option<(String, i32)>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT o.outcome, o.attempt FROM backfill.outcome o WHERE o.job_id = $1 AND o.on_end = 'due'",
+            "SELECT o.outcome, o.attempt FROM backfill_internal.outcome o WHERE o.job_id = $1 AND o.on_end = 'due'",
             &[Arg::Int8(job)],
         )
     })?;
@@ -60,7 +60,7 @@ pub fn due(job: i64) -> Result<Option<(String, i32)>> {
 pub fn begin(job: i64, attempt: i32) -> Result<Option<i32>> {
     let row = as_extension(|| {
         spi::first(
-            "UPDATE backfill.outcome SET on_end_tries = on_end_tries + 1
+            "UPDATE backfill_internal.outcome SET on_end_tries = on_end_tries + 1
              WHERE job_id = $1 AND attempt = $2 AND on_end = 'due' RETURNING on_end_tries",
             &[Arg::Int8(job), Arg::Int4(attempt)],
         )
@@ -73,7 +73,7 @@ pub fn begin(job: i64, attempt: i32) -> Result<Option<i32>> {
 pub fn settle(job: i64, attempt: i32, result: &str) -> Result<bool> {
     let found = as_extension(|| {
         spi::query(
-            "UPDATE backfill.outcome SET on_end = $3
+            "UPDATE backfill_internal.outcome SET on_end = $3
              WHERE job_id = $1 AND attempt = $2 AND on_end = 'due'",
             &[Arg::Int8(job), Arg::Int4(attempt), Arg::Text(result)],
         )

@@ -8,10 +8,10 @@ use crate::pg::elevate::{self, as_extension};
 use crate::pg::spi::{self, Arg};
 use crate::pg::{seal, server};
 
-/// What of the job `j` decides what runs with whose rights, as `backfill.standing` takes it.
+/// What of the job `j` decides what runs with whose rights, as `backfill_internal.standing` takes it.
 pub const STANDING: &str =
-    "backfill.standing(j.owner::pg_catalog.oid, j.owner_name::pg_catalog.text, j.system_identifier,
-                          j.database_oid, backfill.digest_of(j), j.seal)";
+    "backfill_internal.standing(j.owner::pg_catalog.oid, j.owner_name::pg_catalog.text, j.system_identifier,
+                          j.database_oid, backfill_internal.digest_of(j), j.seal)";
 
 /// Whether this is the cluster and database that a job says it was started in, and the extension.
 /// Within a transaction.
@@ -35,7 +35,7 @@ pub struct Row<'a> {
     pub system_identifier: Option<i64>,
     /// The database and the extension.
     pub database: Option<i64>,
-    /// What `backfill.digest_of` says of the row.
+    /// What `backfill_internal.digest_of` says of the row.
     pub digest: &'a [u8],
     /// The seal.
     pub seal: Option<&'a [u8]>,
@@ -63,7 +63,7 @@ pub fn standing(row: &Row) -> Result<Standing> {
 
 /// How the job's row stands now.
 pub fn of(id: i64) -> Result<Standing> {
-    let sql = format!("SELECT {STANDING} FROM backfill.job j WHERE j.id = $1");
+    let sql = format!("SELECT {STANDING} FROM backfill_internal.job j WHERE j.id = $1");
     let row = as_extension(|| spi::first(&sql, &[Arg::Int8(id)]))?;
     row.map_or(Ok(Standing::Unsealed), |row| {
         Ok(Standing::parse(row.text(0)?))
@@ -72,9 +72,9 @@ pub fn of(id: i64) -> Result<Standing> {
 
 /// How it stands apart from the name of its owner.
 pub fn of_renamed(id: i64) -> Result<Standing> {
-    let sql = "SELECT backfill.standing(j.owner::pg_catalog.oid, pg_catalog.pg_get_userbyid(j.owner)::pg_catalog.text,
-                      j.system_identifier, j.database_oid, backfill.digest_of(j), j.seal)
-               FROM backfill.job j WHERE j.id = $1";
+    let sql = "SELECT backfill_internal.standing(j.owner::pg_catalog.oid, pg_catalog.pg_get_userbyid(j.owner)::pg_catalog.text,
+                      j.system_identifier, j.database_oid, backfill_internal.digest_of(j), j.seal)
+               FROM backfill_internal.job j WHERE j.id = $1";
     let row = as_extension(|| spi::first(sql, &[Arg::Int8(id)]))?;
     row.map_or(Ok(Standing::Unsealed), |row| {
         Ok(Standing::parse(row.text(0)?))
@@ -85,13 +85,13 @@ pub fn of_renamed(id: i64) -> Result<Standing> {
 pub fn seal(id: i64) -> Result<()> {
     as_extension(|| {
         let row = spi::first(
-            "SELECT pg_catalog.encode(backfill.digest_of(j), 'hex') FROM backfill.job j WHERE j.id = $1",
+            "SELECT pg_catalog.encode(backfill_internal.digest_of(j), 'hex') FROM backfill_internal.job j WHERE j.id = $1",
             &[Arg::Int8(id)],
         )?;
         let Some(row) = row else { return Ok(()) };
         let seal = seal::of(&seal::from_hex(row.text(0)?)?)?;
         spi::query(
-            "UPDATE backfill.job SET seal = pg_catalog.decode($2, 'hex') WHERE id = $1",
+            "UPDATE backfill_internal.job SET seal = pg_catalog.decode($2, 'hex') WHERE id = $1",
             &[Arg::Int8(id), Arg::Text(&seal::hex(&seal))],
         )?;
         Ok(())
@@ -103,7 +103,7 @@ pub fn seal(id: i64) -> Result<()> {
 pub fn adopt(id: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.job
+            "UPDATE backfill_internal.job
              SET owner_name = pg_catalog.pg_get_userbyid(owner), system_identifier = $2, database_oid = $3,
                  version = version + 1
              WHERE id = $1",
@@ -129,10 +129,10 @@ pub fn seal_all() -> Result<()> {
     let rows = as_extension(|| {
         // Definitions bear the place, too, now.
         spi::query(
-            "UPDATE backfill.job SET system_identifier = $1, database_oid = $2 WHERE wish = 'define' AND system_identifier IS NULL",
+            "UPDATE backfill_internal.job SET system_identifier = $1, database_oid = $2 WHERE wish = 'define' AND system_identifier IS NULL",
             &[Arg::Int8(server::system_identifier()), Arg::Int8(here())],
         )?;
-        spi::query("SELECT id FROM backfill.job", &[])
+        spi::query("SELECT id FROM backfill_internal.job", &[])
     })?
     .rows;
     rows.iter().try_for_each(|row| seal(row.number(0)?))
@@ -152,7 +152,7 @@ pub fn refused(what: &str, shown: &str, id: i64, standing: Standing) -> Error {
             "SELECT backfill.resume({id}) runs it here; of one that was not started its owner says SELECT backfill.start(...). Or SELECT backfill.cancel({id}), and define it again."
         ),
         _ => format!(
-            "Look at it in backfill.job. If it was started, a superuser may SELECT backfill.resume({id}); else SELECT backfill.cancel({id}), and define it again."
+            "Look at it in backfill_internal.job. If it was started, a superuser may SELECT backfill.resume({id}); else SELECT backfill.cancel({id}), and define it again."
         ),
     };
     Error::new(

@@ -25,7 +25,7 @@ pub fn record(
     let batch = cut_if_any(batch);
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.outcome AS o
+            "INSERT INTO backfill_internal.outcome AS o
                  (job_id, outcome, attempt, at, sqlstate, message, detail, hint, context, batch)
              VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6, $7, $8, $9)
              ON CONFLICT (job_id) DO UPDATE
@@ -35,7 +35,7 @@ pub fn record(
                     CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end END),
                  on_end_tries = CASE WHEN (o.outcome, o.attempt) = (excluded.outcome, excluded.attempt) THEN o.on_end_tries ELSE 0 END
              WHERE o.outcome <> 'completed'
-                OR o.attempt < (SELECT j.retry_attempt FROM backfill.job j WHERE j.id = $1)",
+                OR o.attempt < (SELECT j.retry_attempt FROM backfill_internal.job j WHERE j.id = $1)",
             &[
                 Arg::Int8(job),
                 Arg::Text(outcome.name()),
@@ -59,7 +59,7 @@ pub fn record(
 /// while it goes on.
 fn sum_up(job: i64) -> Result<()> {
     let sql = format!(
-        "UPDATE backfill.outcome o
+        "UPDATE backfill_internal.outcome o
          SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (
              SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
                         / NULLIF(pg_catalog.sum(sl.weight), 0),
@@ -98,7 +98,7 @@ pub fn age(job: i64) -> Result<Option<f64>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8
-             FROM backfill.outcome o WHERE o.job_id = $1",
+             FROM backfill_internal.outcome o WHERE o.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -108,8 +108,7 @@ pub fn age(job: i64) -> Result<Option<f64>> {
 /// The hint that came with the error of a job that has failed.
 pub fn hint(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
-        let sql =
-            "SELECT o.hint FROM backfill.outcome o WHERE o.job_id = $1 AND o.outcome = 'failed'";
+        let sql = "SELECT o.hint FROM backfill_internal.outcome o WHERE o.job_id = $1 AND o.outcome = 'failed'";
         spi::first(sql, &[Arg::Int8(job)])
     })?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
@@ -119,7 +118,7 @@ pub fn hint(job: i64) -> Result<Option<String>> {
 pub fn ended_before(job: i64, other: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT o.at < v.at FROM backfill.outcome o, backfill.outcome v WHERE o.job_id = $1 AND v.job_id = $2",
+            "SELECT o.at < v.at FROM backfill_internal.outcome o, backfill_internal.outcome v WHERE o.job_id = $1 AND v.job_id = $2",
             &[Arg::Int8(job), Arg::Int8(other)],
         )
     })?;
@@ -133,7 +132,7 @@ pub fn reopen(job: i64) -> Result<()> {
 
 fn set_summed(job: i64, summed: bool) -> Result<()> {
     as_extension(|| {
-        let sql = "UPDATE backfill.walk SET summed = $2 WHERE job_id = $1";
+        let sql = "UPDATE backfill_internal.walk SET summed = $2 WHERE job_id = $1";
         spi::query(sql, &[Arg::Int8(job), Arg::Bool(summed)])
     })?;
     Ok(())
@@ -161,7 +160,7 @@ pub fn last_on(relation: Oid, set_clause: &str) -> Result<Option<Took>> {
         spi::first(
             "SELECT j.id, j.owner::pg_catalog.oid::pg_catalog.int8, o.worked_ms / 1000.0 / o.rows_updated,
                     o.wal_bytes::pg_catalog.float8 / o.rows_updated
-             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
+             FROM backfill_internal.job j JOIN backfill_internal.outcome o ON o.job_id = j.id
              WHERE j.relation::pg_catalog.oid = $1 AND j.work ->> 'set_clause' = $2 AND o.outcome = 'completed'
                AND (o.rows_updated >= $4 OR o.rows_updated > 0 AND o.worked_ms >= 1000 * $3)
                AND j.action = 'update'

@@ -10,7 +10,7 @@ pub fn store(slice: i32, waves: &[u8]) -> Result<()> {
     let digits: String = waves.iter().map(|wave| format!("{wave:02x}")).collect();
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.region AS r (slice_id, waves) VALUES ($1, pg_catalog.decode($2, 'hex'))
+            "INSERT INTO backfill_internal.region AS r (slice_id, waves) VALUES ($1, pg_catalog.decode($2, 'hex'))
              ON CONFLICT (slice_id) DO UPDATE SET waves = excluded.waves",
             &[Arg::Int4(slice), Arg::Text(&digits)],
         )
@@ -22,7 +22,7 @@ pub fn store(slice: i32, waves: &[u8]) -> Result<()> {
 pub fn load(slice: i32) -> Result<Option<Vec<u8>>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.encode(waves, 'hex') FROM backfill.region WHERE slice_id = $1",
+            "SELECT pg_catalog.encode(waves, 'hex') FROM backfill_internal.region WHERE slice_id = $1",
             &[Arg::Int4(slice)],
         )
     })?;

@@ -10,7 +10,7 @@ use crate::store::slice::STANDINGS;
 pub fn is_due(job: i64) -> Result<bool> {
     let found = as_extension(|| {
         spi::first(
-            "SELECT FROM backfill.sample s WHERE s.job_id = $1
+            "SELECT FROM backfill_internal.sample s WHERE s.job_id = $1
              AND s.at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => s.spacing) LIMIT 1",
             &[Arg::Int8(job)],
         )
@@ -22,7 +22,7 @@ pub fn is_due(job: i64) -> Result<bool> {
 pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
     let found = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*), COALESCE(pg_catalog.max(s.spacing), $2) FROM backfill.sample s WHERE s.job_id = $1",
+            "SELECT pg_catalog.count(*), COALESCE(pg_catalog.max(s.spacing), $2) FROM backfill_internal.sample s WHERE s.job_id = $1",
             &[Arg::Int8(job), Arg::Int4(spacing::LEAST)],
         )
     })?;
@@ -34,9 +34,9 @@ pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
     as_extension(|| {
         if next > last {
             spi::query(
-                "DELETE FROM backfill.sample s
+                "DELETE FROM backfill_internal.sample s
                  USING (SELECT k.at, pg_catalog.row_number() OVER (ORDER BY k.at) AS no
-                        FROM backfill.sample k WHERE k.job_id = $1) n
+                        FROM backfill_internal.sample k WHERE k.job_id = $1) n
                  WHERE s.job_id = $1 AND s.at = n.at AND n.no % 2 = 0",
                 &[Arg::Int8(job)],
             )?;
@@ -55,7 +55,7 @@ pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
 
 fn insert() -> String {
     format!(
-        "INSERT INTO backfill.sample (job_id, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms, batch_ms, waited_ms, lag_bytes)
+        "INSERT INTO backfill_internal.sample (job_id, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms, batch_ms, waited_ms, lag_bytes)
          SELECT $1, $2, COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_updated), 0),
                 COALESCE(pg_catalog.sum(c.wal_bytes), 0), COALESCE(pg_catalog.sum(c.worked_ms), 0),
                 COALESCE(pg_catalog.sum(c.slept_ms), 0), pg_catalog.max(c.batch_ms) FILTER (WHERE NOT sl.done),

@@ -14,7 +14,7 @@ pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
     let what = cut(what);
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.setback AS s (job_id, pid, waits_for, waits_until)
+            "INSERT INTO backfill_internal.setback AS s (job_id, pid, waits_for, waits_until)
              VALUES ($1, $2, $3, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $4))
              ON CONFLICT (job_id, pid) DO UPDATE SET waits_for = excluded.waits_for, waits_until = excluded.waits_until",
             &[
@@ -33,7 +33,7 @@ pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
     let what = cut(what);
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.setback AS s (job_id, pid, waits_for) VALUES ($1, $2, $3)
+            "INSERT INTO backfill_internal.setback AS s (job_id, pid, waits_for) VALUES ($1, $2, $3)
              ON CONFLICT (job_id, pid) DO UPDATE SET waits_for = excluded.waits_for, waits_until = NULL,
                                                         since = CASE WHEN $4 THEN excluded.since ELSE s.since END",
             &[
@@ -51,7 +51,7 @@ pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
 pub fn go_on(job: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "DELETE FROM backfill.setback WHERE job_id = $1 AND pid = $2",
+            "DELETE FROM backfill_internal.setback WHERE job_id = $1 AND pid = $2",
             &[Arg::Int8(job), Arg::Int4(server::pid())],
         )
     })?;
@@ -67,7 +67,7 @@ pub fn clear(job: i64, workers: &[i32]) -> Result<()> {
         .collect();
     as_extension(|| {
         spi::query(
-            "DELETE FROM backfill.setback WHERE job_id = $1 AND NOT pid = ANY ($2::pg_catalog.int4[])",
+            "DELETE FROM backfill_internal.setback WHERE job_id = $1 AND NOT pid = ANY ($2::pg_catalog.int4[])",
             &[Arg::Int8(job), Arg::Texts(&others)],
         )
     })?;

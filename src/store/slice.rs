@@ -135,7 +135,7 @@ fn attributes(json: &str) -> Result<Attributes> {
 pub fn begun_with(job: i64, relation: Oid) -> Result<Option<Attributes>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT s.attributes FROM backfill.slice s
+            "SELECT s.attributes FROM backfill_internal.slice s
              WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 ORDER BY s.no LIMIT 1",
             &[Arg::Int8(job), Arg::Oid(relation)],
         )
@@ -149,7 +149,7 @@ pub fn lock_free(job: i64) -> Result<Option<Slice>> {
     let row = as_extension(|| {
         spi::first(
             &format!(
-                "SELECT {COLUMNS} FROM backfill.slice s
+                "SELECT {COLUMNS} FROM backfill_internal.slice s
                  WHERE s.job_id = $1 AND NOT s.done AND {FREE}
                  ORDER BY s.no LIMIT 1 FOR UPDATE OF s SKIP LOCKED",
                 FREE = free("s")
@@ -165,7 +165,7 @@ pub fn next_table(job: i64) -> Result<Option<Oid>> {
     let row = as_extension(|| {
         spi::first(
             &format!(
-                "SELECT s.relation::pg_catalog.oid::bigint FROM backfill.slice s
+                "SELECT s.relation::pg_catalog.oid::bigint FROM backfill_internal.slice s
                  WHERE s.job_id = $1 AND NOT s.done AND {} ORDER BY s.no LIMIT 1",
                 free("s")
             ),
@@ -194,8 +194,8 @@ pub fn another(job: i64) -> Result<Option<bool>> {
         spi::first(
             &format!(
                 "SELECT pg_catalog.count(*), COALESCE(pg_catalog.bool_or(NOT EXISTS (
-                     SELECT FROM backfill.leftover l WHERE l.slice_id = s.id)), false)
-                 FROM backfill.slice s WHERE s.job_id = $1 AND NOT s.done AND {}",
+                     SELECT FROM backfill_internal.leftover l WHERE l.slice_id = s.id)), false)
+                 FROM backfill_internal.slice s WHERE s.job_id = $1 AND NOT s.done AND {}",
                 free("s")
             ),
             &[Arg::Int8(job)],
@@ -209,7 +209,7 @@ pub fn another(job: i64) -> Result<Option<bool>> {
 pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
     let row = as_extension(|| {
         spi::first(
-            "WITH s AS (SELECT s.after_key, s.last_key FROM backfill.slice s
+            "WITH s AS (SELECT s.after_key, s.last_key FROM backfill_internal.slice s
                         WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.walk = 'key'
                           AND s.after_key IS DISTINCT FROM s.last_key)
              SELECT (SELECT pg_catalog.to_json(f.after_key) FROM s f
@@ -230,7 +230,7 @@ pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
 pub fn end_of_pass(job: i64, relation: Oid) -> Result<Option<i64>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.max(s.end_block) FROM backfill.slice s
+            "SELECT pg_catalog.max(s.end_block) FROM backfill_internal.slice s
              WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.pass = 1",
             &[Arg::Int8(job), Arg::Oid(relation)],
         )
@@ -242,7 +242,7 @@ pub fn end_of_pass(job: i64, relation: Oid) -> Result<Option<i64>> {
 pub fn set_edge(job: i64, relation: Oid, old: Option<&Key>, new: &Key) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.slice SET after_key = $4
+            "UPDATE backfill_internal.slice SET after_key = $4
              WHERE job_id = $1 AND relation::pg_catalog.oid = $2 AND walk = 'key'
                AND after_key IS NOT DISTINCT FROM $3 AND after_key IS DISTINCT FROM last_key",
             &[
@@ -268,7 +268,7 @@ pub fn found(job: i64) -> Result<Found> {
     let sql = format!(
         "SELECT COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_found), 0),
                 COALESCE(pg_catalog.sum(c.rows_updated), 0),
-                (SELECT pg_catalog.count(*) FROM backfill.failed_row f WHERE f.job_id = $1) {STANDINGS}"
+                (SELECT pg_catalog.count(*) FROM backfill_internal.failed_row f WHERE f.job_id = $1) {STANDINGS}"
     );
     let row = as_extension(|| spi::first(&sql, &[Arg::Int8(job)]))?;
     let row = row.ok_or_else(|| Error::internal("sum(*) returned no row"))?;
@@ -284,8 +284,8 @@ pub fn found(job: i64) -> Result<Found> {
 pub fn put_last(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.slice s
-             SET no = (SELECT pg_catalog.max(o.no) + 1 FROM backfill.slice o WHERE o.job_id = s.job_id)
+            "UPDATE backfill_internal.slice s
+             SET no = (SELECT pg_catalog.max(o.no) + 1 FROM backfill_internal.slice o WHERE o.job_id = s.job_id)
              WHERE s.id = $1",
             &[Arg::Int4(id)],
         )
@@ -298,7 +298,7 @@ pub fn are_single_rows(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
             "SELECT pg_catalog.bool_and(s.walk = 'key' AND s.after_key IS NOT DISTINCT FROM s.last_key)
-             FROM backfill.slice s WHERE s.job_id = $1",
+             FROM backfill_internal.slice s WHERE s.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -309,7 +309,7 @@ pub fn are_single_rows(job: i64) -> Result<bool> {
 pub fn key_columns(job: i64) -> Result<Vec<String>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT DISTINCT pg_catalog.unnest(s.key_columns) FROM backfill.slice s WHERE s.job_id = $1",
+            "SELECT DISTINCT pg_catalog.unnest(s.key_columns) FROM backfill_internal.slice s WHERE s.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?
@@ -323,7 +323,7 @@ pub fn key_columns(job: i64) -> Result<Vec<String>> {
 pub fn are_in_physical_order(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = $1 AND s.walk = 'physical')",
+            "SELECT EXISTS (SELECT FROM backfill_internal.slice s WHERE s.job_id = $1 AND s.walk = 'physical')",
             &[Arg::Int8(job)],
         )
     })?;
@@ -335,7 +335,7 @@ pub fn set_used(job: i64, relation: Oid, used: &BTreeMap<String, i16>) -> Result
     let used = serde_json::to_string(used).map_err(|e| Error::internal(e.to_string()))?;
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.slice SET attributes = pg_catalog.jsonb_set(attributes, '{clauses}', $3::pg_catalog.jsonb)
+            "UPDATE backfill_internal.slice SET attributes = pg_catalog.jsonb_set(attributes, '{clauses}', $3::pg_catalog.jsonb)
              WHERE job_id = $1 AND relation::pg_catalog.oid = $2",
             &[Arg::Int8(job), Arg::Oid(relation), Arg::Text(&used)],
         )
@@ -347,7 +347,7 @@ pub fn set_used(job: i64, relation: Oid, used: &BTreeMap<String, i16>) -> Result
 pub fn left(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*) FROM backfill.slice s WHERE s.job_id = $1 AND NOT s.done",
+            "SELECT pg_catalog.count(*) FROM backfill_internal.slice s WHERE s.job_id = $1 AND NOT s.done",
             &[Arg::Int8(job)],
         )
     })?;
@@ -371,11 +371,11 @@ pub fn insert(
     };
     let row = as_extension(|| {
         spi::first(
-            "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key,
+            "INSERT INTO backfill_internal.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key,
                  last_key, key_columns, key_order, first_block, end_block, filenode, attributes)
              SELECT $1, COALESCE(pg_catalog.max(s.no) + 1, 0), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                     $13::pg_catalog.oid, $14::pg_catalog.jsonb
-             FROM backfill.slice s WHERE s.job_id = $1
+             FROM backfill_internal.slice s WHERE s.job_id = $1
              RETURNING id",
             &[
                 Arg::Int8(job),
@@ -403,9 +403,9 @@ pub fn insert(
 pub fn finish(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "WITH closed AS (DELETE FROM backfill.region WHERE slice_id = $1),
-                  lost AS (DELETE FROM backfill.leftover WHERE slice_id = $1)
-             UPDATE backfill.slice SET done = true WHERE id = $1",
+            "WITH closed AS (DELETE FROM backfill_internal.region WHERE slice_id = $1),
+                  lost AS (DELETE FROM backfill_internal.leftover WHERE slice_id = $1)
+             UPDATE backfill_internal.slice SET done = true WHERE id = $1",
             &[Arg::Int4(id)],
         )
     })?;
@@ -417,8 +417,8 @@ pub fn finish(id: i32) -> Result<()> {
 pub fn cut_short(id: i32, percent: f64) -> Result<f64> {
     let row = as_extension(|| {
         spi::first(
-            "WITH before AS (SELECT s.weight FROM backfill.slice s WHERE s.id = $1)
-             UPDATE backfill.slice s SET done = true, weight = s.weight * $2 / 100
+            "WITH before AS (SELECT s.weight FROM backfill_internal.slice s WHERE s.id = $1)
+             UPDATE backfill_internal.slice s SET done = true, weight = s.weight * $2 / 100
              FROM before WHERE s.id = $1
              RETURNING before.weight - s.weight",
             &[Arg::Int4(id), Arg::Float8(percent)],
@@ -438,9 +438,9 @@ pub fn array(json: &str) -> Result<Vec<String>> {
 
 /// `FROM` of the last checkpoints, `c`, of the slices, `sl`, of the job `$1`: what sums are taken over.
 pub const STANDINGS: &str = "
-    FROM backfill.slice sl
+    FROM backfill_internal.slice sl
     CROSS JOIN LATERAL (
         SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_found, k.rows_total, k.percent, k.batch_ms, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes
-        FROM backfill.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
+        FROM backfill_internal.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
     ) c
     WHERE sl.job_id = $1";

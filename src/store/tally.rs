@@ -37,17 +37,17 @@ pub fn tallies(job: i64, pass: i32) -> Result<Vec<Tally>> {
                     (pg_catalog.array_agg(s.filenode::bigint ORDER BY s.no DESC))[1], pg_catalog.sum(c.rows_found)::bigint,
                     pg_catalog.sum(c.rows_updated)::bigint,
                     (pg_catalog.array_agg(s.end_block ORDER BY s.no DESC))[1],
-                    (SELECT pg_catalog.sum(f.weight) FROM backfill.slice f
+                    (SELECT pg_catalog.sum(f.weight) FROM backfill_internal.slice f
                      WHERE f.job_id = $1 AND f.relation = s.relation),
-                    (SELECT COALESCE(pg_catalog.sum(l.rows_updated), 0)::bigint FROM backfill.slice f
-                     CROSS JOIN LATERAL (SELECT * FROM backfill.checkpoint k WHERE k.slice_id = f.id
+                    (SELECT COALESCE(pg_catalog.sum(l.rows_updated), 0)::bigint FROM backfill_internal.slice f
+                     CROSS JOIN LATERAL (SELECT * FROM backfill_internal.checkpoint k WHERE k.slice_id = f.id
                                          ORDER BY k.seq DESC LIMIT 1) l
                      WHERE f.job_id = $1 AND f.relation = s.relation AND f.pass > 1)
-             FROM backfill.slice s
-             CROSS JOIN LATERAL (SELECT * FROM backfill.checkpoint k WHERE k.slice_id = s.id
+             FROM backfill_internal.slice s
+             CROSS JOIN LATERAL (SELECT * FROM backfill_internal.checkpoint k WHERE k.slice_id = s.id
                                  ORDER BY k.seq DESC LIMIT 1) c
              WHERE s.job_id = $1 AND s.pass = $2 AND s.walk = 'physical'
-               AND NOT EXISTS (SELECT FROM backfill.slice k
+               AND NOT EXISTS (SELECT FROM backfill_internal.slice k
                                WHERE k.job_id = s.job_id AND k.relation = s.relation AND k.walk = 'key')
              GROUP BY s.relation ORDER BY pg_catalog.min(s.no)",
             &[Arg::Int8(job), Arg::Int4(pass)],
@@ -75,7 +75,7 @@ pub fn tallies(job: i64, pass: i32) -> Result<Vec<Tally>> {
 pub fn unfinished_physical(job: i64, relation: Oid) -> Result<Vec<i32>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT s.id FROM backfill.slice s
+            "SELECT s.id FROM backfill_internal.slice s
              WHERE s.job_id = $1 AND s.relation::pg_catalog.oid = $2 AND s.walk = 'physical' AND NOT s.done
              ORDER BY s.no FOR UPDATE",
             &[Arg::Int8(job), Arg::Oid(relation)],

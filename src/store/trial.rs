@@ -12,13 +12,13 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT pg_catalog.min(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - o.at)::pg_catalog.float8)
-             FROM backfill.job j JOIN backfill.outcome o ON o.job_id = j.id
+             FROM backfill_internal.job j JOIN backfill_internal.outcome o ON o.job_id = j.id
              WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work ->> 'set_clause' = $3
                AND j.where_clause IS NOT DISTINCT FROM $4 AND j.action = 'look'
                AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'
                AND j.session ->> 'search_path' IS NOT DISTINCT FROM $5
                AND j.options -> 'settings' IS NOT DISTINCT FROM
-                   (SELECT r.options -> 'settings' FROM backfill.job r WHERE r.id = $6)",
+                   (SELECT r.options -> 'settings' FROM backfill_internal.job r WHERE r.id = $6)",
             &[
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),

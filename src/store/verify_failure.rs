@@ -16,7 +16,7 @@ pub const MOST: i64 = 100_000;
 pub fn count(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.count(*) FROM backfill.verify_failure WHERE job_id = $1",
+            "SELECT pg_catalog.count(*) FROM backfill_internal.verify_failure WHERE job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -29,7 +29,7 @@ pub fn add(job: i64, table: (Oid, &str), columns: &[String], keys: &[Key]) -> Re
     for key in keys.iter().take(room) {
         as_extension(|| {
             spi::query(
-                "INSERT INTO backfill.verify_failure (job_id, relation, relation_name, key_columns, key)
+                "INSERT INTO backfill_internal.verify_failure (job_id, relation, relation_name, key_columns, key)
                  VALUES ($1, $2::pg_catalog.regclass, $3, $4, $5)",
                 &[
                     Arg::Int8(job),
@@ -48,7 +48,7 @@ pub fn add(job: i64, table: (Oid, &str), columns: &[String], keys: &[Key]) -> Re
 pub fn have_keys(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT NOT EXISTS (SELECT FROM backfill.slice s WHERE s.job_id = $1 AND s.walk <> 'key')",
+            "SELECT NOT EXISTS (SELECT FROM backfill_internal.slice s WHERE s.job_id = $1 AND s.walk <> 'key')",
             &[Arg::Int8(job)],
         )
     })?;
@@ -62,13 +62,13 @@ pub fn take_up(verification: i64, job: i64) -> Result<()> {
     walk::begin(job, &tables)?;
     let slices = as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
+            "INSERT INTO backfill_internal.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
                                          key_columns, key_order, attributes)
              SELECT $2, pg_catalog.row_number() OVER (ORDER BY s.no), 1, s.relation, s.relation_name, s.walk, f.rows,
                     s.last_key, s.last_key, s.key_columns, s.key_order, s.attributes
-             FROM (SELECT f.relation, pg_catalog.count(*) AS rows FROM backfill.verify_failure f
+             FROM (SELECT f.relation, pg_catalog.count(*) AS rows FROM backfill_internal.verify_failure f
                    WHERE f.job_id = $1 GROUP BY f.relation) AS f
-             CROSS JOIN LATERAL (SELECT * FROM backfill.slice o
+             CROSS JOIN LATERAL (SELECT * FROM backfill_internal.slice o
                                  WHERE o.job_id = $1 AND o.relation = f.relation ORDER BY o.no DESC LIMIT 1) AS s
              RETURNING id, pg_catalog.to_json(last_key), relation::pg_catalog.oid::pg_catalog.int8, weight::pg_catalog.int8",
             &[Arg::Int8(verification), Arg::Int8(job)],
@@ -84,8 +84,8 @@ pub fn take_up(verification: i64, job: i64) -> Result<()> {
         checkpoint::insert(id, &position, &Progress::new(Some(found.number(3)?)))?;
         as_extension(|| {
             spi::query(
-                "INSERT INTO backfill.leftover (slice_id, key)
-                 SELECT $1, f.key FROM backfill.verify_failure f
+                "INSERT INTO backfill_internal.leftover (slice_id, key)
+                 SELECT $1, f.key FROM backfill_internal.verify_failure f
                  WHERE f.job_id = $2 AND f.relation::pg_catalog.oid = $3 ORDER BY f.id",
                 &[
                     Arg::Int4(id),

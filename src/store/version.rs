@@ -8,8 +8,7 @@ use crate::pg::spi::{Arg, Plan};
 
 /// The version of the job `j`. Both parts only ever grow: the version with each call of a user's, the
 /// attempt of the outcome when another worker has ended the job.
-pub const OF_JOB: &str =
-    "j.version + COALESCE((SELECT o.attempt + 1 FROM backfill.outcome o WHERE o.job_id = j.id), 0)";
+pub const OF_JOB: &str = "j.version + COALESCE((SELECT o.attempt + 1 FROM backfill_internal.outcome o WHERE o.job_id = j.id), 0)";
 
 /// Looks between two batches whether something about the job has changed, with a plan that is kept.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct VersionReader(Plan);
 impl VersionReader {
     /// The statement.
     pub fn text() -> String {
-        format!("\nSELECT {OF_JOB}\nFROM backfill.job j WHERE j.id = $1")
+        format!("\nSELECT {OF_JOB}\nFROM backfill_internal.job j WHERE j.id = $1")
     }
 
     /// Analyses the statement once.

@@ -14,7 +14,7 @@ use crate::store::slice::array;
 pub fn pass(job: i64) -> Result<Option<i32>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pass FROM backfill.walk WHERE job_id = $1",
+            "SELECT pass FROM backfill_internal.walk WHERE job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -26,7 +26,7 @@ pub fn begin(job: i64, tables: &[Oid]) -> Result<()> {
     let tables: Vec<String> = tables.iter().map(|oid| oid.to_u32().to_string()).collect();
     as_extension(|| {
         spi::query(
-            "INSERT INTO backfill.walk (job_id, pass, phase, tables, at)
+            "INSERT INTO backfill_internal.walk (job_id, pass, phase, tables, at)
              VALUES ($1, 1, 'walk', $2::pg_catalog.oid[]::pg_catalog.regclass[], pg_catalog.clock_timestamp())",
             &[Arg::Int8(job), Arg::Texts(&tables)],
         )
@@ -38,7 +38,7 @@ pub fn begin(job: i64, tables: &[Oid]) -> Result<()> {
 pub fn begin_again(job: i64, pass: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk SET pass = $2, at = pg_catalog.clock_timestamp() WHERE job_id = $1",
+            "UPDATE backfill_internal.walk SET pass = $2, at = pg_catalog.clock_timestamp() WHERE job_id = $1",
             &[Arg::Int8(job), Arg::Int4(pass)],
         )
     })?;
@@ -52,7 +52,7 @@ pub fn begin_again(job: i64, pass: i32) -> Result<()> {
 pub fn tables(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT pg_catalog.unnest(w.tables)::pg_catalog.oid::pg_catalog.int8 FROM backfill.walk w WHERE w.job_id = $1",
+            "SELECT pg_catalog.unnest(w.tables)::pg_catalog.oid::pg_catalog.int8 FROM backfill_internal.walk w WHERE w.job_id = $1",
             &[Arg::Int8(job)],
         )
     })?
@@ -66,7 +66,7 @@ pub fn tables(job: i64) -> Result<Vec<Oid>> {
 pub fn add_table(job: i64, table: Oid) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk
+            "UPDATE backfill_internal.walk
              SET tables = pg_catalog.array_append(tables, $2::pg_catalog.regclass),
                  bytes_before = ARRAY[bytes_before[1] + pg_catalog.pg_table_size($2),
                                       bytes_before[2] + pg_catalog.pg_indexes_size($2)]
@@ -81,7 +81,7 @@ pub fn add_table(job: i64, table: Oid) -> Result<()> {
 pub fn bounds(job: i64) -> Result<Option<Bounds>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.to_json(key_from), pg_catalog.to_json(key_to) FROM backfill.walk WHERE job_id = $1",
+            "SELECT pg_catalog.to_json(key_from), pg_catalog.to_json(key_to) FROM backfill_internal.walk WHERE job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;
@@ -98,7 +98,7 @@ pub fn set_bounds(job: i64, bounds: Option<&Bounds>) -> Result<()> {
     let side = |side: fn(&Bounds) -> Option<&[String]>| Arg::texts(bounds.and_then(side));
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk SET key_from = $2, key_to = $3 WHERE job_id = $1",
+            "UPDATE backfill_internal.walk SET key_from = $2, key_to = $3 WHERE job_id = $1",
             &[
                 Arg::Int8(job),
                 side(|bounds| bounds.from.as_deref()),
@@ -113,7 +113,7 @@ pub fn set_bounds(job: i64, bounds: Option<&Bounds>) -> Result<()> {
 pub fn set_phase(job: i64, phase: &str) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk SET phase = $2, at = pg_catalog.clock_timestamp() WHERE job_id = $1",
+            "UPDATE backfill_internal.walk SET phase = $2, at = pg_catalog.clock_timestamp() WHERE job_id = $1",
             &[Arg::Int8(job), Arg::Text(phase)],
         )
     })?;
@@ -125,7 +125,7 @@ pub fn add_note(job: i64, note: &str) -> Result<()> {
     let note = cut(note);
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk SET notes = pg_catalog.array_append(notes, $2)
+            "UPDATE backfill_internal.walk SET notes = pg_catalog.array_append(notes, $2)
              WHERE job_id = $1 AND NOT $2 = ANY (notes)",
             &[Arg::Int8(job), Arg::Text(&note)],
         )
@@ -137,7 +137,7 @@ pub fn add_note(job: i64, note: &str) -> Result<()> {
 pub fn remove_pause_note(job: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk w
+            "UPDATE backfill_internal.walk w
              SET notes = ARRAY(SELECT n.note FROM pg_catalog.unnest(w.notes) WITH ORDINALITY AS n (note, no)
                                WHERE NOT pg_catalog.starts_with(n.note, $2) ORDER BY n.no)
              WHERE w.job_id = $1 AND EXISTS (SELECT FROM pg_catalog.unnest(w.notes) AS n (note)
@@ -153,7 +153,7 @@ pub fn pause_note(job: i64) -> Result<Option<(String, String)>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT pg_catalog.substr(n.note, pg_catalog.length($2) + 1)
-             FROM backfill.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.notes) AS n (note)
+             FROM backfill_internal.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.notes) AS n (note)
              WHERE w.job_id = $1 AND pg_catalog.starts_with(n.note, $2)",
             &[Arg::Int8(job), Arg::Text(PAUSED_AT)],
         )
@@ -176,7 +176,7 @@ pub const PAUSED_AT: &str = "paused at ";
 pub fn size_at(job: i64, table: Oid) -> Result<Option<(u64, i64)>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT w.sizes -> $2 ->> 0, w.sizes -> $2 ->> 1 FROM backfill.walk w WHERE w.job_id = $1",
+            "SELECT w.sizes -> $2 ->> 0, w.sizes -> $2 ->> 1 FROM backfill_internal.walk w WHERE w.job_id = $1",
             &[Arg::Int8(job), Arg::Text(&table.to_u32().to_string())],
         )
     })?;
@@ -188,7 +188,7 @@ pub fn size_at(job: i64, table: Oid) -> Result<Option<(u64, i64)>> {
 pub fn set_size_at(job: i64, table: Oid, size: u64, vacuums: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
-            "UPDATE backfill.walk
+            "UPDATE backfill_internal.walk
              SET sizes = pg_catalog.jsonb_set(sizes, ARRAY[$2], pg_catalog.jsonb_build_array($3, $4))
              WHERE job_id = $1",
             &[
@@ -206,7 +206,7 @@ pub fn set_size_at(job: i64, table: Oid, size: u64, vacuums: i64) -> Result<()> 
 pub fn measure(job: i64, after: bool) -> Result<()> {
     let column = if after { "bytes_after" } else { "bytes_before" };
     let sql = format!(
-        "UPDATE backfill.walk w
+        "UPDATE backfill_internal.walk w
          SET {column} = (SELECT ARRAY[COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.oid)), 0)::pg_catalog.int8,
                                       COALESCE(pg_catalog.sum(pg_catalog.pg_indexes_size(t.oid)), 0)::pg_catalog.int8]
                          FROM pg_catalog.unnest(w.tables::pg_catalog.oid[]) AS t (oid))
@@ -223,7 +223,7 @@ pub type Bytes = Option<(i64, i64)>;
 pub fn bytes(job: i64) -> Result<(Bytes, Bytes)> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT bytes_before[1], bytes_before[2], bytes_after[1], bytes_after[2] FROM backfill.walk WHERE job_id = $1",
+            "SELECT bytes_before[1], bytes_before[2], bytes_after[1], bytes_after[2] FROM backfill_internal.walk WHERE job_id = $1",
             &[Arg::Int8(job)],
         )
     })?;

@@ -64,7 +64,7 @@ def test_arguments_too_large_for_the_memory(new_cluster: New) -> None:
             verb = "CALL" if routine.procedure else "SELECT * FROM"
             what = f"{routine.name}({name})"
             try:
-                server.sql(f"{verb} backfill.{routine.name}({', '.join(given)})", user="anybody")
+                server.sql(f"{verb} {routine.schema}.{routine.name}({', '.join(given)})", user="anybody")
                 ends[what] = "answered"
             except psycopg.Error as error:
                 ends[what] = error.sqlstate or f"lost: {error}"
@@ -211,7 +211,8 @@ def test_a_lock_on_the_extensions_table(new_cluster: New) -> None:
     wait_for_rows(server, job, 10)
     locker = server.connect("penman", autocommit=False)
     for table in server.sql(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind = 'r'"
+        "SELECT oid::regclass::text FROM pg_class"
+        " WHERE relnamespace = 'backfill_internal'::regnamespace AND relkind = 'r'"
     ):
         try:
             with locker.transaction():

@@ -29,17 +29,20 @@ def bare(shared_cluster: Cluster) -> Iterator[Database]:
 
 
 def test_default_privileges_and_a_trigger(bare: Database) -> None:
-    """A superuser's default privileges give a role TRIGGER on backfill.job: it runs as whoever starts a job."""
+    """A superuser's default privileges give a role TRIGGER on the table of jobs: it runs as whoever starts a job."""
     grant_by_default(bare, "settler")
     bare.sql("CREATE EXTENSION backfill")
     grant_no_more(bare, "settler")
     found = []
     attacks = {
-        "a trigger": "CREATE TRIGGER mine BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION settled.seize()",
+        "a trigger": "CREATE TRIGGER mine BEFORE INSERT ON backfill_internal.job"
+        " FOR EACH ROW EXECUTE FUNCTION settled.seize()",
         "an operator": "CREATE OPERATOR backfill.= (LEFTARG = int, RIGHTARG = text, FUNCTION = settled.equal)",
-        "the number of the next job": "SELECT setval('backfill.job_id_seq', 1)",
-        "a look at all jobs": "SELECT count(*) FROM backfill.job",
-        "a row": "DELETE FROM backfill.event",
+        "an operator within": "CREATE OPERATOR backfill_internal.="
+        " (LEFTARG = int, RIGHTARG = text, FUNCTION = settled.equal)",
+        "the number of the next job": "SELECT setval('backfill_internal.job_id_seq', 1)",
+        "a look at all jobs": "SELECT count(*) FROM backfill_internal.job",
+        "a row": "DELETE FROM backfill_internal.event",
     }
     bare.sql("CREATE SCHEMA settled AUTHORIZATION settler")
     bare.sql(
@@ -72,9 +75,9 @@ def test_the_guard_under_replica(db: Database, bare: Database) -> None:
     job = start(db, "t", "n = 1", batch=1, sleep_ms=60_000)
     try:
         for write in (
-            f"""UPDATE backfill.job SET owner = 'postgres', work = work || '{{"set_clause": "n = 666"}}' WHERE id = {job}""",
-            "DELETE FROM backfill.checkpoint",
-            "INSERT INTO backfill.event OVERRIDING SYSTEM VALUE SELECT * FROM backfill.event",
+            f"""UPDATE backfill_internal.job SET owner = 'postgres', work = work || '{{"set_clause": "n = 666"}}' WHERE id = {job}""",
+            "DELETE FROM backfill_internal.checkpoint",
+            "INSERT INTO backfill_internal.event OVERRIDING SYSTEM VALUE SELECT * FROM backfill_internal.event",
         ):
             with pytest.raises(DENIED):
                 db.sql(f"SET session_replication_role = replica; {write}", user="penman")

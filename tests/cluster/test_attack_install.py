@@ -9,6 +9,7 @@ import pytest
 from harness import Cluster, Database
 from harness.jobs import complete, progress, start
 from harness.tables import make_table
+from harness.versions import install_old
 
 DENIED = psycopg.errors.InsufficientPrivilege
 ROLES = {
@@ -64,11 +65,41 @@ def test_operators_that_wait_for_the_installation(bare: Database, owner: str) ->
     assert error.value.sqlstate == "55000" and "DROP SCHEMA" in error.value.diag.message_hint, error.value
 
 
+@pytest.mark.parametrize("owner", ["squatter", "postgres"])
+@pytest.mark.parametrize("way", ["CREATE EXTENSION backfill", "ALTER EXTENSION backfill UPDATE"])
+def test_a_schema_that_waits_for_the_tables(bare: Database, owner: str, way: str) -> None:
+    """The extension makes the schema of its tables itself: one that is there is somebody's, also an empty one."""
+    if "UPDATE" in way:
+        install_old(bare.cluster.server)
+        bare.sql("CREATE EXTENSION backfill VERSION '0.2.0'")
+    bare.sql(
+        f"CREATE SCHEMA backfill_internal AUTHORIZATION {owner}; GRANT ALL ON SCHEMA backfill_internal TO squatter"
+    )
+    with pytest.raises(
+        psycopg.errors.ObjectNotInPrerequisiteState, match='schema "backfill_internal" is there'
+    ) as error:
+        bare.sql(way)
+    assert "DROP SCHEMA backfill_internal" in error.value.diag.message_hint
+    bare.sql(
+        """
+        CREATE FUNCTION backfill_internal.state_of(text, integer, text, integer, boolean, text) RETURNS text
+            LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'BREACH as %', current_user; RETURN 'running'; END $$
+        """,
+        user="squatter",
+    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        bare.sql(way)
+    assert harmless(bare.cluster)
+    bare.sql(f"DROP SCHEMA backfill_internal CASCADE; {way}")
+    make_table(bare, 10)
+    complete(bare, start(bare, "t", "n = 1"))
+
+
 def test_nothing_is_looked_up_by_the_search_path(db: Database) -> None:
     """Neither do the views call what a caller's path or the schema itself comes to hold later."""
     db.sql("DO $$ BEGIN CREATE ROLE squatter LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
-    db.sql("CREATE SCHEMA squat; GRANT ALL ON SCHEMA squat, backfill TO squatter")
-    for schema in ("squat", "backfill"):
+    db.sql("CREATE SCHEMA squat; GRANT ALL ON SCHEMA squat, backfill, backfill_internal TO squatter")
+    for schema in ("squat", "backfill", "backfill_internal"):
         for kind in ("int", "bigint", "text", "name", "oid", "numeric", "float8", "boolean"):
             db.sql(
                 f"""
@@ -89,7 +120,7 @@ def test_nothing_is_looked_up_by_the_search_path(db: Database) -> None:
             user="squatter",
         )
     make_table(db, 100)
-    session = "SET search_path = squat, backfill, pg_catalog, public"
+    session = "SET search_path = squat, backfill, backfill_internal, pg_catalog, public"
     job = start(db, "public.t", "n = 1", session=session)
     complete(db, job)
     calls = f"""
@@ -123,15 +154,16 @@ def test_who_may_write_all_data_may_not_write_these(db: Database, bare: Database
     db.sql("CREATE SCHEMA squat; CREATE TABLE squat.t (id int PRIMARY KEY, n int)")
     job = start(db, "t", "n = 1 / (id - 50)", options={"max_failed_rows": 1})
     complete(db, job)
-    before = db.sql(f"SELECT * FROM backfill.{table}")
+    own = f"backfill_internal.{table}"
+    before = db.sql(f"SELECT * FROM {own}")
     assert before
     attacks = [
-        f"UPDATE backfill.{table} {ESCALATION[table]}",
-        f"UPDATE backfill.{table} SET {ESCALATION[table].split()[1]} = DEFAULT WHERE false",
-        f"DELETE FROM backfill.{table}",
-        f"INSERT INTO backfill.{table} SELECT * FROM backfill.{table}",
-        f"MERGE INTO backfill.{table} t USING (SELECT 1) s ON true WHEN MATCHED THEN UPDATE {ESCALATION[table]}",
-        f"WITH w AS (UPDATE backfill.{table} {ESCALATION[table]} RETURNING 1) SELECT * FROM w",
+        f"UPDATE {own} {ESCALATION[table]}",
+        f"UPDATE {own} SET {ESCALATION[table].split()[1]} = DEFAULT WHERE false",
+        f"DELETE FROM {own}",
+        f"INSERT INTO {own} SELECT * FROM {own}",
+        f"MERGE INTO {own} t USING (SELECT 1) s ON true WHEN MATCHED THEN UPDATE {ESCALATION[table]}",
+        f"WITH w AS (UPDATE {own} {ESCALATION[table]} RETURNING 1) SELECT * FROM w",
     ]
     for attack in attacks:
         with pytest.raises(psycopg.Error) as error:
@@ -140,11 +172,11 @@ def test_who_may_write_all_data_may_not_write_these(db: Database, bare: Database
     connection = db.connect("scribe")
     with pytest.raises(DENIED, match="written by its functions only"):
         connection.execute(attacks[2])
-    with pytest.raises(DENIED), connection.cursor().copy(f"COPY backfill.{table} FROM STDIN"):
+    with pytest.raises(DENIED), connection.cursor().copy(f"COPY {own} FROM STDIN"):
         pass
-    assert db.sql(f"SELECT * FROM backfill.{table}") == before
+    assert db.sql(f"SELECT * FROM {own}") == before
     # Superusers may, as pg_restore does.
-    db.sql(f"DELETE FROM backfill.{table}")
+    db.sql(f"DELETE FROM {own}")
 
 
 def test_a_dump_takes_the_right_to_read_only(db: Database, bare: Database) -> None:
@@ -152,7 +184,7 @@ def test_a_dump_takes_the_right_to_read_only(db: Database, bare: Database) -> No
     make_table(db, 10)
     complete(db, start(db, "t", "n = 1"))
     for table in ("job", "walk", "slice", "checkpoint", "outcome", "event"):
-        assert db.value(f"SET row_security = off; SELECT count(*) > 0 FROM backfill.{table}", user="dumper")
+        assert db.value(f"SET row_security = off; SELECT count(*) > 0 FROM backfill_internal.{table}", user="dumper")
 
 
 def test_a_schema_in_the_place_of_a_renamed_one(db: Database, bare: Database) -> None:
@@ -160,20 +192,60 @@ def test_a_schema_in_the_place_of_a_renamed_one(db: Database, bare: Database) ->
     make_table(db, 10)
     job = start(db, "t", "n = 1")
     complete(db, job)
+    db.sql("ALTER SCHEMA backfill_internal RENAME TO elsewhere")
+    db.sql(f"GRANT CREATE ON DATABASE {db.name} TO squatter")
+    db.sql("GRANT USAGE ON SCHEMA elsewhere TO squatter; GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere TO squatter")
+    db.sql("CREATE SCHEMA backfill_internal", user="squatter")
+    for table in ("job", "walk", "slice", "checkpoint", "region", "leftover", "outcome", "failed_row", "event"):
+        db.sql(f"CREATE TABLE backfill_internal.{table} AS TABLE elsewhere.{table}", user="squatter")
+    db.sql(
+        "UPDATE backfill_internal.job SET wish = 'run', owner = 10; DELETE FROM backfill_internal.outcome",
+        user="squatter",
+    )
+    refused(db, "backfill", job)
+    db.sql("DROP SCHEMA backfill_internal CASCADE; ALTER SCHEMA elsewhere RENAME TO backfill_internal")
+    assert progress(db, job)["state"] == "completed"
+    complete(db, start(db, "t", "n = 2"))
+
+
+def test_a_view_in_the_place_of_one_of_a_renamed_schema(db: Database, bare: Database) -> None:
+    """The extension's own statements read its views as the extension's owner: never one of somebody else's."""
+    make_table(db, 10)
+    job = start(db, "t", "n = 1")
+    complete(db, job)
     db.sql("ALTER SCHEMA backfill RENAME TO elsewhere")
     db.sql(f"GRANT CREATE ON DATABASE {db.name} TO squatter")
-    db.sql("GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere TO squatter")
-    db.sql("CREATE SCHEMA backfill", user="squatter")
-    for table in ("job", "walk", "slice", "checkpoint", "region", "leftover", "outcome", "failed_row", "event"):
-        db.sql(f"CREATE TABLE backfill.{table} AS TABLE elsewhere.{table}", user="squatter")
-    db.sql("UPDATE backfill.job SET wish = 'run', owner = 10; DELETE FROM backfill.outcome", user="squatter")
-    for call in (f"pause({job})", f"resume({job})", "resume_all()", "start('t', set_clause => 'n = 2')"):
-        with pytest.raises(psycopg.Error) as error:
+    db.sql(
+        """
+        CREATE SCHEMA backfill; GRANT ALL ON SCHEMA backfill TO PUBLIC;
+        CREATE FUNCTION backfill.evil() RETURNS bigint LANGUAGE plpgsql AS
+            $$ BEGIN RAISE LOG 'BREACH as %', current_user; ALTER ROLE squatter SUPERUSER; RETURN 1; END $$
+        """,
+        user="squatter",
+    )
+    for view in ("progress", "events", "failed_rows", "samples", "verify_failures", "skipped_rows"):
+        columns = db.value(
+            "SELECT string_agg(concat('NULL::', format_type(atttypid, atttypmod), ' AS ', quote_ident(attname)), ', '"
+            " ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+            [f"elsewhere.{view}"],
+        )
+        db.sql(f"CREATE VIEW backfill.{view} AS SELECT {columns} WHERE backfill.evil() = 1", user="squatter")
+    refused(db, "elsewhere", job)
+    for call in (f"report({job})", f"report({job}, 'html')", f"status({job})", f"verify({job}, recompute => true)"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
             db.sql(f"SELECT elsewhere.{call}")
-        assert error.value.sqlstate == "55000" and "RENAME TO backfill" in error.value.diag.message_hint, error.value
+    assert harmless(db.cluster)
     db.sql("DROP SCHEMA backfill CASCADE; ALTER SCHEMA elsewhere RENAME TO backfill")
     assert progress(db, job)["state"] == "completed"
     complete(db, start(db, "t", "n = 2"))
+
+
+def refused(db: Database, schema: str, job: int) -> None:
+    """No call does anything; each says which names the schemas have to have."""
+    for call in (f"pause({job})", f"resume({job})", "resume_all()", "start('t', set_clause => 'n = 2')"):
+        with pytest.raises(psycopg.Error) as error:
+            db.sql(f"SELECT {schema}.{call}")
+        assert error.value.sqlstate == "55000" and "RENAME TO backfill" in error.value.diag.message_hint, error.value
 
 
 def test_an_event_trigger_of_a_superuser_does_not_meet_the_worker(db: Database) -> None:

@@ -73,7 +73,7 @@ CALLS = [
 def test_what_a_refusal_tells(office: Database, user: str) -> None:
     """That the job is not his: neither its table, nor its name, clauses, owner or state."""
     job = held(office)
-    before = office.sql("SELECT * FROM backfill.job")
+    before = office.sql("SELECT * FROM backfill_internal.job")
     for call in CALLS:
         if user == "lookout" and "status" in call:
             continue
@@ -84,7 +84,7 @@ def test_what_a_refusal_tells(office: Database, user: str) -> None:
         for secret in ("vault", "accounts", "sale", "4711", "boss", "running"):
             assert secret not in told, f"{call}: {told}"
         assert diag.message_hint
-    assert office.sql("SELECT * FROM backfill.job") == before
+    assert office.sql("SELECT * FROM backfill_internal.job") == before
     assert progress(office, job)["state"] == "running"
 
 

@@ -157,7 +157,7 @@ def test_an_error_that_is_swallowed_undoes_no_checkpoint(db: Database) -> None:
     attempts = " ".join(
         f"BEGIN {attack}; EXCEPTION WHEN OTHERS THEN NULL; END;"
         for attack in (
-            "DELETE FROM backfill.checkpoint",
+            "DELETE FROM backfill_internal.checkpoint",
             "RAISE SQLSTATE '40001'",
             "PERFORM 1/0",
             "EXECUTE 'ROLLBACK'",

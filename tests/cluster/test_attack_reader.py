@@ -160,7 +160,7 @@ def test_the_launcher_waits_for_each_locked_database_in_turn(new_cluster: Any) -
 
 
 def test_what_a_job_waits_for_is_told_to_anybody(new_cluster: Any) -> None:
-    """backfill.waiting_for, called by hand with the number of a job, names its owner to a role that may not see it."""
+    """Called by hand with the number of a job, waiting_for would name its owner to a role that may not see it."""
     cluster: Cluster = new_cluster(conf={"backfill.max_workers_per_role": "1"})
     cluster.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
     cluster.sql("CREATE ROLE bob LOGIN; CREATE ROLE eve LOGIN")
@@ -169,7 +169,7 @@ def test_what_a_job_waits_for_is_told_to_anybody(new_cluster: Any) -> None:
     job = cluster.value("SELECT backfill.start('b', 1, 1000, set_clause => 'n = 1')", user="bob")
     wait_until(lambda: cluster.value("SELECT workers FROM backfill.progress") == 1, 30, "the job to run")
     assert cluster.sql("SELECT * FROM backfill.progress", user="eve") == []
-    said = cluster.value("SELECT backfill.waiting_for('running', %s, 0, 0, 100, 'here')", [job], user="eve")
+    said = cluster.value("SELECT backfill_internal.waiting_for('running', %s, 0, 0, 100, 'here')", [job], user="eve")
     assert "bob" not in (said or "")
 
 
@@ -210,7 +210,7 @@ def test_nobody_can_stop_a_job_any_more(ground: Cluster, is_called: str) -> None
     ground.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i")
     job = ground.value("SELECT backfill.start('t', 1, 1000, set_clause => 'n = 1')")
     wait_until(lambda: ground.value("SELECT workers FROM backfill.progress") == 1, 30, "the job to run")
-    ground.sql(f"SELECT setval('backfill.event_id_seq', 9223372036854775807, {is_called})", user="eve")
+    ground.sql(f"SELECT setval('backfill_internal.event_id_seq', 9223372036854775807, {is_called})", user="eve")
     for call in ("pause", "resume", "pause", "resume"):
         ground.sql(f"SELECT backfill.{call}(%s)", [job])
     ground.sql("SELECT backfill.cancel(%s, now => true)", [job])

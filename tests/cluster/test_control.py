@@ -94,7 +94,10 @@ def test_alter_is_in_force_with_the_next_batch(db: Database) -> None:
     wait_for_state(db, job, "completed")
     assert counts(db) == [(1, 1000)]
     # One to take the slice, then a batch of 10 and one of the rest.
-    seq = "SELECT seq FROM backfill.checkpoint c JOIN backfill.slice s ON s.id = c.slice_id WHERE s.job_id = %s"
+    seq = (
+        "SELECT seq FROM backfill_internal.checkpoint c"
+        " JOIN backfill_internal.slice s ON s.id = c.slice_id WHERE s.job_id = %s"
+    )
     assert db.value(seq, [job]) == 4
     altered = "SELECT event, old, new FROM backfill.events WHERE job_id = %s AND event LIKE 'alter%%' ORDER BY event"
     assert db.sql(altered, [job]) == [("alter batch_size", "10", "5000"), ("alter sleep_ms", "60000", "0")]
@@ -343,7 +346,7 @@ def test_forget_removes_an_ended_job_only(db: Database) -> None:
     wait_until(lambda: not db.worker_pids(job), 30, "the worker to end")
     db.sql("SELECT backfill.forget(%s)", [job])
     for table in ("job", "slice", "checkpoint", "outcome", "event"):
-        assert db.value(f"SELECT count(*) FROM backfill.{table}") == 0, table
+        assert db.value(f"SELECT count(*) FROM backfill_internal.{table}") == 0, table
     with pytest.raises(psycopg.errors.UndefinedObject, match=f"job {job} does not exist"):
         db.sql("SELECT backfill.pause(%s)", [job])
 

@@ -48,7 +48,7 @@ def test_a_line_a_job(db: Database) -> None:
     assert found["2"][2:] == ["░░░░░   ?%", "", "", "pending"] and found["2"][0] == "2 not yet"
     assert found[str(paused)][5] == "paused"
     assert found["1"][2:] == ["█████ 100%", "", "", "completed"]
-    db.sql("UPDATE backfill.outcome SET at = at - interval '61 minutes'")
+    db.sql("UPDATE backfill_internal.outcome SET at = at - interval '61 minutes'")
     assert not any(line.lstrip().startswith("1 ") for line in shown(db))
 
 
@@ -68,7 +68,7 @@ def test_it_is_never_wider_than_a_terminal(db: Database, name: str) -> None:
         CREATE TABLE huge (id int PRIMARY KEY, n int); INSERT INTO huge VALUES (1)
     """)
     for rate, left in ((999_499, 10**9), (9_999_999, 10**13), (0.4, 10**6), (123_456, 10**5)):
-        db.sql("UPDATE backfill.checkpoint SET rows_per_second = %s, rows_total = %s", [rate, left])
+        db.sql("UPDATE backfill_internal.checkpoint SET rows_per_second = %s, rows_total = %s", [rate, left])
         lines = shown(db)
         assert max(columns(line) for line in lines) <= WIDTH, "\n".join(lines)
         assert len(lines) == 4, lines

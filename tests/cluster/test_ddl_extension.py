@@ -43,7 +43,8 @@ def test_an_old_worker_of_the_same_id(db: Database, way: str) -> None:
     worker, stands = db.worker_pid(before), counts(db, "old")
     with db.connect() as connection, connection.transaction():
         connection.execute("DROP EXTENSION backfill; CREATE EXTENSION backfill")
-        connection.execute("SELECT setval('backfill.job_id_seq', 1, false), setval('backfill.slice_id_seq', 1, false)")
+        for ids in ("job_id_seq", "slice_id_seq"):
+            connection.execute("SELECT setval(%s, 1, false)", [f"backfill_internal.{ids}"])
         # It looks as if it had a worker: nothing runs it until that one is gone.
         job = connection.execute("SELECT backfill.start('new', 40, 0, 'n = n + 10')").fetchone()[0]
     assert job == before
@@ -63,8 +64,9 @@ def test_what_cannot_be_done_to_the_extension(db: Database) -> None:
     job = begin(db, "ranges")
     for ddl, why in {
         "ALTER EXTENSION backfill SET SCHEMA public": "does not support SET SCHEMA",
-        "DROP TABLE backfill.checkpoint": "extension backfill requires it",
+        "DROP TABLE backfill_internal.checkpoint": "extension backfill requires it",
         "DROP SCHEMA backfill": "depend",
+        "DROP SCHEMA backfill_internal": "extension backfill requires it",
         f"ALTER DATABASE {db.name} RENAME TO other": "is being accessed|current database",
     }.items():
         with pytest.raises(psycopg.Error, match=why):
@@ -76,15 +78,16 @@ def test_what_cannot_be_done_to_the_extension(db: Database) -> None:
     assert_once(db, job)
 
 
-def test_the_schema_of_the_extension_is_renamed(db: Database) -> None:
+@pytest.mark.parametrize("schema", ["backfill", "backfill_internal"])
+def test_the_schema_of_the_extension_is_renamed(db: Database, schema: str) -> None:
     """The worker ends; with the name back, `resume` goes on where the job stood."""
     make(db)
     job = begin(db, "waves")
     worker = db.worker_pid(job)
-    db.sql("ALTER SCHEMA backfill RENAME TO elsewhere")
+    db.sql(f"ALTER SCHEMA {schema} RENAME TO elsewhere")
     gone = "SELECT NOT pg_cancel_backend(%s)"
     wait_until(lambda: db.value(gone, [worker]), 40, "the worker, which this wakes, to end")
-    db.sql("ALTER SCHEMA elsewhere RENAME TO backfill")
+    db.sql(f"ALTER SCHEMA elsewhere RENAME TO {schema}")
     db.sql("SELECT backfill.resume(%s)", [job])
     go(db, job)
     complete(db, job)

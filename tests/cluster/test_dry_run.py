@@ -333,11 +333,11 @@ def test_a_dry_run_can_be_required(db: Database) -> None:
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
         start(db, "orders", "kept = 1", where="id > 1", session=required)
     assert "None has completed" in (caught.value.diag.message_detail or "")
-    db.sql("UPDATE backfill.outcome SET at = at - interval '2 hours'")
+    db.sql("UPDATE backfill_internal.outcome SET at = at - interval '2 hours'")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
         start(db, "orders", "kept = 1", session=required)
     assert caught.value.diag.message_detail == "The last one was 2 hours ago."
-    db.sql("UPDATE backfill.outcome SET at = at + interval '2 hours'")
+    db.sql("UPDATE backfill_internal.outcome SET at = at + interval '2 hours'")
     for other in ({"settings": {"search_path": "pg_catalog"}}, {"key_to": 1}):
         complete(db, start(db, "orders", "kept = 2", session=required, options={"dry_run": True} | other))
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="wants a dry run"):

@@ -36,7 +36,7 @@ def app(shared_cluster: Cluster) -> str:
 
 def rows(db: Database, table: str) -> list[tuple[str]]:
     """All rows of a table of the extension's, whichever way its columns are written."""
-    return db.sql(f"SELECT t::text FROM backfill.{table} t ORDER BY 1")
+    return db.sql(f"SELECT t::text FROM backfill_internal.{table} t ORDER BY 1")
 
 
 def jobs_in_every_state(db: Database) -> dict[str, int]:
@@ -98,7 +98,7 @@ def test_jobs_of_every_state_come_along(shared_cluster: Cluster, db: Database, a
             name,
         )
     # In a new cluster the files may have the numbers that they had in the old one, with other rows on their pages.
-    copy.sql("UPDATE backfill.slice SET filenode = pg_relation_filenode(relation) WHERE walk = 'physical'")
+    copy.sql("UPDATE backfill_internal.slice SET filenode = pg_relation_filenode(relation) WHERE walk = 'physical'")
     assert copy.value(RESUME, [jobs["running"]], user=app) == "running"
     for name in ("running", "paused", "paused_waves", "paused_pages"):
         copy.sql(QUICK, [jobs[name]])
@@ -234,7 +234,7 @@ def test_what_is_gone_does_not_become_something_else(shared_cluster: Cluster, db
     shared_cluster.sql("DROP ROLE passing")
     copy = restore(shared_cluster, f"{db.name}_copy", dump(db))
     assert copy.sql("SELECT job_id, relation::text FROM backfill.progress") == [(walk, "parts")]
-    numbers = "SELECT count(*) FROM backfill.{0} WHERE NOT EXISTS (SELECT FROM {1} c WHERE c.oid = {2})"
+    numbers = "SELECT count(*) FROM backfill_internal.{0} WHERE NOT EXISTS (SELECT FROM {1} c WHERE c.oid = {2})"
     for table, catalog, column in (
         ("job", "pg_class", "relation"),
         ("slice", "pg_class", "relation"),

@@ -49,7 +49,7 @@ def test_labels_that_were_swapped_during_a_pause(db: Database, of_type: str) -> 
     """The checkpoint would be another place: 1,300 of 2,000 rows were left out. Back again, it goes on."""
     table(db, of_type)
     job = paused(db)
-    at = db.value("SELECT (key)[1] FROM backfill.checkpoint ORDER BY seq DESC LIMIT 1")
+    at = db.value("SELECT (key)[1] FROM backfill_internal.checkpoint ORDER BY seq DESC LIMIT 1")
     label = next(x for x in LABELS if x in at)
     swap(db, label, LABELS[-1])
     db.sql("SELECT backfill.resume(%s)", [job])

@@ -189,9 +189,9 @@ def test_a_record_of_a_bad_row_that_is_interrupted(db: Database) -> None:
     spoil(db, [7])
     with psycopg.connect(db.dsn()) as other:
         # As an administrator's CREATE INDEX or VACUUM FULL would.
-        other.execute("LOCK TABLE backfill.failed_row IN SHARE MODE")
+        other.execute("LOCK TABLE backfill_internal.failed_row IN SHARE MODE")
         job = start(db, "t", "n = n + 1", options={"max_failed_rows": 1})
-        blocked = "SELECT pid FROM pg_locks WHERE relation = 'backfill.failed_row'::regclass AND NOT granted"
+        blocked = "SELECT pid FROM pg_locks WHERE relation = 'backfill_internal.failed_row'::regclass AND NOT granted"
         [(pid,)] = wait_until(lambda: db.sql(blocked), 30, "the worker to wait for the lock")
         assert db.value("SELECT pg_cancel_backend(%s)", [pid])
         cancelled = "SELECT count(*) = 0 FROM pg_locks WHERE pid = %s AND NOT granted"

@@ -111,7 +111,7 @@ def test_what_a_worker_waited_for_is_forgotten(parted: Database) -> None:
         other.rollback()
     parted.sql("SELECT backfill.resume(%s)", [job])
     complete(parted, job)
-    assert parted.sql("SELECT * FROM backfill.setback") == []
+    assert parted.sql("SELECT * FROM backfill_internal.setback") == []
     assert counts(parted) == [(1, ROWS)]
 
 

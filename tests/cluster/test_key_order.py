@@ -47,13 +47,13 @@ def test_another_version_of_the_collation_stops_the_walk(db: Database) -> None:
     wait_until(lambda: progress(db, job)["rows_done"], 30, "the first batch")
     db.sql(f"SELECT backfill.pause({job})")
     wait_for(db, job, "paused")
-    before = db.value("SELECT key_order FROM backfill.slice")
+    before = db.value("SELECT key_order FROM backfill_internal.slice")
     assert before[0]
-    db.sql("UPDATE backfill.slice SET key_order = '{pg_catalog.text_ops 1.2.3}'")
+    db.sql("UPDATE backfill_internal.slice SET key_order = '{pg_catalog.text_ops 1.2.3}'")
     db.sql(f"SELECT backfill.alter({job}, 777, 0); SELECT backfill.resume({job})")
     error = fail(db, job)
     assert "1.2.3 before" in error and "REINDEX" in error
-    db.sql("UPDATE backfill.slice SET key_order = %s", [before])
+    db.sql("UPDATE backfill_internal.slice SET key_order = %s", [before])
     db.sql(f"SELECT backfill.resume({job})")
     complete(db, job)
     assert db.sql("SELECT n, count(*) FROM t GROUP BY n") == [(1, 2000)]

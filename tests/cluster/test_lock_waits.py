@@ -89,7 +89,7 @@ def test_locked_tables_of_the_extension_hold_up_no_row(db: Database) -> None:
     job = start_count(db, batch_size=100, sleep_ms=20, options={"lock_timeout_ms": 0})
     wait_for_rows(db, job, 200)
     scribe = db.connect("scribe", autocommit=False)
-    scribe.execute("LOCK TABLE backfill.checkpoint IN SHARE MODE")
+    scribe.execute("LOCK TABLE backfill_internal.checkpoint IN SHARE MODE")
     told = lambda: progress(db, job)["waiting_for"] or ""  # noqa: E731
     wait_until(lambda: told().startswith('a lock on a table of the extension "backfill"'), 40, "the view to tell")
     # No row of a batch stays locked for longer than a moment.
@@ -111,7 +111,7 @@ def test_whatever_is_locked_the_job_goes_on_afterwards(db: Database, table: str)
     wait_for_rows(db, job, 200)
     pid = db.worker_pid(job)
     scribe = db.connect("scribe", autocommit=False)
-    scribe.execute(f"LOCK TABLE backfill.{table}")
+    scribe.execute(f"LOCK TABLE backfill_internal.{table}")
     waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
     wait_until(lambda: db.value(waits, [pid]), 40, "the worker to wait")
     wait_until(lambda: not db.value(waits, [pid]), 40, "the worker to wait no more")
@@ -125,7 +125,7 @@ def test_calls_do_not_wait_for_locked_tables_for_ever(db: Database, job: int) ->
     db.sql("DO $$ BEGIN IF to_regrole('scribe') IS NULL THEN CREATE ROLE scribe LOGIN; END IF; END $$")
     db.sql("GRANT pg_write_all_data TO scribe")
     scribe = db.connect("scribe", autocommit=False)
-    scribe.execute("LOCK TABLE backfill.event")
+    scribe.execute("LOCK TABLE backfill_internal.event")
     error = refused(db, f"SELECT backfill.pause({job})")
     assert error.diag.message_primary == (
         'a table of the extension "backfill", or a row in it, is locked by somebody else'

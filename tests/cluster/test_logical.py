@@ -53,10 +53,10 @@ def caught_up(publisher: Cluster) -> None:
 def test_every_table_has_a_key(db: Database) -> None:
     """Without one, UPDATE and DELETE of a published table are refused: no batch could commit."""
     without = db.sql(
-        "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace"
+        "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'backfill_internal'::regnamespace"
         " AND c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)"
     )
-    assert without == []
+    assert without == [] and db.value("SELECT count(*) > 9 FROM pg_tables WHERE schemaname = 'backfill_internal'")
 
 
 def test_a_subscriber_of_all_tables(new_cluster: New, publisher: Cluster) -> None:
@@ -76,7 +76,7 @@ def test_a_subscriber_of_all_tables(new_cluster: New, publisher: Cluster) -> Non
     assert (own, other) == (before, job)
     subscriber.terminate_worker(own)
     wait_for_nap_between_batches(subscriber, other)
-    kept = subscriber.sql("SELECT j::text FROM backfill.job j ORDER BY id")
+    kept = subscriber.sql("SELECT j::text FROM backfill_internal.job j ORDER BY id")
     complete(publisher, job)
     publisher.sql(f"SELECT backfill.alter({before}, 7, 0)")
     complete(publisher, before)
@@ -85,7 +85,7 @@ def test_a_subscriber_of_all_tables(new_cluster: New, publisher: Cluster) -> Non
     assert counts(subscriber) == counts(publisher) == [(1, 10_000)]
     assert counts(subscriber, "asleep") == counts(publisher, "asleep") == [(1, 1000)]
     complete(subscriber, own)
-    assert subscriber.sql("SELECT j::text FROM backfill.job j ORDER BY id") == kept
+    assert subscriber.sql("SELECT j::text FROM backfill_internal.job j ORDER BY id") == kept
     assert progress(subscriber, other)["rows_done"] == 100
     subscriber.sql(f"SELECT backfill.alter({other}, 100, 0)")
     complete(subscriber, other)
@@ -99,22 +99,21 @@ def test_rows_that_a_publisher_forges(new_cluster: New, publisher: Cluster) -> N
     make_table(subscriber, 10, "own")
     own = start_count(subscriber, "own")
     complete(subscriber, own)
-    identifier, database = subscriber.sql(f"SELECT system_identifier, database_oid FROM backfill.job WHERE id = {own}")[
-        0
-    ]
+    from_here = f"SELECT system_identifier, database_oid FROM backfill_internal.job WHERE id = {own}"
+    identifier, database = subscriber.sql(from_here)[0]
     publisher.sql(
-        f"UPDATE backfill.job SET wish = 'run', system_identifier = {identifier}, database_oid = {database}"
+        f"UPDATE backfill_internal.job SET wish = 'run', system_identifier = {identifier}, database_oid = {database}"
         f" WHERE id = {job};"
-        "INSERT INTO backfill.outcome (job_id, outcome, attempt, at) VALUES (1, 'cancelled', 9, now())"
+        "INSERT INTO backfill_internal.outcome (job_id, outcome, attempt, at) VALUES (1, 'cancelled', 9, now())"
     )
-    publisher.sql("DELETE FROM backfill.event; INSERT INTO asleep VALUES (5000, 7)")
+    publisher.sql("DELETE FROM backfill_internal.event; INSERT INTO asleep VALUES (5000, 7)")
     wait_until(lambda: subscriber.value("SELECT count(*) FROM asleep WHERE n = 7") == 1, 60, "what came after it")
     assert subscriber.sql("SELECT job_id, state FROM backfill.progress") == [(own, "completed")]
-    assert subscriber.value("SELECT count(*) FROM backfill.event") > 0
-    publisher.sql("TRUNCATE backfill.event")
+    assert subscriber.value("SELECT count(*) FROM backfill_internal.event") > 0
+    publisher.sql("TRUNCATE backfill_internal.event")
     told = 'a TRUNCATE of a table of the extension "backfill" was replicated'
     wait_until(lambda: told in subscriber.log.read_text(), 60, "the subscriber to refuse it")
-    assert subscriber.value("SELECT count(*) FROM backfill.event") > 0
+    assert subscriber.value("SELECT count(*) FROM backfill_internal.event") > 0
 
 
 def test_a_subscriber_without_the_extension(new_cluster: New, publisher: Cluster) -> None:
@@ -128,7 +127,7 @@ def test_a_subscriber_without_the_extension(new_cluster: New, publisher: Cluster
     publisher.sql("CREATE EXTENSION backfill")
     job = start_count(publisher, "t", 1000)
     complete(publisher, job)
-    lacks = 'logical replication target relation "backfill.job" does not exist'
+    lacks = 'logical replication target relation "backfill_internal.job" does not exist'
     wait_until(lambda: lacks in subscriber.log.read_text(), 60, "the subscriber to name what it lacks")
     subscriber.sql("CREATE EXTENSION backfill")
     caught_up(publisher)

@@ -13,8 +13,8 @@ from harness.tables import counts
 
 MEGABYTE = 1 << 20
 SEQ = """
-SELECT coalesce(max(seq), 0) FROM backfill.checkpoint
-WHERE slice_id IN (SELECT id FROM backfill.slice WHERE job_id = %s)
+SELECT coalesce(max(seq), 0) FROM backfill_internal.checkpoint
+WHERE slice_id IN (SELECT id FROM backfill_internal.slice WHERE job_id = %s)
 """
 
 
@@ -66,7 +66,7 @@ def test_a_worker_does_not_grow(db: Database, disturb: Callable[[Database, int, 
     for n in range(20):
         alter_it(db, job, n)
         change_the_table(db, job, n)
-        db.sql("ANALYZE t; ANALYZE backfill.job; ANALYZE backfill.checkpoint; ANALYZE backfill.slice")
+        db.sql("ANALYZE t, backfill_internal.job, backfill_internal.checkpoint, backfill_internal.slice")
     db.sql("SELECT backfill.alter(%s, batch_size => 5)", [job])
     before = memory_after(500)
     after = memory_after(batches)
@@ -98,8 +98,8 @@ def test_many_ended_jobs_do_not_slow_down_a_control_call(db: Database) -> None:
 
     few = pages()
     db.sql("DO $$ BEGIN FOR i IN 1..500 LOOP PERFORM backfill.cancel(backfill.define('t', 'n = 0')); END LOOP; END $$")
-    db.sql("ANALYZE backfill.job")
-    db.sql("ANALYZE backfill.outcome")
+    db.sql("ANALYZE backfill_internal.job")
+    db.sql("ANALYZE backfill_internal.outcome")
     many = pages()
     assert many < few + 100, f"{few} pages with 1 job, {many} with 501"
 

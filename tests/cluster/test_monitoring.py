@@ -90,7 +90,7 @@ def jobs(cluster: Cluster) -> dict[str, int]:
     made["pending"] = db.value(define, ['"Sh op"."Or ders"', ODD])
     made["old"] = start(db, "done", "n = n + 1", name="old")
     complete(db, made["old"])
-    db.sql("UPDATE backfill.outcome SET at = now() - interval '25 hours' WHERE job_id = %s", [made["old"]])
+    db.sql("UPDATE backfill_internal.outcome SET at = now() - interval '25 hours' WHERE job_id = %s", [made["old"]])
     wait_until(lambda: (progress(db, made["lagging"])["waiting_for"] or "").startswith("max_lag_bytes: "), 60, "lag")
     return made
 

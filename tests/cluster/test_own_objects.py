@@ -29,18 +29,19 @@ WHERE d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_class'::regcla
 STRANGERS = """
 WITH object AS (
     SELECT c.oid::regclass::text AS name, c.relowner AS owner, c.relacl AS acl FROM pg_class c
-    WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind IN ('r', 'v', 'S')
+    WHERE c.relnamespace::regnamespace::text ~ '^backfill' AND c.relkind IN ('r', 'v', 'S')
     UNION ALL SELECT p.oid::regprocedure::text, p.proowner, p.proacl FROM pg_proc p
-    WHERE p.pronamespace = 'backfill'::regnamespace
-    UNION ALL SELECT 'schema', nspowner, nspacl FROM pg_namespace WHERE nspname = 'backfill'
+    WHERE p.pronamespace::regnamespace::text ~ '^backfill'
+    UNION ALL SELECT nspname, nspowner, nspacl FROM pg_namespace WHERE nspname ~ '^backfill'
     UNION ALL SELECT format('%s.%s', c.oid::regclass, a.attname), c.relowner, a.attacl
-    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'backfill'::regnamespace
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace::regnamespace::text ~ '^backfill'
 )
 SELECT o.name, a.grantee::regrole::text, a.privilege_type, a.is_grantable
 FROM object o CROSS JOIN LATERAL aclexplode(o.acl) a
 WHERE a.grantee <> o.owner
   AND (a.is_grantable OR NOT a.privilege_type IN ('SELECT', 'USAGE', 'EXECUTE')
-       OR a.grantee <> 0 AND a.privilege_type <> 'EXECUTE')
+       OR a.grantee <> 0 AND a.privilege_type <> 'EXECUTE'
+       OR o.name = 'backfill_internal')
 """
 DEFAULTS = """
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app WITH GRANT OPTION;
@@ -97,7 +98,8 @@ def test_default_privileges_leave_nobody_rights(bare: Database, schema: bool) ->
         evil(bare)
         with pytest.raises(DENIED):
             bare.sql(
-                "CREATE TRIGGER mine BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUNCTION app.fire()", user="app"
+                "CREATE TRIGGER mine BEFORE INSERT ON backfill_internal.job FOR EACH ROW EXECUTE FUNCTION app.fire()",
+                user="app",
             )
         make_table(bare, 10)
         bare.sql("GRANT ALL ON t TO helper; SET ROLE helper; SELECT count(*) FROM backfill.progress")
@@ -118,7 +120,7 @@ def test_a_dump_brings_no_rights_back(shared_cluster: Cluster, bare: Database, d
     )
     copy.sql("GRANT EXECUTE ON FUNCTION backfill.define TO PUBLIC")
     acl = "SELECT array_agg(a::text ORDER BY a::text) FROM pg_class c, unnest(c.relacl) a WHERE c.oid = %s::regclass"
-    for table in ("backfill.job", "backfill.progress", "backfill.job_id_seq"):
+    for table in ("backfill_internal.job", "backfill.progress", "backfill_internal.job_id_seq"):
         assert copy.value(acl, [table]) == db.value(acl, [table])
     shared_cluster.sql("DROP DATABASE bare_copy WITH (FORCE)")
 
@@ -142,8 +144,8 @@ def test_an_update_takes_rights_back(shared_cluster: Cluster, bare: Database, db
     assert not bare.value(
         "SELECT has_function_privilege('app', 'backfill.define(regclass,text,text,text,jsonb)', 'EXECUTE')"
     )
-    assert not bare.value("SELECT has_table_privilege('helper', 'backfill.slice', 'TRIGGER')")
-    assert not bare.value("SELECT has_column_privilege('helper', 'backfill.job', 'owner', 'UPDATE')")
+    assert not bare.value("SELECT has_table_privilege('helper', 'backfill_internal.slice', 'TRIGGER')")
+    assert not bare.value("SELECT has_column_privilege('helper', 'backfill_internal.job', 'owner', 'UPDATE')")
 
 
 @pytest.mark.parametrize("name", ["guard", "revoke"])
@@ -158,7 +160,7 @@ def test_every_table_is_guarded(db: Database) -> None:
     """By a trigger for statements that fires always, and one for rows that fires for what is replicated."""
     guards = db.sql(
         "SELECT c.relname::text, t.tgname::text, t.tgenabled::text, t.tgtype::int FROM pg_trigger t"
-        " JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'backfill'::regnamespace ORDER BY 1, 2"
+        " JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace::regnamespace::text ~ '^backfill' ORDER BY 1, 2"
     )
     tables = [name for (name,) in db.sql(TABLES)]
     # Bits: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
@@ -183,19 +185,19 @@ def test_no_setting_keeps_the_guards_from_firing(db: Database, bare: Database, r
         column = db.value(
             "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
             " AND attidentity = '' ORDER BY attnum LIMIT 1",
-            [f"backfill.{table}"],
+            [f"backfill_internal.{table}"],
         )
         for attack in (
-            f"UPDATE backfill.{table} SET {column} = {column}",
-            f"DELETE FROM backfill.{table}",
-            f"INSERT INTO backfill.{table} SELECT * FROM backfill.{table}",
-            f"TRUNCATE backfill.{table}",
+            f"UPDATE backfill_internal.{table} SET {column} = {column}",
+            f"DELETE FROM backfill_internal.{table}",
+            f"INSERT INTO backfill_internal.{table} SELECT * FROM backfill_internal.{table}",
+            f"TRUNCATE backfill_internal.{table}",
         ):
             with pytest.raises(psycopg.Error) as error:
                 connection.execute(attack)
             assert error.value.sqlstate in ("42501", "428C9"), (attack, error.value)
     with pytest.raises(DENIED, match="written by its functions only"):
-        connection.execute("UPDATE backfill.job SET owner = 10")
+        connection.execute("UPDATE backfill_internal.job SET owner = 10")
 
 
 def test_a_job_that_skips_triggers_writes_its_checkpoints(db: Database) -> None:
@@ -209,7 +211,10 @@ def test_a_job_that_skips_triggers_writes_its_checkpoints(db: Database) -> None:
     assert counts(db) == [(1, 3000)]
 
 
-GRANT = "GRANT ALL ON ALL TABLES IN SCHEMA backfill TO app; GRANT USAGE ON SCHEMA app TO PUBLIC"
+GRANT = """
+GRANT ALL ON ALL TABLES IN SCHEMA backfill_internal TO app; GRANT USAGE ON SCHEMA backfill_internal TO app;
+GRANT USAGE ON SCHEMA app TO PUBLIC
+"""
 
 
 @pytest.mark.parametrize("table", ["job", "checkpoint", "event"])
@@ -221,8 +226,10 @@ def test_a_trigger_after_a_grant_by_mistake(db: Database, bare: Database, table:
     job = start_count(db, "t", 100, 60_000)
     wait_for_nap_between_batches(db, job)
     db.sql(
-        f"CREATE TRIGGER mine BEFORE INSERT OR UPDATE ON backfill.{table} FOR EACH ROW EXECUTE FUNCTION app.fire();"
-        f"CREATE TRIGGER too AFTER INSERT OR UPDATE ON backfill.{table} FOR EACH STATEMENT EXECUTE FUNCTION app.fire()",
+        f"CREATE TRIGGER mine BEFORE INSERT OR UPDATE ON backfill_internal.{table}"
+        " FOR EACH ROW EXECUTE FUNCTION app.fire();"
+        f"CREATE TRIGGER too AFTER INSERT OR UPDATE ON backfill_internal.{table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION app.fire()",
         user="app",
     )
     for call in (
@@ -235,8 +242,8 @@ def test_a_trigger_after_a_grant_by_mistake(db: Database, bare: Database, table:
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
             db.sql(f"SELECT backfill.{call.format(job)}")
         diag = error.value.diag
-        assert f"backfill.{table} has a trigger mine" in diag.message_primary
-        assert f"DROP TRIGGER mine ON backfill.{table};" in diag.message_hint
+        assert f"backfill_internal.{table} has a trigger mine" in diag.message_primary
+        assert f"DROP TRIGGER mine ON backfill_internal.{table};" in diag.message_hint
     # Awake, the worker goes without a further batch.
     db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'backfill worker'")
     wait_for_no_worker(db, job)
@@ -246,7 +253,7 @@ def test_a_trigger_after_a_grant_by_mistake(db: Database, bare: Database, table:
         "the view to say what it waits for",
     )
     assert db.sql("SELECT * FROM app.ran") == []
-    db.sql(f"DROP TRIGGER mine ON backfill.{table}; DROP TRIGGER too ON backfill.{table}")
+    db.sql(f"DROP TRIGGER mine ON backfill_internal.{table}; DROP TRIGGER too ON backfill_internal.{table}")
     db.sql(f"SELECT backfill.alter({job}, 100, 0); SELECT backfill.resume({job})")
     complete(db, job)
     assert counts(db) == [(1, 1000)]
@@ -261,7 +268,7 @@ def test_a_foreign_key_of_somebody_elses(db: Database, bare: Database) -> None:
     job = start_count(db)
     complete(db, job)
     db.sql(
-        f"CREATE TABLE app.refers (job bigint REFERENCES backfill.job); INSERT INTO app.refers VALUES ({job})",
+        f"CREATE TABLE app.refers (job bigint REFERENCES backfill_internal.job); INSERT INTO app.refers VALUES ({job})",
         user="app",
     )
     db.sql(f"SELECT backfill.forget({job})")
@@ -270,11 +277,13 @@ def test_a_foreign_key_of_somebody_elses(db: Database, bare: Database) -> None:
 
 def test_another_owner_of_a_table(db: Database, bare: Database) -> None:
     """Its owner could do anything with it."""
-    db.sql("ALTER TABLE backfill.slice OWNER TO app")
+    db.sql("ALTER TABLE backfill_internal.slice OWNER TO app")
     make_table(db, 10)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"backfill\.slice belongs to another role"):
+    with pytest.raises(
+        psycopg.errors.ObjectNotInPrerequisiteState, match=r"backfill_internal\.slice belongs to another role"
+    ):
         db.sql("SELECT backfill.start('t', set_clause => 'n = 1')")
-    db.sql("ALTER TABLE backfill.slice OWNER TO postgres")
+    db.sql("ALTER TABLE backfill_internal.slice OWNER TO postgres")
     complete(db, start(db, "t", "n = 1"))
 
 

@@ -97,7 +97,9 @@ def test_jobs_go_on_after_pg_upgrade(pair: tuple[Cluster, Cluster]) -> None:
     wait_for_nap_between_batches(old, jobs["running"])
     before = {name: counts(old, name) for name in jobs}
     assert all(len(each) == 2 for each in before.values()), before
-    open_region = "SELECT region_key, waves, spread, wave FROM backfill.checkpoint WHERE region_key IS NOT NULL"
+    open_region = (
+        "SELECT region_key, waves, spread, wave FROM backfill_internal.checkpoint WHERE region_key IS NOT NULL"
+    )
     region = old.sql(open_region)
     assert region
     upgrade(old, new)

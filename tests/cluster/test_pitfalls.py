@@ -142,7 +142,9 @@ def test_rows_that_move_are_all_found_in_a_table_too_large_for_one_look(db: Data
     row = complete(db, job)
     assert counts(db) == [(1, 80_000)]
     assert "match still" not in row["note"]
-    passes = "SELECT max(pass), bool_or(end_block < 1000000) FROM backfill.slice WHERE job_id = %s AND pass > 1"
+    passes = (
+        "SELECT max(pass), bool_or(end_block < 1000000) FROM backfill_internal.slice WHERE job_id = %s AND pass > 1"
+    )
     assert db.sql(passes, [job]) == [(3, True)]
 
 

@@ -80,7 +80,8 @@ def test_the_order_is_the_same(
     assert said["order"].startswith("page by page" if physical else "by key"), said["order"]
     job = start(db, "r", "v = id", where=where, options=options)
     wait_for(db, job, "completed", "paused")
-    assert bool(db.sql("SELECT 1 FROM backfill.slice WHERE job_id = %s AND first_block IS NOT NULL", [job])) == physical
+    pages = "SELECT 1 FROM backfill_internal.slice WHERE job_id = %s AND first_block IS NOT NULL"
+    assert bool(db.sql(pages, [job])) == physical
 
 
 def test_no_waves_where_neighbours_are_apart(random_keys: Database) -> None:

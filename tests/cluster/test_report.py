@@ -145,11 +145,11 @@ def test_the_html_asks_for_nothing(db: Database) -> None:
     # What there was by then.
     lag = "'{\"max_lag_bytes\": ' || g * 2000 || ', \"max_lock_waiters\": ' || g * 500 || '}'"
     db.sql(f"""
-        INSERT INTO backfill.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms,
-                                     batch_ms, lag_bytes, waited_ms)
+        INSERT INTO backfill_internal.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms,
+                                              slept_ms, batch_ms, lag_bytes, waited_ms)
         SELECT {job}, min(at) + g * interval '10 s', 10, 1000000 + g * g * 100, g * 50, g * 1000, g * 900, g * 10,
                20 + g % 9, g * 100000, ({lag})::jsonb
-        FROM backfill.sample, generate_series(1, 400) g GROUP BY g
+        FROM backfill_internal.sample, generate_series(1, 400) g GROUP BY g
     """)
     html = report(db, job)
     page = Page(html)
@@ -302,7 +302,7 @@ def test_sizes_and_times_are_those_that_were_measured(db: Database) -> None:
     for form in ("text", "markdown"):
         lines = [re.split(r" \| |  +", line.strip("| ")) for line in report(db, job, form).splitlines()]
         assert all(line in lines for line in sizes), form
-    db.sql("DELETE FROM backfill.sample")
+    db.sql("DELETE FROM backfill_internal.sample")
     page = Page(report(db, job))
     assert document(db, job)["samples"] is None and page.plots == [] and "History" not in page.sections
 
@@ -373,9 +373,9 @@ def test_nothing_overflows(db: Database, tmp_path: Path, width: int) -> None:
     job = start(db, name, clause, name="x" * 60, options={"max_failed_rows": 10})
     complete(db, job)
     db.sql(f"""
-        INSERT INTO backfill.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms,
-                                     batch_ms)
-        SELECT {job}, min(at) + g * interval '10 s', 10, g * 100000, g, g, g, g, g FROM backfill.sample,
+        INSERT INTO backfill_internal.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms,
+                                              slept_ms, batch_ms)
+        SELECT {job}, min(at) + g * interval '10 s', 10, g * 100000, g, g, g, g, g FROM backfill_internal.sample,
         generate_series(1, 300) g GROUP BY g
     """)
     html = json.dumps(report(db, job)).replace("</", "<\\/")

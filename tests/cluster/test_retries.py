@@ -170,9 +170,9 @@ def test_a_slice_whose_claim_failed_is_claimed_again(db: Database) -> None:
             IF nextval('public.claims') = 1 THEN RAISE EXCEPTION 'no luck' USING ERRCODE = '40001'; END IF;
             RETURN new;
         END $$;
-        CREATE TRIGGER claim BEFORE INSERT ON backfill.checkpoint
+        CREATE TRIGGER claim BEFORE INSERT ON backfill_internal.checkpoint
         FOR EACH ROW WHEN (new.epoch = 2) EXECUTE FUNCTION claim();
-        ALTER TABLE backfill.checkpoint ENABLE ALWAYS TRIGGER claim
+        ALTER TABLE backfill_internal.checkpoint ENABLE ALWAYS TRIGGER claim
     """)
     job = start(db, "t", "n = n + 1", batch=500)
     complete(db, job)

@@ -52,19 +52,24 @@ def test_tables_are_closed(people: Database, table: str, user: str) -> None:
     """Not even the owner of a job, nor monitoring, gets at the tables themselves."""
     complete(people, start(people, "alice.t", "n = n + 1", user="alice"))
     last = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass ORDER BY attnum DESC LIMIT 1"
-    column = people.value(last, [f"backfill.{table}"])
+    column = people.value(last, [f"backfill_internal.{table}"])
     for statement in (
-        f"SELECT FROM backfill.{table}",
-        f"INSERT INTO backfill.{table} DEFAULT VALUES",
-        f"UPDATE backfill.{table} SET {column} = NULL",
-        f"DELETE FROM backfill.{table}",
-        f"TRUNCATE backfill.{table}",
-        f"BEGIN; LOCK TABLE backfill.{table}",
-        f"CREATE TRIGGER t BEFORE INSERT ON backfill.{table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        f"SELECT FROM backfill_internal.{table}",
+        f"INSERT INTO backfill_internal.{table} DEFAULT VALUES",
+        f"UPDATE backfill_internal.{table} SET {column} = NULL",
+        f"DELETE FROM backfill_internal.{table}",
+        f"TRUNCATE backfill_internal.{table}",
+        f"BEGIN; LOCK TABLE backfill_internal.{table}",
+        f"CREATE TRIGGER t BEFORE INSERT ON backfill_internal.{table}"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     ):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
-    for statement in ("SELECT nextval('backfill.job_id_seq')", "CREATE TABLE backfill.mine ()"):
+    for statement in (
+        "SELECT nextval('backfill_internal.job_id_seq')",
+        "CREATE TABLE backfill.mine ()",
+        "CREATE TABLE backfill_internal.mine ()",
+    ):
         with pytest.raises(DENIED):
             people.sql(statement, user=user)
 
@@ -119,7 +124,7 @@ CALLS = [
 def test_strangers_and_monitoring_control_nothing(people: Database, user: str) -> None:
     """Each call is refused with 42501, and nothing has changed."""
     job = held(people)
-    before = people.sql("SELECT * FROM backfill.job")
+    before = people.sql("SELECT * FROM backfill_internal.job")
     for call in CALLS:
         with pytest.raises(DENIED, match=str(job)):
             people.sql(call.format(job), user=user)
@@ -128,7 +133,7 @@ def test_strangers_and_monitoring_control_nothing(people: Database, user: str) -
             people.sql(f"CALL backfill.wait({job}, 1000)", user=user)
     for call in ("pause_all", "resume_all"):
         assert people.value(f"SELECT backfill.{call}()", user=user) == 0
-    assert people.sql("SELECT * FROM backfill.job") == before
+    assert people.sql("SELECT * FROM backfill_internal.job") == before
     assert progress(people, job)["state"] == "running"
 
 

@@ -33,7 +33,7 @@ def test_where_the_time_went(db: Database) -> None:
         "SELECT extract(epoch FROM finished_at - started_at)::float8 FROM backfill.progress WHERE job_id = %s", [job]
     )
     assert row["seconds_throttled"] >= 5 and row["seconds_sleeping"] >= 1
-    assert db.value("SELECT worked_ms FROM backfill.outcome WHERE job_id = %s", [job]) > 0
+    assert db.value("SELECT worked_ms FROM backfill_internal.outcome WHERE job_id = %s", [job]) > 0
     assert row["seconds_throttled"] + row["seconds_sleeping"] + row["seconds_working"] <= seconds + 0.2
     assert row["wal_bytes"] > 3000 * 30
     waited = db.value("SELECT sum((throttled_by ->> 'throttle_query')::numeric) FROM backfill.samples")
@@ -68,12 +68,12 @@ def test_what_has_ended_tells_what_it_told_before(db: Database) -> None:
     db.sql("SELECT backfill.cancel(%s)", [cancelled])
     wait_for_state(db, cancelled, "cancelled")
     for job in (done, cancelled):
-        summed = ("SELECT count(rows_done) FROM backfill.outcome WHERE job_id = %s", [job])
+        summed = ("SELECT count(rows_done) FROM backfill_internal.outcome WHERE job_id = %s", [job])
         wait_until(lambda summed=summed: db.value(*summed), 30, "the sums")
     with_sums = {job: sums(progress(db, job)) for job in (done, cancelled)}
     assert with_sums[done]["rows_done"] == 2000 and 500 <= with_sums[cancelled]["rows_done"] < 2000
     percent = progress(db, cancelled)["percent"]
-    db.sql("UPDATE backfill.walk SET summed = false")
+    db.sql("UPDATE backfill_internal.walk SET summed = false")
     assert {job: sums(progress(db, job)) for job in (done, cancelled)} == with_sums
     assert progress(db, cancelled)["percent"] == percent
     assert db.value("SELECT backfill.retry_failed(%s)", [done]) == 4
@@ -99,7 +99,7 @@ def test_samples_go_with_their_job(db: Database) -> None:
     assert rows[0] == (0, True) and rows[-1] == (1000, False)
     assert db.value("SELECT sum(wal_bytes) FROM backfill.samples") <= progress(db, job)["wal_bytes"]
     db.sql("SELECT backfill.forget(%s)", [job])
-    assert db.value("SELECT count(*) FROM backfill.sample") == 0
+    assert db.value("SELECT count(*) FROM backfill_internal.sample") == 0
     assert counts(db) == [(1, 1000)]
 
 
@@ -107,14 +107,16 @@ def test_of_many_samples_every_second_one_goes(db: Database) -> None:
     """So they are never more than a thousand, and cover all of a long job."""
     make_table(db, 1000)
     job = start(db, "t", "n = n + 1", batch=10, sleep_ms=60_000)
-    wait_until(lambda: db.value("SELECT count(*) FROM backfill.sample"), 30, "the first sample")
+    wait_until(lambda: db.value("SELECT count(*) FROM backfill_internal.sample"), 30, "the first sample")
     db.sql("""
-        INSERT INTO backfill.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms)
-        SELECT job_id, at - g * interval '10 s', 10, 0, 0, 0, 0, 0 FROM backfill.sample, generate_series(1, 1005) g
+        INSERT INTO backfill_internal.sample (job_id, at, spacing, rows_done, rows_updated, wal_bytes, worked_ms,
+                                              slept_ms)
+        SELECT job_id, at - g * interval '10 s', 10, 0, 0, 0, 0, 0
+        FROM backfill_internal.sample, generate_series(1, 1005) g
     """)
-    first = db.value("SELECT min(at) FROM backfill.sample")
+    first = db.value("SELECT min(at) FROM backfill_internal.sample")
     db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     complete(db, job)
-    assert 500 <= db.value("SELECT count(*) FROM backfill.sample") <= 510
-    assert db.value("SELECT max(spacing) FROM backfill.sample") == 20
-    assert db.value("SELECT min(at) FROM backfill.sample") == first
+    assert 500 <= db.value("SELECT count(*) FROM backfill_internal.sample") <= 510
+    assert db.value("SELECT max(spacing) FROM backfill_internal.sample") == 20
+    assert db.value("SELECT min(at) FROM backfill_internal.sample") == first

@@ -205,7 +205,7 @@ def test_a_second_job_waits_for_the_only_slot(new_cluster: New, preload: bool) -
     cluster.sql("SELECT backfill.cancel(%s)", [first])
     for job in (second, third):
         wait_for_state(cluster, job, "completed")
-    assert cluster.value("SELECT count(*) FROM backfill.event WHERE event = 'worker started'") == 3
+    assert cluster.value("SELECT count(*) FROM backfill_internal.event WHERE event = 'worker started'") == 3
     assert progress(cluster, second)["finished_at"] < progress(cluster, third)["finished_at"]
 
 

@@ -135,7 +135,7 @@ def test_others_go_first(db: Database) -> None:
         call = threading.Thread(target=db.sql, args=[CALL.format("'t', 'v', lock_timeout_ms => 20")])
         call.start()
         try:
-            asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event = 'PgSleep'"
+            asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Extension'"
             wait_until(lambda: db.sql(asleep), 20, "it to wait for the next try")
             db.sql("SET lock_timeout = '10s'; UPDATE t SET v = v + 1 WHERE id = 3")
         finally:

@@ -23,12 +23,12 @@ def nothing_started(db: Database) -> None:
 
     A canary job, started afterwards, has its worker registered after any other, and runs to its end.
     """
-    assert db.value("SELECT count(*) FROM backfill.job") == 0
+    assert db.value("SELECT count(*) FROM backfill_internal.job") == 0
     make_table(db, 10, "canary")
     canary = db.value("SELECT backfill.start('canary', set_clause => 'n = n + 1')")
     wait_for_state(db, canary, "completed")
-    assert db.value("SELECT count(*) FROM backfill.job") == 1
-    assert db.value("SELECT count(*) FROM backfill.event WHERE job_id <> %s", [canary]) == 0
+    assert db.value("SELECT count(*) FROM backfill_internal.job") == 1
+    assert db.value("SELECT count(*) FROM backfill_internal.event WHERE job_id <> %s", [canary]) == 0
     log = db.cluster.log.read_text(errors="replace")
     # From the last job of another test on: ids begin anew in each database.
     log = log[log.rfind("CREATE EXTENSION") :]
@@ -108,7 +108,7 @@ def test_released_savepoints_start(table: Database) -> None:
     """A savepoint that is kept starts it at COMMIT, and not before."""
     connection = table.connect(autocommit=False)
     connection.execute(f"SAVEPOINT a; SAVEPOINT b; {START}; RELEASE b; RELEASE a")
-    assert table.value("SELECT count(*) FROM backfill.job") == 0
+    assert table.value("SELECT count(*) FROM backfill_internal.job") == 0
     assert counts(table) == [(0, 1000)]
     connection.commit()
     only_job_completes(table)
@@ -139,7 +139,7 @@ def test_a_psql_script_in_one_transaction(table: Database, tmp_path_factory: pyt
     script.write_text(f"ALTER TABLE t ADD extra int;\n{START};\nSELECT 1 / 0;\n")
     failed = table.psql("", options=["-1", "-f", str(script)], check=False)
     assert "division by zero" in failed.stderr
-    assert table.value("SELECT count(*) FROM backfill.job") == 0
+    assert table.value("SELECT count(*) FROM backfill_internal.job") == 0
     script.write_text(f"ALTER TABLE t ADD extra int;\n{START};\nALTER TABLE t ADD extra2 int;\n")
     table.psql("", options=["-1", "-f", str(script)])
     only_job_completes(table)

@@ -93,7 +93,7 @@ def test_a_sweep_that_hangs_is_ended_and_named(new_cluster: New) -> None:
             os.kill(pid, signal.SIGSTOP)
         return bool(found)
 
-    one.connect(autocommit=False).execute("LOCK TABLE backfill.job")
+    one.connect(autocommit=False).execute("LOCK TABLE backfill_internal.job")
     wait_until(caught, 30, "a sweep of the database", every=0.005)
     try:
         swept(other)

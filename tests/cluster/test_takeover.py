@@ -11,7 +11,7 @@ from harness.tables import counts, make_table, sleep_at
 
 New = Callable[..., Cluster]
 MINUTE = 60_000
-WORKERS_STARTED = "SELECT count(*) FROM backfill.event WHERE event = 'worker started' AND job_id = %s"
+WORKERS_STARTED = "SELECT count(*) FROM backfill_internal.event WHERE event = 'worker started' AND job_id = %s"
 # What the server itself has registered, also for workers that find nothing to do.
 TALKATIVE = {"log_min_messages": "debug1", "backfill.max_workers": 1}
 
@@ -103,8 +103,8 @@ def test_a_worker_that_cannot_record_its_end_is_not_started_again_and_again(sing
     single.sql(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'could not extend file'; END $$;"
-        "CREATE TRIGGER full_disk BEFORE INSERT ON backfill.outcome FOR EACH ROW WHEN (new.job_id = 1)"
-        " EXECUTE FUNCTION full_disk(); ALTER TABLE backfill.outcome ENABLE ALWAYS TRIGGER full_disk"
+        "CREATE TRIGGER full_disk BEFORE INSERT ON backfill_internal.outcome FOR EACH ROW WHEN (new.job_id = 1)"
+        " EXECUTE FUNCTION full_disk(); ALTER TABLE backfill_internal.outcome ENABLE ALWAYS TRIGGER full_disk"
     )
     job = start_count(single, "a")
     wait_until(lambda: single.value(WORKERS_STARTED, [job]) and not single.worker_pids(job), 30, "the worker to end")
@@ -113,7 +113,7 @@ def test_a_worker_that_cannot_record_its_end_is_not_started_again_and_again(sing
     assert single.value(WORKERS_STARTED, [job]) <= 2
     assert progress(single, job)["state"] == "running"
     wait_until(lambda: "none is running" in (progress(single, job)["waiting_for"] or ""), 10, "the view to say so")
-    single.sql("DROP TRIGGER full_disk ON backfill.outcome")
+    single.sql("DROP TRIGGER full_disk ON backfill_internal.outcome")
     single.sql("SELECT backfill.resume(%s)", [job])
     wait_for_state(single, job, "completed")
     assert counts(single, "a") == [(1, 300)]
@@ -123,7 +123,7 @@ def test_a_job_that_cannot_be_read_stops_no_other(single: Database) -> None:
     """As after a restore of a newer version's dump."""
     first = busy(single)
     unreadable, waiting = start_count(single, "b"), start_count(single, "c")
-    single.sql("""UPDATE backfill.job SET options = '{"future": 1}' WHERE id = %s""", [unreadable])
+    single.sql("""UPDATE backfill_internal.job SET options = '{"future": 1}' WHERE id = %s""", [unreadable])
     single.sql("SELECT backfill.cancel(%s)", [first])
     wait_for_state(single, waiting, "completed")
     assert single.value("SELECT backfill.pause_all()") == 0
@@ -176,7 +176,7 @@ def test_two_hundred_jobs_each_run_once(new_cluster: New) -> None:
     )
     left = "SELECT count(*) FROM backfill.progress WHERE state <> 'completed'"
     wait_until(lambda: cluster.value(left) == 0, 60, "all jobs to complete", every=0.2)
-    events = "SELECT count(*), count(DISTINCT job_id) FROM backfill.event WHERE event = %s"
+    events = "SELECT count(*), count(DISTINCT job_id) FROM backfill_internal.event WHERE event = %s"
     assert cluster.sql(events, ["worker started"]) == [(200, 200)]
     assert cluster.sql(events, ["completed"]) == [(200, 200)]
 
@@ -190,7 +190,7 @@ def test_a_locked_database_holds_up_no_other(new_cluster: New) -> None:
     make_table(two, 300)
     job = start_count(two, sleep_ms=MINUTE)
     wait_for_nap_between_batches(two, job)
-    one.connect(autocommit=False).execute("LOCK TABLE backfill.job")
+    one.connect(autocommit=False).execute("LOCK TABLE backfill_internal.job")
     sweeper = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'one' AND wait_event_type = 'Lock'"
     wait_until(lambda: cluster.value(sweeper), 30, "the sweep to come to the locked database")
     pid = two.terminate_worker(job)

@@ -27,7 +27,7 @@ def rate_of(db: Database, job: int) -> tuple[float, float]:
         " FROM backfill.progress WHERE job_id = %s",
         [job],
     )[0]
-    wal = db.value("SELECT max(wal_bytes) FROM backfill.sample WHERE job_id = %s", [job])
+    wal = db.value("SELECT max(wal_bytes) FROM backfill_internal.sample WHERE job_id = %s", [job])
     return rows / seconds, wal / seconds
 
 
@@ -123,6 +123,6 @@ def test_taking_an_option_away_brings_its_default_back(table: Database) -> None:
         table.sql("SELECT backfill.alter(%s, options => '{\"max_rows\": null}')", [job])
     table.sql("SELECT backfill.alter(%s, sleep_ms => 0, options => '{\"max_rows_per_second\": null}')", [job])
     complete(table, job)
-    assert table.value("SELECT options FROM backfill.job WHERE id = %s", [job]) == {"target_ms": 50}
+    assert table.value("SELECT options FROM backfill_internal.job WHERE id = %s", [job]) == {"target_ms": 50}
     change = table.sql("SELECT old, new FROM backfill.events WHERE event = 'alter max_rows_per_second'")
     assert change == [("1", "default")]

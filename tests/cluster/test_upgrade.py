@@ -99,7 +99,7 @@ def test_jobs_of_the_old_version_go_on(old: Database) -> None:
         assert complete(old, job)["rows_done"] == 1000
     assert [counts(old, progress(old, job)["name"]) for job, _ in states] == [[(1, 1000)]] * 5
     old.sql("SELECT backfill.forget(%s)", [paused])
-    assert old.value("SELECT count(*) FROM backfill.walk") == 4
+    assert old.value("SELECT count(*) FROM backfill_internal.walk") == 4
 
 
 def test_a_running_job_waits_for_the_update(old: Database) -> None:

@@ -44,15 +44,15 @@ def pretend(db: Database, version: str | None) -> str:
     """
     own: str = db.value("SELECT backfill.library_version()")
     script = (
-        "ALTER TABLE backfill.checkpoint ADD COLUMN later integer NOT NULL DEFAULT 0;"
-        "ALTER TABLE backfill.checkpoint ALTER COLUMN later DROP DEFAULT"
+        "ALTER TABLE backfill_internal.checkpoint ADD COLUMN later integer NOT NULL DEFAULT 0;"
+        "ALTER TABLE backfill_internal.checkpoint ALTER COLUMN later DROP DEFAULT"
         if version
-        else "ALTER TABLE backfill.checkpoint DROP COLUMN later"
+        else "ALTER TABLE backfill_internal.checkpoint DROP COLUMN later"
     )
     db.sql(
-        "SET allow_system_table_mods = on; LOCK TABLE backfill.job IN ACCESS EXCLUSIVE MODE;"
+        "SET allow_system_table_mods = on; LOCK TABLE backfill_internal.job IN ACCESS EXCLUSIVE MODE;"
         f"UPDATE pg_extension SET extversion = '{version or own}' WHERE extname = 'backfill'; {script};"
-        "UPDATE backfill.job SET version = version + 1"
+        "UPDATE backfill_internal.job SET version = version + 1"
     )
     return own
 

@@ -18,8 +18,8 @@ WATCH = """
         INSERT INTO public.steps
             VALUES (NEW.slice_id, NEW.seq, NEW.rows_done, NEW.rows_updated, NEW.rows_total, NEW.percent);
         RETURN NEW; END $$;
-    CREATE TRIGGER note AFTER INSERT ON backfill.checkpoint FOR EACH ROW EXECUTE FUNCTION note();
-    ALTER TABLE backfill.checkpoint ENABLE ALWAYS TRIGGER note
+    CREATE TRIGGER note AFTER INSERT ON backfill_internal.checkpoint FOR EACH ROW EXECUTE FUNCTION note();
+    ALTER TABLE backfill_internal.checkpoint ENABLE ALWAYS TRIGGER note
 """
 
 

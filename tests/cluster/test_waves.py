@@ -141,7 +141,7 @@ def test_a_worker_that_takes_over_goes_on_in_waves(table: Database) -> None:
     for _ in range(3):
         done = progress(table, job)["rows_done"]
         wait_until(lambda done=done: progress(table, job)["rows_done"] > done + 9000, 30, "rows", every=0.001)
-        region = table.sql("SELECT wave FROM backfill.checkpoint WHERE region_key IS NOT NULL AND wave > 0")
+        region = table.sql("SELECT wave FROM backfill_internal.checkpoint WHERE region_key IS NOT NULL AND wave > 0")
         table.sql("SELECT backfill.pause(%s)", [job])
         wait_until(lambda: progress(table, job)["state"] == "paused", 30, "the pause")
         table.sql("SELECT backfill.resume(%s)", [job])
@@ -173,4 +173,4 @@ def test_few_matching_rows_do_not_make_reads_longer(db: Database) -> None:
     complete(db, job)
     assert counts(db) == [(0, 59880), (1, 120)]
     # Each read is a batch of its own.
-    assert db.value("SELECT max(seq) FROM backfill.checkpoint") >= 60
+    assert db.value("SELECT max(seq) FROM backfill_internal.checkpoint") >= 60

@@ -12,8 +12,9 @@ from harness.fuzz_clauses import mutate
 ROLES = ("postgres", "anna", "otto", "watcher")
 RELATIONS = (
     "t", "t", "t", "u", "parts", "parts_1", "keyless", "v", "mv", "seq", "t_pkey", "shape", "far", "ruled", "guarded",
-    "unlogged", "pg_class", "pg_catalog.pg_authid", "backfill.job", "backfill.progress", "information_schema.tables",
-    "nothing", "no.such", "", ".", 'odd "" näme', "rows_plain", "fresh", "0", "4294967295", "99999999999", "-1",
+    "unlogged", "pg_class", "pg_catalog.pg_authid", "backfill_internal.job", "backfill.progress",
+    "information_schema.tables", "nothing",
+    "no.such", "", ".", 'odd "" näme', "rows_plain", "fresh", "0", "4294967295", "99999999999", "-1",
     "a.b.c.d", "hers.t", "T", "'", "pg_toast.pg_toast_1262",
 )  # fmt: skip
 # What makes them, for the roles above.
@@ -128,6 +129,7 @@ SETTINGS = (
 class Function:
     """A function or procedure as the catalog has it."""
 
+    schema: str
     name: str
     procedure: bool
     arguments: tuple[tuple[str, str], ...]
@@ -240,7 +242,7 @@ def invocation(draw: Random, function: Function, jobs: list[int]) -> str:
             name,
             draw.choice(("'{}'", extra)),
         ]
-    return f"backfill.{function.name}({', '.join(shown)})"
+    return f"{function.schema}.{function.name}({', '.join(shown)})"
 
 
 def statement(draw: Random, function: Function, jobs: list[int]) -> str:

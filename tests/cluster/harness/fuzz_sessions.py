@@ -17,13 +17,16 @@ from harness.fuzz_calls import WORLD, Function, Script, make
 from harness.wait import wait_until
 
 FUNCTIONS = """
-SELECT p.proname, p.prokind = 'p', p.pronargdefaults,
+SELECT p.pronamespace::regnamespace::text, p.proname, p.prokind = 'p', p.pronargdefaults,
        (SELECT coalesce(json_agg(json_build_array(coalesce(p.proargnames[a.i], 'x'), format_type(a.type, NULL))
                                   ORDER BY a.i), '[]')
         FROM unnest(p.proargtypes) WITH ORDINALITY AS a(type, i))
-FROM pg_proc p WHERE p.pronamespace = 'backfill'::regnamespace ORDER BY p.proname
+FROM pg_proc p WHERE p.pronamespace::regnamespace::text ~ '^backfill' ORDER BY p.proname
 """
-OF_KIND = "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind = %s ORDER BY relname"
+OF_KIND = """
+SELECT relname FROM pg_class
+WHERE relnamespace::regnamespace::text ~ '^backfill' AND relkind = %s ORDER BY relname
+"""
 # A session as a call has to leave it.
 SESSION = """
 SELECT session_user, current_user, current_setting('search_path'), current_setting('row_security'),
@@ -52,18 +55,20 @@ class Sessions:
         self.db.sql("CREATE EXTENSION backfill")
         self.db.sql(WORLD)
         self.functions = [
-            Function(name, procedure, tuple(map(tuple, arguments)), defaults)
-            for name, procedure, defaults, arguments in self.db.sql(FUNCTIONS)
+            Function(schema, name, procedure, tuple(map(tuple, arguments)), defaults)
+            for schema, name, procedure, defaults, arguments in self.db.sql(FUNCTIONS)
         ]
         self.views = [name for (name,) in self.db.sql(OF_KIND, ["v"])]
         self.root = self.db.connect()
         tables = [name for (name,) in self.db.sql(OF_KIND, ["r"])]
-        rows = ", ".join(f"(SELECT md5(string_agg(r::text, ',' ORDER BY r::text)) FROM backfill.{t} r)" for t in tables)
+        rows = ", ".join(
+            f"(SELECT md5(string_agg(r::text, ',' ORDER BY r::text)) FROM backfill_internal.{t} r)" for t in tables
+        )
         self._all_rows = f"SELECT ARRAY[{rows}]"
 
     def jobs(self) -> list[int]:
         """The ids of all jobs."""
-        return [job for (job,) in self.root.execute("SELECT id FROM backfill.job ORDER BY id").fetchall()]
+        return [job for (job,) in self.root.execute("SELECT id FROM backfill_internal.job ORDER BY id").fetchall()]
 
     def _rows(self) -> object:
         found = self.root.execute(self._all_rows).fetchone()
@@ -97,7 +102,8 @@ class Sessions:
         self.counts += crowd.counts
         left = set(self.jobs()) - crowd.returned
         if left:
-            rows = self.root.execute("SELECT j::text FROM backfill.job j WHERE id = ANY (%s)", [[*left]]).fetchall()
+            found = "SELECT j::text FROM backfill_internal.job j WHERE id = ANY (%s)"
+            rows = self.root.execute(found, [[*left]]).fetchall()
             raise Violation(
                 f"jobs {left} are there, but no call has returned them (seed {self.seed}, crowd {number}): {rows}"
             )

@@ -63,14 +63,14 @@ class Crowd:
         self.table(db, "ended", 5)
         first = start(db, "ended", "n = n + 1", name="ended", options={"vacuum": False})
         complete(db, first)
-        slices = db.value("SELECT count(*) FROM backfill.slice WHERE job_id = %s", [first])
+        slices = db.value("SELECT count(*) FROM backfill_internal.slice WHERE job_id = %s", [first])
         assert slices == self.slices, f"{slices} slices"
         self.copy(db, first, self.ended + self.failed - 1)
         # One that failed may be resumed: it has no sums.
         db.sql(
-            "WITH failed AS (SELECT id FROM backfill.job ORDER BY id DESC LIMIT %s),"
-            " walks AS (UPDATE backfill.walk SET summed = false WHERE job_id IN (SELECT id FROM failed))"
-            " UPDATE backfill.outcome SET outcome = 'failed', sqlstate = '22012', message = 'division by zero'"
+            "WITH failed AS (SELECT id FROM backfill_internal.job ORDER BY id DESC LIMIT %s),"
+            " walks AS (UPDATE backfill_internal.walk SET summed = false WHERE job_id IN (SELECT id FROM failed))"
+            " UPDATE backfill_internal.outcome SET outcome = 'failed', sqlstate = '22012', message = 'division by zero'"
             " WHERE job_id IN (SELECT id FROM failed)",
             [self.failed],
         )
@@ -78,7 +78,7 @@ class Crowd:
             self.table(db, f"running_{n}", 500)
             start(db, f"running_{n}", "n = n + 1", batch=10, sleep_ms=200, options={"vacuum": False})
         for table in ("job", "slice", "checkpoint", "outcome", "walk", "event", "sample"):
-            db.sql(f"VACUUM ANALYZE backfill.{table}")
+            db.sql(f"VACUUM ANALYZE backfill_internal.{table}")
         wait_until(lambda: self.at_work(db) == self.running, 120, f"{self.running} jobs to run")
 
     def table(self, db: Cluster, name: str, rows: int) -> None:
@@ -95,14 +95,14 @@ class Crowd:
         """Everything that the extension knows of a job, again and again, for new jobs."""
         own = {"name": "concat_ws(' ', o.name, g)"}
         insert(db, "job", own, f"generate_series(1, {times}) g WHERE o.id = {job}")
-        new = f"backfill.job j WHERE o.job_id = {job} AND j.id > {job}"
+        new = f"backfill_internal.job j WHERE o.job_id = {job} AND j.id > {job}"
         for table in ("outcome", "walk", "slice", "event", "sample"):
             insert(db, table, {"job_id": "j.id"}, new)
         insert(
             db,
             "checkpoint",
             {"slice_id": "s.id"},
-            f"backfill.slice f, backfill.slice s WHERE f.id = o.slice_id AND f.job_id = {job}"
+            f"backfill_internal.slice f, backfill_internal.slice s WHERE f.id = o.slice_id AND f.job_id = {job}"
             f" AND s.no = f.no AND s.job_id > {job}",
         )
 
@@ -114,9 +114,10 @@ class Crowd:
 
 def insert(db: Cluster, table: str, values: Mapping[str, str], source: str) -> None:
     """Copies rows `o` of one of the extension's tables, but for the columns given."""
-    columns = db.value(COLUMNS, [f"backfill.{table}"])
+    columns = db.value(COLUMNS, [f"backfill_internal.{table}"])
     chosen = ", ".join(values.get(column, f"o.{column}") for column in columns)
-    db.sql(f"INSERT INTO backfill.{table} ({', '.join(columns)}) SELECT {chosen} FROM backfill.{table} o, {source}")
+    own = f"backfill_internal.{table}"
+    db.sql(f"INSERT INTO {own} ({', '.join(columns)}) SELECT {chosen} FROM {own} o, {source}")
 
 
 def cost(connection: psycopg.Connection, query: str, polls: int) -> Cost:
@@ -152,8 +153,9 @@ def effect(db: Cluster, pairs: int, seconds: float) -> list[float]:
     job = start(db, "fast", "n = n + 1", batch=100, options={"vacuum": False, "strategy": "sequential"})
     watch, poll = db.connect(), db.connect()
     done = (
-        "SELECT coalesce(sum(rows), 0)::bigint FROM (SELECT max(c.rows_done) AS rows FROM backfill.checkpoint c"
-        " JOIN backfill.slice s ON s.id = c.slice_id WHERE s.job_id = %s GROUP BY s.id) f"
+        "SELECT coalesce(sum(rows), 0)::bigint FROM (SELECT max(c.rows_done) AS rows"
+        " FROM backfill_internal.checkpoint c JOIN backfill_internal.slice s ON s.id = c.slice_id"
+        " WHERE s.job_id = %s GROUP BY s.id) f"
     )
 
     def rows_done() -> int:

@@ -18,8 +18,8 @@ from harness.tables import counts, make_table
 from harness.wait import wait_until
 
 CHECKPOINT = """
-SELECT seq, extract(epoch FROM at)::float8 FROM backfill.checkpoint
-WHERE slice_id = (SELECT id FROM backfill.slice WHERE job_id = %s) ORDER BY seq DESC LIMIT 1
+SELECT seq, extract(epoch FROM at)::float8 FROM backfill_internal.checkpoint
+WHERE slice_id = (SELECT id FROM backfill_internal.slice WHERE job_id = %s) ORDER BY seq DESC LIMIT 1
 """
 POLL = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM backfill.progress"
 

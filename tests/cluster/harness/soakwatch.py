@@ -18,8 +18,8 @@ BETWEEN_BATCHES = (
     " AND wait_event = 'Extension' AND backend_xmin IS NOT NULL"
 )
 SIZES = """
-SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM backfill.job)
-FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r'
+SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM backfill_internal.job)
+FROM pg_class c WHERE c.relnamespace = 'backfill_internal'::regnamespace AND c.relkind = 'r'
 """
 ORPHANS = """
 SELECT f FROM pg_ls_dir(%s) f
@@ -135,11 +135,11 @@ class Watch:
             self.problems.append(f"files of no table are left: {orphans}")
         with cluster.connect() as connection:
             for (name,) in cluster.sql(
-                "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind = 'r'"
+                "SELECT relname FROM pg_class WHERE relnamespace = 'backfill_internal'::regnamespace AND relkind = 'r'"
             ):
-                connection.execute(f"VACUUM backfill.{name}")
+                connection.execute(f"VACUUM backfill_internal.{name}")
                 connection.execute("SELECT pg_stat_force_next_flush()")
-        dead = "SELECT coalesce(sum(n_dead_tup), 0) = 0 FROM pg_stat_all_tables WHERE schemaname = 'backfill'"
+        dead = "SELECT coalesce(sum(n_dead_tup), 0) = 0 FROM pg_stat_all_tables WHERE schemaname = 'backfill_internal'"
         wait_until(lambda: cluster.value(dead), 30, "VACUUM to have removed all dead rows of the extension's tables")
 
     def _judge(self) -> None:

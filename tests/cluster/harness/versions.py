@@ -21,8 +21,8 @@ WITH member AS (
 ), facts AS (
     SELECT 'version ' || extversion AS fact FROM pg_extension WHERE extname = 'backfill'
     UNION ALL SELECT 'member: ' || what FROM member
-    UNION ALL SELECT format('schema: %s, %s, %s', nspowner::regrole, nspacl, obj_description(oid, 'pg_namespace'))
-        FROM pg_namespace WHERE nspname = 'backfill'
+    UNION ALL SELECT format('schema: %s, %s, %s, %s', nspname, nspowner::regrole, nspacl,
+            obj_description(oid, 'pg_namespace')) FROM pg_namespace WHERE nspname ~ '^backfill'
     UNION ALL SELECT format('%s: kind %s, %s, persistence %s, identity %s, rights %s, owner %s', shown, relkind,
             reloptions, relpersistence, relreplident, relacl, relowner::regrole) FROM relation
     UNION ALL SELECT format('%s.%s: %s%s%s%s%s%s', r.shown, a.attname, format_type(a.atttypid, a.atttypmod),

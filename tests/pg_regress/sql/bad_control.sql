@@ -7,7 +7,7 @@ CREATE SCHEMA bad_control;
 SET search_path = bad_control, public;
 CREATE TABLE t (id bigint PRIMARY KEY, a int, b int);
 INSERT INTO t SELECT i, 0, 0 FROM generate_series(1, 20) i;
-ALTER SEQUENCE backfill.job_id_seq RESTART 1000;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 1000;
 -- Polls until the job looks as wanted and, where it is not to run, its worker has left; says how it looks if that takes too long.
 CREATE PROCEDURE await(job bigint, wanted text, rows bigint DEFAULT 0) LANGUAGE plpgsql AS $$
 DECLARE
@@ -51,7 +51,7 @@ $$ SELECT CASE WHEN $1 THEN backfill.start('t', set_clause => 'a = 1') ELSE back
 SELECT definer(true); :after
 SELECT definer(false); :after
 \set SHOW_CONTEXT errors
-SELECT count(*) || ' jobs' FROM backfill.job;
+SELECT count(*) || ' jobs' FROM backfill_internal.job;
 
 -- A definition that nobody has started
 SELECT backfill.define('t', 'a = 1', name => 'pending');
@@ -92,7 +92,7 @@ BEGIN;
 SELECT backfill.define('t', 'a = 3', name => 'overlap') > 0;
 SELECT backfill.start('t', name => 'overlap'); \echo :SQLSTATE
 ROLLBACK;
-SELECT count(*) || ' job' FROM backfill.job;
+SELECT count(*) || ' job' FROM backfill_internal.job;
 
 -- One that is paused; a second pause is no error.
 SELECT backfill.pause(1000) IN ('pausing', 'paused');
@@ -112,7 +112,7 @@ CALL backfill.wait(1000); :after
 SELECT backfill.start('t', name => 'pending'); :after
 
 -- One that has completed
-ALTER SEQUENCE backfill.job_id_seq RESTART 1100;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 1100;
 SELECT backfill.start('t', set_clause => 'b = 1', name => 'completed');
 CALL await(1100, 'completed');
 SELECT backfill.pause(1100); :after
@@ -123,7 +123,7 @@ CALL backfill.wait(1100); :after
 SELECT backfill.start('t', set_clause => 'b = 1', name => 'completed'); :after
 
 -- One that has failed
-ALTER SEQUENCE backfill.job_id_seq RESTART 1200;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 1200;
 SELECT backfill.start('t', set_clause => 'a = 1 / (id - 15)', name => 'failing');
 CALL await(1200, 'failed');
 SELECT backfill.pause(1200); :after
@@ -133,6 +133,6 @@ SELECT backfill.cancel(1200); :after
 
 -- Nothing is left when all is forgotten.
 SELECT count(backfill.forget(job_id)::text) FROM backfill.progress;
-SELECT count(*) FROM backfill.event;
+SELECT count(*) FROM backfill_internal.event;
 SET client_min_messages = warning;
 DROP SCHEMA bad_control CASCADE;

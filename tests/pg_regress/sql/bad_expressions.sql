@@ -1,6 +1,6 @@
 -- Expressions that an UPDATE does not take, or not there. After each call: its SQLSTATE and the
 -- number of jobs.
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \pset format unaligned
 \pset tuples_only on
 CREATE SCHEMA bad_expressions;

@@ -1,6 +1,6 @@
 -- Relations and keys that cannot be walked: each refusal names the thing, says what to do, and
 -- leaves nothing behind. After each call: its SQLSTATE and the number of jobs.
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \pset format unaligned
 \pset tuples_only on
 CREATE SCHEMA bad;
@@ -23,7 +23,7 @@ CREATE TYPE pair AS (a int, b int);
 SELECT backfill.start('pair', set_clause => 'a = 1'); :after
 SELECT backfill.start('pg_class', set_clause => 'relname = relname'); :after
 SELECT backfill.start('information_schema.sql_features', set_clause => 'comments = NULL'); :after
-SELECT backfill.start('backfill.job', set_clause => 'batch_size = 1'); :after
+SELECT backfill.start('backfill_internal.job', set_clause => 'batch_size = 1'); :after
 SELECT backfill.start('backfill.progress', set_clause => 'batch_size = 1'); :after
 CREATE TEMPORARY TABLE t (id bigint PRIMARY KEY, a int);
 DO $$

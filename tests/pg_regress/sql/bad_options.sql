@@ -1,5 +1,5 @@
 -- Arguments out of their bounds, options, names. After each call: its SQLSTATE and the number of jobs.
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \pset format unaligned
 \pset tuples_only on
 CREATE SCHEMA bad_options;
@@ -75,7 +75,7 @@ ROLLBACK;
 -- Nothing defined, several defined, another table's
 SELECT backfill.start('t'); :after
 SELECT backfill.start('t', name => 'nosuch'); :after
-ALTER SEQUENCE backfill.job_id_seq RESTART 2000;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 2000;
 BEGIN;
 SELECT backfill.define('t', 'a = 1', name => 'rates'), backfill.define('t', 'b = 1');
 SELECT backfill.start('t');

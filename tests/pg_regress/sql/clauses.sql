@@ -1,6 +1,6 @@
 -- Clauses: where a fault is said to be, and what is not to be refused.
 -- After each call: its SQLSTATE and the number of jobs.
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \pset format unaligned
 \pset tuples_only on
 CREATE SCHEMA clauses;

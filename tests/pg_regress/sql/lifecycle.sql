@@ -5,7 +5,7 @@ CREATE TABLE orders (
     id bigint PRIMARY KEY, rate_old int, rate_new numeric, touched boolean NOT NULL DEFAULT false
 );
 INSERT INTO orders SELECT i, i % 100 FROM generate_series(1, 1000) i;
-ALTER SEQUENCE backfill.job_id_seq RESTART 4000;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4000;
 
 -- The developer's line in a migration
 SELECT backfill.define('orders', 'rate_new = rate_old', 'rate_new IS NULL', name => 'rates');
@@ -34,7 +34,7 @@ SELECT backfill.status(4000);
 
 -- All in one call, stopped by a bad row, mended, resumed from its checkpoint.
 UPDATE orders SET rate_old = 0 WHERE id = 555;
-ALTER SEQUENCE backfill.job_id_seq RESTART 4100;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4100;
 \set VERBOSITY terse
 SELECT backfill.start('orders', 100, set_clause => 'rate_new = 100 / rate_old', where_clause => 'id > 500 AND id < 600');
 CALL backfill.wait(4100);
@@ -48,7 +48,7 @@ SELECT event, old, new FROM backfill.events ORDER BY event_id;
 SELECT backfill.forget(4100);
 
 -- Changed while it runs: it sleeps for an hour, and is told to hurry.
-ALTER SEQUENCE backfill.job_id_seq RESTART 4200;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4200;
 SELECT backfill.start('orders', 10, 3600000, 'touched = NOT touched', name => 'flags');
 SELECT backfill.alter(4200, 500, 0, '{"scan_limit": 20000}');
 CALL backfill.wait(4200, 60000);
@@ -70,7 +70,7 @@ SELECT count(*) FROM backfill.progress;
 SELECT touched, count(*) FROM orders GROUP BY 1;
 
 -- An empty table, and one whose rows do not match
-ALTER SEQUENCE backfill.job_id_seq RESTART 4300;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4300;
 CREATE TABLE nothing (id bigint PRIMARY KEY, a int);
 SELECT backfill.start('nothing', set_clause => 'a = 1');
 CALL backfill.wait(4300);

@@ -1,7 +1,7 @@
 -- Partitioned tables: what is checked of each partition, and whose rights count.
 -- Each refusal names the thing, says what to do, and leaves nothing behind. After each call: its
 -- SQLSTATE and the number of jobs (of a visitor, who may not count them: the SQLSTATE).
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \set code 'SELECT :''SQLSTATE'';'
 \pset format unaligned
 \pset tuples_only on
@@ -15,7 +15,7 @@ CREATE TABLE orders (
 -- Without partitions there is nothing to do; mistakes are found all the same.
 BEGIN;
 SELECT backfill.define('orders', 'a = 1') > 0;
-SELECT key_columns FROM backfill.job ORDER BY id;
+SELECT key_columns FROM backfill_internal.job ORDER BY id;
 ROLLBACK;
 SELECT backfill.define('orders', 'nosuch = 1'); :after
 SELECT backfill.define('orders', 'id = 1'); :after
@@ -30,7 +30,7 @@ ALTER TABLE orders_rest DROP COLUMN gone;
 ALTER TABLE orders ATTACH PARTITION orders_rest DEFAULT;
 BEGIN;
 SELECT backfill.define('orders', 'a = 1, "Odd" = 2') > 0;
-SELECT relation, key_columns FROM backfill.job ORDER BY id;
+SELECT relation, key_columns FROM backfill_internal.job ORDER BY id;
 -- The clauses may call each partition by the name of the whole.
 SELECT backfill.define('orders', 'a = (SELECT max(o.b) FROM orders o WHERE o.id = orders.id)', 'orders.b > 0') > 0;
 ROLLBACK;
@@ -56,7 +56,7 @@ ALTER TABLE orders ADD COLUMN code int NOT NULL;
 CREATE UNIQUE INDEX orders_code ON orders (code, region, day);
 BEGIN;
 SELECT backfill.define('orders', 'a = 1', options => '{"key": "orders_code"}') > 0;
-SELECT key_columns FROM backfill.job ORDER BY id;
+SELECT key_columns FROM backfill_internal.job ORDER BY id;
 ROLLBACK;
 SELECT backfill.define('orders', 'a = 1', options => '{"key": "nosuch"}'); :after
 CREATE UNIQUE INDEX only_eu ON orders_eu (code);
@@ -136,12 +136,12 @@ ALTER TABLE logs_1 ADD PRIMARY KEY (id);
 SELECT backfill.define('logs', 'a = 1'); :after
 BEGIN;
 SELECT backfill.define('logs', 'a = 1', 'a IS NULL') > 0;
-SELECT key_columns FROM backfill.job ORDER BY id;
+SELECT key_columns FROM backfill_internal.job ORDER BY id;
 ROLLBACK;
 DROP TABLE logs_1;
 BEGIN;
 SELECT backfill.define('logs', 'a = 1', 'a IS NULL') > 0;
-SELECT key_columns FROM backfill.job ORDER BY id;
+SELECT key_columns FROM backfill_internal.job ORDER BY id;
 ROLLBACK;
 
 -- Two jobs on the same rows: of the whole and of its parts

@@ -1,6 +1,6 @@
 -- Tables without a key, and walks in physical order: allowed where each updated row falls out of
 -- the WHERE clause. After each call: its SQLSTATE and the number of jobs.
-\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill.job;'
+\set after 'SELECT :''SQLSTATE'' || '', jobs: '' || count(*) FROM backfill_internal.job;'
 \set code 'SELECT :''SQLSTATE'';'
 \pset format unaligned
 \pset tuples_only on
@@ -18,7 +18,7 @@ SELECT backfill.define('k', 'b = 1', 'b IS NULL AND k.a < 3', options => '{"walk
 SELECT backfill.define('p', 'b = 1', 'b IS NULL', options => '{"walk": "physical"}') > 0;
 -- There, the key may be written.
 SELECT backfill.define('p', 'id = -id', 'id > 0', options => '{"walk": "physical"}') > 0;
-SELECT relation, key_columns FROM backfill.job ORDER BY id;
+SELECT relation, key_columns FROM backfill_internal.job ORDER BY id;
 ROLLBACK;
 
 -- No where_clause

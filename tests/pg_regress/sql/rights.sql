@@ -10,7 +10,7 @@ CREATE TABLE t (id bigint PRIMARY KEY, a int, b int);
 -- Somebody else's job: neither seen nor touched.
 CREATE ROLE regress_backfill_other;
 GRANT USAGE ON SCHEMA rights TO regress_backfill_other;
-ALTER SEQUENCE backfill.job_id_seq RESTART 1300;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 1300;
 SELECT backfill.define('t', 'a = 4', name => 'mine');
 SET ROLE regress_backfill_other;
 SELECT backfill.pause(1300); :after
@@ -26,9 +26,9 @@ SELECT backfill.start('t'); :after
 SELECT backfill.pause_all(), backfill.resume_all();
 SELECT count(*) FROM backfill.progress;
 SELECT count(*) FROM backfill.events;
-SELECT * FROM backfill.job;
-DELETE FROM backfill.event;
-SELECT nextval('backfill.job_id_seq');
+SELECT * FROM backfill_internal.job;
+DELETE FROM backfill_internal.event;
+SELECT nextval('backfill_internal.job_id_seq');
 -- Rights on the table that he lacks
 SELECT backfill.define('t', 'a = 5'); :after
 RESET ROLE;
@@ -54,7 +54,7 @@ CREATE ROLE regress_backfill_owner LOGIN;
 GRANT USAGE ON SCHEMA rights TO regress_backfill_owner;
 CREATE TABLE own (id bigint PRIMARY KEY, a int);
 ALTER TABLE own OWNER TO regress_backfill_owner;
-ALTER SEQUENCE backfill.job_id_seq RESTART 1400;
+ALTER SEQUENCE backfill_internal.job_id_seq RESTART 1400;
 SET ROLE regress_backfill_owner;
 SELECT backfill.define('own', 'a = 1', name => 'own');
 SELECT owner, state FROM backfill.progress;
@@ -80,7 +80,7 @@ RESET ROLE;
 -- Nothing is left when all is forgotten.
 SELECT count(backfill.cancel(job_id)) FROM backfill.progress;
 SELECT count(backfill.forget(job_id)::text) FROM backfill.progress;
-SELECT count(*) FROM backfill.event;
+SELECT count(*) FROM backfill_internal.event;
 SET client_min_messages = warning;
 DROP SCHEMA rights CASCADE;
 DROP ROLE regress_backfill_other, regress_backfill_owner;

@@ -10,9 +10,16 @@ SELECT p.proname AS name, p.prokind AS kind,
 FROM pg_proc p WHERE p.pronamespace = 'backfill'::regnamespace
 ORDER BY p.proname, p.oid::regprocedure::text;
 
+-- What the views, the triggers and status call: not for users, who have no way into that schema.
+SELECT p.proname AS name, p.prokind AS kind,
+       replace(pg_get_function_arguments(p.oid), ', ', E',\n') AS arguments,
+       pg_get_function_result(p.oid) AS result
+FROM pg_proc p WHERE p.pronamespace = 'backfill_internal'::regnamespace
+ORDER BY p.proname, p.oid::regprocedure::text;
+
 -- Nothing of it runs with more rights than its caller's, or without being told of NULLs.
 SELECT p.proname FROM pg_proc p
-WHERE p.pronamespace = 'backfill'::regnamespace AND (p.prosecdef OR p.proisstrict)
+WHERE p.pronamespace::regnamespace::text ~ '^backfill' AND (p.prosecdef OR p.proisstrict)
 ORDER BY 1;
 
 -- The view that monitoring reads: the first 19 columns keep their place.
@@ -29,16 +36,16 @@ ORDER BY a.attnum;
 -- What lacks a comment. No rows.
 SELECT pg_describe_object(classid, objid, objsubid) AS without_comment
 FROM (
-    SELECT 'pg_proc'::regclass, oid, 0 FROM pg_proc WHERE pronamespace = 'backfill'::regnamespace
+    SELECT 'pg_proc'::regclass, oid, 0 FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^backfill'
     UNION ALL
     SELECT 'pg_class'::regclass, oid, 0 FROM pg_class
-    WHERE relnamespace = 'backfill'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')
+    WHERE relnamespace::regnamespace::text ~ '^backfill' AND relkind IN ('r', 'v', 'm', 'p')
     UNION ALL
     SELECT 'pg_class'::regclass, a.attrelid, a.attnum FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-    WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p')
+    WHERE c.relnamespace::regnamespace::text ~ '^backfill' AND c.relkind IN ('r', 'v', 'm', 'p')
       AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
-    SELECT 'pg_namespace'::regclass, 'backfill'::regnamespace::oid, 0
+    SELECT 'pg_namespace'::regclass, oid, 0 FROM pg_namespace WHERE nspname ~ '^backfill'
     UNION ALL
     SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension WHERE extname = 'backfill'
 ) AS o(classid, objid, objsubid)
@@ -60,30 +67,30 @@ SET backfill.enabled = off;
 
 -- Tables without a primary key. No rows.
 SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind IN ('r', 'p')
+WHERE c.relnamespace = 'backfill_internal'::regnamespace AND c.relkind IN ('r', 'p')
   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p')
 ORDER BY 1;
 
 -- Columns that hold relations and roles have a type that shows their names and follows a rename.
 SELECT a.attrelid::regclass AS relation, a.attname, format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r'
+WHERE c.relnamespace = 'backfill_internal'::regnamespace AND c.relkind = 'r'
   AND a.attname IN ('relation', 'owner', 'actor')
 ORDER BY 1, 2;
 
--- What PUBLIC may do: use the schema, read the two views, call every function. Nothing else.
+-- What PUBLIC may do: use the schema, read the views, call every function. Nothing else.
 SELECT 'schema' AS kind, nspname AS name, x.privilege_type
-FROM pg_namespace, aclexplode(nspacl) x WHERE nspname = 'backfill' AND x.grantee = 0
+FROM pg_namespace, aclexplode(nspacl) x WHERE nspname ~ '^backfill' AND x.grantee = 0
 UNION ALL
 SELECT 'relation', c.relname, x.privilege_type
-FROM pg_class c, aclexplode(c.relacl) x WHERE c.relnamespace = 'backfill'::regnamespace AND x.grantee = 0
+FROM pg_class c, aclexplode(c.relacl) x WHERE c.relnamespace::regnamespace::text ~ '^backfill' AND x.grantee = 0
 UNION ALL
 SELECT 'column', a.attrelid::regclass || '.' || a.attname, x.privilege_type
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) x
-WHERE c.relnamespace = 'backfill'::regnamespace
+WHERE c.relnamespace::regnamespace::text ~ '^backfill'
 UNION ALL
 SELECT 'closed function', p.proname, NULL FROM pg_proc p
-WHERE p.pronamespace = 'backfill'::regnamespace AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
+WHERE p.pronamespace::regnamespace::text ~ '^backfill' AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
 ORDER BY 1, 2, 3;
 
 -- A view that filters by role must not run a caller's function on rows that it hides.
@@ -95,6 +102,6 @@ SELECT t.oid::regclass AS dumped, t.condition
 FROM pg_extension e, unnest(e.extconfig, e.extcondition) AS t(oid, condition)
 WHERE e.extname = 'backfill' ORDER BY 1;
 SELECT c.oid::regclass AS not_dumped FROM pg_class c, pg_extension e
-WHERE e.extname = 'backfill' AND c.relnamespace = 'backfill'::regnamespace AND c.relkind IN ('r', 'S')
+WHERE e.extname = 'backfill' AND c.relnamespace = 'backfill_internal'::regnamespace AND c.relkind IN ('r', 'S')
   AND c.oid <> ALL (e.extconfig)
 ORDER BY 1;

@@ -18,11 +18,11 @@ from harness.database import Database
 from harness.traps.states import Job
 
 ROUTINES = """
-SELECT p.proname, p.prokind = 'p', coalesce(p.pronargdefaults, 0),
+SELECT p.pronamespace::regnamespace::text, p.proname, p.prokind = 'p', coalesce(p.pronargdefaults, 0),
        (SELECT coalesce(json_agg(json_build_array(p.proargnames[a.at], format_type(a.kind, NULL)) ORDER BY a.at), '[]')
         FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY a (kind, at)
         WHERE p.proargmodes IS NULL OR p.proargmodes[a.at] IN ('i', 'b', 'v'))
-FROM pg_proc p WHERE p.pronamespace = 'backfill'::regnamespace ORDER BY p.proname, p.oid
+FROM pg_proc p WHERE p.pronamespace::regnamespace::text ~ '^backfill' ORDER BY p.proname, p.oid
 """
 VIEWS = (
     "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind IN ('v', 'm') ORDER BY 1"
@@ -62,6 +62,7 @@ CANDIDATES = (
 class Routine:
     """A function or procedure: its parameters with their types, the last of which have defaults."""
 
+    schema: str
     name: str
     procedure: bool
     parameters: tuple[tuple[str, str], ...]
@@ -83,8 +84,8 @@ def routines(db: Database) -> list[Routine]:
     """All of them."""
     rows = db.sql(ROUTINES)
     return [
-        Routine(name, procedure, tuple((arg or "", kind) for arg, kind in arguments), defaults)
-        for name, procedure, defaults, arguments in rows
+        Routine(schema, name, procedure, tuple((arg or "", kind) for arg, kind in arguments), defaults)
+        for schema, name, procedure, defaults, arguments in rows
     ]
 
 
@@ -129,7 +130,7 @@ class Calls:
         for routine in self.routines:
             for arguments in self._forms(routine, job, every_option):
                 shown = ", ".join(f'"{name}" => {value}' if name else value for name, value in arguments)
-                given = f"backfill.{routine.name}({shown})"
+                given = f"{routine.schema}.{routine.name}({shown})"
                 verb = "CALL" if routine.procedure else "SELECT * FROM"
                 yield Call(routine.name, f"{verb} {given}", not routine.procedure)
             # A superuser's own text on the owner's table: indexes and constraints of that are the owner's text.

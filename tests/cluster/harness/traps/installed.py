@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from harness.database import Database
 
-# All may look through the views and call functions; nobody has anything beside that, or may hand it on.
+# All may look through the views and call functions, those of the schema backfill by name; nobody has anything beside
+# that, or may hand it on.
 RIGHTS = """
 WITH object AS (
     SELECT c.oid::regclass::text AS name, c.relkind::text AS kind, c.relowner AS owner, c.relacl AS acl
-    FROM pg_class c WHERE c.relnamespace = 'backfill'::regnamespace
+    FROM pg_class c WHERE c.relnamespace::regnamespace::text ~ '^backfill'
     UNION ALL SELECT p.oid::regprocedure::text, 'f', p.proowner, p.proacl FROM pg_proc p
-    WHERE p.pronamespace = 'backfill'::regnamespace
+    WHERE p.pronamespace::regnamespace::text ~ '^backfill'
     UNION ALL SELECT t.oid::regtype::text, 't', t.typowner, t.typacl FROM pg_type t
-    WHERE t.typnamespace = 'backfill'::regnamespace
-    UNION ALL SELECT 'the schema', 'n', nspowner, nspacl FROM pg_namespace WHERE nspname = 'backfill'
+    WHERE t.typnamespace::regnamespace::text ~ '^backfill'
+    UNION ALL SELECT nspname, 'n', nspowner, nspacl FROM pg_namespace WHERE nspname ~ '^backfill'
     UNION ALL SELECT concat(c.oid::regclass, '.', a.attname), 'a', c.relowner, a.attacl
-    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'backfill'::regnamespace
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace::regnamespace::text ~ '^backfill'
 )
 SELECT format('%s on %s for %s', a.privilege_type, o.name, coalesce(r.rolname, 'PUBLIC'))
 FROM object o CROSS JOIN LATERAL aclexplode(o.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
 WHERE a.grantee <> o.owner
   AND (a.is_grantable OR NOT CASE o.kind
        WHEN 'v' THEN a.privilege_type = 'SELECT' WHEN 'f' THEN a.privilege_type = 'EXECUTE'
-       WHEN 't' THEN a.privilege_type = 'USAGE' WHEN 'n' THEN a.privilege_type = 'USAGE' ELSE false END)
+       WHEN 't' THEN a.privilege_type = 'USAGE' WHEN 'n' THEN a.privilege_type = 'USAGE' AND o.name = 'backfill'
+       ELSE false END)
 ORDER BY 1
 """
 # Of tables: triggers that others have made, and the lack of one that fires whatever session_replication_role says.
 TRIGGERS = """
 SELECT format('trigger %s on %s', t.tgname, t.tgrelid::regclass) FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE c.relnamespace = 'backfill'::regnamespace AND NOT t.tgisinternal AND p.pronamespace <> 'backfill'::regnamespace
+WHERE c.relnamespace::regnamespace::text ~ '^backfill' AND NOT t.tgisinternal
+  AND p.pronamespace <> 'backfill_internal'::regnamespace
 UNION ALL SELECT format('no guard of %s that always fires', c.oid::regclass) FROM pg_class c
-WHERE c.relnamespace = 'backfill'::regnamespace AND c.relkind = 'r' AND NOT EXISTS (
+WHERE c.relnamespace::regnamespace::text ~ '^backfill' AND c.relkind = 'r' AND NOT EXISTS (
     SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = c.oid AND t.tgenabled = 'A' AND p.proname = 'guard')
 """

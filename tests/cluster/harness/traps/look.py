@@ -17,9 +17,9 @@ UNION ALL SELECT 'rights on database', datname, concat(datacl, datdba::regrole) 
 UNION ALL SELECT 'rights on schema', nspname, concat(nspacl, nspowner::regrole) FROM pg_namespace
     WHERE nspname !~ '^pg_(temp|toast)'
 UNION ALL SELECT 'rights on relation', oid::regclass::text, concat(relacl, relowner::regrole) FROM pg_class
-    WHERE relnamespace = 'backfill'::regnamespace OR relacl IS NOT NULL AND relnamespace <> 'trap'::regnamespace
+    WHERE relnamespace::regnamespace::text ~ '^backfill' OR relacl IS NOT NULL AND relnamespace <> 'trap'::regnamespace
 UNION ALL SELECT 'rights on function', oid::regprocedure::text, concat(proacl, proowner::regrole, prosecdef)
-    FROM pg_proc WHERE pronamespace = 'backfill'::regnamespace
+    FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^backfill'
     OR (proacl IS NOT NULL OR prosecdef) AND proowner <> '{OWNER}'::regrole
 UNION ALL SELECT 'rights on parameter', parname, paracl::text FROM pg_parameter_acl
 UNION ALL SELECT 'default rights', oid::text, defaclacl::text FROM pg_default_acl
@@ -27,7 +27,7 @@ UNION ALL SELECT 'settings of', concat(setdatabase, '/', setrole), setconfig::te
 UNION ALL SELECT 'event trigger', evtname, evtenabled::text FROM pg_event_trigger
 UNION ALL SELECT 'extension', extname, concat(extowner::regrole, extversion) FROM pg_extension
 UNION ALL SELECT 'guard', tgrelid::regclass::text || '.' || tgname, tgenabled::text FROM pg_trigger
-    WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backfill'::regnamespace)
+    WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace::regnamespace::text ~ '^backfill')
 UNION ALL SELECT 'large object of', lomowner::regrole::text, 'some' FROM pg_largeobject_metadata
     WHERE lomowner <> '{OWNER}'::regrole
 UNION ALL SELECT 'language', lanname, lanacl::text FROM pg_language
