@@ -18,6 +18,13 @@ export BACKFILL_CACHE
 VENV=$BACKFILL_CACHE/venv
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+# Runs a step of the set-up. Where the environment names a file for it, how many seconds it took goes there.
+timed() {
+    local step=$1 begun=$SECONDS
+    shift
+    "$@"
+    [ -z "${BACKFILL_TIMES:-}" ] || echo "$step $((SECONDS - begun))" >>"$BACKFILL_TIMES"
+}
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # Prints the first words of the --version of cargo pgrx that would be run, or nothing.

@@ -97,13 +97,13 @@ require_components() {
     done
 }
 
-# cargo pgrx has to be of the very version of the pgrx crates. With --debug it is compiled without optimisations: a third of the
-# time, and what it does takes seconds either way.
+# cargo pgrx has to be of the very version of the pgrx crates. It is compiled without optimisations, without debug information
+# and without TLS, with which it could fetch servers: what it does here takes seconds either way.
 install_cargo_pgrx() {
     [ "$(pgrx_version)" != "$PGRX_VERSION" ] || return 0
     say "compiling cargo-pgrx $PGRX_VERSION"
-    cargo install cargo-pgrx --version "$PGRX_VERSION" --locked "$@" --root "$BACKFILL_CACHE/cargo-pgrx" \
-        --target-dir "$BACKFILL_CACHE/cargo-pgrx/target"
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --debug --no-default-features \
+        --root "$BACKFILL_CACHE/cargo-pgrx" --target-dir "$BACKFILL_CACHE/cargo-pgrx/target"
     rm -rf "$BACKFILL_CACHE/cargo-pgrx/target"
     PATH=$BACKFILL_CACHE/cargo-pgrx/bin:$PATH
 }

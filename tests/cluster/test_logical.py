@@ -33,7 +33,7 @@ def publisher(new_cluster: New) -> Cluster:
 
 def subscribe(new_cluster: New, publisher: Cluster) -> Cluster:
     """A server with the same tables and the extension, which has all rows there are."""
-    cluster = new_cluster(conf=LOGICAL | EAGER)
+    cluster = new_cluster(conf=LOGICAL | EAGER, own_identity=True)
     cluster.sql("CREATE EXTENSION backfill")
     for name in ("t", "asleep"):
         make_table(cluster, 0, name)
@@ -118,7 +118,7 @@ def test_rows_that_a_publisher_forges(new_cluster: New, publisher: Cluster) -> N
 
 def test_a_subscriber_without_the_extension(new_cluster: New, publisher: Cluster) -> None:
     """It stops at the first job and names what it lacks; with the extension it goes on, and no row is lost."""
-    subscriber = new_cluster(conf=LOGICAL)
+    subscriber = new_cluster(conf=LOGICAL, own_identity=True)
     publisher.sql("DROP EXTENSION backfill")
     for name in ("t", "asleep"):
         make_table(subscriber, 0, name)

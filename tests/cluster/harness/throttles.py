@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.database import Database
-from harness.jobs import complete, progress, start
+from harness.jobs import Look, complete, progress, start
 from harness.tables import counts
 from harness.wait import wait_until
 
@@ -17,12 +17,13 @@ def throttled(db: Database, job: int, *parts: str, timeout: float = 30) -> str:
     """Waits until the view says why the job waits, in these words; returns what it says."""
 
     def says() -> str | None:
-        row = progress(db, job)
+        row = look(job)
         assert row["state"] == "running", row
         text = row["waiting_for"] or ""
         return text if all(part in text for part in parts) else None
 
-    return wait_until(says, timeout, f"job {job} to wait for {parts}")
+    with Look(db) as look:
+        return wait_until(says, timeout, f"job {job} to wait for {parts}")
 
 
 def stands_still(db: Database, job: int) -> None:

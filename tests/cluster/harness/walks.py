@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.database import Database
-from harness.jobs import progress, start
+from harness.jobs import Look, progress, start
 from harness.wait import wait_until
 
 ROWS = 1200
@@ -110,11 +110,12 @@ def step(db: Database, job: int) -> None:
     db.sql("SELECT backfill.alter(%s, sleep_ms => %s)", [job, nap])
 
     def further() -> bool:
-        row = progress(db, job)
+        row = look(job)
         assert row["state"] == "running", f"job {job} is {row['state']}: {row['last_error']}"
         return row["rows_done"] > before["rows_done"]
 
-    wait_until(further, 60, f"job {job} to pass more rows than {before['rows_done']}")
+    with Look(db) as look:
+        wait_until(further, 60, f"job {job} to pass more rows than {before['rows_done']}")
 
 
 def go(db: Database, job: int) -> None:
