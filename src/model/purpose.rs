@@ -32,8 +32,8 @@ pub struct Found {
     pub failed: i64,
 }
 
-/// What makes the verdict on rows uncertain that differ from what the SET list gives: why what it gives depends on whether
-/// the row is done, as a phrase.
+/// What makes the verdict uncertain, as a phrase: on rows that differ from what the SET list gives, why what it gives depends on whether
+/// the row is done; where the WHERE clause was asked for, why it says nothing of the rows that it is not true of.
 pub type Doubt<'a> = Option<&'a str>;
 
 /// What makes a row wrong.
@@ -115,6 +115,15 @@ impl Purpose {
                     failures("would fail")
                 )
             }
+            Purpose::Verify {
+                job,
+                check: Check::Pending,
+            } if found == 0 && failed == 0 && doubt.is_some() => {
+                format!(
+                    "job {job} is not verified: none of {passed} rows matches where_clause still, but {}: verify it with recompute or a check_clause",
+                    doubt.unwrap_or_default()
+                )
+            }
             Purpose::Verify { job, .. } if found == 0 && failed == 0 => {
                 format!("job {job} is verified: none of {passed} rows is wrong")
             }
@@ -145,6 +154,15 @@ impl Purpose {
                 )
             }
         })
+    }
+
+    /// How the line begins that says what was found.
+    pub fn opening(&self) -> Option<String> {
+        match self {
+            Purpose::Update => None,
+            Purpose::DryRun => Some("dry run: ".to_owned()),
+            Purpose::Verify { job, .. } => Some(format!("job {job} is ")),
+        }
     }
 
     /// The condition that is true of the rows that are wrong, of those that the WHERE clause is about; none where
@@ -234,10 +252,25 @@ mod tests {
                 .contains("is verified")
         );
         assert_eq!(Purpose::Update.verdict(found, None), None);
+        assert!(dry.starts_with(&Purpose::DryRun.opening().unwrap()));
+        let said = verify.verdict(found, None).unwrap();
+        assert!(said.starts_with(&verify.opening().unwrap()));
         let check = Check::Recompute;
         let verify = Purpose::Verify { job: 7, check };
         let doubt = verify.verdict(found, Some("it reads what it sets"));
         assert!(doubt.unwrap().contains("30 of 100 rows are undecided"));
+        let verify = Purpose::Verify {
+            job: 7,
+            check: Check::Pending,
+        };
+        let unlike = verify.verdict(Found::default(), Some("it was redefined"));
+        assert!(
+            unlike
+                .unwrap()
+                .contains("is not verified: none of 0 rows matches")
+        );
+        let check = Check::Recompute;
+        let verify = Purpose::Verify { job: 7, check };
         let none = verify.verdict(Found::default(), Some("it reads what it sets"));
         assert!(none.unwrap().contains("is verified"));
     }

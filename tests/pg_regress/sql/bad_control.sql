@@ -108,7 +108,7 @@ SELECT backfill.cancel(1000, now => true); :after
 SELECT backfill.pause(1000); :after
 SELECT backfill.resume(1000); :after
 SELECT backfill.alter(1000, 10); :after
-CALL backfill.wait(1000); :after
+SET client_min_messages = warning; CALL backfill.wait(1100); RESET client_min_messages; :after
 SELECT backfill.start('t', name => 'pending'); :after
 
 -- One that has completed
