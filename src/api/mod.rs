@@ -35,6 +35,7 @@ mod sample;
 mod scope;
 mod session;
 mod shifts;
+mod sources;
 mod start;
 mod subject;
 mod tables;
