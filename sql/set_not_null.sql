@@ -179,7 +179,10 @@ BEGIN
             todo := undo;
         END IF;
         late := false;
-        IF tries = 0 THEN
+        IF tries = 0 AND todo LIKE '%NOT VALID' THEN
+            RAISE NOTICE USING MESSAGE = todo,
+                HINT = 'From here on an INSERT or UPDATE that leaves the column NULL fails, also an UPDATE of other columns in a row that is not filled yet.';
+        ELSIF tries = 0 THEN
             RAISE NOTICE USING MESSAGE = todo;
         END IF;
         BEGIN
@@ -225,4 +228,4 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. Nothing is done where it is NOT NULL. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. From the first step on writes that leave it NULL fail. Nothing is done where it is NOT NULL. Not within a transaction block.';
