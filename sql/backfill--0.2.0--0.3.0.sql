@@ -220,7 +220,7 @@ SELECT j.id AS job_id,
             CASE WHEN b.workers >= l.workers THEN 0 ELSE pg_catalog.round(p.rows_per_second::numeric, 1) END END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 AND (b.workers >= l.workers) IS NOT TRUE THEN
             CASE WHEN p.past_estimate THEN interval '0'
-                 WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
+                 WHEN p.rows_per_second > 0 AND r.settled THEN pg_catalog.make_interval(
                      secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
        END AS eta,
        j.batch_size,
@@ -258,7 +258,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN b.workers >= l.workers THEN 'waiting'
                  WHEN p.past_estimate THEN 'due'
-                 WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
+                 WHEN p.rows_left IS NULL OR (p.rows_per_second > 0 AND r.settled) IS NOT TRUE THEN 'measuring' END END AS eta_state,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.since, hung.since) END AS waiting_since,
        pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
        pg_catalog.round(COALESCE(p.slept_ms, o.slept_ms, 0) / 1000.0, 1) AS seconds_sleeping,
@@ -284,7 +284,9 @@ CROSS JOIN LATERAL (
     -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
     -- all rows than the sum of estimates does.
     SELECT COALESCE(p.rows_done, o.rows_done, 0) AS done, COALESCE(p.rows_total, o.rows_total) AS total,
-           COALESCE(p.percent, o.percent) AS percent
+           COALESCE(p.percent, o.percent) AS percent,
+           -- What the first batches took tells little of the others.
+           p.percent >= 20 OR p.worked_ms + p.slept_ms + p.waited_ms >= 3000 AS settled
 ) r
 CROSS JOIN LATERAL (
     -- Its literals are nobody else's business.
@@ -395,7 +397,7 @@ COMMENT ON VIEW backfill.progress IS 'One row per job that is the caller''s, or 
 COMMENT ON FUNCTION backfill.pause(bigint) IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';
 COMMENT ON COLUMN backfill.progress.eta_state IS 'Why eta is NULL or zero: measuring, due, or waiting';
 COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running; 0 while the job waits';
-COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet, or the job waits; zero: more rows than estimated were met, the end is due';
+COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet (for the first three seconds, or 20 percent), or the job waits; zero: more rows than estimated were met, the end is due';
 COMMENT ON COLUMN backfill.progress.seconds_working IS 'Time spent in batches, those included that failed and were rolled back, summed over the job''s workers';
 COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again, summed over the job''s workers';
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk: rows_done by percent; NULL: no estimate yet';
@@ -404,7 +406,7 @@ COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the o
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
 COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
 COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
-COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
@@ -512,8 +514,9 @@ END $$;
 
 COMMENT ON COLUMN backfill.progress.last_error IS 'Why it failed, until it is resumed: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
 CREATE OR REPLACE VIEW backfill.dashboard WITH (security_barrier) AS
-SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE pg_catalog.left(n.job, 14) END AS job,
-       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 6) ELSE pg_catalog.left(n.relation, 12) END AS "table",
+SELECT CASE WHEN pg_catalog.length(n.job) > w.job THEN pg_catalog.left(n.job, w.job - pg_catalog.length(b.more)) || b.more ELSE n.job END AS job,
+       CASE WHEN pg_catalog.length(n.relation) > w.relation THEN pg_catalog.left(n.relation, w.relation - pg_catalog.length(b.more)) || b.more
+            ELSE n.relation END AS "table",
        CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 5) || '   ?%'
             ELSE pg_catalog.repeat(b.full, f.fifths) || pg_catalog.repeat(b.empty, 5 - f.fifths)
                  || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
@@ -528,11 +531,7 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE 
             WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')
             WHEN e.seconds >= 60 THEN pg_catalog.concat(e.seconds / 60, 'm', e.seconds % 60, 's')
             ELSE e.seconds || 's' END AS eta,
-       CASE WHEN p.state <> 'running' THEN p.state
-            WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
-            WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
-            WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', ''), 15)
-            ELSE pg_catalog.left(p.waiting_for, 15) END AS doing
+       CASE WHEN pg_catalog.length(d.doing) > 15 THEN pg_catalog.left(d.doing, 15 - pg_catalog.length(b.more)) || b.more ELSE d.doing END AS doing
 FROM backfill.progress p
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
@@ -541,12 +540,24 @@ CROSS JOIN LATERAL (
                                                  FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
                                      '[[:cntrl:]]', ' ', 'g') AS relation
 ) n
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN 7 ELSE 14 END AS job,
+           CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN 6 ELSE 12 END AS relation
+) w
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN p.state <> 'running' THEN p.state
+                WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
+                WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
+                WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', '')
+                ELSE p.waiting_for END AS doing
+) d
 CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
 CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 20)::integer AS fifths) f
 CROSS JOIN (
     -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
     SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') COLLATE pg_catalog."default" ELSE '#' END AS full,
-           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') COLLATE pg_catalog."default" ELSE '.' END AS empty
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') COLLATE pg_catalog."default" ELSE '.' END AS empty,
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe280a6', 'UTF8') COLLATE pg_catalog."default" ELSE '...' END AS more
     FROM (SELECT pg_catalog.pg_client_encoding() = 'UTF8' AND pg_catalog.getdatabaseencoding() = 'UTF8' AS utf8) u
 ) b
 WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'
@@ -568,6 +579,7 @@ CREATE OR REPLACE PROCEDURE backfill.set_not_null(
     lock_timeout_ms integer DEFAULT 1000,
     retries         integer DEFAULT 30
 ) LANGUAGE c AS 'MODULE_PATHNAME', 'set_not_null_wrapper';
+COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. From the first step on writes that leave it NULL fail. Nothing is done where it is NOT NULL. Not within a transaction block.';
 DROP PROCEDURE backfill.outside_block(text);
 
 -- No view reads them any more.

@@ -154,7 +154,7 @@ COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is re
 
 CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
-COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
 
 -- What decides what runs with whose rights: the seal in backfill_internal.job is made of this.
 CREATE FUNCTION backfill_internal.digest_of(job backfill_internal.job) RETURNS bytea

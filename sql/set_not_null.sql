@@ -134,4 +134,4 @@ CREATE PROCEDURE backfill.set_not_null(
     lock_timeout_ms integer DEFAULT 1000,
     retries         integer DEFAULT 30
 ) LANGUAGE c AS 'MODULE_PATHNAME', 'set_not_null_wrapper';
-COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. Nothing is done where it is NOT NULL. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.set_not_null IS 'Sets a column NOT NULL while the table is in use: in steps of one transaction each, with lock timeouts and retries. From the first step on writes that leave it NULL fail. Nothing is done where it is NOT NULL. Not within a transaction block.';

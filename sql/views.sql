@@ -108,7 +108,7 @@ SELECT j.id AS job_id,
             CASE WHEN b.workers >= l.workers THEN 0 ELSE pg_catalog.round(p.rows_per_second::numeric, 1) END END AS rows_per_second,
        CASE WHEN s.state = 'running' AND l.workers > 0 AND (b.workers >= l.workers) IS NOT TRUE THEN
             CASE WHEN p.past_estimate THEN interval '0'
-                 WHEN p.rows_per_second > 0 THEN pg_catalog.make_interval(
+                 WHEN p.rows_per_second > 0 AND r.settled THEN pg_catalog.make_interval(
                      secs => LEAST(pg_catalog.ceil(p.rows_left / p.rows_per_second), 1e10)) END
        END AS eta,
        j.batch_size,
@@ -146,7 +146,7 @@ SELECT j.id AS job_id,
        CASE WHEN s.state = 'running' AND l.workers > 0 THEN
             CASE WHEN b.workers >= l.workers THEN 'waiting'
                  WHEN p.past_estimate THEN 'due'
-                 WHEN p.rows_left IS NULL OR p.rows_per_second > 0 IS NOT TRUE THEN 'measuring' END END AS eta_state,
+                 WHEN p.rows_left IS NULL OR (p.rows_per_second > 0 AND r.settled) IS NOT TRUE THEN 'measuring' END END AS eta_state,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN COALESCE(b.since, hung.since) END AS waiting_since,
        pg_catalog.round(COALESCE(p.worked_ms, o.worked_ms, 0) / 1000.0, 1) AS seconds_working,
        pg_catalog.round(COALESCE(p.slept_ms, o.slept_ms, 0) / 1000.0, 1) AS seconds_sleeping,
@@ -172,7 +172,9 @@ CROSS JOIN LATERAL (
     -- Slices that have ended say how good the estimate was of those that have not: the share that is passed tells more of
     -- all rows than the sum of estimates does.
     SELECT COALESCE(p.rows_done, o.rows_done, 0) AS done, COALESCE(p.rows_total, o.rows_total) AS total,
-           COALESCE(p.percent, o.percent) AS percent
+           COALESCE(p.percent, o.percent) AS percent,
+           -- What the first batches took tells little of the others.
+           p.percent >= 20 OR p.worked_ms + p.slept_ms + p.waited_ms >= 3000 AS settled
 ) r
 CROSS JOIN LATERAL (
     -- Its literals are nobody else's business.
@@ -206,7 +208,7 @@ COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the w
 COMMENT ON COLUMN backfill.progress.rows_updated IS 'Rows changed; of a dry run, those that would change; of a verification, those that are wrong';
 COMMENT ON COLUMN backfill.progress.rows_failed IS 'Rows stepped over because of an error: see backfill.failed_rows';
 COMMENT ON COLUMN backfill.progress.rows_per_second IS 'Rows passed per second over the last minute of running; 0 while the job waits';
-COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet, or the job waits; zero: more rows than estimated were met, the end is due';
+COMMENT ON COLUMN backfill.progress.eta IS 'Time left at this rate; NULL: no estimate yet (for the first three seconds, or 20 percent), or the job waits; zero: more rows than estimated were met, the end is due';
 COMMENT ON COLUMN backfill.progress.batch_size IS 'Rows per commit, at most';
 COMMENT ON COLUMN backfill.progress.sleep_ms IS 'Pause between two commits, in milliseconds';
 COMMENT ON COLUMN backfill.progress.workers IS 'Workers that hold the job now';
@@ -377,8 +379,9 @@ COMMENT ON COLUMN backfill.samples.lag_bytes IS 'WAL that the furthest-behind st
 -- A line a job, 80 columns wide in psql: what is wide in a terminal counts as two columns, what would break the
 -- line is a blank.
 CREATE VIEW backfill.dashboard WITH (security_barrier) AS
-SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE pg_catalog.left(n.job, 14) END AS job,
-       CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.relation, 6) ELSE pg_catalog.left(n.relation, 12) END AS "table",
+SELECT CASE WHEN pg_catalog.length(n.job) > w.job THEN pg_catalog.left(n.job, w.job - pg_catalog.length(b.more)) || b.more ELSE n.job END AS job,
+       CASE WHEN pg_catalog.length(n.relation) > w.relation THEN pg_catalog.left(n.relation, w.relation - pg_catalog.length(b.more)) || b.more
+            ELSE n.relation END AS "table",
        CASE WHEN p.percent IS NULL THEN pg_catalog.repeat(b.empty, 5) || '   ?%'
             ELSE pg_catalog.repeat(b.full, f.fifths) || pg_catalog.repeat(b.empty, 5 - f.fifths)
                  || pg_catalog.lpad(pg_catalog.trunc(p.percent)::text, 4) || '%' END AS done,
@@ -393,11 +396,7 @@ SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN pg_catalog.left(n.job, 7) ELSE 
             WHEN e.seconds >= 3600 THEN pg_catalog.concat(e.seconds / 3600, 'h', e.seconds % 3600 / 60, 'm')
             WHEN e.seconds >= 60 THEN pg_catalog.concat(e.seconds / 60, 'm', e.seconds % 60, 's')
             ELSE e.seconds || 's' END AS eta,
-       CASE WHEN p.state <> 'running' THEN p.state
-            WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
-            WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
-            WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', ''), 15)
-            ELSE pg_catalog.left(p.waiting_for, 15) END AS doing
+       CASE WHEN pg_catalog.length(d.doing) > 15 THEN pg_catalog.left(d.doing, 15 - pg_catalog.length(b.more)) || b.more ELSE d.doing END AS doing
 FROM backfill.progress p
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ', p.job_id, p.name), '[[:cntrl:]]', ' ', 'g') AS job,
@@ -406,12 +405,24 @@ CROSS JOIN LATERAL (
                                                  FROM pg_catalog.pg_class c WHERE c.oid = p.relation), '(dropped)'),
                                      '[[:cntrl:]]', ' ', 'g') AS relation
 ) n
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN n.job ~ '[^\u0001-\u07FF]' THEN 7 ELSE 14 END AS job,
+           CASE WHEN n.relation ~ '[^\u0001-\u07FF]' THEN 6 ELSE 12 END AS relation
+) w
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN p.state <> 'running' THEN p.state
+                WHEN p.waiting_for IS NULL THEN CASE WHEN p.phase LIKE 'walk%' OR p.phase IS NULL THEN 'running' ELSE pg_catalog.split_part(p.phase, ' ', 1) END
+                WHEN p.waiting_for LIKE 'a lock%' THEN 'lock'
+                WHEN p.waiting_for LIKE '%: %' THEN pg_catalog.regexp_replace(pg_catalog.split_part(p.waiting_for, ':', 1), '^(max_|yield_to_)', '')
+                ELSE p.waiting_for END AS doing
+) d
 CROSS JOIN LATERAL (SELECT extract(epoch FROM p.eta)::bigint AS seconds) e
 CROSS JOIN LATERAL (SELECT pg_catalog.trunc(p.percent / 20)::integer AS fifths) f
 CROSS JOIN (
     -- convert_from is not IMMUTABLE, so that it is called in databases alone that have these signs.
     SELECT CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29688', 'UTF8') COLLATE pg_catalog."default" ELSE '#' END AS full,
-           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') COLLATE pg_catalog."default" ELSE '.' END AS empty
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe29691', 'UTF8') COLLATE pg_catalog."default" ELSE '.' END AS empty,
+           CASE WHEN u.utf8 THEN pg_catalog.convert_from('\xe280a6', 'UTF8') COLLATE pg_catalog."default" ELSE '...' END AS more
     FROM (SELECT pg_catalog.pg_client_encoding() = 'UTF8' AND pg_catalog.getdatabaseencoding() = 'UTF8' AS utf8) u
 ) b
 WHERE NOT p.state IN ('completed', 'cancelled') OR p.finished_at > pg_catalog.now() - interval '1 hour'

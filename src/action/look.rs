@@ -43,8 +43,8 @@ pub struct Found {
     pub failed: i64,
 }
 
-/// What makes the verdict on rows uncertain that differ from what the SET list gives: why what it gives depends on whether
-/// the row is done, as a phrase.
+/// What makes the verdict uncertain, as a phrase: on rows that differ from what the SET list gives, why what it gives depends on whether
+/// the row is done; where the WHERE clause was asked for, why it says nothing of the rows that it is not true of.
 pub type Doubt<'a> = Option<&'a str>;
 
 /// What makes a row wrong.
@@ -121,6 +121,15 @@ impl Question {
                     failures("would fail")
                 )
             }
+            Question::Verify {
+                job,
+                check: Check::Pending,
+            } if found == 0 && failed == 0 && doubt.is_some() => {
+                format!(
+                    "job {job} is not verified: none of {passed} rows matches where_clause still, but {}: verify it with recompute or a check_clause",
+                    doubt.unwrap_or_default()
+                )
+            }
             Question::Verify { job, .. } if found == 0 && failed == 0 => {
                 format!("job {job} is verified: none of {passed} rows is wrong")
             }
@@ -150,6 +159,14 @@ impl Question {
                     failures("could not be looked at")
                 )
             }
+        }
+    }
+
+    /// How the line begins that says what was found.
+    pub fn opening(&self) -> String {
+        match self {
+            Question::DryRun => "dry run: ".to_owned(),
+            Question::Verify { job, .. } => format!("job {job} is "),
         }
     }
 
@@ -207,10 +224,21 @@ mod tests {
                 .verdict(Found::default(), None)
                 .contains("is verified")
         );
+        assert!(dry.starts_with(&Question::DryRun.opening()));
+        let said = verify.verdict(found, None);
+        assert!(said.starts_with(&verify.opening()));
         let check = Check::Recompute;
         let verify = Question::Verify { job: 7, check };
         let doubt = verify.verdict(found, Some("it reads what it sets"));
         assert!(doubt.contains("30 of 100 rows are undecided"));
+        let verify = Question::Verify {
+            job: 7,
+            check: Check::Pending,
+        };
+        let unlike = verify.verdict(Found::default(), Some("it was redefined"));
+        assert!(unlike.contains("is not verified: none of 0 rows matches"));
+        let check = Check::Recompute;
+        let verify = Question::Verify { job: 7, check };
         let none = verify.verdict(Found::default(), Some("it reads what it sets"));
         assert!(none.contains("is verified"));
     }

@@ -1,15 +1,17 @@
 //! `backfill.alter`: changes the pace of a job.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::caller::{locked_job, required};
 use super::start::Pace;
-use super::{approve, changed, launch};
+use super::{approve, changed, launch, session};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
 use crate::model::state::State;
 use crate::pg::server;
-use crate::store::{event, failed_row, job};
+use crate::store::{event, failed_row, job, slice, walk};
 
 /// Changes what is given; in force with the next batch.
 pub fn alter(
@@ -56,6 +58,15 @@ pub fn alter(
             Some(&new),
         )?;
     }
+    if means_something_else(&before.settings, &after.settings) {
+        let rows = slice::updated(job.id)?;
+        if rows > 0 {
+            let rows_shown = if rows == 1 { "row" } else { "rows" };
+            let note = format!("settings altered after {rows} {rows_shown}: see backfill.events");
+            walk::add_note(job.id, &note)?;
+            event::redefined_midway(job.id, server::current_user(), true, rows)?;
+        }
+    }
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &after)?;
     launch::wake(&job, false);
     if change.get("workers").is_some() && job.state() == State::Running {
@@ -65,6 +76,19 @@ pub fn alter(
         }
     }
     Ok(())
+}
+
+/// Whether the clauses may give something else under the one than under the other: a setting of the application's own, or one
+/// that is taken from the defining session for that reason.
+fn means_something_else(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> bool {
+    let matters = |name: &&String| name.contains('.') || session::changes_meaning(name);
+    let names = before.keys().chain(after.keys());
+    names
+        .filter(matters)
+        .any(|name| before.get(name) != after.get(name))
 }
 
 /// What is altered, from what, to what.

@@ -190,7 +190,7 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
             )
         }
         (State::Cancelled, _) => {
-            format!("It stays so. {}", after_cancel(id))
+            format!("It stays so. {}", after_cancel(job))
         }
         (State::Failed, _) => format!(
             "See last_error in backfill.progress; SELECT backfill.resume({id}) or backfill.cancel({id})."
@@ -213,17 +213,46 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
 }
 
 /// How a failed job goes on.
-pub fn after_failure(id: i64) -> String {
+pub fn after_failure(job: &Job) -> String {
+    let id = job.id;
+    // The row that fails is known by its key: then it can be stepped over.
+    let one_row = job.last_error.as_deref();
+    let past = match one_row
+        .is_some_and(|error| error.contains(" in batch (") && error.contains(") = ("))
+    {
+        true => {
+            let most = job
+                .definition
+                .options
+                .max_failed_rows()
+                .saturating_mul(10)
+                .clamp(100, 1_000_000);
+            format!(
+                "; past rows that fail, after SELECT backfill.alter({id}, options => '{{\"max_failed_rows\": {most}}}')"
+            )
+        }
+        false => String::new(),
+    };
     format!(
-        "Once the cause is mended, SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...')."
+        "Once the cause is mended, SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...'){past}."
     )
 }
 
 /// What is left of a cancelled job, and how to go on: the same again would do rows twice.
-pub fn after_cancel(id: i64) -> String {
-    format!(
-        "Its committed batches stay. For the rest start another job, with a where_clause that leaves out the rows that are done; SELECT backfill.forget({id}) frees the name."
-    )
+pub fn after_cancel(job: &Job) -> String {
+    let id = job.id;
+    let name = match job.name {
+        Some(_) => {
+            format!(", under another name, or under this one after SELECT backfill.forget({id})")
+        }
+        None => String::new(),
+    };
+    match job.attempt {
+        0 => format!("It never ran. For its work start another job{name}."),
+        _ => format!(
+            "Its committed batches stay. For the rest start another job{name}, with a where_clause that leaves out the rows that are done."
+        ),
+    }
 }
 
 /// The call that starts a pending job.

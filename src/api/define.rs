@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::call::{self, Call, Request};
 use super::caller::required;
+use super::control::after_cancel;
 use super::existing::{self, same_job};
-use super::{bounds, on_end, session, tables, throttles};
+use super::{bounds, on_end, session, sources, tables, throttles};
 use crate::action::{Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
@@ -34,14 +35,18 @@ pub fn define(request: Request) -> Result<i64> {
             "Its options stay as they are: SELECT backfill.alter({}, ...) changes them.",
             known.id
         );
+        let hint = match known.state() {
+            State::Cancelled => Some(after_cancel(&known)),
+            State::Completed => None,
+            _ => differ.then_some(hint),
+        };
         notice(
             &format!(
                 "backfill {} {}",
                 existing::with_owner(&known),
                 known.state().phrase(true)
             ),
-            (differ && !matches!(known.state(), State::Completed | State::Cancelled))
-                .then_some(hint.as_str()),
+            hint.as_deref(),
         );
         return Ok(known.id);
     }
@@ -112,6 +117,12 @@ fn check(
     throttles::check_query(call.options.throttles.query())?;
     on_end::check(call.options.on_end.as_deref())?;
     let key_columns = tables::check(call, &update, batch_size)?;
+    if !call.options.dry_run() {
+        let where_clause = call.where_clause.as_deref();
+        let (relation, key) = (&call.relation, key_columns.as_slice());
+        let changing = sources::of(relation, &update, where_clause, key)?;
+        sources::say(changing.as_ref());
+    }
     let table = (call.relation.oid, call.relation.shown.as_str());
     let options = bounds::settle(table, &key_columns, call.options.clone(), &BTreeMap::new())?;
     Ok((update, key_columns, options))

@@ -35,6 +35,8 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     };
     refuse_recreated(&known, &call.relation)?;
     let definition = &known.definition;
+    // It is about other rows then.
+    let alone = definition.options.only() != call.options.only();
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
     } else if definition.action.update().set_clause != set_clause {
@@ -46,7 +48,7 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
         let clause = definition.where_clause.as_deref().unwrap_or("NULL");
         Some(format!("Its where_clause is: {clause}"))
     } else {
-        None
+        alone.then(|| format!("Its option \"only\" is {}.", definition.options.only()))
     };
     match difference {
         None => Ok(Some(known)),
@@ -59,7 +61,7 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
         )
         .detail(detail)
         .hint(match known.state() {
-            State::Failed | State::Paused if known.relation == call.relation.oid => format!(
+            State::Failed | State::Paused if known.relation == call.relation.oid && !alone => format!(
                 "To go on from its checkpoint with these clauses, SELECT backfill.redefine({0}, set_clause => '...', where_clause => '...'), then backfill.resume({0}): what is done is not done again. Else choose another name.",
                 known.id
             ),

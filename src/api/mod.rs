@@ -36,6 +36,7 @@ mod scope;
 mod session;
 mod set_not_null;
 mod shifts;
+mod sources;
 mod start;
 mod subject;
 mod tables;

@@ -1,12 +1,46 @@
-//! What speaks against a completed job having done all of its table.
+//! What speaks against a completed job having done what one UPDATE of all rows would have done.
 
-use super::existing;
+use pgrx::pg_sys::Oid;
+
+use super::{existing, verify};
+use crate::action::{Check, Question};
 use crate::error::{Error, Result, sqlstate};
+use crate::model::state::State;
+use crate::store::event::{self, Doubt};
 use crate::store::job::Job;
-use crate::store::{failed_row, left_out, walk};
+use crate::store::left_out::{self, Left};
+use crate::store::{failed_row, outcome, slice, trial, walk};
 
-/// Why the job, which has completed, has not done all of its table; nothing if it has.
+/// Why the job, which has completed, has not done all of its table, or may have not; nothing if it has.
 pub fn lacking(job: &Job) -> Result<Option<Error>> {
+    if let Some(undone) = undone(job)? {
+        return Ok(Some(undone));
+    }
+    let Some(doubt) = event::doubt(job.id)? else {
+        return Ok(None);
+    };
+    Ok(unverified(job)?.map(|error| doubted(job, doubt, error)))
+}
+
+/// The error of a job that has completed, but has to be verified before anybody relies on it. `error` says what the
+/// verification lacks.
+fn doubted(job: &Job, doubt: Doubt, mut error: Error) -> Error {
+    let what = match doubt {
+        Doubt::Redefined { .. } => {
+            "its clauses or settings were changed after rows had been done or passed by others"
+        }
+        Doubt::MatchStill => "rows matched its where_clause still when it ended",
+    };
+    let lacks = format!("{}.", error.message);
+    error.message = format!(
+        "backfill {} has completed, but {what}",
+        existing::with_owner(job)
+    );
+    error.detail(lacks)
+}
+
+/// The rows of the table that the job has not done.
+fn undone(job: &Job) -> Result<Option<Error>> {
     let (id, shown) = (job.id, existing::with_owner(job));
     let but = |what: &str, hint: String| {
         let message = format!("backfill {shown} has completed, but {what}");
@@ -31,21 +65,162 @@ pub fn lacking(job: &Job) -> Result<Option<Error>> {
             ),
         );
     }
-    let left = left_out::of(job)?;
-    if let Some(first) = left.first() {
-        let (partition, rows) = match left.len() {
-            1 => ("partition", "its rows are"),
-            _ => ("partitions", "their rows are"),
-        };
-        return but(
-            &format!(
-                "{partition} {} came during the run, and {rows} not done",
-                left.join(", ")
+    if let Some(error) = came_during_the_run(job)? {
+        return Ok(Some(error));
+    }
+    match job.definition.options.only() {
+        true => alone(job),
+        false => Ok(None),
+    }
+}
+
+/// That partitions came during the run, and nothing shows that their rows are done.
+fn came_during_the_run(job: &Job) -> Result<Option<Error>> {
+    let mut left = left_out::of(job)?;
+    if !left.is_empty() {
+        let verified = verified_tables(job)?;
+        left.retain(|table| !verified.contains(&table.oid));
+    }
+    let Some(first) = left.first() else {
+        return Ok(None);
+    };
+    let (id, shown) = (job.id, existing::with_owner(job));
+    let (partition, rows) = match left.len() {
+        1 => ("partition", "its rows are"),
+        _ => ("partitions", "their rows are"),
+    };
+    Ok(Some(
+        Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "backfill {shown} has completed, but {partition} {} came during the run, and {rows} not done",
+                listed(&left)
+            ),
+        )
+        .detail("Some of them may have been done where they were before, which the job can't tell.")
+        .hint(format!(
+            "If none was, start a job on {0} with the set_clause and where_clause of job {id}, and come back when it has completed. Else give it a where_clause that is true of rows that are not done, and have all looked at then: SELECT backfill.verify({id}, check_clause => '...').",
+            first.shown
+        )),
+    ))
+}
+
+/// That tables which inherit from the job's, which was done alone, have rows that nobody has done.
+fn alone(job: &Job) -> Result<Option<Error>> {
+    let left = left_out::below(job)?;
+    let Some(first) = left.first() else {
+        return Ok(None);
+    };
+    let table = &job.relation_name;
+    let inherit = if left.len() == 1 {
+        "inherits"
+    } else {
+        "inherit"
+    };
+    Ok(Some(
+        Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "backfill {} has completed, but with \"only\": rows of {}, which {inherit} from {table}, are not done",
+                existing::with_owner(job),
+                listed(&left)
+            ),
+        )
+        .detail(format!("An UPDATE of {table} does them, too."))
+        .hint(format!(
+            "Start a job on {} with the set_clause and where_clause of job {}, and come back when it has completed. One on {table} without the option does as well, if its rows may be done twice.",
+            first.shown, job.id
+        )),
+    ))
+}
+
+fn listed(tables: &[Left]) -> String {
+    let names: Vec<&str> = tables.iter().map(|table| table.shown.as_str()).collect();
+    names.join(", ")
+}
+
+/// The tables of which the job's last verification has looked at all rows, and found none wrong.
+fn verified_tables(job: &Job) -> Result<Vec<Oid>> {
+    if unverified(job)?.is_some() {
+        return Ok(Vec::new());
+    }
+    match trial::last_verification(job.id)? {
+        Some(last) if walk::bounds(last.id)?.is_none() => walk::tables(last.id),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Why the rows of the job are not known to be right; nothing if its last verification says so.
+pub fn unverified(job: &Job) -> Result<Option<Error>> {
+    let id = job.id;
+    let again = format!("SELECT backfill.verify({id}), and come back when that has completed.");
+    let shown = existing::with_owner(job);
+    let refused = |message: String, hint: String| {
+        let error = Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message);
+        Ok(Some(error.hint(hint)))
+    };
+    let values = matches!(event::doubt(id)?, Some(Doubt::Redefined { values: true }));
+    let by_value = format!(
+        "SELECT backfill.verify({id}, recompute => true), or with a check_clause that is true of each row as it is to be, and come back when that has completed."
+    );
+    let Some(last) = trial::last_verification(id)? else {
+        let hint = if values { by_value } else { again };
+        return refused(format!("backfill {shown} was not verified"), hint);
+    };
+    if last.state() != State::Completed {
+        return refused(
+            format!(
+                "backfill {shown} is not verified yet: {} {}",
+                last.shown(),
+                last.state().phrase(false)
             ),
             format!(
-                "Some of them may have been done where they were before, which the job can't tell. Start a job on {first} alone, with a where_clause that is true of rows that are not done, and come back when it has completed."
+                "Come back when it has completed: CALL backfill.wait({}).",
+                last.id
             ),
         );
+    }
+    let wrong = slice::found(last.id)?;
+    if wrong.found == 0 && wrong.failed > 0 {
+        return Ok(Some(verify::unseen(job, &last, wrong.failed)));
+    }
+    if wrong.found > 0 {
+        let hint = match last
+            .definition
+            .action
+            .question()
+            .is_some_and(Question::evaluates)
+        {
+            true => format!(
+                "See the note of job {} in backfill.progress. If it says that the rows are undecided, SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row; else SELECT backfill.reapply({id}) does them again, and then verify it once more.",
+                last.id
+            ),
+            false => format!(
+                "See backfill.verify_failures. SELECT backfill.reapply({id}) does these rows again; then verify it once more."
+            ),
+        };
+        let message = format!(
+            "backfill {shown} was found to be wrong: {} of {} rows",
+            wrong.found, wrong.passed
+        );
+        return refused(message, hint);
+    }
+    if !outcome::ended_before(id, last.id)? {
+        let message = format!("backfill {shown} went on after it was verified");
+        return refused(message, if values { by_value } else { again });
+    }
+    let by_clause = matches!(
+        last.definition.action.question(),
+        Some(Question::Verify {
+            check: Check::Pending,
+            ..
+        })
+    );
+    if values && by_clause {
+        let message = format!(
+            "the verification of backfill {shown} looked for rows that match its where_clause, not at what the others have"
+        );
+        return refused(message, by_value);
     }
     Ok(None)
 }

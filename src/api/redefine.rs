@@ -91,18 +91,17 @@ pub fn redefine(
             Some(new),
         )?;
     }
-    let done = slice::updated(job.id)?;
-    if done > 0 {
-        let rows = if done == 1 { "row" } else { "rows" };
-        let note = format!("redefined after {done} {rows}: see backfill.events");
+    let values = before.action != after.action;
+    let rows = match before.where_clause == after.where_clause {
+        true => slice::updated(job.id)?,
+        // Those that did not match may match now, and are passed.
+        false => slice::found(job.id)?.passed,
+    };
+    if rows > 0 {
+        let what = if rows == 1 { "row" } else { "rows" };
+        let note = format!("redefined after {rows} {what}: see backfill.events");
         walk::add_note(job.id, &note)?;
-        event::record(
-            job.id,
-            me,
-            event::CHANGED_MIDWAY,
-            None,
-            Some(&done.to_string()),
-        )?;
+        event::redefined_midway(job.id, me, values, rows)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::pg::server;
 use crate::pg::settings::with;
 use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
-use crate::store::{job, walk};
+use crate::store::{job, slice, walk};
 
 /// What is read as the caller: the views show him what he may see.
 const QUERIES: &[(&str, &str)] = &[
@@ -88,6 +88,8 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
     let (settings, check) = of_the_owner(id)?;
     document.insert("settings".to_owned(), settings);
     document.insert("check".to_owned(), check);
+    let single_rows = json!(slice::are_single_rows(id)?);
+    document.insert("single_rows".to_owned(), single_rows);
     let report = Report {
         document: Value::Object(document),
     };

@@ -4,14 +4,13 @@ use pgrx::pg_sys::Oid;
 
 use super::caller::required;
 use super::control::{after_cancel, start_of};
-use super::{existing, proof, verify};
-use crate::action::Question;
+use super::{existing, proof};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
 use crate::pg::{relation, server};
 use crate::quote::{ident, literal};
 use crate::store::job::Job;
-use crate::store::{approval, event, outcome, rights, slice, trial};
+use crate::store::{approval, outcome, rights};
 
 /// Returns if the backfill of this name has completed, of all rows of its table and without a failed one, and, if that
 /// is asked, was found to be right since. Never waits.
@@ -30,24 +29,11 @@ pub fn require_completed(
     if let Some(lacking) = proof::lacking(&job)? {
         return Err(lacking);
     }
-    if verified {
-        return require_verified(&job);
-    }
-    match event::doubt(job.id)? {
-        Some(doubt) => require_verified(&job).map_err(|error| doubted(&job, &doubt, error)),
-        None => Ok(()),
-    }
-}
-
-/// The error of a job that has completed, but has to be verified before anybody relies on it. `error` says what the verification lacks.
-fn doubted(job: &Job, doubt: &str, mut error: Error) -> Error {
-    let what = match doubt {
-        event::CHANGED_MIDWAY => "its clauses were changed after rows had been done by others",
-        _ => "rows matched its where_clause still when it ended",
+    let unverified = match verified {
+        true => proof::unverified(&job)?,
+        false => None,
     };
-    let lacks = format!("{}.", error.message);
-    error.message = format!("backfill {} has completed, but {what}", job.shown());
-    error.detail(lacks)
+    unverified.map_or(Ok(()), Err)
 }
 
 /// Refuses what commits between its steps where it may not commit.
@@ -203,50 +189,7 @@ fn unfinished(job: &Job) -> Result<Error> {
         State::Failed => format!(
             "See last_error in backfill.progress, mend the cause (backfill.redefine gives it other clauses), SELECT backfill.resume({id}), and come back when it has completed."
         ),
-        State::Cancelled | State::Cancelling => after_cancel(id),
+        State::Cancelled | State::Cancelling => after_cancel(job),
         _ => format!("Come back when it has completed: CALL backfill.wait({id}) waits for that."),
     }))
-}
-
-fn require_verified(job: &Job) -> Result<()> {
-    let id = job.id;
-    let again = format!("SELECT backfill.verify({id}), and come back when that has completed.");
-    let shown = job.shown();
-    let Some(last) = trial::last_verification(id)? else {
-        return Err(refuse(format!("backfill {shown} was not verified")).hint(again));
-    };
-    if last.state() != State::Completed {
-        return Err(refuse(format!(
-            "backfill {shown} is not verified yet: {} {}",
-            last.shown(),
-            last.state().phrase(false)
-        ))
-        .hint(format!(
-            "Come back when it has completed: CALL backfill.wait({}).",
-            last.id
-        )));
-    }
-    let wrong = slice::found(last.id)?;
-    if wrong.found == 0 && wrong.failed > 0 {
-        return Err(verify::unseen(job, &last, wrong.failed));
-    }
-    if wrong.found > 0 {
-        return Err(refuse(format!(
-            "backfill {shown} was found to be wrong: {} of {} rows",
-            wrong.found, wrong.passed
-        ))
-        .hint(match last.definition.action.question().is_some_and(Question::evaluates) {
-            true => format!(
-                "See the note of job {} in backfill.progress. If it says that the rows are undecided, SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row; else SELECT backfill.reapply({id}) does them again, and then verify it once more.",
-                last.id
-            ),
-            false => format!(
-                "See backfill.verify_failures. SELECT backfill.reapply({id}) does these rows again; then verify it once more."
-            ),
-        }));
-    }
-    if !outcome::ended_before(id, last.id)? {
-        return Err(refuse(format!("backfill {shown} went on after it was verified")).hint(again));
-    }
-    Ok(())
 }

@@ -44,6 +44,16 @@ const INSTALLED: &[&str] = &[
     "timezone_abbreviations",
 ];
 
+/// Whether what the clauses mean may depend on a setting.
+pub fn changes_meaning(name: &str) -> bool {
+    let same = |known: &&std::ffi::CStr| {
+        known
+            .to_str()
+            .is_ok_and(|known| known.eq_ignore_ascii_case(name))
+    };
+    MEANING.iter().any(|known| same(known))
+}
+
 /// The settings in force now.
 pub fn take() -> BTreeMap<String, String> {
     let value = |name: &&std::ffi::CStr| {

@@ -14,6 +14,9 @@ use crate::pg::report::notice;
 use crate::pg::spi::{self, Arg};
 use crate::pg::{schemas, settings};
 
+/// What the first step means for others.
+const FROM_HERE: &str = "From here on an INSERT or UPDATE that leaves the column NULL fails, also an UPDATE of other columns in a row that is not filled yet.";
+
 /// The column, and how long it is tried.
 pub struct Wanted {
     /// Its table.
@@ -119,7 +122,7 @@ fn step_by_step(column: &Column) -> Result<()> {
             return Err(column.stands_still(&todo));
         }
         if tries == 0 {
-            notice(&todo, None);
+            notice(&todo, todo.ends_with("NOT VALID").then_some(FROM_HERE));
         }
         let ending = run(column, &todo, tries)?;
         // SAFETY: connected so that it may commit, which was looked at first. Nothing here belongs to the transaction.

@@ -260,9 +260,9 @@ fn notice_of(job: &Job) -> Result<()> {
         return Ok(());
     }
     let hint = match job.state() {
-        State::Failed => Some(after_failure(id)),
+        State::Failed => Some(after_failure(job)),
         State::Paused => Some(format!("SELECT backfill.resume({id}) lets it go on.")),
-        State::Cancelled => Some(after_cancel(id)),
+        State::Cancelled => Some(after_cancel(job)),
         _ => None,
     };
     let message = format!(

@@ -17,6 +17,7 @@ use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::{clauses, confine, repeat, server};
+use crate::quote::{ident, literal};
 use crate::scan::clause::{self, all_of};
 use crate::store::job::{self, Definition, Job};
 use crate::store::{event, slice, trial, verify_failure, walk};
@@ -144,10 +145,16 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
     existing::refuse_overlap(id)?;
     verify_failure::take_up(verification.id, id)?;
     let rows = if wrong == 1 { "row" } else { "rows" };
+    // What the SET list gives is not looked at before it is set.
+    let still = if question.evaluates() {
+        ""
+    } else {
+        ", if still so"
+    };
     walk::add_note(
         id,
         &format!(
-            "for {wrong} {rows} that job {} has found to be wrong, if still so",
+            "for {wrong} {rows} that job {} has found to be wrong{still}",
             verification.id
         ),
     )?;
@@ -340,8 +347,9 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
             of.shown()
         ))
         .hint(format!(
-            "Say what is to be true of each row, SELECT backfill.verify({0}, check_clause => 'rate_new = rate'), or have set_clause evaluated again: recompute => true.",
-            of.id
+            "Say what is to be true of each row, SELECT backfill.verify({0}, check_clause => {1}), or have set_clause evaluated again: recompute => true.",
+            of.id,
+            literal(&format!("{} IS NOT NULL", of.definition.action.update().set_columns.first().map_or_else(|| "...".to_owned(), |column| ident(column))))
         ))),
     }
 }

@@ -7,15 +7,21 @@ use pgrx::pg_sys;
 
 use super::caller::{denied, may_attend, required};
 use super::control::{after_cancel, after_failure, start_of};
+use super::proof;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
 use crate::pg::latch::wait_in_call;
+use crate::pg::report::notice;
 use crate::pg::server;
+use crate::report::lasting;
 use crate::store::job::{self, Job};
 use crate::store::{outcome, walk};
 
 /// Time between two looks at the job: short enough for a script, and a look costs 0.1 ms.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time between two lines that say how far the job is.
+const SAID: Duration = Duration::from_secs(10);
 
 /// Whether the procedure was called where it may not commit.
 ///
@@ -58,6 +64,7 @@ pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Resul
 }
 
 fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<()> {
+    let mut said = Instant::now();
     loop {
         let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
         if !may_attend(&job)? {
@@ -66,12 +73,21 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
         if let Some(end) = end_of(&job)? {
             return end;
         }
+        if said.elapsed() >= SAID {
+            said = Instant::now();
+            let far = outcome::how_far(id)?.map(|far| format!(": {far}"));
+            let far = far.unwrap_or_default();
+            notice(
+                &format!("backfill {} is {}{far}", job.shown(), job.state()),
+                None,
+            );
+        }
         // Lets go of the snapshot and of the transaction's age.
         // SAFETY: connected so that it may commit, which was looked at first. `job` is a copy, and nothing else here
         // belongs to the transaction.
         unsafe { pg_sys::SPI_commit() };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Error::new(
+            let mut error = Error::new(
                 sqlstate::QUERY_CANCELED,
                 format!(
                     "backfill {} is still {} after {} ms",
@@ -85,7 +101,9 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
                     "SELECT backfill.resume({id}) lets it go on; its note in backfill.progress tells where it paused by itself."
                 ),
                 _ => "The job goes on. Wait longer, or look at backfill.progress.".to_owned(),
-            }));
+            });
+            error.detail = outcome::how_far(id)?;
+            return Err(error);
         }
         wait_in_call(INTERVAL);
     }
@@ -94,10 +112,10 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
 fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     let id = job.id;
     let hint = match job.state() {
-        State::Completed => return Ok(Some(Ok(()))),
-        State::Cancelled => after_cancel(id),
+        State::Completed => return Ok(Some(say_verdict(job))),
+        State::Cancelled => after_cancel(job),
         // What is known of this error, or what helps with any.
-        State::Failed => outcome::hint(id)?.unwrap_or_else(|| after_failure(id)),
+        State::Failed => outcome::hint(id)?.unwrap_or_else(|| after_failure(job)),
         State::Pending => format!("Start it first: {}", start_of(job)),
         State::Paused => return Ok(stands_still(job)?.map(Err)),
         _ => return Ok(None),
@@ -110,6 +128,38 @@ fn end_of(job: &Job) -> Result<Option<Result<()>>> {
         .clone()
         .filter(|_| server::may_act_for(job.owner));
     Ok(Some(Err(error)))
+}
+
+/// Says what came of a job that has completed; and what it lacks, if the gate would not let it pass.
+fn say_verdict(job: &Job) -> Result<()> {
+    let shown = job.shown();
+    let looked = match job.definition.action.question() {
+        Some(question) => walk::note_beginning(job.id, &question.opening())?,
+        None => None,
+    };
+    let came = match (looked, outcome::came_to(job.id)?) {
+        (Some(verdict), _) => format!("backfill {shown} has completed: {verdict}"),
+        (None, Some(end)) => format!(
+            "backfill {shown} has completed: {} updated in {}, {} failed",
+            rows(end.updated),
+            lasting(end.seconds),
+            end.failed
+        ),
+        (None, None) => format!("backfill {shown} has completed"),
+    };
+    notice(&came, None);
+    if job.definition.action.is_read_only() {
+        return Ok(());
+    }
+    if let Some(lacking) = proof::lacking(job)? {
+        notice(&lacking.message, lacking.hint.as_deref());
+    }
+    Ok(())
+}
+
+fn rows(count: i64) -> String {
+    let rows = if count == 1 { "row" } else { "rows" };
+    format!("{count} {rows}")
 }
 
 /// That a paused job does not go on by itself, if nobody is there who has paused it: it has come to a bound, or may not be

@@ -44,6 +44,26 @@ JOIN written w ON c.conrelid = $1 AND w.attnum = ANY (c.conkey)
 WHERE c.contype = 'f' OR c.contype IN ('p', 'u', 'x') AND c.condeferrable
 ORDER BY c.conname, c.oid, w.attnum LIMIT 1";
 
+/// Whether a trigger that fires before each update of a row names one of these columns, in its function or its arguments: it may be
+/// taken to keep the column right.
+pub fn sets_along(relation: Oid, columns: &[String]) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (
+                 SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                 CROSS JOIN LATERAL pg_catalog.unnest($2) AS c (name)
+                 WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND (t.tgtype & (1 | 2 | 16)) = (1 | 2 | 16)
+                   AND (pg_catalog.lower(c.name) = ANY (pg_catalog.regexp_split_to_array(pg_catalog.lower(p.prosrc), '[^[:alnum:]_]+'))
+                        -- Its arguments end with a zero each.
+                        OR pg_catalog.lower(c.name) = ANY (pg_catalog.regexp_split_to_array(
+                               pg_catalog.lower(pg_catalog.encode(t.tgargs, 'escape')), '[^[:alnum:]_]+(000)?'))
+                        OR c.name ~ '[^[:alnum:]_]' AND pg_catalog.strpos(p.prosrc, c.name) > 0))",
+            &[Arg::Oid(relation), Arg::Texts(columns)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
 /// Refuses to write columns of a constraint that would not be checked: those that are set, and any where a
 /// trigger that fires all the same may write to the row.
 pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {

@@ -20,7 +20,7 @@ pub fn example() -> Report {
             "events": [{"at": "2026-11-23T14:00:00+00:00", "actor": "app", "event": "define", "old": null, "new": "pending"}],
             "failed_rows": [{"relation": "orders", "key": ["1"], "sqlstate": "22012", "message": "a | b\n<script>"}],
             "verifications": [],
-            "samples": [{"second": 0.0, "rows_per_second": 10.0, "batch_ms": 1.0}, {"second": 10.0, "rows_per_second": 2000.0, "batch_ms": 5.0,
+            "samples": [{"second": 0.0, "rows_per_second": 10.0, "batch_ms": 1.0}, {"second": 5.0, "rows_per_second": 1000.0, "batch_ms": 3.0}, {"second": 10.0, "rows_per_second": 2000.0, "batch_ms": 5.0,
                 "settings": {"search_path": "\"$user\", public"},
             "throttled_by": {"max_lag_bytes": 2.0}}],
         }),

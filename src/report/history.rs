@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::model::Report;
 
+/// Points from which on a line says something of the course: two are a line from the one to the other.
+const TELLING: usize = 3;
+
 /// A series of the history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
@@ -35,7 +38,7 @@ impl Report {
             ),
             ("Waiting, of each interval", "s", waits(samples)),
         ];
-        plots.retain(|(_, _, series)| series.iter().any(|one| one.points.len() > 1));
+        plots.retain(|(_, _, series)| series.iter().any(|one| one.points.len() >= TELLING));
         plots
     }
 }

@@ -14,7 +14,7 @@ main{max-width:1100px;margin:0 auto;padding:24px 16px 48px}h1{font-size:1.5rem;l
 h2{font-size:1.05rem;margin:32px 0 8px}h3{font-size:.9rem;margin:0 0 4px;font-weight:600}h3 small{color:var(--dim);font-weight:400}
 .verdict{font-weight:600;margin:0;overflow-wrap:anywhere}.completed{color:var(--good)}.failed,.cancelled{color:var(--bad)}.other{color:var(--busy)}
 .grid2{display:grid;gap:0 32px;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
-.plots{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
+.plots{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px}
 svg{display:block;width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}.grid{stroke:var(--line)}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}.c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)}.c5{stroke:var(--c5)}

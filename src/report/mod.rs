@@ -12,6 +12,7 @@ mod text;
 mod words;
 
 pub use model::Report;
+pub use words::lasting;
 
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

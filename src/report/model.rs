@@ -74,13 +74,16 @@ impl Report {
         match state.as_str() {
             "completed" if self.is_read_only() => format!("Completed. {}.", self.note()),
             "completed" => {
-                let failed = self.number("rows_failed");
-                let but = match failed > 0.0 {
-                    true => format!(", but {} failed", count(failed)),
-                    false => String::new(),
-                };
                 let rows = count(self.number("rows_updated"));
-                format!("Completed: {rows} rows updated{but}.")
+                let time = self.document["seconds"].as_f64();
+                let time = time.map_or(String::new(), |s| format!(" in {}", lasting(s)));
+                let failed = match self.number("rows_failed") {
+                    none if none == 0.0 => ", 0 failed".to_owned(),
+                    some => format!(", but {} failed", count(some)),
+                };
+                let grown = self.grown("heap_before", "heap_after");
+                let grown = grown.map_or(String::new(), |percent| format!(", table {percent}"));
+                format!("Completed: {rows} rows updated{time}{failed}{grown}.")
             }
             "failed" => format!("Failed, after {rows}. Not finished."),
             "cancelled" => format!("Cancelled, after {rows}. Not finished."),
@@ -198,7 +201,12 @@ impl Report {
             "verification" => fact("Wrong", found),
             "dry run" => fact("Would change", found),
             _ => match self.job("hot_percent").as_f64() {
-                Some(percent) => fact("Updated", format!("{found}, {percent} % of them heap-only")),
+                Some(percent) => fact(
+                    "Updated",
+                    format!(
+                        "{found}, {percent} % of them heap-only: without a new entry in any index"
+                    ),
+                ),
                 None => fact("Updated", found),
             },
         };
@@ -252,14 +260,18 @@ impl Report {
         }
     }
 
+    /// By how much something has grown, if it was there before.
+    fn grown(&self, before: &str, after: &str) -> Option<String> {
+        let sizes = &self.document["sizes"];
+        let (before, after) = (sizes[before].as_f64()?, sizes[after].as_f64()?);
+        (before > 0.0).then(|| format!("{:+.0} %", (after - before) * 100.0 / before))
+    }
+
     fn growth(&self) -> Option<Section> {
         let sizes = &self.document["sizes"];
         let line = |name: &str, before: &str, after: &str| {
+            let percent = self.grown(before, after).unwrap_or_default();
             let (before, after) = (sizes[before].as_f64()?, sizes[after].as_f64()?);
-            let percent = match before > 0.0 {
-                true => format!("{:+.0} %", (after - before) * 100.0 / before),
-                false => String::new(),
-            };
             Some(vec![name.to_owned(), bytes(before), bytes(after), percent])
         };
         let rows: Vec<Vec<String>> = [
@@ -353,7 +365,7 @@ mod tests {
         let report = example();
         assert_eq!(
             report.verdict(),
-            "Completed: 1,234,560 rows updated, but 7 failed."
+            "Completed: 1,234,560 rows updated, but 7 failed, table +10 %."
         );
         let all = format!("{:?}", report.sections());
         assert!(all.contains("100 MB") && all.contains("1 min 1 s"), "{all}");

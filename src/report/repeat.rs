@@ -8,6 +8,9 @@ impl Report {
     /// What does the same again: the settings that the clauses were written under, and the call. Nothing for those
     /// who may not see all that it takes.
     pub fn statement(&self) -> Option<String> {
+        if self.document["single_rows"] == true {
+            return Some("-- It did single rows again, which a verification had found to be wrong: there is nothing to be repeated.".to_owned());
+        }
         let call = self.call()?;
         let settings = self.document["settings"].as_object()?;
         let settings: Vec<String> = settings
@@ -25,6 +28,16 @@ impl Report {
             lines.push(
                 "-- The values of options.settings are not shown here: put them in.".to_owned(),
             );
+        }
+        let name = self.text("name");
+        if !name.is_empty() {
+            // In a comment, which a line break would end.
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
+            let job = self.text("job_id");
+            lines.push(format!(
+                "-- Its name, {}, is left out: with it the call would find job {job}, and do nothing. backfill.forget({job}) frees it.",
+                literal(&name)
+            ));
         }
         lines.push(call);
         Some(lines.join("\n"))
@@ -61,11 +74,9 @@ impl Report {
             self.text("sleep_ms"),
             format!("set_clause => {}", literal(&self.text("set_clause"))),
         ];
-        for name in ["where_clause", "name"] {
-            let value = self.text(name);
-            if !value.is_empty() {
-                arguments.push(format!("{name} => {}", literal(&value)));
-            }
+        let where_clause = self.text("where_clause");
+        if !where_clause.is_empty() {
+            arguments.push(format!("where_clause => {}", literal(&where_clause)));
         }
         arguments
     }
@@ -91,7 +102,7 @@ mod tests {
     fn the_call_can_be_pasted() {
         assert_eq!(
             example().statement().unwrap(),
-            "SELECT set_config('search_path', '\"$user\", public', false);\nSELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    name => '<b>rates</b> | x',\n    options => '{\"workers\":2}');"
+            "SELECT set_config('search_path', '\"$user\", public', false);\n-- Its name, '<b>rates</b> | x', is left out: with it the call would find job 7, and do nothing. backfill.forget(7) frees it.\nSELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    options => '{\"workers\":2}');"
         );
     }
 
@@ -99,6 +110,7 @@ mod tests {
     fn a_verification_is_repeated_as_one() {
         let mut report = example();
         report.document["job"]["verifies"] = 3.into();
+        report.document["job"]["name"] = serde_json::Value::Null;
         report.document["job"]["options"] = serde_json::json!({});
         report.document["settings"] = serde_json::json!({});
         assert_eq!(report.statement(), None);

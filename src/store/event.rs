@@ -75,20 +75,55 @@ pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State)
 pub const MATCH_STILL: &str = "rows match still";
 /// The event of clauses that were changed after rows had been done by others.
 pub const CHANGED_MIDWAY: &str = "redefined midway";
+/// What was changed then, in `old`: the SET list, or the WHERE clause alone. In versions before it was not said.
+const SET_CLAUSE: &str = "set_clause";
+const WHERE_CLAUSE: &str = "where_clause";
 
-/// The last of the events after which "completed" does not say what became of all rows.
-pub fn doubt(job: i64) -> Result<Option<String>> {
+/// Why "completed" does not say what became of all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Rows that were done, or passed, have been treated by other clauses than the job has now. With `values` by another SET list: that
+    /// none of them matches any more says nothing of what they have.
+    Redefined {
+        /// Whether the SET list was another one.
+        values: bool,
+    },
+    /// The walk has ended though rows match still.
+    MatchStill,
+}
+
+/// What there is of that, the worst first.
+pub fn doubt(job: i64) -> Result<Option<Doubt>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT e.event FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.id DESC LIMIT 1",
+            "SELECT pg_catalog.bool_or(e.event = $3), pg_catalog.bool_or(e.event = $3 AND e.old IS DISTINCT FROM $4)
+             FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) HAVING pg_catalog.count(*) > 0",
             &[
                 Arg::Int8(job),
                 Arg::Text(MATCH_STILL),
                 Arg::Text(CHANGED_MIDWAY),
+                Arg::Text(WHERE_CLAUSE),
             ],
         )
     })?;
-    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+    Ok(row.map(|row| match row.bool(0) {
+        true => Doubt::Redefined {
+            values: row.bool(1),
+        },
+        false => Doubt::MatchStill,
+    }))
+}
+
+/// Records that the clauses of a job were changed after it had done, or passed, rows by others.
+pub fn redefined_midway(job: i64, actor: Oid, values: bool, rows: i64) -> Result<()> {
+    let what = if values { SET_CLAUSE } else { WHERE_CLAUSE };
+    record(
+        job,
+        actor,
+        CHANGED_MIDWAY,
+        Some(what),
+        Some(&rows.to_string()),
+    )
 }
 
 /// Whether a worker of the job has begun since a time, in microseconds as PostgreSQL counts them.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::job::Job;
+use crate::store::{event, slice};
 
 /// Records one.
 pub fn add(job: i64, table: Oid) -> Result<()> {
@@ -32,42 +33,98 @@ pub fn all(job: i64) -> Result<Vec<Oid>> {
     rows.iter().map(oid).collect()
 }
 
-/// The names of those that nobody has seen to: they belong to the job's table still, and no job of the same owner's, or of
-/// the table's owner's, on these alone has set the same columns of all their rows since.
-pub fn of(job: &Job) -> Result<Vec<String>> {
+/// A table whose rows a job has not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The table.
+    pub oid: Oid,
+    /// Its name for people.
+    pub shown: String,
+}
+
+/// Those that came during the run, belong to the job's table still, and that no later job has done in its place.
+pub fn of(job: &Job) -> Result<Vec<Left>> {
+    read(
+        job,
+        "WITH RECURSIVE above AS (
+             SELECT c.oid, c.oid AS up, c.relowner, n.nspname, c.relname
+             FROM backfill_internal.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.left_out::pg_catalog.oid[]) AS t (oid)
+             JOIN pg_catalog.pg_class c ON c.oid = t.oid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE w.job_id = $1
+             UNION
+             SELECT a.oid, i.inhparent, a.relowner, a.nspname, a.relname
+             FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.up AND NOT i.inhdetachpending
+         ), candidate AS (SELECT a.oid, a.relowner, a.nspname, a.relname FROM above a WHERE a.up = $2)",
+        // Rows may have come to the table as long as the job was not at its end.
+        "j.started_at >= (SELECT pg_catalog.min(e.at) FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event = 'completed')",
+    )
+}
+
+/// Of a job on its table alone: the tables that inherit from it, have rows, and were done by no other job in its place. Their files
+/// are looked at: to ask for the size of a table waits for its lock.
+pub fn below(job: &Job) -> Result<Vec<Left>> {
+    read(
+        job,
+        "WITH RECURSIVE tree AS (
+             SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $2
+             UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid
+         ), candidate AS (
+             SELECT c.oid, c.relowner, n.nspname, c.relname
+             FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'f'
+                OR c.relkind = 'r' AND (pg_catalog.pg_stat_file(pg_catalog.pg_relation_filepath(c.oid), true)).size > 0
+         )",
+        "true",
+    )
+}
+
+/// Those of the candidates that no job has done in the place of this one: a job of the same owner's, or of one who has the
+/// rights of the table's owner, that has completed all rows of the table, and does the same with them.
+fn read(job: &Job, candidates: &str, when: &str) -> Result<Vec<Left>> {
+    let query = format!(
+        "{candidates}
+         SELECT DISTINCT a.oid::pg_catalog.int8,
+                pg_catalog.concat(pg_catalog.quote_ident(a.nspname), '.', pg_catalog.quote_ident(a.relname)) AS shown
+         FROM candidate a
+         WHERE NOT EXISTS (
+             SELECT FROM backfill_internal.job this
+             JOIN backfill_internal.job j ON j.id <> this.id AND j.work ->> 'set_clause' = this.work ->> 'set_clause'
+                                AND j.where_clause IS NOT DISTINCT FROM this.where_clause
+                                AND j.session -> 'search_path' IS NOT DISTINCT FROM this.session -> 'search_path'
+                                AND j.options -> 'settings' IS NOT DISTINCT FROM this.options -> 'settings'
+                                AND j.options -> 'triggers' IS NOT DISTINCT FROM this.options -> 'triggers'
+             JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
+             JOIN backfill_internal.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL
+                                 AND a.oid = ANY (w.tables::pg_catalog.oid[])
+             WHERE this.id = $1 AND j.action = 'update' AND {when}
+               AND (j.owner::pg_catalog.oid = $3 OR pg_catalog.pg_has_role(j.owner, a.relowner, 'USAGE'))
+               AND NOT EXISTS (SELECT FROM backfill_internal.failed_row f WHERE f.job_id = j.id)
+               AND NOT EXISTS (SELECT FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event IN ($4, $5))
+               -- One that does single rows again is about no others.
+               AND (SELECT pg_catalog.bool_and({}) FROM backfill_internal.slice s WHERE s.job_id = j.id) IS NOT TRUE)
+         ORDER BY shown",
+        slice::IS_SINGLE_ROW
+    );
     let rows = as_extension(|| {
         spi::query(
-            "WITH RECURSIVE above AS (
-                 SELECT c.oid, c.oid AS up, c.relowner, n.nspname, c.relname
-                 FROM backfill_internal.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.left_out::pg_catalog.oid[]) AS t (oid)
-                 JOIN pg_catalog.pg_class c ON c.oid = t.oid
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE w.job_id = $1
-                 UNION
-                 SELECT a.oid, i.inhparent, a.relowner, a.nspname, a.relname
-                 FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.up AND NOT i.inhdetachpending
-             )
-             SELECT DISTINCT pg_catalog.concat(pg_catalog.quote_ident(a.nspname), '.', pg_catalog.quote_ident(a.relname))
-             FROM above a
-             WHERE a.up = $2 AND NOT EXISTS (
-                 SELECT FROM backfill_internal.job j
-                 JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
-                 JOIN backfill_internal.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL AND w.left_out = '{}'
-                 WHERE j.relation::pg_catalog.oid = a.oid AND j.id > $1 AND j.action = 'update'
-                   AND j.work -> 'set_columns' @> pg_catalog.to_jsonb($4::pg_catalog.text[])
-                   AND (j.owner::pg_catalog.oid = $3 OR pg_catalog.pg_has_role(j.owner, a.relowner, 'USAGE'))
-                   AND NOT EXISTS (SELECT FROM backfill_internal.failed_row f WHERE f.job_id = j.id))
-             ORDER BY 1",
+            &query,
             &[
                 Arg::Int8(job.id),
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),
-                Arg::Texts(&job.definition.action.update().set_columns),
+                Arg::Text(event::MATCH_STILL),
+                Arg::Text(event::CHANGED_MIDWAY),
             ],
         )
     })?
     .rows;
-    rows.iter()
-        .map(|row| row.text(0).map(str::to_owned))
-        .collect()
+    let left = |row: &spi::Row| {
+        Ok(Left {
+            oid: Oid::from(row.number(0)? as u32),
+            shown: row.text(1)?.to_owned(),
+        })
+    };
+    rows.iter().map(left).collect()
 }

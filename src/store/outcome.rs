@@ -76,6 +76,36 @@ fn sum_up(job: i64) -> Result<()> {
     set_summed(job, true)
 }
 
+/// What a job has come to that has ended.
+pub struct CameTo {
+    /// Rows updated.
+    pub updated: i64,
+    /// Seconds since it was started.
+    pub seconds: f64,
+    /// Rows that it has stepped over because of an error.
+    pub failed: i64,
+}
+
+/// That of a job, if its end is recorded.
+pub fn came_to(job: i64) -> Result<Option<CameTo>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT COALESCE(o.rows_updated, 0), COALESCE(EXTRACT(epoch FROM o.at - j.started_at), 0)::pg_catalog.float8,
+                    (SELECT pg_catalog.count(*) FROM backfill_internal.failed_row f WHERE f.job_id = j.id)
+             FROM backfill_internal.job j JOIN backfill_internal.outcome o ON o.job_id = j.id WHERE j.id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    row.map(|row| {
+        Ok(CameTo {
+            updated: row.number(0)?,
+            seconds: row.parse::<f64>(1)?.unwrap_or_default().max(0.0),
+            failed: row.number(2)?,
+        })
+    })
+    .transpose()
+}
+
 /// How far a job is, in a sentence for a person; nothing of one that has not begun.
 pub fn how_far(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {

@@ -293,12 +293,17 @@ pub fn put_last(id: i32) -> Result<()> {
     Ok(())
 }
 
+/// Whether the slice `s` has no rows but single ones, which were found by something else.
+pub(super) const IS_SINGLE_ROW: &str =
+    "(s.walk = 'key' AND s.after_key IS NOT DISTINCT FROM s.last_key)";
+
 /// Whether a job is about single rows alone, which a verification has found: none of its slices has others.
 pub fn are_single_rows(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.bool_and(s.walk = 'key' AND s.after_key IS NOT DISTINCT FROM s.last_key)
-             FROM backfill_internal.slice s WHERE s.job_id = $1",
+            &format!(
+                "SELECT pg_catalog.bool_and({IS_SINGLE_ROW}) FROM backfill_internal.slice s WHERE s.job_id = $1"
+            ),
             &[Arg::Int8(job)],
         )
     })?;

@@ -16,6 +16,8 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
              WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work ->> 'set_clause' = $3
                AND j.where_clause IS NOT DISTINCT FROM $4 AND j.action = 'look'
                AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'
+               AND (NOT j.options @> '{\"only\": true}'
+                    OR EXISTS (SELECT FROM backfill_internal.job r WHERE r.id = $6 AND r.options @> '{\"only\": true}'))
                AND j.session ->> 'search_path' IS NOT DISTINCT FROM $5
                AND j.options -> 'settings' IS NOT DISTINCT FROM
                    (SELECT r.options -> 'settings' FROM backfill_internal.job r WHERE r.id = $6)",

@@ -165,6 +165,18 @@ pub fn pause_note(job: i64) -> Result<Option<(String, String)>> {
     }))
 }
 
+/// The last note of a job that begins like this.
+pub fn note_beginning(job: i64, opening: &str) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT n.note FROM backfill_internal.walk w CROSS JOIN LATERAL pg_catalog.unnest(w.notes) WITH ORDINALITY AS n (note, no)
+             WHERE w.job_id = $1 AND pg_catalog.starts_with(n.note, $2) ORDER BY n.no DESC LIMIT 1",
+            &[Arg::Int8(job), Arg::Text(opening)],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
 /// What stands in such a note between what the job paused at and how to go on.
 pub const FOR_THE_REST: &str = ": for the rest ";
 

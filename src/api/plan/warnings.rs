@@ -2,9 +2,9 @@
 
 use super::Line;
 use super::walk::Way;
-use crate::api::hazards;
 use crate::api::sample::Backfill;
 use crate::api::start::Pace;
+use crate::api::{hazards, sources};
 use crate::error::Result;
 use crate::guc;
 use crate::pg::traps::{self, Finding};
@@ -28,6 +28,8 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
         .into_iter()
         .map(|found| line(found.item, found.value, &found.advice))
         .collect();
+    let changing = sources::of(relation, backfill.update(), clause, &backfill.key_columns)?;
+    lines.extend(changing.map(|found| line("source changes", found.columns, &found.advice)));
     lines.extend(of_tables(backfill, ways)?);
     if let Some(text) = undone(backfill, ways)? {
         lines.push(line(

@@ -8,6 +8,7 @@ use crate::pg::bgworker::Start;
 use crate::pg::lock::Lock;
 use crate::pg::txn::{self, Durability};
 use crate::pg::{relation, repeat, report};
+use crate::store::event::{self, Doubt};
 use crate::store::job::{self, Job};
 use crate::store::{slice, walk as walks};
 use crate::worker::batch::attributes;
@@ -137,9 +138,19 @@ fn say_verdict(job: &Job) -> Ending {
     }
 }
 
-/// Why rows that differ from what the SET list gives may be right, where it was computed again.
+/// Why rows that differ from what the SET list gives may be right, where it was computed again; or why rows may be wrong that
+/// do not match the WHERE clause any more.
 fn doubt(job: &Job) -> Result<Option<String>> {
     let definition = &job.definition;
+    if let Some(Question::Verify {
+        job: of,
+        check: Check::Pending,
+    }) = definition.action.question()
+    {
+        let values = event::doubt(*of)? == Some(Doubt::Redefined { values: true });
+        let why = "rows done before the job was redefined have what the set_clause before gave";
+        return Ok(values.then(|| why.to_owned()));
+    }
     let computed = matches!(
         definition.action.question(),
         Some(Question::Verify {

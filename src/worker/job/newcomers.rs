@@ -10,6 +10,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::error::Result;
 use crate::guc;
+use crate::model::names;
 use crate::pg::partition::{self, Leaf};
 use crate::pg::{heap, relation, repeat, server};
 use crate::store::job::Job;
@@ -109,6 +110,26 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
         return Ok(true);
     }
     cut_slices::goes_by_pages(job, table)
+}
+
+/// Says that a job is about its table alone, where others inherit from it and have rows that nobody has done.
+pub fn note_alone(job: &Job) -> Result<()> {
+    if !job.definition.options.only() {
+        return Ok(());
+    }
+    let left = left_out::below(job)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = left.iter().map(|table| table.shown.as_str()).collect();
+    let reads = job.definition.action.is_read_only();
+    let what = if reads { "looked at" } else { "done" };
+    let note = format!(
+        "of {} alone (option only): rows of {} are not {what}",
+        job.relation_name,
+        names::listed(&names)
+    );
+    walk::add_note(job.id, &note)
 }
 
 /// Says which tables are partitions no longer.

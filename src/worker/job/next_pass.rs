@@ -62,7 +62,7 @@ pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
         return Ok(Next::Enough);
     }
     if job.definition.action.is_read_only() {
-        return Ok(Next::End);
+        return newcomers::note_alone(job).map(|()| Next::End);
     }
     let before = tally::tallies(job.id, pass - 1)?;
     let mut again = Vec::new();
@@ -80,6 +80,7 @@ pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
     }
     if again.is_empty() {
         newcomers::note_detached(job)?;
+        newcomers::note_alone(job)?;
         return note_bounds(job).map(|()| Next::End);
     }
     walk::begin_again(job.id, pass + 1)?;

@@ -119,7 +119,7 @@ SELECT backfill.pause(1100); :after
 SELECT backfill.resume(1100); :after
 SELECT backfill.cancel(1100); :after
 SELECT backfill.alter(1100, 10); :after
-CALL backfill.wait(1100); :after
+SET client_min_messages = warning; CALL backfill.wait(1100); RESET client_min_messages; :after
 SELECT backfill.start('t', set_clause => 'b = 1', name => 'completed'); :after
 
 -- One that has failed

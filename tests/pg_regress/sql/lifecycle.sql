@@ -17,7 +17,7 @@ SELECT set_clause, where_clause, key_columns, owner = current_user::regrole AS m
 
 -- The DBA's: runs the one definition, with a pace of its own.
 SELECT backfill.start('orders', 100, 1);
-CALL backfill.wait(4000);
+SET client_min_messages = warning; CALL backfill.wait(4000); RESET client_min_messages;
 SELECT job_id, name, relation, state, percent, rows_done, rows_total, rows_updated, rows_failed,
        rows_per_second, eta, batch_size, sleep_ms, waiting_for, last_error,
        started_at <= updated_at AS updated, started_at <= finished_at AS finished
@@ -42,7 +42,7 @@ CALL backfill.wait(4100);
 SELECT state, rows_updated, last_error FROM backfill.progress \gx
 UPDATE orders SET rate_old = 1 WHERE id = 555;
 SELECT backfill.resume(4100);
-CALL backfill.wait(4100);
+SET client_min_messages = warning; CALL backfill.wait(4100); RESET client_min_messages;
 SELECT state, percent, rows_done, rows_total, rows_updated, last_error FROM backfill.progress;
 SELECT event, old, new FROM backfill.events ORDER BY event_id;
 SELECT backfill.forget(4100);
@@ -51,7 +51,7 @@ SELECT backfill.forget(4100);
 ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4200;
 SELECT backfill.start('orders', 10, 3600000, 'touched = NOT touched', name => 'flags');
 SELECT backfill.alter(4200, 500, 0, '{"scan_limit": 20000}');
-CALL backfill.wait(4200, 60000);
+SET client_min_messages = warning; CALL backfill.wait(4200, 60000); RESET client_min_messages;
 SELECT state, batch_size, sleep_ms, rows_updated FROM backfill.progress;
 SELECT touched, count(*) FROM orders GROUP BY 1;
 SELECT event, old, new FROM backfill.events WHERE event LIKE 'alter%' ORDER BY event_id;
@@ -73,16 +73,16 @@ SELECT touched, count(*) FROM orders GROUP BY 1;
 ALTER SEQUENCE backfill_internal.job_id_seq RESTART 4300;
 CREATE TABLE nothing (id bigint PRIMARY KEY, a int);
 SELECT backfill.start('nothing', set_clause => 'a = 1');
-CALL backfill.wait(4300);
+SET client_min_messages = warning; CALL backfill.wait(4300); RESET client_min_messages;
 SELECT backfill.start('orders', set_clause => 'touched = false', where_clause => 'id < 0');
-CALL backfill.wait(4301);
+SET client_min_messages = warning; CALL backfill.wait(4301); RESET client_min_messages;
 SELECT job_id, state, percent, rows_done, rows_total, rows_updated FROM backfill.progress ORDER BY 1;
 
 -- Names that need quotes, from the first call to the error
 CREATE TABLE "Odd ""Table"" of ünïcode" ("Select" text PRIMARY KEY, "a b" int);
 INSERT INTO "Odd ""Table"" of ünïcode" VALUES ('it''s', 1), ('"', 2), ('{a,b}', 3), ('NULL', 4), ('', 5), ('\', 6);
 SELECT backfill.start('"Odd ""Table"" of ünïcode"', 2, set_clause => '"a b" = "a b" + 10', name => 'it''s "odd"');
-CALL backfill.wait(4302);
+SET client_min_messages = warning; CALL backfill.wait(4302); RESET client_min_messages;
 SELECT relation, name, state, rows_updated FROM backfill.progress WHERE job_id = 4302;
 SELECT * FROM "Odd ""Table"" of ünïcode" ORDER BY 2;
 

@@ -1,0 +1,92 @@
+//! What becomes of rows that the application changes after they were done: they keep what was computed of the values before.
+
+use crate::action::Update;
+use crate::error::Result;
+use crate::pg::relation::Relation;
+use crate::pg::report::notice;
+use crate::pg::{clauses, triggers};
+use crate::quote::ident;
+
+/// Columns that a SET list reads and does not set, and that may change behind the job's back.
+pub struct Sources {
+    /// The columns, for people.
+    pub columns: String,
+    /// What happens, as a sentence.
+    pub value: String,
+    /// What to do about it, as a sentence.
+    pub advice: String,
+}
+
+/// Looks for such columns. There are none where a trigger computes what is set with each update, where the WHERE clause compares
+/// the source with what is set, so that a row that has changed matches again, and among the columns of the key. Within a
+/// session of the owner's.
+pub fn of(
+    relation: &Relation,
+    update: &Update,
+    where_clause: Option<&str>,
+    key: &[String],
+) -> Result<Option<Sources>> {
+    let (set_clause, set_columns) = (&update.set_clause, &update.set_columns);
+    let target = relation.alone(None);
+    let (read, _) = clauses::read_and_set(&format!("UPDATE {target} SET {set_clause}"))?;
+    let whole = read.contains(&0);
+    let mut sources: Vec<_> = relation.columns.iter().collect();
+    sources.retain(|column| {
+        let changes = !set_columns.contains(&column.name) && !key.contains(&column.name);
+        changes && !column.identity_always && (whole || read.contains(&column.number))
+    });
+    if sources.is_empty() || triggers::sets_along(relation.oid, set_columns)? {
+        return Ok(None);
+    }
+    if let Some(clause) = where_clause {
+        let asked = format!("SELECT FROM {target} WHERE (\n{clause}\n)");
+        let asked = clauses::columns_used(&asked)?;
+        let set = relation.columns.iter();
+        let mut set = set.filter(|column| set_columns.contains(&column.name));
+        if set.any(|c| asked.contains(&c.number))
+            && sources.iter().any(|c| asked.contains(&c.number))
+        {
+            return Ok(None);
+        }
+    }
+    let names = |names: Vec<&str>| match names.as_slice() {
+        [a, b, c, _, ..] => format!("{a}, {b}, {c} and others"),
+        few => few.join(", "),
+    };
+    let plain = |name: &str| match name
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    {
+        true => name.to_owned(),
+        false => ident(name),
+    };
+    let shown: Vec<String> = sources.iter().map(|column| plain(&column.name)).collect();
+    let set: Vec<String> = set_columns.iter().map(|name| plain(name)).collect();
+    let columns = match whole {
+        true => "any column".to_owned(),
+        false => names(shown.iter().map(String::as_str).collect()),
+    };
+    let set = names(set.iter().map(String::as_str).collect());
+    let change = if shown.len() == 1 || whole {
+        "changes"
+    } else {
+        "change"
+    };
+    Ok(Some(Sources {
+        value: format!(
+            "rows of {} whose {columns} {change} after they were done keep the value computed then",
+            relation.shown
+        ),
+        advice: format!(
+            "While the application writes that, let it or a trigger write {set}, too; verify with recompute => true finds such rows, and reapply does them again."
+        ),
+        columns,
+    }))
+}
+
+/// Says it to the client.
+pub fn say(sources: Option<&Sources>) {
+    if let Some(Sources { value, advice, .. }) = sources {
+        notice(value, Some(advice));
+    }
+}
