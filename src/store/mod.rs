@@ -23,6 +23,7 @@ pub mod setback;
 pub mod signals;
 pub mod slice;
 pub mod tally;
+pub mod text_bound;
 pub mod trial;
 pub mod verify_failure;
 pub mod version;
