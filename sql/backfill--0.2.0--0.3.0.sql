@@ -16,8 +16,87 @@ BEGIN
     END IF;
 END $$;
 
--- Batches in progress end first, and others wait. So does whoever looks at the views.
-LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event IN ACCESS EXCLUSIVE MODE;
+-- Batches in progress end first, and others wait. So does whoever looks at the views, and whoever would put something on a table.
+LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event, backfill.region,
+    backfill.leftover, backfill.setback, backfill.failed_row, backfill.verify_failure, backfill.sample IN ACCESS EXCLUSIVE MODE;
+
+-- What follows runs as whoever updates, a superuser. What somebody else has put on the tables or into the schema, by a right
+-- that ALTER DEFAULT PRIVILEGES or a GRANT gave, would run as that one, too. No trigger and no rule fires that the owner of its table
+-- has not enabled for that; and the update is refused until nothing is there that is not the extension's. This block belongs
+-- to the beginning of each upgrade script.
+SET LOCAL session_replication_role = replica;
+DO $$
+DECLARE
+    found text;
+    remedy text;
+BEGIN
+    WITH extension AS (
+        SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname = 'backfill'
+    ), member AS (
+        SELECT d.classid, d.objid
+        FROM extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+    ), relation AS (
+        SELECT c.oid, c.relkind, c.relowner, c.relrowsecurity, c.oid::pg_catalog.regclass AS shown
+        FROM member m JOIN pg_catalog.pg_class c ON m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objid = c.oid
+    ), part AS (
+        -- What belongs to a table or view, and what it refers to: a function, an operator, a type. Those of PostgreSQL are in no list.
+        SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass AS classid, a.oid AS objid FROM pg_catalog.pg_attrdef a JOIN relation r ON r.oid = a.adrelid
+        UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint k JOIN relation r ON r.oid = k.conrelid
+        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indrelid
+        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, r.oid FROM relation r
+        UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid FROM pg_catalog.pg_rewrite w JOIN relation r ON r.oid = w.ev_class
+    ), strange AS (
+        SELECT pg_catalog.format('trigger %I on %s', t.tgname, r.shown) AS what, pg_catalog.format('DROP TRIGGER %I ON %s;', t.tgname, r.shown) AS remedy
+        FROM relation r JOIN pg_catalog.pg_trigger t ON t.tgrelid = r.oid
+        WHERE NOT t.tgisinternal
+          AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND m.objid = t.tgfoid)
+        UNION ALL
+        SELECT pg_catalog.format('foreign key %I of %s, which refers to %s', k.conname, k.conrelid::pg_catalog.regclass, r.shown),
+               pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::pg_catalog.regclass, k.conname)
+        FROM relation r JOIN pg_catalog.pg_constraint k ON k.confrelid = r.oid
+        UNION ALL
+        SELECT pg_catalog.format('rule %I on %s', w.rulename, r.shown), pg_catalog.format('DROP RULE %I ON %s;', w.rulename, r.shown)
+        FROM relation r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+        WHERE r.relkind <> 'v' OR w.rulename <> '_RETURN'
+        UNION ALL
+        SELECT pg_catalog.format('row-level security of %s', r.shown), pg_catalog.format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY;', r.shown)
+        FROM relation r WHERE r.relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = r.oid)
+        UNION ALL
+        SELECT pg_catalog.format('child %s of %s', i.inhrelid::pg_catalog.regclass, r.shown),
+               pg_catalog.format('ALTER TABLE %s NO INHERIT %s;', i.inhrelid::pg_catalog.regclass, r.shown)
+        FROM relation r JOIN pg_catalog.pg_inherits i ON i.inhparent = r.oid
+        UNION ALL
+        SELECT pg_catalog.format('owner %s of %s', r.relowner::pg_catalog.regrole, r.shown), 'ALTER TABLE ... OWNER TO the owner of backfill.job;'
+        FROM relation r JOIN pg_catalog.pg_class j ON j.oid = 'backfill.job'::pg_catalog.regclass WHERE r.relowner <> j.relowner
+        UNION ALL
+        SELECT pg_catalog.format('%s, which %s refers to', pg_catalog.pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid),
+                                 pg_catalog.pg_describe_object(p.classid, p.objid, 0)),
+               'Take it out.'
+        FROM part p JOIN pg_catalog.pg_depend d ON d.classid = p.classid AND d.objid = p.objid
+        WHERE d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass,
+                               'pg_catalog.pg_opclass'::pg_catalog.regclass, 'pg_catalog.pg_opfamily'::pg_catalog.regclass, 'pg_catalog.pg_collation'::pg_catalog.regclass)
+          AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.refclassid AND m.objid = d.refobjid)
+          -- The row types of its own tables.
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t JOIN relation r ON r.oid = t.typrelid
+                          WHERE d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = d.refobjid)
+        UNION ALL
+        SELECT pg_catalog.format('%s in its schema', pg_catalog.pg_describe_object(d.classid, d.objid, 0)), 'DROP it, or ALTER ... SET SCHEMA.'
+        FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = 'backfill'::pg_catalog.regnamespace
+          -- What ALTER DEFAULT PRIVILEGES gives is taken back below; a publication of the schema runs nothing.
+          AND NOT d.classid IN ('pg_catalog.pg_extension'::pg_catalog.regclass, 'pg_catalog.pg_default_acl'::pg_catalog.regclass,
+                                'pg_catalog.pg_publication_namespace'::pg_catalog.regclass)
+          AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classid AND m.objid = d.objid)
+    )
+    SELECT s.what, s.remedy INTO found, remedy FROM strange s ORDER BY s.what COLLATE pg_catalog."C" LIMIT 1;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'extension "backfill" cannot be updated: % is not the extension''s', found
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'It may run somebody else''s code with the rights of whoever updates.',
+                  HINT = pg_catalog.concat(remedy, ' And take back what let somebody create it: ALTER DEFAULT PRIVILEGES, or a GRANT on the schema or its tables.');
+    END IF;
+END $$;
 
 -- What no user reads or calls goes to a schema of its own, as in sql/tables.sql: sequences and indexes go with their tables.
 -- Views and triggers know them by their numbers.

@@ -75,11 +75,12 @@ fn require_superuser(job: &Job) -> Result<()> {
 
 /// Says which jobs `resume_all` has left out.
 pub fn warn_of_left_out(idle: impl Fn(&Job) -> bool) -> Result<()> {
-    let left: Vec<String> = job::unfinished()?
-        .into_iter()
-        .filter(|job| !job.here && idle(job) && server::may_act_for(job.owner))
-        .map(|job| job.id.to_string())
-        .collect();
+    let mut left = Vec::new();
+    for id in job::unfinished(server::current_user())? {
+        if job::load_readable(id)?.is_some_and(|job| !job.here && idle(&job)) {
+            left.push(id.to_string());
+        }
+    }
     if !left.is_empty() {
         warning(
             &format!(

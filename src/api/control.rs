@@ -112,10 +112,10 @@ fn all(
     server::refuse_read_only(function)?;
     let mut count = 0;
     let mut busy = Vec::new();
-    for job in job::unfinished()? {
-        if !server::may_act_for(job.owner) || !wanted(&job) {
+    for id in job::unfinished(server::current_user())? {
+        let Some(job) = job::load_readable(id)?.filter(&wanted) else {
             continue;
-        }
+        };
         let free = if ready(&job)? {
             job::lock_if_free(job.id)?
         } else {

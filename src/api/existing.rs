@@ -77,11 +77,8 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
 /// the run that it is for.
 pub fn named(name: &str, dry_run: bool) -> Result<Vec<Job>> {
     let me = server::current_user();
-    let mut known: Vec<Job> = job::named(name)?
-        .into_iter()
-        .filter(|job| job.definition.options.dry_run() == dry_run)
-        .filter(|job| server::may_act_for(job.owner))
-        .collect();
+    let mut known = job::named(name, me)?;
+    known.retain(|job| job.definition.options.dry_run() == dry_run);
     known.sort_by_key(|job| job.owner != me);
     Ok(known)
 }
@@ -184,12 +181,17 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     if this.definition.action.is_read_only() {
         return Ok(());
     }
-    let mut others = job::on(this.relation)?;
+    let mut others = job::started_on(this.relation)?;
     for relation in partition::relatives(this.relation)? {
-        others.extend(job::on(relation)?);
+        others.extend(job::started_on(relation)?);
     }
+    others.retain(|other| *other != id);
     for other in others {
-        if other.id == id || !other.state().active() || apart(&this, &other)? {
+        // One after the other: what they say may be long.
+        let Some(other) = job::load_latest(other)? else {
+            continue;
+        };
+        if !other.state().active() || apart(&this, &other)? {
             continue;
         }
         if let Some(column) = this.definition.action.meets(&other.definition.action) {

@@ -20,7 +20,7 @@ use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
-use crate::pg::{guard, schemas};
+use crate::pg::{guard, schemas, xact};
 use crate::store::{extension, origin};
 
 /// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
@@ -28,6 +28,7 @@ use crate::store::{extension, origin};
 fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     unwrap(capture(|| {
         let _names = schemas::Scope::begin();
+        xact::refuse_to_prepare();
         extension::check_version()?;
         connect(f)
     }))

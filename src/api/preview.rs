@@ -17,11 +17,15 @@ use crate::pg::heap::Tid;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
 use crate::pg::spi::{self, Arg};
-use crate::pg::text::to_server;
+use crate::pg::text::{MOST_SHOWN, to_server};
 use crate::stranger::errand::Errand;
 
 /// Rows that a call may ask for.
 const MOST: i32 = 1000;
+/// Bytes that all samples together may have: the call ends with the row that reaches them.
+const BYTES: usize = 8 << 20;
+/// Bytes that each value may have at least, also where there are too many for that.
+const LEAST_SHOWN: usize = 64;
 
 /// A row, as it is and as it would be.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -76,18 +80,36 @@ impl Errand for PreviewOf {
 
 fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {
     let found = backfill.parts(i64::from(limit))?;
+    let wanted = limit as usize;
+    let values = 2 * wanted * backfill.update().set_columns.len().max(1);
+    let most = (BYTES / values).clamp(LEAST_SHOWN, MOST_SHOWN);
     let mut samples = Vec::new();
-    for part in &found.parts {
-        match &part.rows {
-            Ok(rows) => samples.extend(rows.iter().map(|(tid, key)| sample(part, *tid, key))),
-            Err(error) => samples.push(Sample {
+    let mut bytes = 0;
+    for (part, row) in found.parts.iter().flat_map(rows_of) {
+        if samples.len() == wanted {
+            break;
+        }
+        if bytes >= BYTES {
+            notice(
+                &format!(
+                    "{} rows are shown, not {wanted}: they are {bytes} bytes",
+                    samples.len()
+                ),
+                Some("Ask for fewer rows, or set fewer columns."),
+            );
+            return Ok(samples);
+        }
+        let sample = match row {
+            Ok((tid, key)) => sample(part, *tid, key, most),
+            Err(error) => Sample {
                 key: Some(format!("pages {} to {}", part.pages.0, part.pages.1 - 1)),
                 error: Some(shown(error)),
                 ..Sample::default()
-            }),
-        }
+            },
+        };
+        bytes += sample.bytes();
+        samples.push(sample);
     }
-    samples.truncate(limit as usize);
     if samples.len() < limit as usize && found.looked < found.pages {
         let message = format!(
             "of {} pages {} were looked through: rows that match where_clause are few",
@@ -98,8 +120,27 @@ fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// What would become of one row.
-fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
+/// The rows of a part, or the one error that there is in their place.
+fn rows_of(
+    part: &Part,
+) -> impl Iterator<Item = (&Part, std::result::Result<&(Tid, String), &Error>)> {
+    let (rows, error) = match &part.rows {
+        Ok(rows) => (rows.as_slice(), None),
+        Err(error) => (&[][..], Some(error)),
+    };
+    let rows = rows.iter().map(Ok).chain(error.map(Err));
+    rows.map(move |row| (part, row))
+}
+
+impl Sample {
+    fn bytes(&self) -> usize {
+        let texts = [&self.key, &self.before, &self.after, &self.error];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+}
+
+/// What would become of one row, of each value `most` bytes or so.
+fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     let mut sample = Sample {
         key: Some(key.to_owned()),
         ..Sample::default()
@@ -110,8 +151,8 @@ fn sample(part: &Part, tid: Tid, key: &str) -> Sample {
         let mut values = (None, None);
         evaluate::changes(table.oid, &statement, &[Arg::Tids(&[tid])], |change| {
             values = (
-                Some(object(table, change, |n| change.before(n))?),
-                Some(object(table, change, |n| change.after(n))?),
+                Some(object(table, change, |n| change.before(n, most))?),
+                Some(object(table, change, |n| change.after(n, most))?),
             );
             Ok(())
         })?;

@@ -5,7 +5,7 @@ use super::{require, session, tables};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{confine, name, server, spi, triggers};
+use crate::pg::{confine, name, search_path, server, spi, triggers};
 use crate::quote::qualified;
 use crate::scan::key::Column;
 use crate::scan::order::{self, Asked, Pages, Possible};
@@ -236,6 +236,9 @@ fn settings_of(job: &Job) -> Result<Vec<(String, String)>> {
     let mut settings = session::worth_writing(&definition.session)?;
     settings.extend(definition.options.settings.clone());
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    if let Some(path) = settings.get_mut("search_path") {
+        *path = search_path::with_temporary_last(path);
+    }
     settings.extend(FIXED.iter().copied().map(owned));
     if definition.options.skips_triggers() {
         settings.extend([owned(triggers::SETTING)]);

@@ -156,11 +156,11 @@ pub fn definition(call: &Call) -> Result<Job> {
     if let Some(name) = &call.name {
         return definition_named(call, name);
     }
-    let pending = job::on(call.relation.oid)?
-        .into_iter()
-        .filter(|job| job.state() == State::Pending && !job.definition.options.dry_run())
-        .filter(|job| server::may_act_for(job.owner))
-        .collect();
+    let mut pending = Vec::new();
+    for id in job::pending_on(call.relation.oid, server::current_user())? {
+        pending.extend(job::load_latest(id)?);
+    }
+    pending.retain(|job| job.state() == State::Pending && !job.definition.options.dry_run());
     let mut pending = own_first(pending);
     match pending.len() {
         0 => Err(nothing_pending(&format!(

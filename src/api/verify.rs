@@ -16,7 +16,7 @@ use crate::model::options::{Options, Strategy, is_alterable};
 use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{clauses, confine, repeat, server};
+use crate::pg::{clauses, repeat, server};
 use crate::quote::{ident, literal};
 use crate::scan::clause::{self, all_of};
 use crate::store::job::{self, Definition, Job};
@@ -177,6 +177,13 @@ impl Errand for VerificationOf {
     }
 
     fn run(self) -> Result<Self::Answer> {
+        if let Question::Verify {
+            check: Check::Clause(clause),
+            ..
+        } = &self.question
+        {
+            clauses::check_expression("check_clause", clause)?;
+        }
         let of = self.subject.open()?;
         of.under_its_settings(|| {
             let pending = matches!(
@@ -335,9 +342,6 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
             .hint("One verification asks one thing: start two.")),
         (Some(text), false) => {
             clause::check("check_clause", &text)?;
-            confine::own_text(server::current_user(), || {
-                clauses::check_expression("check_clause", &text)
-            })?;
             Ok(Check::Clause(clause::trimmed(&text).to_owned()))
         }
         (None, true) => Ok(Check::Recompute),

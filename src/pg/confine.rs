@@ -6,7 +6,8 @@
 //!
 //! - in a **process of its owner's**: a worker that is connected as the role that wrote it, see
 //!   [`process_is_the_owners`]. It has no rights above these, and ends.
-//! - in the **caller's session, if the caller wrote it**: within [`own_text`], which undoes everything.
+//! - in the **caller's session, if the caller wrote it**: within [`own_text`], which undoes everything. Within a SECURITY
+//!   DEFINER function the session is not the caller's.
 //!
 //! Every function of `pg` that hands such text to PostgreSQL (`spi::query`, `spi::Plan`, `clauses`,
 //! `evaluate`, input functions in `arg`) calls [`require`] first, so that a caller who forgets the rule
@@ -17,8 +18,8 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{elevate, server, spi, trusted, txn};
-use crate::error::{Error, Result};
+use super::{elevate, server, settings, spi, trusted, txn};
+use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
     /// Whether this process is a worker that belongs to the owner of all text that it meets.
@@ -47,7 +48,8 @@ pub fn require() -> Result<()> {
 ///
 /// It is a security-restricted operation (no cursor that outlives it, no prepared statement, no LISTEN, no
 /// temporary table, no deferred trigger, no SET ROLE), and everything is rolled back at its end, settings
-/// included. An error of whatever kind is given back. Within `spi::connect`.
+/// included. Temporary tables come last in the search_path. An error of whatever kind is given back. Within `spi::connect`, and
+/// never within a SECURITY DEFINER function: there the session, with its temporary tables and settings, is somebody else's.
 pub fn own_text<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     restricted(owner, || spi::undone(f))
 }
@@ -79,6 +81,13 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
             "text of another role was about to be looked at in the caller's session",
         ));
     }
+    if OWN.get() == 0 && txn::in_security_definer() {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "a SECURITY DEFINER function's text was about to be looked at in the session of who calls it",
+        )
+        .hint("Call it directly, or declare the function SECURITY INVOKER."));
+    }
     let (user, security) = txn::identity();
     let restricted = security
         | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
@@ -93,7 +102,7 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::NewGUCNestLevel()
     };
     let (own, only) = (Own::begin(), trusted::Only::begin());
-    let result = f();
+    let result = settings::search_temporary_last().and_then(|()| f());
     drop((own, only));
     // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
     unsafe {

@@ -14,7 +14,7 @@ use super::arg::{Arg, CANONICAL};
 use super::capture::capture;
 use super::heap::{self, Tid};
 use super::open::Open;
-use super::text::lossy;
+use super::text::beginning;
 use super::{confine, list, server, settings};
 use crate::error::{Error, Result};
 
@@ -105,14 +105,15 @@ impl Change<'_> {
         self.set
     }
 
-    /// The value of a column before, in text form that does not depend on settings: the beginning of a long one.
-    pub fn before(&self, number: i16) -> Result<Option<String>> {
-        self.shown(number, true)
+    /// The value of a column before, in text form that does not depend on settings: the beginning of one that is longer than
+    /// `most` bytes.
+    pub fn before(&self, number: i16, most: usize) -> Result<Option<String>> {
+        self.shown(number, true, most)
     }
 
     /// The same for its value after.
-    pub fn after(&self, number: i16) -> Result<Option<String>> {
-        self.shown(number, false)
+    pub fn after(&self, number: i16, most: usize) -> Result<Option<String>> {
+        self.shown(number, false, most)
     }
 
     /// Where the row is.
@@ -133,7 +134,7 @@ impl Change<'_> {
         }
     }
 
-    fn shown(&self, number: i16, before: bool) -> Result<Option<String>> {
+    fn shown(&self, number: i16, before: bool, most: usize) -> Result<Option<String>> {
         let Some(value) = self.value(number, before) else {
             return Ok(None);
         };
@@ -143,7 +144,10 @@ impl Change<'_> {
             let (mut output, mut varlena) = (Oid::INVALID, false);
             let type_oid = attribute(self.columns, number).atttypid;
             pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut varlena);
-            Ok(lossy(pg_sys::OidOutputFunctionCall(output, value)))
+            Ok(beginning(
+                pg_sys::OidOutputFunctionCall(output, value),
+                most,
+            ))
         })
     }
 }

@@ -42,6 +42,7 @@ pub mod role;
 mod scan;
 pub mod schemas;
 pub mod seal;
+pub mod search_path;
 pub mod server;
 pub mod settings;
 pub mod signal;

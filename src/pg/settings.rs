@@ -1,11 +1,12 @@
 //! Reads and sets PostgreSQL settings (GUCs).
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
 use super::text::{lossy_whole, to_server};
-use super::{server, spi};
+use super::{search_path, server, spi};
 use crate::error::Result;
 
 /// The value that is in force; `None` where there is no such setting.
@@ -49,11 +50,34 @@ pub fn set_local(name: &CStr, value: &CStr) {
     );
 }
 
-/// The same with a name and a value that are not known before, with the rights of the current user.
+/// The same with a name and a value that are not known before, with the rights of the current user. In a search_path
+/// temporary tables come last.
 pub fn set_text_local(name: &str, value: &str) -> Result<()> {
     let action = pg_sys::GucAction::GUC_ACTION_SAVE;
-    set(&to_server(name)?, &to_server(value)?, own_context(), action);
+    let value = to_server(&in_force(name, value))?;
+    set(&to_server(name)?, &value, own_context(), action);
     Ok(())
+}
+
+/// Has temporary tables come last in the search_path, until the enclosing nest level of settings ends.
+pub fn search_temporary_last() -> Result<()> {
+    let path = get(PATH).unwrap_or_default();
+    let last = search_path::with_temporary_last(&path);
+    if last != path {
+        set_local(PATH, &to_server(&last)?);
+    }
+    Ok(())
+}
+
+/// The search_path.
+const PATH: &CStr = c"search_path";
+
+/// What is set where users' text is looked at or run, for this value.
+fn in_force<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
+    match name.eq_ignore_ascii_case("search_path") {
+        true => Cow::Owned(search_path::with_temporary_last(value)),
+        false => Cow::Borrowed(value),
+    }
 }
 
 /// What the current user may set.
@@ -180,7 +204,7 @@ impl Pins {
     }
 
     fn add(&mut self, name: &str, value: &str, trusted: bool) -> Result<()> {
-        let (name, value) = (to_server(name)?, to_server(value)?);
+        let (name, value) = (to_server(name)?, to_server(&in_force(name, value))?);
         self.0
             .retain(|pin| !pin.name.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
         self.0.push(Pin {
@@ -192,7 +216,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether all are in force. A trigger's SET outlives its batch; this finds it.
+    /// Whether all are in force.
     pub fn hold(&self) -> bool {
         self.0
             .iter()

@@ -79,14 +79,23 @@ pub const MOST_SHOWN: usize = 8192;
 /// # Safety
 /// `text` must be null or point to a zero-terminated string.
 pub unsafe fn lossy(text: *const c_char) -> Option<String> {
+    // SAFETY: the caller's promise.
+    unsafe { beginning(text, MOST_SHOWN) }
+}
+
+/// The same with another bound than [`MOST_SHOWN`]: of a longer text somewhat less than `most` bytes.
+///
+/// # Safety
+/// As of [`lossy`].
+pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
     if text.is_null() {
         return None;
     }
     // SAFETY: the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
-    if bytes.len() > MOST_SHOWN {
+    if bytes.len() > most {
         // Not converted: what is cut here may end within a character of any encoding.
-        let start = String::from_utf8_lossy(&bytes[..MOST_SHOWN - 64]);
+        let start = String::from_utf8_lossy(&bytes[..most - most.min(128) / 2]);
         let start = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
         return Some(format!("{start}... ({} bytes)", bytes.len()));
     }

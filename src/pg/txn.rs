@@ -1,6 +1,8 @@
 //! Transactions of a background worker, with a way back from every error.
 
 use std::cell::Cell;
+use std::ffi::{CStr, c_void};
+use std::ptr::null_mut;
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -13,13 +15,41 @@ use crate::error::{Error, Result};
 pub enum Durability {
     /// `synchronous_commit = off`: a crash may lose it, together with its checkpoint.
     Deferred,
+    /// Waits for this server's disk, and for no standby.
+    Local,
     /// Waits for the disk.
     Immediate,
+}
+
+impl Durability {
+    /// The value of `synchronous_commit`, where it is not the session's.
+    fn setting(self) -> Option<&'static CStr> {
+        match self {
+            Durability::Deferred => None,
+            Durability::Local => Some(c"local"),
+            Durability::Immediate => Some(c"on"),
+        }
+    }
+}
+
+/// What becomes of settings that are set in a transaction, for the session, by whatever code runs in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settings {
+    /// They are put back before it commits: what a trigger has SET is not met by the next transaction.
+    PutBack,
+    /// They stay.
+    Stay,
 }
 
 thread_local! {
     static ACTING: Cell<Option<Oid>> = const { Cell::new(None) };
     static ONLY_LOOKS: Cell<bool> = const { Cell::new(false) };
+    /// The nest level of settings that is put back before the transaction in progress commits.
+    static LEVEL: Cell<Option<i32>> = const { Cell::new(None) };
+    /// How long that commit waits.
+    static DURABILITY: Cell<Durability> = const { Cell::new(Durability::Deferred) };
+    /// Whether the server tells this process of commits.
+    static TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on the transactions of this process are read-only, but for statements of the extension's own: for a job that only
@@ -42,6 +72,8 @@ pub fn act_as(owner: Oid) {
 
 /// Runs `f` in a transaction, connected to SPI, and commits it. An error of whatever kind, also
 /// one that comes up while committing, aborts it and is given back.
+///
+/// Settings are as they were afterwards, whatever code of users' that ran in it has SET: also in what is deferred to the commit.
 pub fn run<T>(durability: Durability, f: impl FnOnce() -> Result<T>) -> Result<T> {
     run_after(|| {}, durability, f)
 }
@@ -53,18 +85,22 @@ pub fn run_after<T>(
     durability: Durability,
     f: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    run_steps(before, || {
-        let value = spi::connect(f)?;
-        if durability == Durability::Immediate {
-            settings::set_for_transaction(c"synchronous_commit", c"on");
-        }
-        Ok(value)
-    })
+    run_steps(Settings::PutBack, durability, before, || spi::connect(f))
+}
+
+/// Like [`run`], but settings that `f` sets stay for the session. It must run no code of users'.
+pub fn run_setting<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    run_steps(
+        Settings::Stay,
+        Durability::Deferred,
+        || {},
+        || spi::connect(f),
+    )
 }
 
 /// The same without SPI, for a process that is connected to no database.
 pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    run_steps(|| {}, f)
+    run_steps(Settings::PutBack, Durability::Deferred, || {}, f)
 }
 
 /// Runs `f` in a transaction that it may commit itself, and follow by others, as VACUUM does. The
@@ -96,6 +132,29 @@ pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
+fn be_told_of_commits() {
+    if !TOLD.replace(true) {
+        // SAFETY: registers a function that lives as long as the process, once in it.
+        unsafe { pg_sys::RegisterXactCallback(Some(before_commit), null_mut()) };
+    }
+}
+
+/// Puts settings back once all code of users' has run: what is deferred to the commit, too. It may still fail here.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
+        return;
+    }
+    if let Some(level) = LEVEL.take() {
+        // SAFETY: the level was begun by the transaction that commits, whose subtransactions and statements, with their levels,
+        // have ended.
+        unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    }
+    if let Some(value) = DURABILITY.replace(Durability::Deferred).setting() {
+        settings::set_for_transaction(c"synchronous_commit", value);
+    }
+}
+
 /// Raises an error within a transaction, as in a session that is not ours: [`run`] would end that of others.
 fn refuse_within() {
     if server::in_transaction() {
@@ -122,7 +181,7 @@ unsafe fn begin() {
 /// and what is deferred to a commit never runs.
 pub fn run_undone<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut value = None;
-    let undone = run_steps(before, || {
+    let undone = run_steps(Settings::PutBack, Durability::Deferred, before, || {
         value = Some(spi::connect(f)?);
         Err::<(), Error>(Error::internal("rolled back"))
     });
@@ -133,8 +192,14 @@ pub fn run_undone<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Re
     }
 }
 
-fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
+fn run_steps<T>(
+    set: Settings,
+    durability: Durability,
+    before: impl FnOnce(),
+    f: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     refuse_within();
+    be_told_of_commits();
     let session = identity();
     let _names = schemas::Scope::begin();
     // SAFETY: no transaction is in progress, so that this one is ours. Its identity is put back below. The snapshot that is
@@ -142,6 +207,10 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
     // the stack as it was, if with another snapshot on top of it.
     let result = capture(|| unsafe {
         begin();
+        if set == Settings::PutBack {
+            LEVEL.set(Some(pg_sys::NewGUCNestLevel()));
+        }
+        DURABILITY.set(durability);
         if let Some(owner) = ACTING.get() {
             let security = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             pg_sys::SetUserIdAndSecContext(owner, security);
@@ -153,6 +222,9 @@ fn run_steps<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<
         pg_sys::CommitTransactionCommand();
         Ok(value)
     });
+    // Those of a transaction that has failed are put back by its abort.
+    LEVEL.set(None);
+    DURABILITY.set(Durability::Deferred);
     // SAFETY: whatever state an error has left, the abort gets out of it, with the identity that the transaction
     // began with; after a commit it is still the one from above. Outside of a transaction, as here, it is
     // the session's. Statistics can be sent then.

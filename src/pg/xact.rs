@@ -22,37 +22,42 @@ pub enum Action {
     /// and of that role.
     Interrupt(i32, pg_sys::Oid),
     /// Sends a notification: the channel, and what is said. Just before the commit, as it may fail.
-    /// A transaction that is prepared sends none.
     Notify(&'static CStr, CString),
     /// Writes a line to the server log.
     Log(String),
 }
 
-impl Action {
-    /// Whether it reaches for a worker, which only the session that commits can do.
-    fn concerns_workers(&self) -> bool {
-        !matches!(self, Action::Notify(..) | Action::Log(_))
-    }
-}
-
 thread_local! {
     static PENDING: RefCell<Vec<(pg_sys::SubTransactionId, Action)>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the transaction in progress is not to be prepared.
+    static CALLED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has PREPARE TRANSACTION refused from here on. What a call has locked and written would be held for as long as anybody likes,
+/// by a session of nobody's, and also after its role has lost its rights.
+pub fn refuse_to_prepare() {
+    be_told();
+    CALLED.set(true);
 }
 
 /// Does `action` once the current (sub)transaction and all around it have committed.
 pub fn at_commit(action: Action) {
     server::require_transaction();
-    // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered once.
-    // Within a transaction there is a current (sub)transaction.
-    let subtransaction = unsafe {
-        if !REGISTERED.replace(true) {
+    be_told();
+    // SAFETY: within a transaction there is a current (sub)transaction.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    PENDING.with_borrow_mut(|pending| pending.push((subtransaction, action)));
+}
+
+fn be_told() {
+    if !REGISTERED.replace(true) {
+        // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered once.
+        unsafe {
             pg_sys::RegisterXactCallback(Some(at_end), null_mut());
             pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), null_mut());
         }
-        pg_sys::GetCurrentSubTransactionId()
-    };
-    PENDING.with_borrow_mut(|pending| pending.push((subtransaction, action)));
+    }
 }
 
 // Of the C library.
@@ -67,14 +72,14 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
     match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => notify_all(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
+            CALLED.set(false);
             perform_all(PENDING.take());
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            CALLED.set(false);
             PENDING.take();
         }
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE
-            if PENDING.with_borrow(|all| all.iter().any(|(_, one)| one.concerns_workers())) =>
-        {
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE if CALLED.get() => {
             report::unwrap::<()>(Err(refuse_prepare()))
         }
         _ => {}
@@ -99,9 +104,10 @@ fn notify_all() {
 fn refuse_prepare() -> Error {
     Error::new(
         sqlstate::FEATURE_NOT_SUPPORTED,
-        "cannot PREPARE a transaction that has started or changed a backfill job",
+        "cannot PREPARE a transaction that has called functions of the extension \"backfill\"",
     )
-    .hint("Start, pause or resume it in a transaction of its own: a prepared one is committed by another session, which cannot reach the worker.")
+    .detail("What a call has locked would be held without a session, and what it starts is started by the session that commits.")
+    .hint("Call them in a transaction of its own.")
 }
 
 /// An ERROR in here would take the server down: nothing in it may fail.

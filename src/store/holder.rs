@@ -4,25 +4,39 @@ use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock::Lock;
 use crate::pg::spi::{self, Arg};
+use crate::quote::literal;
 
 /// Sessions by process id, with role and the time since when the transaction is open.
 const SESSIONS: &str = "
 SELECT a.pid::text, COALESCE(pg_catalog.quote_ident(a.usename), 'unknown'),
-       pg_catalog.to_char(COALESCE(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ')
-FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid() AND ";
+       pg_catalog.to_char(COALESCE(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ'), NULL
+FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l WHERE ";
+
+/// Transactions that are prepared, by what they are called, with role and the time since when: no session has them.
+const PREPARED: &str = "
+SELECT p.gid, pg_catalog.quote_ident(p.owner), pg_catalog.to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), 'prepared'
+FROM pg_catalog.pg_prepared_xacts p WHERE p.transaction::text IN (
+    SELECT pg_catalog.split_part(l.virtualtransaction, '/', 2) FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ";
+
+/// Who holds the locks `l` of which a condition is true.
+fn holders(condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
+    let mut found = Vec::new();
+    for all in [SESSIONS, PREPARED] {
+        found.extend(spi::query(&format!("{all} ({condition}))"), args)?.rows);
+    }
+    Ok(found)
+}
 
 /// The error for a relation on which somebody else's transaction defines or starts a job.
 pub fn of_definition(lock: Lock, relation: &str) -> Error {
     let found = as_extension(|| {
         let [database, high, low, kind] = lock.shown();
-        let sql = format!(
-            "{SESSIONS} a.pid IN (
-                 SELECT l.pid FROM pg_catalog.pg_locks l
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.database::bigint = $1 AND l.classid::bigint = $2
-                   AND l.objid::bigint = $3 AND l.objsubid = $4)"
-        );
         let args = [database, high, low, kind].map(Arg::Int8);
-        Ok(spi::query(&sql, &args)?.rows)
+        holders(
+            "l.locktype = 'advisory' AND l.granted AND l.database::bigint = $1 AND l.classid::bigint = $2
+             AND l.objid::bigint = $3 AND l.objsubid = $4",
+            &args,
+        )
     });
     busy(
         format!(
@@ -38,20 +52,16 @@ pub fn of_job(id: i64) -> Error {
     let found = as_extension(|| {
         // Who has locked the row holds the lock of its own transaction id. Of several that share the row, xmax tells a
         // number that nobody holds: then all who have written to the table come into question.
-        let writers = "SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.granted AND l.locktype = 'transactionid'
+        let writers = "l.granted AND l.locktype = 'transactionid'
                          AND l.transactionid = (SELECT j.xmax FROM backfill_internal.job j WHERE j.id = $1)";
-        let all = "SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.granted AND l.locktype = 'relation'
+        let all = "l.granted AND l.locktype = 'relation'
                      AND l.relation = 'backfill_internal.job'::pg_catalog.regclass AND l.mode <> 'AccessShareLock'
                      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
-        let one = spi::query(
-            &format!("{SESSIONS} a.pid IN ({writers})"),
-            &[Arg::Int8(id)],
-        )?
-        .rows;
+        let one = holders(writers, &[Arg::Int8(id)])?;
         if !one.is_empty() {
             return Ok(one);
         }
-        Ok(spi::query(&format!("{SESSIONS} a.pid IN ({all})"), &[])?.rows)
+        holders(all, &[])
     });
     busy(
         format!("backfill job {id} is being changed by a call that has not committed"),
@@ -61,6 +71,10 @@ pub fn of_job(id: i64) -> Error {
     .and_hint("Or REVOKE UPDATE on the table from the job's owner: its next batch fails then.")
 }
 
+fn is_prepared(row: &spi::Row) -> bool {
+    row.get(3).is_some()
+}
+
 fn busy(message: String, found: Result<Vec<spi::Row>>, called: &str) -> Error {
     let error = Error::new(sqlstate::LOCK_NOT_AVAILABLE, message);
     let holders = found.unwrap_or_default();
@@ -68,11 +82,18 @@ fn busy(message: String, found: Result<Vec<spi::Row>>, called: &str) -> Error {
     let sentences: Vec<String> = holders
         .iter()
         .map(|row| {
-            let (pid, role, since) = (cell(row, 0), cell(row, 1), cell(row, 2));
-            format!("Process {pid} of role {role} holds it, in a transaction that is open since {since}.")
+            let (who, role, since) = (cell(row, 0), cell(row, 1), cell(row, 2));
+            match is_prepared(row) {
+                true => format!("The transaction {} of role {role} holds it, prepared since {since}.", literal(&who)),
+                false => format!("Process {who} of role {role} holds it, in a transaction that is open since {since}."),
+            }
         })
         .collect();
     match holders.first() {
+        Some(first) if is_prepared(first) => error.detail(sentences.join(" ")).hint(format!(
+            "COMMIT PREPARED {0}; or ROLLBACK PREPARED {0}; then call this again. pg_prepared_xacts has it.",
+            literal(&cell(first, 0))
+        )),
         None => error.hint("Call it again: whoever held it has ended meanwhile."),
         Some(first) => error.detail(sentences.join(" ")).hint(format!(
             "{called}: have it COMMIT or ROLLBACK, or end it by SELECT pg_terminate_backend({}), and call this again.",

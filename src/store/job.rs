@@ -15,7 +15,7 @@ use crate::pg::relation::Relation;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{lock, report, server};
 use crate::store::origin::{self, here};
-use crate::store::{holder, outcome, slice, version};
+use crate::store::{holder, outcome, slice, text_bound, version};
 
 /// A job, with what its state is derived from.
 #[derive(Debug, Clone)]
@@ -293,22 +293,58 @@ pub fn workers_here() -> Result<Vec<i32>> {
     rows.iter().map(|row| Ok(row.number(0)? as i32)).collect()
 }
 
-/// Jobs with this name, as committed by now.
-pub fn named(name: &str) -> Result<Vec<Job>> {
-    find_latest("WHERE j.name = $1 ORDER BY j.id", &[Arg::Text(name)])
+/// The job with this id, as committed by now.
+pub fn load_latest(id: i64) -> Result<Option<Job>> {
+    Ok(find_latest("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
 }
 
-/// Jobs of this table, as committed by now.
-pub fn on(relation: Oid) -> Result<Vec<Job>> {
+/// The job with this id, if it can be read: else that is logged.
+pub fn load_readable(id: i64) -> Result<Option<Job>> {
+    Ok(list(&format!("WHERE j.id = {id}"))?.pop())
+}
+
+/// Jobs with this name that `role` may act on, as committed by now.
+pub fn named(name: &str, role: Oid) -> Result<Vec<Job>> {
     find_latest(
-        "WHERE j.relation::pg_catalog.oid = $1 ORDER BY j.id",
+        "WHERE j.name = $1 AND pg_catalog.pg_has_role($2, j.owner::pg_catalog.oid, 'USAGE') ORDER BY j.id",
+        &[Arg::Text(name), Arg::Oid(role)],
+    )
+}
+
+/// Definitions of this table that `role` may act on, as committed by now: their ids. Of others' not even the text is read.
+pub fn pending_on(relation: Oid, role: Oid) -> Result<Vec<i64>> {
+    ids(
+        "WHERE j.relation::pg_catalog.oid = $1 AND j.wish = 'define' AND pg_catalog.pg_has_role($2, j.owner::pg_catalog.oid, 'USAGE')",
+        &[Arg::Oid(relation), Arg::Oid(role)],
+    )
+}
+
+/// Jobs of this table that may write there still, or end, as committed by now: their ids.
+pub fn started_on(relation: Oid) -> Result<Vec<i64>> {
+    ids(
+        "WHERE j.relation::pg_catalog.oid = $1 AND j.wish <> 'define' AND o.outcome IS DISTINCT FROM 'completed'
+           AND NOT (j.wish = 'cancel' AND o.outcome IS NOT DISTINCT FROM 'cancelled')",
         &[Arg::Oid(relation)],
     )
 }
 
-/// Jobs that are neither completed nor cancelled.
-pub fn unfinished() -> Result<Vec<Job>> {
-    list("WHERE j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed' ORDER BY j.id")
+/// Jobs that were started, and are neither completed nor cancelled, and that `role` may act on: their ids.
+pub fn unfinished(role: Oid) -> Result<Vec<i64>> {
+    ids(
+        "WHERE j.wish IN ('run', 'pause') AND o.outcome IS DISTINCT FROM 'completed'
+           AND pg_catalog.pg_has_role($1, j.owner::pg_catalog.oid, 'USAGE')",
+        &[Arg::Oid(role)],
+    )
+}
+
+/// Ids alone: a job has megabytes of text, and a role many jobs.
+fn ids(condition: &str, args: &[Arg]) -> Result<Vec<i64>> {
+    let sql = format!(
+        "SELECT j.id FROM backfill_internal.job j LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+         {condition} ORDER BY j.id"
+    );
+    let rows = as_extension(|| spi::query_latest(&sql, args))?.rows;
+    rows.iter().map(|row| row.number(0)).collect()
 }
 
 /// Whether a worker can connect as the owner of the job `j`: those of others come last where there is a limit, and are told of.
@@ -389,6 +425,7 @@ pub fn insert(
     let id = row
         .ok_or_else(|| Error::internal("INSERT returned no row"))?
         .number(0)?;
+    text_bound::check(id, definition)?;
     origin::seal(id)?;
     Ok(id)
 }
@@ -412,6 +449,7 @@ pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
+    text_bound::check(id, definition)?;
     origin::adopt(id)
 }
 
@@ -459,7 +497,7 @@ pub fn begin_retry(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Changes the pace. The seal of a job that did not have it is not made good by that.
+/// Changes the pace, and the options. The seal of a job that did not have it is not made good by that.
 pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
     let sealed = origin::of(id)? == Standing::Here;
     as_extension(|| {
@@ -475,6 +513,7 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
             ],
         )
     })?;
+    text_bound::check_options(id, options)?;
     if sealed { origin::seal(id) } else { Ok(()) }
 }
 
@@ -491,6 +530,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
+    text_bound::check(id, definition)?;
     origin::seal(id)
 }
 

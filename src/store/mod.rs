@@ -22,6 +22,7 @@ pub mod sample;
 pub mod setback;
 pub mod slice;
 pub mod tally;
+pub mod text_bound;
 pub mod trial;
 pub mod verify_failure;
 pub mod version;

@@ -40,9 +40,14 @@ pub fn lock_waited_for(pid: i32) -> Result<Option<Blocked>> {
 impl Blocked {
     /// In a sentence.
     pub fn shown(&self) -> String {
-        let holders: Vec<String> = self.holders.iter().map(i32::to_string).collect();
+        let holder = |pid: &i32| match pid {
+            // So PostgreSQL calls one that no process has.
+            0 => "a transaction that is prepared (pg_prepared_xacts)".to_owned(),
+            pid => format!("process {pid}"),
+        };
+        let holders: Vec<String> = self.holders.iter().map(holder).collect();
         format!(
-            "It waits for {}, held by process {}.",
+            "It waits for {}, held by {}.",
             self.what,
             holders.join(", ")
         )

@@ -3,6 +3,8 @@
 //! The walk is the one that hand-written procedures do ("keyset pagination"), with the checkpoint in a table, so that
 //! it commits with its batch.
 
+use std::collections::BTreeSet;
+
 use crate::quote::literal;
 
 const BY_KEY: &str = include_str!("standalone/by_key.sql");
@@ -11,6 +13,9 @@ const BATCH: &str = include_str!("standalone/batch.sql");
 
 /// Rows that a page is taken to have, where a batch is given in rows and goes by pages.
 const ROWS_OF_A_PAGE: i32 = 50;
+
+/// The word that the tag of the quotes begins with.
+const TAG: &str = "backfill";
 
 /// What the statement of a batch is indented by.
 const INDENT: &str = "\n                ";
@@ -93,14 +98,19 @@ impl Standalone {
         // A tag that stands nowhere in what is quoted, nor in the rest: what a name, a type or a clause has in it must not
         // end the quotes.
         let quotes = template.matches("{{quote}}").count();
-        let mut tag = "backfill".to_owned();
+        let taken = tags(&self.filled(template, "$"));
+        let mut length = 0;
         loop {
-            let quote = format!("${tag}$");
+            while taken.contains(&length) {
+                length += 1;
+            }
+            let quote = format!("${TAG}{}$", "_".repeat(length));
             let text = self.filled(template, &quote);
+            // Not so where the quote makes one more with what is next to it, which is another length's for the next.
             if occurrences(&text, &quote) == quotes {
                 return text;
             }
-            tag.push('_');
+            length += 1;
         }
     }
 
@@ -394,6 +404,18 @@ impl Standalone {
             place("until")
         )
     }
+}
+
+/// With how many lines behind it the word of a tag stands in a text, from `$` to `$`. In one look at the text, however many
+/// there are.
+fn tags(text: &str) -> BTreeSet<usize> {
+    let start = format!("${TAG}");
+    let lengths = text.match_indices(&start).filter_map(|(at, _)| {
+        let rest = &text[at + start.len()..];
+        let length = rest.bytes().take_while(|byte| *byte == b'_').count();
+        rest[length..].starts_with('$').then_some(length)
+    });
+    lengths.collect()
 }
 
 /// How often a text stands in another one, also where two of them overlap.

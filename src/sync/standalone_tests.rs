@@ -172,3 +172,19 @@ fn nothing_in_it_ends_the_quotes() {
         assert!(it.script().contains(evil), "case {n} does not spoil it");
     }
 }
+
+/// Tags by the thousand are found in one look, and the shortest one is taken that is not there.
+#[test]
+fn a_clause_full_of_tags() {
+    let mut it = standalone(&["id"]);
+    let tags = (0..1400).filter(|n| *n != 700);
+    let tags: String = tags
+        .map(|n| format!("$backfill{}$", "_".repeat(n)))
+        .collect();
+    it.where_clause = Some(format!("a = '{tags}'"));
+    let begun = std::time::Instant::now();
+    let script = it.script();
+    assert!(begun.elapsed().as_secs() < 5);
+    let quote = format!("${}{}$", super::TAG, "_".repeat(700));
+    assert_eq!(script.matches(&quote).count(), 2);
+}

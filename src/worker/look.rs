@@ -7,6 +7,7 @@ use crate::action::statement::{Giving, batch};
 use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change};
 use crate::pg::planner::Access;
+use crate::pg::text::MOST_SHOWN;
 use crate::pg::{heap, relation, report, spi};
 use crate::scan::position::{Key, Position};
 use crate::scan::sql::{Rows, Target};
@@ -212,7 +213,7 @@ fn key_of(change: &Change, numbers: &[i16]) -> Result<Key> {
             .map(|tid| vec![format!("({},{})", tid.block, tid.offset)])
             .unwrap_or_default());
     }
-    let text = |number: &i16| Ok(change.before(*number)?.unwrap_or_default());
+    let text = |number: &i16| Ok(change.before(*number, MOST_SHOWN)?.unwrap_or_default());
     numbers.iter().map(text).collect()
 }
 

@@ -7,7 +7,7 @@ use crate::model::retry;
 use crate::model::state::State;
 use crate::pg::bgworker::{self, Errand, Start};
 use crate::pg::lock::Lock;
-use crate::pg::settings::{Pins, set_for_transaction};
+use crate::pg::settings::Pins;
 use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{elevate, report, server, signal};
@@ -279,12 +279,14 @@ fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
 
 /// Pins the session, and cuts the slices if nobody has done so.
 fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
-    *pins = txn::run(Durability::Deferred, || {
+    *pins = txn::run_setting(|| {
         let mut pins = session::pins(job)?;
         pins.apply();
-        setback::clear(job.id, &job.workers)?;
-        walks::remove_pause_note(job.id)?;
         Ok(pins)
+    })?;
+    txn::run(Durability::Deferred, || {
+        setback::clear(job.id, &job.workers)?;
+        walks::remove_pause_note(job.id)
     })?;
     let tables = txn::run(Durability::Deferred, || cut_slices::unsurveyed(job))?;
     txn::run_after(
@@ -292,11 +294,10 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
             lock_tables(job, &tables);
             Lock::Council(job.id).for_transaction();
         },
-        Durability::Deferred,
+        // Not lost by a crash: see `has_crashed`.
+        Durability::Local,
         || {
             cut_slices::ensure(job)?;
-            // Not lost by a crash: see `has_crashed`. Standbys are not waited for.
-            set_for_transaction(c"synchronous_commit", c"local");
             event::record(
                 job.id,
                 job.owner,

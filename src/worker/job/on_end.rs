@@ -8,7 +8,7 @@ use crate::guc;
 use crate::pg::bgworker::Start;
 use crate::pg::settings::set_text_for_transaction;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report, slots, spi, timeout};
+use crate::pg::{elevate, owner_session, report, slots, spi, timeout};
 use crate::store::job::{self, Job};
 use crate::store::{event, extension, on_end, walk as walks};
 use crate::worker::patience::patiently;
@@ -124,7 +124,8 @@ fn settle(due: &Due, start: Start) -> Result<()> {
 fn pin(job: &Job) -> Result<()> {
     let mut firing = job.clone();
     firing.definition.options.triggers = None;
-    txn::run(Durability::Deferred, || {
+    owner_session::clear(false)?;
+    txn::run_setting(|| {
         session::pins(&firing)?.apply();
         Ok(())
     })

@@ -5,7 +5,7 @@ use crate::guc;
 use crate::model::state::State;
 use crate::pg::settings::Pins;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{server, signal};
+use crate::pg::{owner_session, server, signal};
 use crate::store::extension;
 use crate::store::job::{self, Job};
 use crate::worker::job::stop_reason::Ending;
@@ -34,8 +34,9 @@ pub fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Optio
         }
         *job = now;
     }
+    owner_session::clear(job.definition.options.settings.contains_key("seed"))?;
     if !pins.hold() {
-        txn::run(Durability::Deferred, || {
+        txn::run_setting(|| {
             pins.apply();
             Ok(())
         })?;

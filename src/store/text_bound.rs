@@ -1,0 +1,55 @@
+//! How much text the jobs of one role may hold: who looks at all jobs reads, or hashes, all of it.
+
+use crate::error::{Error, Result, sqlstate};
+use crate::model::options::Options;
+use crate::pg::elevate::as_extension;
+use crate::pg::spi::{self, Arg};
+use crate::store::job::Definition;
+
+/// Bytes of clauses and options that the jobs of one role may have, of those that have not ended.
+const MOST: i64 = 16 << 20;
+/// Bytes that are no matter: a job with less text is not counted against that, so that nobody pays for the count.
+const SMALL: usize = 16 << 10;
+
+/// Refuses the job that was just written, with this definition, if it is a large one and its owner's jobs have too much text by
+/// it. What has ended does not count: nobody looks into it.
+pub fn check(id: i64, definition: &Definition) -> Result<()> {
+    let work = definition.action.stored()?.to_string().len();
+    let clause = definition.where_clause.as_ref().map_or(0, String::len);
+    check_bytes(id, work + clause + definition.options.to_json().len())
+}
+
+/// The same of a job whose options alone were written.
+pub fn check_options(id: i64, options: &Options) -> Result<()> {
+    check_bytes(id, options.to_json().len())
+}
+
+fn check_bytes(id: i64, bytes: usize) -> Result<()> {
+    if bytes <= SMALL {
+        return Ok(());
+    }
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT COALESCE(pg_catalog.sum(pg_catalog.octet_length(j.work::text) + pg_catalog.octet_length(j.options::text)
+                                            + COALESCE(pg_catalog.octet_length(j.where_clause), 0)), 0)::pg_catalog.int8,
+                    pg_catalog.max(j.owner::text)
+             FROM backfill_internal.job j LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
+             WHERE j.owner = (SELECT k.owner FROM backfill_internal.job k WHERE k.id = $1) AND (j.id = $1 OR j.wish <> 'cancel' AND o.outcome IS DISTINCT FROM 'completed')",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    let Some(row) = row else { return Ok(()) };
+    let all = row.number(0)?;
+    if all <= MOST {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "the jobs of role {} would hold {all} bytes of clauses and options",
+            row.text(1)?
+        ),
+    )
+    .detail(format!("{MOST} bytes is the most that the jobs of one role may hold which have not ended."))
+    .hint("Put long lists of values into a table, and name that; or SELECT backfill.cancel(...) what is not wanted any more."))
+}
