@@ -80,7 +80,7 @@ pub const CHANGED_MIDWAY: &str = "redefined midway";
 pub fn doubt(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT e.event FROM backfill.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.id DESC LIMIT 1",
+            "SELECT e.event FROM backfill.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) ORDER BY e.at DESC, e.id DESC LIMIT 1",
             &[
                 Arg::Int8(job),
                 Arg::Text(MATCH_STILL),
