@@ -52,6 +52,7 @@ pub mod timeout;
 pub mod traps;
 pub mod triggers;
 pub mod txn;
+pub mod visible;
 pub mod waiters;
 pub mod wal;
 pub mod weigh;
