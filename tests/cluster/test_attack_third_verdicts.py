@@ -1,8 +1,9 @@
-"""What a third reader found, who looked for verdicts that are not true, for rows that are seen without a right to them, and
-for ways around the house rules: a second person, a dry run, EXECUTE that was revoked."""
+"""What a third reader found, who looked for verdicts that are not true, for rows that are seen without a right to them,
+and for ways around the house rules: a second person, a dry run, EXECUTE that was revoked."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,8 @@ def test_other_rows_are_meant_after_some_were_passed(server: Make, walk: str) ->
     make_tables(cluster, "b", 1000, "bob")
     cluster.sql("ANALYZE b")
     job = cluster.value(
-        "SELECT backfill.start('b', 10, 100, set_clause => 'n = 1', where_clause => 'n = 5', name => 'm', options => %s)",
-        ['{"walk": "key", "strategy": "%s", "scan_limit": 10}' % walk],
+        "SELECT backfill.start('b', 10, 100, 'n = 1', 'n = 5', name => 'm', options => %s)",
+        [json.dumps({"walk": "key", "strategy": walk, "scan_limit": 10})],
         user="bob",
     )
     pause(cluster, job, "bob", "rows_done >= 200")
@@ -61,7 +62,7 @@ def test_another_set_list_after_rows_were_only_passed(server: Make) -> None:  # 
     make_tables(cluster, "b", 1000, "bob")
     cluster.sql("UPDATE b SET n = 5 WHERE id > 900; ANALYZE b", user="bob")
     job = cluster.value(
-        "SELECT backfill.start('b', 10, 50, set_clause => 'n = 1/(id-1000)', where_clause => 'n = 5', name => 'm', options => %s)",
+        "SELECT backfill.start('b', 10, 50, 'n = 1/(id-1000)', 'n = 5', name => 'm', options => %s)",
         ['{"walk": "key", "strategy": "sequential", "scan_limit": 10}'],
         user="bob",
     )
@@ -102,7 +103,9 @@ def test_a_key_with_names_within(server: Make, kind: str) -> None:  # noqa: F811
     cluster = server()
     keyed(cluster, NAMES[kind])
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="no key to walk it by") as refused:
-        cluster.sql("SELECT backfill.start('b', 1, 150, set_clause => 'n = 1', options => %s)", [IN_KEY_ORDER], user="bob")
+        cluster.sql(
+            "SELECT backfill.start('b', 1, 150, set_clause => 'n = 1', options => %s)", [IN_KEY_ORDER], user="bob"
+        )
     assert "are read as names" in str(refused.value.diag.message_detail)
 
 
@@ -112,7 +115,9 @@ def test_a_key_of_a_row_type(server: Make, kind: str) -> None:  # noqa: F811
     cluster = server()
     keyed(cluster, ROWS[kind])
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="no key to walk it by") as refused:
-        cluster.sql("SELECT backfill.start('b', 1, 150, set_clause => 'n = 1', options => %s)", [IN_KEY_ORDER], user="bob")
+        cluster.sql(
+            "SELECT backfill.start('b', 1, 150, set_clause => 'n = 1', options => %s)", [IN_KEY_ORDER], user="bob"
+        )
     assert "row type" in str(refused.value.diag.message_detail)
     # Its rows tell which of them are done.
     job = cluster.value("SELECT backfill.start('b', set_clause => 'n = 1', where_clause => 'n = 0')", user="bob")
@@ -137,7 +142,7 @@ def test_the_last_verification_is_the_one_begun_last(server: Make) -> None:  # n
     second = cluster.value("SELECT backfill.verify(%s)", [job], user="bob")
     end(cluster, second)
     assert second < first
-    with pytest.raises(psycopg.Error, match="49 of 100 rows|is not verified"):
+    with pytest.raises(psycopg.Error, match="is not verified"):
         cluster.sql("SELECT backfill.require_completed('m', verified => true)", user="bob")
     again = cluster.value("SELECT backfill.reapply(%s)", [job], user="bob")
     assert end(cluster, again) == "completed"
@@ -176,6 +181,7 @@ def test_a_dry_run_does_not_compare_what_may_not_be_read(server: Make) -> None: 
 
 
 def test_a_verification_does_not_either(server: Make) -> None:  # noqa: F811
+    """Where it computes the rows again."""
     cluster = server()
     secret(cluster)
     job = cluster.value("SELECT backfill.start('t', set_clause => 'n = $$x$$', where_clause => 'id = 3')", user="eve")
@@ -197,7 +203,9 @@ def test_previews_and_plans_do_not_show_what_may_not_be_read(server: Make) -> No
     assert "permission denied" in str(plan) and "pin-" not in str(plan)
     cluster.sql("GRANT SELECT (n) ON t TO eve")
     assert "pin-21" in str(cluster.sql("SELECT (backfill.preview('t', set_clause => 'n = $$x$$')).*", user="eve"))
-    assert "permission denied" not in str(cluster.sql("SELECT backfill.plan('t', set_clause => 'n = $$x$$')", user="eve"))
+    assert "permission denied" not in str(
+        cluster.sql("SELECT backfill.plan('t', set_clause => 'n = $$x$$')", user="eve")
+    )
 
 
 def old_transaction(cluster: Cluster, seconds: int) -> psycopg.Connection:
@@ -221,7 +229,9 @@ def test_plans_tell_of_others_what_the_server_does(server: Make) -> None:  # noq
     """Since when a transaction of somebody else's is open is hidden in pg_stat_activity."""
     cluster = server()
     make_tables(cluster, "t", 1)
-    cluster.sql("CREATE ROLE watcher LOGIN; GRANT pg_read_all_stats TO watcher; GRANT SELECT, UPDATE ON t TO watcher, bob")
+    cluster.sql(
+        "CREATE ROLE watcher LOGIN; GRANT pg_read_all_stats TO watcher; GRANT SELECT, UPDATE ON t TO watcher, bob"
+    )
     holder = old_transaction(cluster, 301)
     found = "SELECT value FROM backfill.plan('t', set_clause => 'n = 2') WHERE item = 'long transactions'"
     assert cluster.value(found, user="eve") == "another transaction"
@@ -250,7 +260,7 @@ def test_errors_tell_of_others_what_the_server_does(server: Make) -> None:  # no
 
 @pytest.mark.parametrize("way", ["options", "capitals", "hyphens"])
 def test_a_connection_does_not_hide_the_servers_settings(server: Make, way: str) -> None:  # noqa: F811
-    """Where the library is loaded by the first call, a setting of the connection would take the place of the server's."""
+    """Where the library is loaded by the first call, a connection's setting would take the place of the server's."""
     cluster = server(preload=False, **{"backfill.require_approval": "on", "backfill.require_dry_run": "3600"})
     make_tables(cluster, "t", 1)
     options = {
@@ -310,9 +320,9 @@ def test_a_job_of_before_is_not_changed_by_one_alone(app: Cluster) -> None:
     ]
     for change in changes:
         for user in ("eve", "bob"):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="backfill.require_approval"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"backfill\.require_approval"):
                 app.sql(f"SET ROLE app; {change}", user=user)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="backfill.require_approval"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"backfill\.require_approval"):
                 app.sql(change, user=user)
     # Its pace is the owner's, and it goes on.
     app.sql(f"SET ROLE app; SELECT backfill.alter({job}, 1000, 0); SELECT backfill.resume({job})", user="eve")
@@ -416,8 +426,11 @@ def test_who_is_made_to_start_is_not_who_has_started(app: Cluster, way: str) -> 
     assert app.value("SELECT count(*) FROM backfill.progress WHERE name = 'hers'") == 0
 
 
-@pytest.mark.parametrize("how", ["SELECT backfill.approve({})", 'select  "backfill" . "approve" (job_id => {}::int8) as x'])
+@pytest.mark.parametrize(
+    "how", ["SELECT backfill.approve({})", 'select  "backfill" . "approve" (job_id => {}::int8) as x']
+)
 def test_it_may_be_typed_in_any_way(app: Cluster, how: str) -> None:
+    """With the schema, in one of several statements."""
     job = app.value("SET ROLE app; SELECT backfill.start('t', set_clause => 'n = 2')", user="eve")
     app.sql(f"SET work_mem = '8MB'; {how.format(job)}; SELECT 1", user="bob")
     assert end(app, job) == "completed"
@@ -425,6 +438,7 @@ def test_it_may_be_typed_in_any_way(app: Cluster, how: str) -> None:
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_it_may_be_sent_with_parameters(app: Cluster, prepared: bool) -> None:
+    """As drivers do, prepared or not."""
     with app.connect("bob") as bob:
         for n in range(1, 8):
             job = app.value(f"SET ROLE app; SELECT backfill.start('t', set_clause => 'n = {n}')", user="eve")
@@ -466,6 +480,7 @@ def run(cluster: Cluster, statement: str, *args: Any) -> str:
 
 
 def test_a_dry_run_of_the_parent_alone_is_none_of_its_children(server: Make) -> None:  # noqa: F811
+    """In these it would have found the row that fails."""
     cluster = server(**{"backfill.require_dry_run": "3600"})
     cluster.sql("CREATE TABLE p (id int PRIMARY KEY, n int, m int)", user="bob")
     cluster.sql("CREATE TABLE k (PRIMARY KEY (id)) INHERITS (p)", user="bob")
@@ -478,6 +493,7 @@ def test_a_dry_run_of_the_parent_alone_is_none_of_its_children(server: Make) -> 
 
 
 def test_settings_that_come_with_the_start_were_in_the_dry_run(server: Make) -> None:  # noqa: F811
+    """They decide what the clauses give."""
     cluster = server(**{"backfill.require_dry_run": "3600"})
     make_tables(cluster, "b", 100, "bob")
     clause = "$$n = coalesce(current_setting('app.n', true), '1')::int$$"
@@ -500,10 +516,10 @@ def test_who_may_not_define_does_not_redefine(server: Make) -> None:  # noqa: F8
     for statement in (
         f"SELECT backfill.redefine({job}, set_clause => 'n = 2')",
         f"SELECT backfill.redefine({job}, where_clause => 'true')",
-        f"SELECT backfill.alter({job}, options => '{{\"on_end\": \"UPDATE t SET n = 3\"}}')",
-        f"SELECT backfill.alter({job}, options => '{{\"throttle_query\": \"SELECT 1\"}}')",
+        f'SELECT backfill.alter({job}, options => \'{{"on_end": "UPDATE t SET n = 3"}}\')',
+        f'SELECT backfill.alter({job}, options => \'{{"throttle_query": "SELECT 1"}}\')',
     ):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="function backfill.define"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"function backfill\.define"):
             cluster.sql(statement, user="eve")
     # The pace is another matter.
     cluster.sql(f"SELECT backfill.alter({job}, 5, 0)", user="eve")
@@ -514,5 +530,5 @@ def test_who_may_not_define_does_not_redefine(server: Make) -> None:  # noqa: F8
     cluster.sql("UPDATE t SET n = 7 WHERE id = 3", user="eve")
     verification = cluster.value(f"SELECT backfill.verify({job}, recompute => true)", user="eve")
     assert end(cluster, verification) == "completed"
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="function backfill.start"):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"function backfill\.start"):
         cluster.sql(f"SELECT backfill.reapply({job})", user="eve")
