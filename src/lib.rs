@@ -53,6 +53,9 @@ extension_sql_file!("../sql/revoke.sql", name = "revoke", requires = ["grants"])
 #[pg_guard]
 #[allow(unsafe_code)]
 pub extern "C-unwind" fn _PG_init() {
+    if !pg::server::preloading() {
+        pg::given::refuse();
+    }
     guc::register();
     pg::server::reserve_settings();
     if pg::server::preloading() && !pg::server::in_binary_upgrade() {

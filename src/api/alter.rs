@@ -11,14 +11,18 @@ use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
 use crate::model::state::State;
 use crate::pg::server;
-use crate::store::{event, failed_row, job, slice, walk};
+use crate::store::{event, failed_row, job, rights, slice, walk};
 
-/// Changes what is given; in force with the next batch.
+/// Options that are run, or decide what clauses mean.
+const TEXTS: &[&str] = &["on_end", "settings", "throttle_query"];
+
+/// Changes what is given; in force with the next batch. `typed`: whether the call is a client's statement of its own.
 pub fn alter(
     job_id: Option<i64>,
     batch_size: Option<i32>,
     sleep_ms: Option<i32>,
     options: Option<Value>,
+    typed: bool,
 ) -> Result<()> {
     let job = locked_job(job_id, "backfill.alter()")?;
     let change = required(options, "options")?;
@@ -48,7 +52,10 @@ pub fn alter(
     let after = changed::check(&job, before, before.altered(&change)?)?;
     let differences = differences(&job, pace, &after);
     let changed: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
-    approve::check_altered(&job, &changed)?;
+    if changed.iter().any(|name| TEXTS.contains(name)) {
+        rights::require_execute("define")?;
+    }
+    approve::check_altered(&job, &changed, typed)?;
     for (what, old, new) in differences {
         event::record(
             job.id,

@@ -27,13 +27,15 @@ const WHAT_IT_DOES: &[&str] = &[
     "triggers",
 ];
 
-/// Keeps a job that is to run now from it, if it needs an approval: true if it has to wait. What changes no row needs none.
-pub fn hold(job: &Job) -> Result<bool> {
+/// Keeps a job that is to run now from it, if it needs an approval: true if it has to wait. What changes no row needs none. `typed`:
+/// whether the call is a client's statement of its own.
+pub fn hold(job: &Job, typed: bool) -> Result<bool> {
     if !guc::REQUIRE_APPROVAL.get() || job.definition.action.is_read_only() {
         return Ok(false);
     }
     let me = server::current_user();
     if approval::asked(job.id)?.is_none() {
+        refuse_nested(job, typed)?;
         let session = server::session_user();
         approval::ask(job.id, Asked { by: me, session })?;
         event::change(job.id, me, "start", Some(State::Pending), State::Pending)?;
@@ -49,8 +51,24 @@ pub fn hold(job: &Job) -> Result<bool> {
     Ok(true)
 }
 
-/// Lets a job run that waits for it. Gives the state that results.
-pub fn approve(job_id: Option<i64>) -> Result<String> {
+/// Refuses a start that somebody else may have written than who runs it: that one could approve it.
+fn refuse_nested(job: &Job, typed: bool) -> Result<()> {
+    if typed {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "permission denied to start backfill {}: where backfill.require_approval is on, it takes a client's statement of its own",
+            job.shown()
+        ),
+    )
+    .detail("Who approves it must not be who has started it. The call is made by a function, a trigger, a view, a rule, a block or a worker, or within another statement: whoever runs that may not mean it.")
+    .hint("Send the call as it is, by itself: SELECT backfill.start(...), with the schema."))
+}
+
+/// Lets a job run that waits for it. Gives the state that results. `typed`: whether the call is a client's statement of its own.
+pub fn approve(job_id: Option<i64>, typed: bool) -> Result<String> {
     let job = activated_job(job_id, "backfill.approve()")?;
     let old = job.state();
     if old != State::Pending {
@@ -66,7 +84,8 @@ pub fn approve(job_id: Option<i64>) -> Result<String> {
         )
         .hint(format!("Start it first: {}", start_of(&job))));
     };
-    refuse_the_same(&job, asked, &format!("approve backfill {}", job.shown()))?;
+    let verb = format!("approve backfill {}", job.shown());
+    refuse_the_same(&job, asked, &verb, typed)?;
     refuse_overlap(job.id)?;
     job::set_wish(job.id, Wish::Run)?;
     let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
@@ -78,7 +97,7 @@ pub fn approve(job_id: Option<i64>) -> Result<String> {
 }
 
 /// Refuses a change of what an approved job does, or one that waits for it, unless it comes from one who might approve it.
-pub fn check_altered(job: &Job, changed: &[&str]) -> Result<()> {
+pub fn check_altered(job: &Job, changed: &[&str], typed: bool) -> Result<()> {
     let Some(what) = changed.iter().find(|name| WHAT_IT_DOES.contains(name)) else {
         return Ok(());
     };
@@ -87,13 +106,38 @@ pub fn check_altered(job: &Job, changed: &[&str]) -> Result<()> {
             job,
             asked,
             &format!("alter {what} of backfill {}", job.shown()),
+            typed,
         ),
-        None => Ok(()),
+        None => refuse_unasked(job, &format!("alter {what} of")),
     }
 }
 
+/// Refuses a change of what a job does that nobody had to approve when it was started, where that is asked of all now: it
+/// goes on as it is. Of one that was not started yet nothing is in force.
+pub fn refuse_unasked(job: &Job, verb: &str) -> Result<()> {
+    let definition = &job.definition;
+    if !guc::REQUIRE_APPROVAL.get()
+        || definition.action.is_read_only()
+        || job.state() == State::Pending
+        || approval::asked(job.id)?.is_some()
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "permission denied to {verb} backfill {}: it was started without an approval, which backfill.require_approval asks for now",
+            job.shown()
+        ),
+    )
+    .hint(format!(
+        "It may go on as it is. Or SELECT backfill.cancel({}), and start another one, with a where_clause that leaves out the rows that are done: that is approved.",
+        job.id
+    )))
+}
+
 /// Refuses who started the job, as whichever role, and its owner.
-fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
+fn refuse_the_same(job: &Job, asked: Asked, verb: &str, typed: bool) -> Result<()> {
     let (me, session) = (server::current_user(), server::session_user());
     let starters = [asked.session, asked.by];
     let why = if !server::is_client() {
@@ -108,6 +152,9 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
     } else if !server::has_rights_of(session, job.owner) {
         let (session, owner) = (server::role_name(session), server::role_name(job.owner));
         format!("{session}, which is logged in, does not have the rights of {owner}.")
+    } else if !typed {
+        "It is not the client's own statement, but called by a function, a trigger, a view, a rule or a block, or within another statement: whoever runs that may not mean it."
+            .to_owned()
     } else {
         return Ok(());
     };
@@ -116,7 +163,10 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str) -> Result<()> {
         format!("permission denied to {verb}: it takes a second person"),
     )
     .detail(why)
-    .hint("It takes one who logs in as another role, has the rights of the owner as a member or as a superuser, and acts without SET ROLE to the owner."))
+    .hint(format!(
+        "It takes one who logs in as another role, has the rights of the owner as a member or as a superuser, acts without SET ROLE to the owner, and sends the call as it is, by itself: SELECT backfill.approve({});",
+        job.id
+    )))
 }
 
 /// The trail names the role that acted; where that is not the one that logged in, this one as well.

@@ -20,7 +20,7 @@ use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::spi::{self, connect};
 use crate::pg::text::{from_bytes, to_server};
-use crate::pg::{guard, schemas, xact};
+use crate::pg::{guard, schemas, typed, xact};
 use crate::store::{extension, origin};
 
 /// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
@@ -98,6 +98,7 @@ fn define(
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
 fn start(
     relation: Option<Oid>,
     batch_size: Option<i32>,
@@ -106,16 +107,21 @@ fn start(
     where_clause: Option<&[u8]>,
     name: Option<&[u8]>,
     options: Option<Internal>,
+    fcinfo: pg_sys::FunctionCallInfo,
 ) -> i64 {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "start") };
     call(|| {
         let request = request(relation, set_clause, where_clause, name, options)?;
-        start::start(request, batch_size, sleep_ms)
+        start::start(request, batch_size, sleep_ms, typed)
     })
 }
 
 #[pg_extern(sql = false)]
-fn approve(job_id: Option<i64>) -> String {
-    call(|| approve::approve(job_id))
+fn approve(job_id: Option<i64>, fcinfo: pg_sys::FunctionCallInfo) -> String {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "approve") };
+    call(|| approve::approve(job_id, typed))
 }
 
 #[pg_extern(sql = false)]
@@ -154,8 +160,11 @@ fn alter(
     batch_size: Option<i32>,
     sleep_ms: Option<i32>,
     options: Option<Internal>,
+    fcinfo: pg_sys::FunctionCallInfo,
 ) {
-    call(move || alter::alter(job_id, batch_size, sleep_ms, json(options)?))
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "alter") };
+    call(move || alter::alter(job_id, batch_size, sleep_ms, json(options)?, typed))
 }
 
 #[pg_extern(sql = false)]
@@ -192,8 +201,10 @@ fn verify(
 }
 
 #[pg_extern(sql = false)]
-fn reapply(job_id: Option<i64>) -> Option<i64> {
-    call(|| verify::reapply(job_id))
+fn reapply(job_id: Option<i64>, fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "reapply") };
+    call(|| verify::reapply(job_id, typed))
 }
 
 /// As for `preview`.

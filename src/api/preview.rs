@@ -12,7 +12,7 @@ use super::define::DEFAULT_BATCH_SIZE;
 use super::sample::{Backfill, Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
-use crate::pg::evaluate::{self, Change};
+use crate::pg::evaluate::{self, Change, Seen};
 use crate::pg::heap::Tid;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
@@ -149,7 +149,8 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     let evaluated = spi::undone(|| {
         let statement = to_server(&part.statement)?;
         let mut values = (None, None);
-        evaluate::changes(table.oid, &statement, &[Arg::Tids(&[tid])], |change| {
+        let args = [Arg::Tids(&[tid])];
+        evaluate::changes(table.oid, &statement, &args, Seen::Set, |change| {
             values = (
                 Some(object(table, change, |n| change.before(n, most))?),
                 Some(object(table, change, |n| change.after(n, most))?),

@@ -18,7 +18,7 @@ use crate::pg::report::notice;
 use crate::pg::{clauses, relation, server};
 use crate::scan::clause;
 use crate::store::job::{self, Job};
-use crate::store::{approval, event, origin, slice, walk};
+use crate::store::{approval, event, origin, rights, slice, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Puts other clauses in the place of a job's; one that is not given stays.
@@ -57,8 +57,8 @@ pub fn redefine(
     if before.where_clause != after.where_clause {
         refuse_pages(&job)?;
     }
-    let names: Vec<&str> = differences.iter().map(|(what, ..)| *what).collect();
-    approve::check_altered(&job, &names)?;
+    rights::require_execute("define")?;
+    approve::refuse_unasked(&job, "redefine")?;
     if approval::asked(job.id)?.is_some() {
         return Err(Error::new(
             sqlstate::INSUFFICIENT_PRIVILEGE,
@@ -95,7 +95,7 @@ pub fn redefine(
     let rows = match before.where_clause == after.where_clause {
         true => slice::updated(job.id)?,
         // Those that did not match may match now, and are passed.
-        false => slice::found(job.id)?.passed,
+        false => slice::passed(job.id)?,
     };
     if rows > 0 {
         let what = if rows == 1 { "row" } else { "rows" };

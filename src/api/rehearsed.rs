@@ -48,7 +48,7 @@ fn require(found: Option<f64>, hint: &str) -> Result<()> {
     }
     let within = duration(most);
     let detail = match found {
-        None => "None has completed of all rows, with this table, set_clause, where_clause, search_path and options.settings.".to_owned(),
+        None => "None has completed of all rows, with this table, set_clause, where_clause, search_path, and options.settings and only.".to_owned(),
         Some(age) => format!("The last one was {} ago.", duration(age as i32)),
     };
     Err(Error::new(

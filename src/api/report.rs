@@ -27,7 +27,7 @@ const QUERIES: &[(&str, &str)] = &[
     (
         "events",
         "SELECT pg_catalog.jsonb_agg(pg_catalog.to_jsonb(e) - 'job_id' - 'name' - 'event_id' ORDER BY e.event_id)
-         FROM (SELECT v.* FROM backfill.events v WHERE v.job_id = $1 ORDER BY v.event_id DESC LIMIT 200) e",
+         FROM (SELECT v.* FROM backfill.events v WHERE v.job_id = $1 ORDER BY v.at DESC, v.event_id DESC LIMIT 200) e",
     ),
     (
         "failed_rows",

@@ -47,8 +47,13 @@ impl Pace {
     }
 }
 
-/// Starts a job at commit; gives its id.
-pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -> Result<i64> {
+/// Starts a job at commit; gives its id. `typed`: whether the call is a client's statement of its own.
+pub fn start(
+    request: Request,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    typed: bool,
+) -> Result<i64> {
     let pace = Pace::check(
         required(batch_size, "batch_size")?,
         required(sleep_ms, "sleep_ms")?,
@@ -83,7 +88,7 @@ pub fn start(request: Request, batch_size: Option<i32>, sleep_ms: Option<i32>) -
     } else {
         adopt::define_again(&job, &call.relation)?
     };
-    release(&job, &call.options, pace)?;
+    release(&job, &call.options, pace, typed)?;
     Ok(job.id)
 }
 
@@ -274,26 +279,33 @@ fn notice_of(job: &Job) -> Result<()> {
     Ok(())
 }
 
-fn release(job: &Job, options: &Options, pace: Pace) -> Result<()> {
+/// The job as it is to run.
+fn with_options(job: &Job, options: &Options) -> Job {
+    let mut job = job.clone();
+    job.definition.options = options.clone();
+    job
+}
+
+fn release(job: &Job, options: &Options, pace: Pace, typed: bool) -> Result<()> {
     let locked = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     let old = locked.state();
     let Some(new) = next(old, Event::Start) else {
         return notice_of(&locked);
     };
     existing::refuse_overlap(job.id)?;
-    rehearsed::require_dry_run(&locked)?;
     let merged = locked.definition.options.started_with(options)?;
+    rehearsed::require_dry_run(&with_options(&locked, &merged))?;
     // What was given at `define` was checked and settled then.
     let merged = match job.definition.options == merged {
         true => merged,
         false => changed::check(&locked, &locked.definition.options, merged)?,
     };
-    if approval::asked(job.id)?.is_some() && approve::hold(&locked)? {
+    if approval::asked(job.id)?.is_some() && approve::hold(&locked, typed)? {
         // What was asked for first is what is approved.
         return Ok(());
     }
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;
-    if approve::hold(&locked)? {
+    if approve::hold(&locked, typed)? {
         return Ok(());
     }
     job::set_wish(job.id, Wish::Run)?;

@@ -20,7 +20,7 @@ use crate::pg::{clauses, repeat, server};
 use crate::quote::{ident, literal};
 use crate::scan::clause::{self, all_of};
 use crate::store::job::{self, Definition, Job};
-use crate::store::{event, slice, trial, verify_failure, walk};
+use crate::store::{event, rights, slice, trial, verify_failure, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Starts a verification of a job at commit; gives its id.
@@ -60,13 +60,15 @@ pub fn verify(
         ..of.definition.clone()
     };
     let id = begin(&of, &relation, &definition, "verify")?;
-    release(id, State::Pending)
+    // It changes nothing.
+    release(id, State::Pending, true)
 }
 
 /// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
-/// its id, or nothing if there are none.
-pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
+/// its id, or nothing if there are none. `typed`: whether the call is a client's statement of its own.
+pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     let of = activated_job(job_id, "backfill.reapply()")?;
+    rights::require_execute("start")?;
     let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -158,7 +160,7 @@ pub fn reapply(job_id: Option<i64>) -> Result<Option<i64>> {
             verification.id
         ),
     )?;
-    release(id, State::Pending).map(Some)
+    release(id, State::Pending, typed).map(Some)
 }
 
 /// What a verification of a stored job asks, found to be sound; gives the WHERE clause of the rows to be looked at.
@@ -409,9 +411,9 @@ fn begin(of: &Job, relation: &Relation, definition: &Definition, event: &str) ->
 }
 
 /// Has it run at commit.
-fn release(id: i64, old: State) -> Result<i64> {
+fn release(id: i64, old: State, typed: bool) -> Result<i64> {
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    if approve::hold(&job)? {
+    if approve::hold(&job, typed)? {
         return Ok(id);
     }
     job::set_wish(id, Wish::Run)?;

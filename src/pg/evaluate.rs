@@ -15,7 +15,7 @@ use super::capture::capture;
 use super::heap::{self, Tid};
 use super::open::Open;
 use super::text::beginning;
-use super::{confine, list, server, settings};
+use super::{confine, list, server, settings, visible};
 use crate::error::{Error, Result};
 
 // Not among pgrx' bindings; both are exported by the server for extensions.
@@ -160,13 +160,23 @@ fn attribute<'a>(columns: &'a PgTupleDesc, number: i16) -> &'a pg_sys::FormData_
     found.expect("a column of the table's")
 }
 
-/// Evaluates an UPDATE of one table, and shows each row that it would change to `f`. The table is locked by the
-/// caller. An error of the clauses, or of a constraint, is the statement's; the transaction, or the subtransaction,
+/// What of a row is looked at, besides what the UPDATE itself reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The columns that are set, as they are.
+    Set,
+    /// All columns.
+    Whole,
+}
+
+/// Evaluates an UPDATE of one table, and shows each row that it would change to `f`, if the current user may SELECT what is
+/// looked at. The table is locked by the caller. An error of the clauses, or of a constraint, is the statement's; the transaction, or the subtransaction,
 /// has to be aborted then. Within an active snapshot.
 pub fn changes(
     relation: Oid,
     update: &CStr,
     args: &[Arg],
+    seen: Seen,
     mut f: impl FnMut(&Change) -> Result<()>,
 ) -> Result<()> {
     confine::require()?;
@@ -203,6 +213,10 @@ pub fn changes(
         let table = open.as_ptr();
         let columns = PgTupleDesc::from_pg_unchecked((*table).rd_att);
         let set = select_instead(query, &columns);
+        match seen {
+            Seen::Set => visible::require(relation, set.iter().copied())?,
+            Seen::Whole => visible::require(relation, kept(&columns))?,
+        }
         let plan = read_only(|| pg_sys::pg_plan_query(query, update.as_ptr(), 0, params));
         let mut receiver = Receiver::new(table, &columns, &set, &mut f);
         // The executor holds it, too: from here on it is used through this pointer only.
@@ -320,6 +334,15 @@ unsafe fn select_instead(query: *mut pg_sys::Query, columns: &PgTupleDesc) -> Ve
         }));
         set
     }
+}
+
+/// The columns that have values of their own.
+fn kept(columns: &PgTupleDesc) -> impl Iterator<Item = i16> {
+    let is_kept = |number: &i16| {
+        let it = attribute(columns, *number);
+        !it.attisdropped && it.attgenerated != b'v' as std::ffi::c_char
+    };
+    (1..=columns.len() as i16).filter(is_kept)
 }
 
 /// A column as it is; NULL for one that has no value of its own.

@@ -4,7 +4,8 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
 use super::open::Open;
-use super::spi::{self, Row};
+use super::spi::{self, Arg, Row};
+use super::{server, visible};
 use crate::error::Result;
 
 /// Row versions of the table that died before this transaction can be removed. The transaction
@@ -38,9 +39,12 @@ pub fn precedes(a: u32, b: u32) -> bool {
 }
 
 /// Says who holds the horizon of this database's tables back furthest, other than this process
-/// and workers of the same job. For people; without any row data. Within `spi::connect`.
+/// and workers of the same job. For people; without any row data, and of a session no more than PostgreSQL tells the current
+/// user. Within `spi::connect`.
 pub fn oldest_holder() -> Result<Option<String>> {
-    let row = as_extension(|| spi::first(HOLDERS, &[]))?;
+    let me = Arg::Oid(server::current_user());
+    let sql = HOLDERS.replace("{SEES}", &visible::sessions("$1", "a.usesysid"));
+    let row = as_extension(|| spi::first(&sql, &[me]))?;
     row.map(|row| describe(&row)).transpose()
 }
 
@@ -49,12 +53,12 @@ pub fn oldest_holder() -> Result<Option<String>> {
 /// database only. Of equals, the one that the others are waiting for is named, else the longest.
 /// A plain VACUUM keeps nothing, and a parallel worker only what its leader does.
 const HOLDERS: &str = "
-SELECT kind, name, doing, (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - since))::bigint
+SELECT kind, name, doing, CASE WHEN seen THEN (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - since))::bigint END
 FROM (
     SELECT CASE WHEN a.backend_type = 'walsender' THEN 'standby' ELSE 'pid' END AS kind, a.pid::text AS name,
            pg_catalog.concat_ws(', ', NULLIF(a.application_name, ''),
-                                COALESCE(a.state, a.backend_type)) AS doing,
-           a.xact_start AS since, pg_catalog.age(a.backend_xid) AS own,
+                                CASE WHEN {SEES} THEN COALESCE(a.state, a.backend_type) END) AS doing,
+           {SEES} AS seen, a.xact_start AS since, pg_catalog.age(a.backend_xid) AS own,
            GREATEST(pg_catalog.age(a.backend_xid),
                     CASE WHEN a.datid IS NULL OR a.backend_type = 'walsender'
                               OR a.datname = pg_catalog.current_database()
@@ -65,10 +69,10 @@ FROM (
                AND a.application_name = pg_catalog.current_setting('application_name'))
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
     UNION ALL
-    SELECT 'prepared', gid, NULL, prepared, pg_catalog.age(transaction), pg_catalog.age(transaction)
+    SELECT 'prepared', gid, NULL, true, prepared, pg_catalog.age(transaction), pg_catalog.age(transaction)
     FROM pg_catalog.pg_prepared_xacts
     UNION ALL
-    SELECT 'slot', slot_name, CASE WHEN active THEN 'active' ELSE 'inactive' END, NULL, NULL, pg_catalog.age(xmin)
+    SELECT 'slot', slot_name, CASE WHEN active THEN 'active' ELSE 'inactive' END, true, NULL, NULL, pg_catalog.age(xmin)
     FROM pg_catalog.pg_replication_slots
 ) AS h
 WHERE age IS NOT NULL
@@ -82,7 +86,10 @@ fn describe(row: &Row) -> Result<String> {
         "slot" => format!("replication slot \"{name}\""),
         _ => format!("transaction of pid {name}"),
     };
-    let doing = row.get(2).map(str::to_owned);
+    let doing = row
+        .get(2)
+        .filter(|doing| !doing.is_empty())
+        .map(str::to_owned);
     let open = row
         .parse::<i64>(3)?
         .map(|s| format!("open for {}", clock(s)));

@@ -4,6 +4,7 @@ use pgrx::pg_sys::Oid;
 
 use super::elevate::as_extension;
 use super::spi::{self, Arg};
+use super::{server, visible};
 use crate::error::Result;
 
 /// Something to know of before a backfill.
@@ -149,11 +150,15 @@ const OF_TABLE: &[Trap] = &[
     },
 ];
 
-/// Of the server, as it is now.
+/// Of the server, as it is now, as far as `$1` is told by PostgreSQL's own views: `{SEES a}` is whether it sees sessions of the role `a`.
 const OF_SERVER: &[Trap] = &[
     Trap {
         item: "long transactions",
-        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', a.pid, ' since ', pg_catalog.to_char(a.xact_start, 'YYYY-MM-DD HH24:MI')), ', ' ORDER BY a.xact_start)
+        sql: "SELECT NULLIF(pg_catalog.concat_ws(', ',
+                         pg_catalog.string_agg(pg_catalog.concat('pid ', a.pid, ' since ', pg_catalog.to_char(a.xact_start, 'YYYY-MM-DD HH24:MI')),
+                                               ', ' ORDER BY a.xact_start) FILTER (WHERE {SEES a.usesysid}),
+                         CASE pg_catalog.count(*) FILTER (WHERE NOT {SEES a.usesysid})
+                             WHEN 0 THEN NULL WHEN 1 THEN 'another transaction' ELSE 'other transactions' END), '')
               FROM pg_catalog.pg_stat_activity a
               WHERE a.xact_start < pg_catalog.clock_timestamp() - interval '5 minutes' AND a.backend_type = 'client backend'
                 AND a.pid <> pg_catalog.pg_backend_pid()",
@@ -171,12 +176,12 @@ const OF_SERVER: &[Trap] = &[
     },
     Trap {
         item: "replication lag",
-        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(l.name, ' ', pg_catalog.pg_size_pretty(l.bytes)), ', ' ORDER BY l.bytes DESC) FROM (
-                  SELECT COALESCE(NULLIF(r.application_name, ''), r.pid::text) AS name,
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', l.name, CASE WHEN l.shown THEN pg_catalog.pg_size_pretty(l.bytes) END), ', ' ORDER BY l.bytes DESC) FROM (
+                  SELECT COALESCE(NULLIF(r.application_name, ''), r.pid::text) AS name, {SEES NULL::pg_catalog.oid} AS shown,
                          pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(r.replay_lsn, r.flush_lsn)) AS bytes
                   FROM pg_catalog.pg_stat_replication r
                   UNION ALL
-                  SELECT s.slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(s.confirmed_flush_lsn, s.restart_lsn))
+                  SELECT s.slot_name, true, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(s.confirmed_flush_lsn, s.restart_lsn))
                   FROM pg_catalog.pg_replication_slots s WHERE NOT s.active AND NOT s.temporary) AS l
               WHERE l.bytes > 64 * 1024 * 1024 AND NOT pg_catalog.pg_is_in_recovery()",
         advice: "A job waits while one lags more than max_lag_bytes (256 MB by default).",
@@ -201,20 +206,22 @@ pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Resu
 
 /// What is to be said of the server.
 pub fn of_server() -> Result<Vec<Finding>> {
-    find(OF_SERVER, &[])
+    find(OF_SERVER, &[Arg::Oid(server::current_user())])
 }
 
 fn find(traps: &[Trap], args: &[Arg]) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for trap in traps {
-        let sql = trap.sql.replace("{SET}", SET);
+        let mut sql = trap.sql.replace("{SET}", SET);
+        for role in ["a.usesysid", "NULL::pg_catalog.oid"] {
+            sql = sql.replace(&format!("{{SEES {role}}}"), &visible::sessions("$1", role));
+        }
         // Each has all of the arguments, whether or not it asks for them.
-        let sql = match args.len() {
-            0 => sql,
-            _ => format!(
-                "SELECT f.value FROM ({sql}) AS f (value) WHERE $1 IS NOT NULL AND $2 IS NOT NULL AND $3 IS NOT NULL"
-            ),
-        };
+        let given: Vec<String> = (1..=args.len())
+            .map(|n| format!("${n} IS NOT NULL"))
+            .collect();
+        let given = given.join(" AND ");
+        let sql = format!("SELECT f.value FROM ({sql}) AS f (value) WHERE {given}");
         let row = as_extension(|| spi::first(&sql, args))?;
         let value = row.as_ref().and_then(|row| row.get(0));
         found.extend(value.map(|value| Finding {

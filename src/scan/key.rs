@@ -27,17 +27,25 @@ pub struct Column {
     pub generated: bool,
     /// All that makes the order of its values: operator family, type, collation and its version.
     pub order: String,
+    /// What may become of its values in text form.
+    pub text: TextForm,
+}
+
+/// What may become of values that are kept in their text form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextForm {
+    /// They stay what they are.
+    Lasting,
+    /// They are of an OID alias type (regproc, regclass, ...), or have such values within: names, which can change their meaning.
+    Names,
+    /// They are of a row type, or have such values within, whose attributes can be dropped, and others added.
+    Rows,
 }
 
 /// Built-in types whose text form is the same under all settings: bool, "char", name, int8, int2,
 /// int4, text, oid, cidr, macaddr, inet, bpchar, varchar, bit, varbit, numeric, uuid.
 const SAME_UNDER_ALL_SETTINGS: &[u32] = &[
     16, 18, 19, 20, 21, 23, 25, 26, 650, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950,
-];
-
-/// OID alias types (regproc, regclass, ...): their text form is a name, which can change its meaning.
-const NAMED_OBJECTS: &[u32] = &[
-    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
 ];
 
 impl Column {
@@ -92,8 +100,14 @@ impl Candidate {
             Some("has a column that may be NULL")
         } else if columns.iter().any(|c| c.generated) {
             Some("has a generated column, which may change while it is walked")
-        } else if columns.iter().any(|c| NAMED_OBJECTS.contains(&c.type_oid)) {
-            Some("has a column of an OID alias type, whose values are read as names")
+        } else if columns.iter().any(|c| c.text == TextForm::Names) {
+            Some(
+                "has a column of an OID alias type, or with one within, whose values are read as names",
+            )
+        } else if columns.iter().any(|c| c.text == TextForm::Rows) {
+            Some(
+                "has a column of a row type, or with one within, whose attributes may be replaced by others",
+            )
         } else if columns.iter().any(|c| !c.default_opclass) {
             Some("has a non-default operator class")
         } else if columns
@@ -221,6 +235,7 @@ pub fn test_column(name: &str) -> Column {
         collation: None,
         generated: false,
         order: "pg_catalog.integer_ops".into(),
+        text: TextForm::Lasting,
     }
 }
 
@@ -300,6 +315,9 @@ mod tests {
         generated.columns[0].generated = true;
         let mut pattern = base();
         pattern.columns[0].default_opclass = false;
+        let (mut names, mut rows) = (base(), base());
+        names.columns[0].text = TextForm::Names;
+        rows.columns[0].text = TextForm::Rows;
         for (candidate, why) in [
             (
                 Candidate {
@@ -349,6 +367,14 @@ mod tests {
                 "has a generated column, which may change while it is walked",
             ),
             (pattern, "has a non-default operator class"),
+            (
+                names,
+                "has a column of an OID alias type, or with one within, whose values are read as names",
+            ),
+            (
+                rows,
+                "has a column of a row type, or with one within, whose attributes may be replaced by others",
+            ),
         ] {
             let error = choose(vec![candidate], None, "public.t").unwrap_err();
             assert_eq!(error.message, "table public.t has no key to walk it by");

@@ -1,38 +1,57 @@
 //! Who holds the locks that keep two calls apart, for the error of a call that has waited for one in vain.
 
+use pgrx::pg_sys::Oid;
+
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
 use crate::pg::lock::Lock;
 use crate::pg::spi::{self, Arg};
+use crate::pg::{server, visible};
 use crate::quote::literal;
 
-/// Sessions by process id, with role and the time since when the transaction is open.
-const SESSIONS: &str = "
-SELECT a.pid::text, COALESCE(pg_catalog.quote_ident(a.usename), 'unknown'),
-       pg_catalog.to_char(COALESCE(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ'), NULL
-FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l WHERE ";
+/// Sessions by process id, with role and the time since when the transaction is open, if `me`, a parameter, is told that by
+/// PostgreSQL; of those that hold locks `l` of which what follows is true.
+fn sessions(me: &str) -> String {
+    format!(
+        "SELECT a.pid::text, COALESCE(pg_catalog.quote_ident(a.usename), 'unknown'),
+                CASE WHEN {} THEN pg_catalog.to_char(COALESCE(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ') END, NULL
+         FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid()
+           AND a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l WHERE ",
+        visible::sessions(me, "a.usesysid")
+    )
+}
 
 /// Transactions that are prepared, by what they are called, with role and the time since when: no session has them.
-const PREPARED: &str = "
-SELECT p.gid, pg_catalog.quote_ident(p.owner), pg_catalog.to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), 'prepared'
-FROM pg_catalog.pg_prepared_xacts p WHERE p.transaction::text IN (
-    SELECT pg_catalog.split_part(l.virtualtransaction, '/', 2) FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ";
+fn prepared(me: &str) -> String {
+    format!(
+        "SELECT p.gid, pg_catalog.quote_ident(p.owner),
+                CASE WHEN {} THEN pg_catalog.to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS TZ') END, 'prepared'
+         FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_roles r ON r.rolname = p.owner WHERE p.transaction::text IN (
+             SELECT pg_catalog.split_part(l.virtualtransaction, '/', 2) FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ",
+        visible::sessions(me, "r.oid")
+    )
+}
 
-/// Who holds the locks `l` of which a condition is true.
-fn holders(condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
+/// Who holds the locks `l` of which a condition is true, whose parameters are `args`: as far as role `role` is told.
+fn holders(role: Oid, condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
+    let me = format!("${}", args.len() + 1);
+    let mut args = args.to_vec();
+    args.push(Arg::Oid(role));
     let mut found = Vec::new();
-    for all in [SESSIONS, PREPARED] {
-        found.extend(spi::query(&format!("{all} ({condition}))"), args)?.rows);
+    for all in [sessions(&me), prepared(&me)] {
+        found.extend(spi::query(&format!("{all} ({condition}))"), &args)?.rows);
     }
     Ok(found)
 }
 
 /// The error for a relation on which somebody else's transaction defines or starts a job.
 pub fn of_definition(lock: Lock, relation: &str) -> Error {
+    let me = server::current_user();
     let found = as_extension(|| {
         let [database, high, low, kind] = lock.shown();
         let args = [database, high, low, kind].map(Arg::Int8);
         holders(
+            me,
             "l.locktype = 'advisory' AND l.granted AND l.database::bigint = $1 AND l.classid::bigint = $2
              AND l.objid::bigint = $3 AND l.objsubid = $4",
             &args,
@@ -49,6 +68,7 @@ pub fn of_definition(lock: Lock, relation: &str) -> Error {
 
 /// The error for a job that somebody else's transaction has changed.
 pub fn of_job(id: i64) -> Error {
+    let me = server::current_user();
     let found = as_extension(|| {
         // Who has locked the row holds the lock of its own transaction id. Of several that share the row, xmax tells a
         // number that nobody holds: then all who have written to the table come into question.
@@ -57,11 +77,11 @@ pub fn of_job(id: i64) -> Error {
         let all = "l.granted AND l.locktype = 'relation'
                      AND l.relation = 'backfill_internal.job'::pg_catalog.regclass AND l.mode <> 'AccessShareLock'
                      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
-        let one = holders(writers, &[Arg::Int8(id)])?;
+        let one = holders(me, writers, &[Arg::Int8(id)])?;
         if !one.is_empty() {
             return Ok(one);
         }
-        holders(all, &[])
+        holders(me, all, &[])
     });
     busy(
         format!("backfill job {id} is being changed by a call that has not committed"),
@@ -82,10 +102,21 @@ fn busy(message: String, found: Result<Vec<spi::Row>>, called: &str) -> Error {
     let sentences: Vec<String> = holders
         .iter()
         .map(|row| {
-            let (who, role, since) = (cell(row, 0), cell(row, 1), cell(row, 2));
+            let (who, role) = (cell(row, 0), cell(row, 1));
+            let since = |what: &str| {
+                row.get(2)
+                    .map_or(String::new(), |since| format!(", {what} since {since}"))
+            };
             match is_prepared(row) {
-                true => format!("The transaction {} of role {role} holds it, prepared since {since}.", literal(&who)),
-                false => format!("Process {who} of role {role} holds it, in a transaction that is open since {since}."),
+                true => format!(
+                    "The transaction {} of role {role} holds it{}.",
+                    literal(&who),
+                    since("prepared")
+                ),
+                false => format!(
+                    "Process {who} of role {role} holds it{}.",
+                    since("in a transaction that is open")
+                ),
             }
         })
         .collect();

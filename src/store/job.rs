@@ -15,7 +15,7 @@ use crate::pg::relation::Relation;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{lock, report, server};
 use crate::store::origin::{self, here};
-use crate::store::{holder, outcome, slice, text_bound, version};
+use crate::store::{event, holder, outcome, slice, text_bound, version};
 
 /// A job, with what its state is derived from.
 #[derive(Debug, Clone)]
@@ -426,8 +426,29 @@ pub fn insert(
         .ok_or_else(|| Error::internal("INSERT returned no row"))?
         .number(0)?;
     text_bound::check(id, definition)?;
+    refuse_used(id)?;
     origin::seal(id)?;
     Ok(id)
+}
+
+/// Refuses a number that another job had, which was forgotten: what somebody has looked at under it is not this one. Sees
+/// what others have committed by now.
+fn refuse_used(id: i64) -> Result<()> {
+    let used = as_extension(|| {
+        spi::query_latest(
+            "SELECT FROM backfill_internal.event e WHERE e.job_id = $1 LIMIT 1",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    if used.processed == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::UNIQUE_VIOLATION,
+        format!("the number {id} was given to a job before, which is forgotten"),
+    )
+    .detail("The sequence that numbers jobs was set back.")
+    .hint("Call it again: each call takes the next number. Or set the sequence forward, as a superuser: SELECT setval(pg_get_serial_sequence('backfill_internal.job', 'id'), (SELECT max(job_id) FROM backfill_internal.event));"))
 }
 
 /// Puts a definition that was checked here in the place of one that came from elsewhere.
@@ -534,7 +555,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
     origin::seal(id)
 }
 
-/// Removes a job and everything recorded of it.
+/// Removes a job and everything recorded of it, but for the event that it was: its number is used up by that.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [
         "DELETE FROM backfill_internal.leftover
@@ -551,10 +572,16 @@ pub fn delete(id: i64) -> Result<()> {
         "DELETE FROM backfill_internal.setback WHERE job_id = $1",
         "DELETE FROM backfill_internal.sample WHERE job_id = $1",
         "DELETE FROM backfill_internal.event WHERE job_id = $1",
-        "DELETE FROM backfill_internal.job WHERE id = $1",
     ] {
         as_extension(|| spi::query(statement, &[Arg::Int8(id)]))?;
     }
+    event::record(id, server::current_user(), "forget", None, None)?;
+    as_extension(|| {
+        spi::query(
+            "DELETE FROM backfill_internal.job WHERE id = $1",
+            &[Arg::Int8(id)],
+        )
+    })?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! What a job's owner may still do, by the catalogs alone: nothing of the owner's is run.
 
-use crate::error::Result;
+use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
+use crate::pg::server;
 use crate::pg::spi::{self, Arg};
 use crate::store::job::Job;
 
@@ -35,6 +36,29 @@ pub fn lost(job: &Job) -> Result<Option<String>> {
         )
     })?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
+/// Refuses a caller who may not call a function of the extension, where another call comes to the same.
+pub fn require_execute(function: &str) -> Result<()> {
+    let me = server::current_user();
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege($1, p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p
+             WHERE p.proname = $2 AND p.pronamespace = 'backfill'::pg_catalog.regnamespace",
+            &[Arg::Oid(me), Arg::Text(function)],
+        )
+    })?;
+    if row.is_some_and(|row| row.bool(0)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for function backfill.{function}, to which this call comes"),
+    )
+    .hint(format!(
+        "What a job runs is changed by who may have another one run: GRANT EXECUTE ON FUNCTION backfill.{function} TO {};",
+        server::role_name(me)
+    )))
 }
 
 /// Whether the job's owner has the rights of the owner of its table, or of a partitioned table that it belongs to: whoever

@@ -263,6 +263,26 @@ pub fn updated(job: i64) -> Result<i64> {
     row.map_or(Ok(0), |row| row.number(0))
 }
 
+/// Rows that a job has passed, updated or not: those that did not match its WHERE clause as well. At least one where a
+/// slice has been begun: its first rows may be passed and not counted yet.
+pub fn passed(job: i64) -> Result<i64> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT COALESCE(pg_catalog.sum(c.rows_done), 0),
+                    COALESCE(pg_catalog.bool_or(c.key IS NOT NULL OR c.wave_key IS NOT NULL OR c.wave > 0), false)
+             FROM backfill_internal.slice sl
+             CROSS JOIN LATERAL (
+                 SELECT k.rows_done, k.key, k.wave, k.wave_key
+                 FROM backfill_internal.checkpoint k WHERE k.slice_id = sl.id ORDER BY k.seq DESC LIMIT 1
+             ) c
+             WHERE sl.job_id = $1",
+            &[Arg::Int8(job)],
+        )
+    })?;
+    let row = row.ok_or_else(|| Error::internal("sum(*) returned no row"))?;
+    Ok(row.number(0)?.max(i64::from(row.bool(1))))
+}
+
 /// What a job has found that only reads.
 pub fn found(job: i64) -> Result<Found> {
     let sql = format!(

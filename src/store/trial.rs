@@ -6,7 +6,8 @@ use crate::pg::spi::{self, Arg};
 use crate::store::job::{Job, find};
 
 /// How many seconds ago the newest dry run of the same thing has completed, if there is one. A part of the rows
-/// tells nothing of the others; and on another search_path names mean something else.
+/// tells nothing of the others, nor one table of those that inherit from it; and on another search_path, or under other settings,
+/// clauses mean something else.
 pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
     let definition = &job.definition;
     let row = as_extension(|| {
@@ -16,28 +17,28 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
              WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work ->> 'set_clause' = $3
                AND j.where_clause IS NOT DISTINCT FROM $4 AND j.action = 'look'
                AND j.options @> '{\"dry_run\": true}' AND NOT j.options ?| '{key_from,key_to,limit_rows}' AND o.outcome = 'completed'
-               AND (NOT j.options @> '{\"only\": true}'
-                    OR EXISTS (SELECT FROM backfill_internal.job r WHERE r.id = $6 AND r.options @> '{\"only\": true}'))
                AND j.session ->> 'search_path' IS NOT DISTINCT FROM $5
-               AND j.options -> 'settings' IS NOT DISTINCT FROM
-                   (SELECT r.options -> 'settings' FROM backfill_internal.job r WHERE r.id = $6)",
+               AND NULLIF(j.options -> 'settings', '{}') IS NOT DISTINCT FROM NULLIF($6::pg_catalog.jsonb -> 'settings', '{}')
+               AND COALESCE(j.options -> 'only', 'false') = COALESCE($6::pg_catalog.jsonb -> 'only', 'false')",
             &[
                 Arg::Oid(job.relation),
                 Arg::Oid(job.owner),
                 Arg::Text(&definition.action.update().set_clause),
                 Arg::text(definition.where_clause.as_deref()),
                 Arg::text(definition.session.get("search_path").map(String::as_str)),
-                Arg::Int8(job.id),
+                Arg::Text(&definition.options.to_json()),
             ],
         )
     })?;
     row.map_or(Ok(None), |row| row.parse(0))
 }
 
-/// The newest job that verifies this one, unless it was cancelled.
+/// The job that has begun last of those that verify this one and were not cancelled. Numbers do not tell: whoever may write to
+/// all sequences can set them back.
 pub fn last_verification(id: i64) -> Result<Option<Job>> {
     Ok(find(
-        "WHERE j.work #>> '{question,verify,job}' = $1::pg_catalog.int8::pg_catalog.text AND j.wish <> 'cancel' ORDER BY j.id DESC LIMIT 1",
+        "WHERE j.work #>> '{question,verify,job}' = $1::pg_catalog.int8::pg_catalog.text AND j.wish <> 'cancel'
+         ORDER BY COALESCE(j.started_at, j.defined_at) DESC, j.id DESC LIMIT 1",
         &[Arg::Int8(id)],
     )?
     .pop())

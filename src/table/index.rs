@@ -7,7 +7,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{arg, name};
 use crate::quote::{ident, literal};
-use crate::scan::key::{Candidate, Column};
+use crate::scan::key::{Candidate, Column, TextForm};
 use crate::scan::sql::Target;
 
 /// All indexes of the table. Within `spi::connect`.
@@ -107,6 +107,11 @@ fn column(row: &Row) -> Result<Column> {
         collation: collation.map(|(schema, name)| (schema.to_owned(), name.to_owned())),
         generated: row.bool(18),
         order: row.text(19)?.to_owned(),
+        text: match row.get(21) {
+            Some("names") => TextForm::Names,
+            Some("rows") => TextForm::Rows,
+            _ => TextForm::Lasting,
+        },
     })
 }
 
@@ -122,7 +127,9 @@ ORDER BY k.n";
 
 /// A row per index and key column. 403 is btree; strategies 2, 3 and 5 are `<=`, `=` and `>`; option bits
 /// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; the
-/// version in the order is the provider's present one, also for the database's default.
+/// version in the order is the provider's present one, also for the database's default. The OIDs are those of the
+/// types regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regnamespace, regrole and
+/// regcollation, which are looked for within arrays, domains, ranges and row types, too.
 const COLUMNS: &str = "
 SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
        i.indisvalid AND i.indisready AND i.indislive, i.indimmediate,
@@ -150,7 +157,20 @@ SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
                 THEN pg_catalog.pg_database_collation_actual_version(
                          (SELECT d.oid FROM pg_catalog.pg_database d
                           WHERE d.datname = pg_catalog.current_database()))
-                ELSE pg_catalog.pg_collation_actual_version(co.oid) END), a.attnum
+                ELSE pg_catalog.pg_collation_actual_version(co.oid) END), a.attnum,
+       (WITH RECURSIVE within (oid) AS (
+            SELECT a.atttypid
+            UNION
+            SELECT x.oid FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.oid CROSS JOIN LATERAL (
+                SELECT t.typelem UNION ALL SELECT t.typbasetype
+                UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                UNION ALL SELECT b.atttypid FROM pg_catalog.pg_attribute b
+                          WHERE b.attrelid = t.typrelid AND t.typrelid <> 0 AND b.attnum > 0 AND NOT b.attisdropped
+            ) AS x (oid) WHERE x.oid <> 0
+        )
+        SELECT CASE WHEN pg_catalog.bool_or(t.oid IN (24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191)) THEN 'names'
+                    WHEN pg_catalog.bool_or(t.typtype = 'c') THEN 'rows' END
+        FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.oid)
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
 CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k(n)

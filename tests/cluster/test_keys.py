@@ -156,9 +156,6 @@ CASES = {
     "text_array": one(
         "text[]", f"ARRAY[{ODD}, NULL, md5(g::text)]", """'{}', '{NULL}', '{"NULL"}', '{"a,b","{}"}'""", rows=FEW
     ),
-    "composite_type": one(
-        "pair", f"ROW({ODD}, g)::pair", rows=5000, setup="CREATE TYPE pair AS (word text, number int)"
-    ),
     "range": one("int4range", "int4range(g % 100, 100 + g)", "'empty', '(,)', '(,5)'", rows=5000),
     "jsonb": one("jsonb", f"jsonb_build_object({ODD}, g)", "'null', '[]', '\"a\"'", rows=5000),
     "bool_int": Case("a bool NOT NULL, b int NOT NULL", "g % 2 = 0, g / 2"),
@@ -314,7 +311,7 @@ def locale_db(shared_cluster: Cluster) -> Iterator[Database]:
     shared_cluster.sql("DROP DATABASE german WITH (FORCE)")
 
 
-@pytest.mark.parametrize("name", ["text", "text_c", "varchar", "text_array", "composite_type", "descending"])
+@pytest.mark.parametrize("name", ["text", "text_c", "varchar", "text_array", "descending"])
 def test_the_default_collation_of_the_database_orders_the_walk(locale_db: Database, name: str) -> None:
     """The order of a default collation that is no C collation is followed."""
     walk_and_compare(locale_db, CASES[name])

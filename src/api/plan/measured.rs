@@ -8,7 +8,7 @@ use crate::api::sample::{Backfill, Part, shown};
 use crate::error::{Error, Result, sqlstate};
 use crate::estimate::forecast::Sample;
 use crate::estimate::toast::{self, Laid, Value};
-use crate::pg::evaluate;
+use crate::pg::evaluate::{self, Seen};
 use crate::pg::heap::{self, Tid};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::Arg;
@@ -93,6 +93,8 @@ fn said(error: &Error) -> String {
                 error.message
             )
         }
+        // It is weighed what no UPDATE would look at.
+        sqlstate::INSUFFICIENT_PRIVILEGE => format!("rows are not tried here: {}", error.message),
         _ => format!("rows fail: {}", shown(error)),
     }
 }
@@ -124,6 +126,7 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
         part.table.oid,
         &statement,
         &[Arg::Tids(&places)],
+        Seen::Whole,
         |change| {
             let weight = change.weight();
             let took = last.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys::{self, Oid};
 
 use crate::error::Result;
-use crate::pg::evaluate::{self, Change};
+use crate::pg::evaluate::{self, Change, Seen};
 use crate::pg::keylist;
 use crate::pg::planner::{self, Access};
 use crate::pg::spi::{Arg, Output, Plan, RawRow};
@@ -100,7 +100,7 @@ impl Prepared {
         let (first, end) = texts_of(values.pages);
         let percent = values.percent.to_string();
         let args = self.args(&values, [&first, &end, &percent]);
-        evaluate::changes(relation, &self.plan.text, &args, f)
+        evaluate::changes(relation, &self.plan.text, &args, Seen::Set, f)
     }
 
     /// Runs it and shows each row as the server holds it.

@@ -1,0 +1,48 @@
+//! What the current user may see of rows and of other sessions, where something is looked at with more rights, or beside the
+//! rights that a statement asks for.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::server;
+use super::text::lossy;
+use crate::error::{Error, Result, sqlstate};
+
+/// An error unless the current user may SELECT these columns of a relation.
+pub fn require(relation: Oid, columns: impl IntoIterator<Item = i16>) -> Result<()> {
+    server::require_transaction();
+    let (me, granted) = (server::current_user(), pg_sys::AclResult::ACLCHECK_OK);
+    let select = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
+    // SAFETY: within a transaction any OIDs and numbers will do.
+    let whole = unsafe { pg_sys::pg_class_aclcheck(relation, me, select) } == granted;
+    // SAFETY: as above.
+    let may = |number: i16| unsafe {
+        pg_sys::pg_attribute_aclcheck(relation, number, me, select) == granted
+    };
+    let Some(hidden) = columns.into_iter().find(|number| !whole && !may(*number)) else {
+        return Ok(());
+    };
+    // SAFETY: as above; what is given back is null or a string in the current memory context, of which a copy is made.
+    let (table, column) = unsafe {
+        (
+            lossy(pg_sys::get_rel_name(relation)).unwrap_or_default(),
+            lossy(pg_sys::get_attname(relation, hidden, true)).unwrap_or_default(),
+        )
+    };
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied to look at column \"{column}\" of table {table}"),
+    )
+    .detail("What a row would become is shown beside what it is, or compared with it.")
+    .hint(format!(
+        "GRANT SELECT on the column to {}. An UPDATE does without.",
+        server::role_name(me)
+    )))
+}
+
+/// The condition that PostgreSQL's views of activity show the role `me` sessions of `role`, both as SQL.
+pub fn sessions(me: &str, role: &str) -> String {
+    format!(
+        "(pg_catalog.pg_has_role({me}, 'pg_read_all_stats'::pg_catalog.name, 'USAGE')
+          OR COALESCE(pg_catalog.pg_has_role({me}, {role}, 'USAGE'), false))"
+    )
+}
