@@ -16,7 +16,8 @@ prepare_monitoring() {
     touch "$MONITORING/.tried"
     # shellcheck disable=SC2086 # one package a word
     apt-cache show $MONITORING_PACKAGES >/dev/null 2>&1 || as_root apt-get update -qq || true
-    for package in $MONITORING_PACKAGES; do
+    # From Debian 13 on promtool is a package of its own.
+    for package in $MONITORING_PACKAGES $(apt-cache pkgnames promtool); do
         if ! (cd "$MONITORING" && apt-get download -qq "$package" >/dev/null 2>&1 && dpkg-deb -x "$package"_*.deb .); then
             say "no $package to be had: its tests will be skipped"
             return 0

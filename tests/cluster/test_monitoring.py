@@ -191,6 +191,8 @@ def test_prometheus_and_the_dashboard(cluster: Cluster, jobs: dict[str, int], tm
                 "some scrapes",
                 every=0.5,
             )
+            # On a busy machine a scrape of it may just have timed out.
+            wait_until(lambda: server.query('backfill_job_state{job="postgres"}'), 60, "the one exporter", every=0.5)
             compare(server, jobs)
             for title, expression in dashboard_queries():
                 found = server.query(expression)

@@ -18,7 +18,7 @@ from harness.weather import Events, Writer
 
 # How long a run with events is made to last, about.
 SECONDS = 1.5
-TIMEOUT = 60
+TIMEOUT = 100
 # Far more than the workers and events of any case explain: they come and go for nothing.
 MOST_STARTS = 200
 
