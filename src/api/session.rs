@@ -51,7 +51,7 @@ pub fn changes_meaning(name: &str) -> bool {
             .to_str()
             .is_ok_and(|known| known.eq_ignore_ascii_case(name))
     };
-    MEANING.iter().any(|known| same(known))
+    MEANING.iter().any(same)
 }
 
 /// The settings in force now.

@@ -78,7 +78,7 @@ impl Report {
                 let time = self.document["seconds"].as_f64();
                 let time = time.map_or(String::new(), |s| format!(" in {}", lasting(s)));
                 let failed = match self.number("rows_failed") {
-                    none if none == 0.0 => ", 0 failed".to_owned(),
+                    0.0 => ", 0 failed".to_owned(),
                     some => format!(", but {} failed", count(some)),
                 };
                 let grown = self.grown("heap_before", "heap_after");

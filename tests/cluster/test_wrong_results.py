@@ -74,7 +74,7 @@ def test_a_subquery_that_reads_what_is_set(scores: Database, set_clause: str, wh
 def test_a_subquery_that_does_not(scores: Database, set_clause: str, where: str | None) -> None:
     """No word of it where rows of the table are not read, or not what is set."""
     _, said = notices(scores, "SELECT backfill.define('sc', %s, %s)", [set_clause, where])
-    assert not said
+    assert not [line for line in said if line.startswith("WARNING")]
     assert "rows read back" not in warnings_of_plan(scores, "sc", set_clause, where)
 
 
