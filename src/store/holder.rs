@@ -15,8 +15,9 @@ FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid() AN
 /// Transactions that are prepared, by what they are called, with role and the time since when: no session has them.
 const PREPARED: &str = "
 SELECT p.gid, pg_catalog.quote_ident(p.owner), pg_catalog.to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), 'prepared'
-FROM pg_catalog.pg_prepared_xacts p WHERE p.transaction::text IN (
-    SELECT pg_catalog.split_part(l.virtualtransaction, '/', 2) FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ";
+FROM pg_catalog.pg_prepared_xacts p
+JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = p.transaction
+WHERE own.virtualtransaction IN (SELECT l.virtualtransaction FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ";
 
 /// Who holds the locks `l` of which a condition is true.
 fn holders(condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {

@@ -178,7 +178,9 @@ fn nothing_in_it_ends_the_quotes() {
 fn a_clause_full_of_tags() {
     let mut it = standalone(&["id"]);
     let tags = (0..1400).filter(|n| *n != 700);
-    let tags: String = tags.map(|n| format!("$backfill{}$", "_".repeat(n))).collect();
+    let tags: String = tags
+        .map(|n| format!("$backfill{}$", "_".repeat(n)))
+        .collect();
     it.where_clause = Some(format!("a = '{tags}'"));
     let begun = std::time::Instant::now();
     let script = it.script();
