@@ -6,16 +6,6 @@
 -- Nobody's operators, as in sql/tables.sql.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- Not with the library of before: it would run the new SQL.
-DO $$
-BEGIN
-    IF backfill.library_version() <> '0.3.0' THEN
-        RAISE EXCEPTION 'extension "backfill" cannot be updated to version 0.3.0: the loaded library is of another version'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Install the library of version 0.3.0. Where it is installed, restart the server if the library is preloaded, else connect again.';
-    END IF;
-END $$;
-
 -- Batches in progress end first, and others wait. So does whoever looks at the views, and whoever would put something on a table.
 LOCK TABLE backfill.job, backfill.walk, backfill.slice, backfill.checkpoint, backfill.outcome, backfill.event, backfill.region,
     backfill.leftover, backfill.setback, backfill.failed_row, backfill.verify_failure, backfill.sample IN ACCESS EXCLUSIVE MODE;
@@ -89,12 +79,22 @@ BEGIN
                                 'pg_catalog.pg_publication_namespace'::pg_catalog.regclass)
           AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classid AND m.objid = d.objid)
     )
-    SELECT s.what, s.remedy INTO found, remedy FROM strange s ORDER BY s.what COLLATE pg_catalog."C" LIMIT 1;
+    SELECT s.what, s.remedy INTO found, remedy FROM strange s ORDER BY s.remedy = 'Take it out.', s.what COLLATE pg_catalog."C" LIMIT 1;
     IF found IS NOT NULL THEN
         RAISE EXCEPTION 'extension "backfill" cannot be updated: % is not the extension''s', found
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = 'It may run somebody else''s code with the rights of whoever updates.',
                   HINT = pg_catalog.concat(remedy, ' And take back what let somebody create it: ALTER DEFAULT PRIVILEGES, or a GRANT on the schema or its tables.');
+    END IF;
+END $$;
+
+-- Not with the library of before: it would run the new SQL.
+DO $$
+BEGIN
+    IF backfill.library_version() <> '0.3.0' THEN
+        RAISE EXCEPTION 'extension "backfill" cannot be updated to version 0.3.0: the loaded library is of another version'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Install the library of version 0.3.0. Where it is installed, restart the server if the library is preloaded, else connect again.';
     END IF;
 END $$;
 

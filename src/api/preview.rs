@@ -16,7 +16,7 @@ use crate::pg::evaluate::{self, Change, Seen};
 use crate::pg::heap::Tid;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
-use crate::pg::spi::{self, Arg};
+use crate::pg::spi::Arg;
 use crate::pg::text::{MOST_SHOWN, to_server};
 use crate::stranger::errand::Errand;
 
@@ -146,7 +146,7 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
         ..Sample::default()
     };
     let table = &part.table;
-    let evaluated = spi::undone(|| {
+    let evaluated = evaluate::undone(|| {
         let statement = to_server(&part.statement)?;
         let mut values = (None, None);
         let args = [Arg::Tids(&[tid])];

@@ -13,9 +13,10 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use super::arg::{Arg, CANONICAL};
 use super::capture::capture;
 use super::heap::{self, Tid};
+use super::memory::Memory;
 use super::open::Open;
 use super::text::beginning;
-use super::{confine, list, server, settings, visible};
+use super::{confine, list, server, settings, spi, visible};
 use crate::error::{Error, Result};
 
 // Not among pgrx' bindings; both are exported by the server for extensions.
@@ -167,6 +168,15 @@ pub enum Seen {
     Set,
     /// All columns.
     Whole,
+}
+
+/// Runs `f`, which evaluates rows, and undoes whatever it does. The memory that it takes is free afterwards, and not only when
+/// the transaction ends.
+pub fn undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let memory = Memory::new(c"backfill rows");
+    // SAFETY: the subtransaction begins and ends within: the context from before belongs to what is around it. What `f` gives is
+    // of Rust's.
+    unsafe { memory.within(|| spi::undone(f)) }
 }
 
 /// Evaluates an UPDATE of one table, and shows each row that it would change to `f`, if the current user may SELECT what is

@@ -26,8 +26,9 @@ fn prepared(me: &str) -> String {
     format!(
         "SELECT p.gid, pg_catalog.quote_ident(p.owner),
                 CASE WHEN {} THEN pg_catalog.to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS TZ') END, 'prepared'
-         FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_roles r ON r.rolname = p.owner WHERE p.transaction::text IN (
-             SELECT pg_catalog.split_part(l.virtualtransaction, '/', 2) FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ",
+         FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
+         JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = p.transaction
+         WHERE own.virtualtransaction IN (SELECT l.virtualtransaction FROM pg_catalog.pg_locks l WHERE l.pid IS NULL AND ",
         visible::sessions(me, "r.oid")
     )
 }
