@@ -75,7 +75,8 @@ def test_the_guard_under_replica(db: Database, bare: Database) -> None:
     job = start(db, "t", "n = 1", batch=1, sleep_ms=60_000)
     try:
         for write in (
-            f"""UPDATE backfill_internal.job SET owner = 'postgres', work = work || '{{"set_clause": "n = 666"}}' WHERE id = {job}""",
+            "UPDATE backfill_internal.job SET owner = 'postgres',"
+            f""" work = work || '{{"set_clause": "n = 666"}}' WHERE id = {job}""",
             "DELETE FROM backfill_internal.checkpoint",
             "INSERT INTO backfill_internal.event OVERRIDING SYSTEM VALUE SELECT * FROM backfill_internal.event",
         ):

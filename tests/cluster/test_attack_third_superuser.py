@@ -1,4 +1,4 @@
-"""A superuser's own jobs, attacked by a third reader: code that the look into the catalogs does not reach, or that comes later.
+"""A superuser's own jobs, attacked by a third reader: code that the look into the catalogs misses, or that comes later.
 
 Whatever the way, no function of a role that is no superuser runs with a superuser's rights.
 """
@@ -27,7 +27,8 @@ TRAP = """
 CREATE FUNCTION spring() RETURNS integer LANGUAGE plpgsql SET search_path = public AS $$
 BEGIN IF current_user <> 'eve' THEN {then}; END IF; RETURN 1; END $$;
 CREATE FUNCTION trap(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN public.spring(); END $$;
-CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.spring(); RETURN coalesce(new, old); END';
+CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM public.spring(); RETURN coalesce(new, old); END';
 """
 
 
@@ -40,7 +41,7 @@ def cluster(new_cluster: Make) -> Cluster:
 
 
 def arm(cluster: Cluster) -> Path:
-    """Makes eve's functions: with more rights than hers they make her a superuser, and a file, which no rollback takes away."""
+    """Makes eve's functions: with more rights than hers they make her a superuser, and a file, which stays for good."""
     mark = cluster.data / "was-here"
     cluster.sql(TRAP.format(then=f"COPY (SELECT 1) TO PROGRAM 'touch {mark}'; ALTER ROLE eve SUPERUSER"), user="eve")
     return mark
@@ -97,9 +98,9 @@ def test_a_referential_check(cluster: Cluster, way: str) -> None:
         "CREATE TABLE q (x int);"
         "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS"
         " $$ BEGIN IF current_user <> 'eve' THEN ALTER ROLE eve SUPERUSER; END IF; RETURN NULL; END $$;"
-        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON q DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late();"
-        "CREATE FUNCTION trap(integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';"
-        + before,
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON q DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION late();"
+        "CREATE FUNCTION trap(integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';" + before,
         user="eve",
     )
     cluster.sql(table)
@@ -115,8 +116,14 @@ def test_a_referential_check(cluster: Cluster, way: str) -> None:
 
 
 TYPES = {
-    "a domain three deep": ("CREATE DOMAIN d2 AS d; CREATE DOMAIN d3 AS d2; CREATE TABLE t (id int PRIMARY KEY, n d3)", "n = 1"),
-    "a domain in a row type": ("CREATE TYPE c AS (a d); CREATE TABLE t (id int PRIMARY KEY, n c)", "n = ('(2)'::text)::c"),
+    "a domain three deep": (
+        "CREATE DOMAIN d2 AS d; CREATE DOMAIN d3 AS d2; CREATE TABLE t (id int PRIMARY KEY, n d3)",
+        "n = 1",
+    ),
+    "a domain in a row type": (
+        "CREATE TYPE c AS (a d); CREATE TABLE t (id int PRIMARY KEY, n c)",
+        "n = ('(2)'::text)::c",
+    ),
     "a range": ("CREATE TABLE t (id int PRIMARY KEY, n r)", "n = '[1,5)'"),
     "an array of a domain": ("CREATE DOMAIN d2 AS d; CREATE TABLE t (id int PRIMARY KEY, n d2[])", "n = '{2}'"),
     "the cast of an enum": ("CREATE TABLE t (id int PRIMARY KEY, was text DEFAULT 'a', n e)", "n = was::e"),
@@ -127,12 +134,15 @@ TYPES = {
 def test_a_type(cluster: Cluster, way: str) -> None:
     """What its values are checked by, and made with."""
     table, clause = TYPES[way]
-    cluster.sql("CREATE DOMAIN d AS integer; CREATE TYPE r AS RANGE (subtype = d); CREATE TYPE e AS ENUM ('a')", user="eve")
+    cluster.sql(
+        "CREATE DOMAIN d AS integer; CREATE TYPE r AS RANGE (subtype = d); CREATE TYPE e AS ENUM ('a')", user="eve"
+    )
     cluster.sql(f"{table}; INSERT INTO t (id) VALUES (1)")
     mark = arm(cluster)
     cluster.sql(
         "ALTER DOMAIN d ADD CHECK (trap(VALUE) > 0) NOT VALID;"
-        "CREATE FUNCTION to_e(text) RETURNS e LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM public.spring(); RETURN 'a'; END $$;"
+        "CREATE FUNCTION to_e(text) RETURNS e LANGUAGE plpgsql IMMUTABLE AS"
+        " $$ BEGIN PERFORM public.spring(); RETURN 'a'; END $$;"
         "CREATE CAST (text AS e) WITH FUNCTION to_e(text)",
         user="eve",
     )
@@ -158,7 +168,9 @@ def test_a_row_that_moves_to_another_partition(cluster: Cluster, event: str) -> 
 
 def test_a_condition_of_a_trigger_whose_author_has_lost_the_right(cluster: Cluster) -> None:
     """Nothing tells any more who wrote it."""
-    cluster.sql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); GRANT SELECT, TRIGGER ON t TO eve")
+    cluster.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); GRANT SELECT, TRIGGER ON t TO eve"
+    )
     mark = arm(cluster)
     cluster.sql(
         "CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW WHEN (trap(new.n) > 0)"
@@ -172,7 +184,9 @@ def test_a_condition_of_a_trigger_whose_author_has_lost_the_right(cluster: Clust
 
 def test_a_condition_of_a_trigger_that_reads_files(cluster: Cluster) -> None:
     """It calls a function of PostgreSQL's own that its author may not call."""
-    cluster.sql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); GRANT SELECT, TRIGGER ON t TO eve")
+    cluster.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); GRANT SELECT, TRIGGER ON t TO eve"
+    )
     cluster.sql(
         "CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW WHEN (pg_read_file('PG_VERSION') <> new.n::text)"
         " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
@@ -189,7 +203,8 @@ def test_code_that_is_attached_while_the_job_runs(cluster: Cluster) -> None:
     """Not to its table, but to one that a foreign key follows."""
     cluster.sql(
         "CREATE TABLE t (id int PRIMARY KEY, n int UNIQUE); INSERT INTO t SELECT i, i FROM generate_series(1, 1000) i;"
-        "CREATE TABLE f (n int REFERENCES t (n) ON UPDATE CASCADE); INSERT INTO f SELECT n FROM t; GRANT SELECT, TRIGGER ON f TO eve"
+        "CREATE TABLE f (n int REFERENCES t (n) ON UPDATE CASCADE); INSERT INTO f SELECT n FROM t;"
+        "GRANT SELECT, TRIGGER ON f TO eve"
     )
     mark = arm(cluster)
     job = cluster.value("SELECT backfill.start('t', 10, 50, set_clause => 'n = n + 10000')")
@@ -230,7 +245,8 @@ def test_a_partition_that_came_after_the_job(cluster: Cluster) -> None:
     )
     mark = arm(cluster)
     cluster.sql(
-        "CREATE TABLE p2 (id int NOT NULL, n int); INSERT INTO p2 VALUES (101, 1); CREATE INDEX ON p2 (n) WHERE trap(1) > 0",
+        "CREATE TABLE p2 (id int NOT NULL, n int); INSERT INTO p2 VALUES (101, 1);"
+        "CREATE INDEX ON p2 (n) WHERE trap(1) > 0",
         user="eve",
     )
     job = cluster.value("SELECT backfill.start('p', set_clause => 'n = 5', where_clause => 'n <> 5')")

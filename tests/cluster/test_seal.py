@@ -128,12 +128,14 @@ def test_a_row_that_was_inserted(app: Database) -> None:
     job = start_count(db, user="app")
     complete(db, job)
     columns = db.value(
-        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'backfill_internal.job'::regclass"
-        " AND attnum > 0 AND NOT attisdropped AND NOT attname IN ('id', 'owner', 'owner_name', 'work', 'name')"
+        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+        " WHERE attrelid = 'backfill_internal.job'::regclass AND attnum > 0 AND NOT attisdropped"
+        " AND NOT attname IN ('id', 'owner', 'owner_name', 'work', 'name')"
     )
+    work = FORGERIES["set_clause"].removeprefix("work = ")
     forged = db.value(
         f"INSERT INTO backfill_internal.job (owner, owner_name, work, {columns})"
-        f" SELECT 10, 'postgres', {FORGERIES['set_clause'].removeprefix('work = ')}, {columns} FROM backfill_internal.job WHERE id = {job} RETURNING id"
+        f" SELECT 10, 'postgres', {work}, {columns} FROM backfill_internal.job WHERE id = {job} RETURNING id"
     )
     launcher_was_there(db)
     assert progress(db, forged)["state"] == "paused"
