@@ -67,7 +67,9 @@ mod tests {
     fn values_stand_below_each_other() {
         let text = super::render(&example());
         assert!(
-            text.contains("\nPassed   1,234,567\nUpdated  1,234,560, 88.5 % of them heap-only\n"),
+            text.contains(
+                "\nPassed   1,234,567\nUpdated  1,234,560, 88.5 % of them heap-only: without a new entry"
+            ),
             "{text}"
         );
         assert!(
