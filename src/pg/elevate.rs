@@ -16,6 +16,7 @@ struct Guard {
     nest: i32,
     firing: i32,
     read_only: bool,
+    jit: bool,
 }
 
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
@@ -46,7 +47,11 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         if txn::only_looks() {
             pg_sys::XactReadOnly = false;
         }
+        // Statements about the catalogs look dear to the planner, and compiling them takes longer than they do.
+        let jit = pg_sys::jit_enabled;
+        pg_sys::jit_enabled = false;
         Guard {
+            jit,
             read_only,
             user,
             security,
@@ -90,6 +95,7 @@ impl Drop for Guard {
             if !std::thread::panicking() {
                 pg_sys::AtEOXact_GUC(false, self.nest);
             }
+            pg_sys::jit_enabled = self.jit;
             pg_sys::XactReadOnly = self.read_only;
             pg_sys::SessionReplicationRole = self.firing;
             pg_sys::SetUserIdAndSecContext(self.user, self.security);
