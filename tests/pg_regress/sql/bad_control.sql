@@ -131,7 +131,7 @@ CALL backfill.wait(1200); :after
 SELECT backfill.start('t', name => 'failing'); :after
 SELECT backfill.cancel(1200); :after
 
--- Nothing is left when all is forgotten.
+-- Nothing is left when all is forgotten, but that they were: numbers are used once.
 SELECT count(backfill.forget(job_id)::text) FROM backfill.progress;
 SELECT count(*) FROM backfill_internal.event;
 SET client_min_messages = warning;
