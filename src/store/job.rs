@@ -74,6 +74,15 @@ pub struct Definition {
     pub session: BTreeMap<String, String>,
 }
 
+impl Definition {
+    /// How much text it has: what it does, and its options.
+    fn bytes(&self) -> Result<usize> {
+        let work = self.action.stored()?.to_string().len();
+        let clause = self.where_clause.as_ref().map_or(0, String::len);
+        Ok(work + clause + self.options.to_json().len())
+    }
+}
+
 impl Job {
     /// Its state now.
     pub fn state(&self) -> State {
@@ -425,7 +434,7 @@ pub fn insert(
     let id = row
         .ok_or_else(|| Error::internal("INSERT returned no row"))?
         .number(0)?;
-    text_bound::check(id, definition)?;
+    text_bound::check(id, definition.bytes()?)?;
     refuse_used(id)?;
     origin::seal(id)?;
     Ok(id)
@@ -470,7 +479,7 @@ pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
-    text_bound::check(id, definition)?;
+    text_bound::check(id, definition.bytes()?)?;
     origin::adopt(id)
 }
 
@@ -534,7 +543,7 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
             ],
         )
     })?;
-    text_bound::check_options(id, options)?;
+    text_bound::check(id, options.to_json().len())?;
     if sealed { origin::seal(id) } else { Ok(()) }
 }
 
@@ -551,7 +560,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
-    text_bound::check(id, definition)?;
+    text_bound::check(id, definition.bytes()?)?;
     origin::seal(id)
 }
 

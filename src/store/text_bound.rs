@@ -1,30 +1,17 @@
 //! How much text the jobs of one role may hold: who looks at all jobs reads, or hashes, all of it.
 
 use crate::error::{Error, Result, sqlstate};
-use crate::model::options::Options;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
-use crate::store::job::Definition;
 
 /// Bytes of clauses and options that the jobs of one role may have, of those that have not ended.
 const MOST: i64 = 16 << 20;
 /// Bytes that are no matter: a job with less text is not counted against that, so that nobody pays for the count.
 const SMALL: usize = 16 << 10;
 
-/// Refuses the job that was just written, with this definition, if it is a large one and its owner's jobs have too much text by
+/// Refuses the job that was just written, with so many bytes of text, if it is a large one and its owner's jobs have too much by
 /// it. What has ended does not count: nobody looks into it.
-pub fn check(id: i64, definition: &Definition) -> Result<()> {
-    let work = definition.action.stored()?.to_string().len();
-    let clause = definition.where_clause.as_ref().map_or(0, String::len);
-    check_bytes(id, work + clause + definition.options.to_json().len())
-}
-
-/// The same of a job whose options alone were written.
-pub fn check_options(id: i64, options: &Options) -> Result<()> {
-    check_bytes(id, options.to_json().len())
-}
-
-fn check_bytes(id: i64, bytes: usize) -> Result<()> {
+pub fn check(id: i64, bytes: usize) -> Result<()> {
     if bytes <= SMALL {
         return Ok(());
     }

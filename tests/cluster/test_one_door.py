@@ -34,8 +34,8 @@ DOORS = {
     },
     # Evaluates what is constant in them.
     r"\bRelationGetIndex(Expressions|Predicate)\b": {"pg/hot.rs"},
-    # Counters of statistics, and the fill of the queue of notifications.
-    r"\bOidFunctionCall\w*\b": {"pg/hot.rs", "pg/notify.rs"},
+    # Counters of statistics, the fill of the queue of notifications, and the seed of random(): built-in functions.
+    r"\bOidFunctionCall\w*\b": {"pg/hot.rs", "pg/notify.rs", "pg/owner_session.rs"},
     r"\bSpi\b": set(),
     # Whose rights are in force.
     r"\bSetUserIdAndSecContext\b": {"pg/confine.rs", "pg/elevate.rs", "pg/txn.rs"},
