@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{elevate, server, settings, spi, trusted, txn};
+use super::{elevate, server, spi, trusted, txn};
 use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
@@ -102,7 +102,7 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::NewGUCNestLevel()
     };
     let (own, only) = (Own::begin(), trusted::Only::begin());
-    let result = settings::search_temporary_last().and_then(|()| f());
+    let result = f();
     drop((own, only));
     // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
     unsafe {

@@ -59,19 +59,6 @@ pub fn set_text_local(name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// Has temporary tables come last in the search_path, until the enclosing nest level of settings ends.
-pub fn search_temporary_last() -> Result<()> {
-    let path = get(PATH).unwrap_or_default();
-    let last = search_path::with_temporary_last(&path);
-    if last != path {
-        set_local(PATH, &to_server(&last)?);
-    }
-    Ok(())
-}
-
-/// The search_path.
-const PATH: &CStr = c"search_path";
-
 /// What is set where users' text is looked at or run, for this value.
 fn in_force<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     match name.eq_ignore_ascii_case("search_path") {

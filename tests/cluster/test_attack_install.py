@@ -136,7 +136,7 @@ def test_nothing_is_looked_up_by_the_search_path(db: Database) -> None:
 
 TABLES = ["job", "walk", "slice", "outcome", "failed_row", "checkpoint", "event", "sample"]
 ESCALATION = {
-    "job": "SET owner = 10, set_clause = 'n = (SELECT 1 FROM secret())'",
+    "job": "SET owner = 10, work = '{}'",
     "walk": "SET tables = ARRAY['squat.t'::regclass]",
     "slice": "SET relation = 'squat.t'",
     "outcome": "SET outcome = 'failed'",

@@ -346,7 +346,7 @@ def test_forget_removes_an_ended_job_only(db: Database) -> None:
     wait_until(lambda: not db.worker_pids(job), 30, "the worker to end")
     db.sql("SELECT backfill.forget(%s)", [job])
     for table in ("job", "slice", "checkpoint", "outcome"):
-        assert db.value(f"SELECT count(*) FROM backfill.{table}") == 0, table
+        assert db.value(f"SELECT count(*) FROM backfill_internal.{table}") == 0, table
     assert db.sql("SELECT job_id, event FROM backfill_internal.event") == [(job, "forget")]
     with pytest.raises(psycopg.errors.UndefinedObject, match=f"job {job} does not exist"):
         db.sql("SELECT backfill.pause(%s)", [job])

@@ -54,7 +54,6 @@ FORGERIES = {
     "id": "id = id + 1000",
     "relation": "relation = 'other'",
     "owner": "owner = 'postgres', owner_name = 'postgres'",
-    "action": "action = 'look'",
     "set_clause": """work = work || '{"set_clause": "n = 666"}'""",
     "where_clause": "where_clause = 'id > 0'",
     "no where_clause": "where_clause = ''",
