@@ -275,7 +275,11 @@ fn subtransaction<T>(keep: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
     // belong to that transaction, or outlive it.
     let (context, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        // With debug messages a cancel would be seen in the midst of it, which leaves what can't be rolled back alone: the server
+        // ends the session then. An error sets the count back.
+        pg_sys::InterruptHoldoffCount += 1;
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::InterruptHoldoffCount -= 1;
         pg_sys::MemoryContextSwitchTo(before.0);
         before
     };

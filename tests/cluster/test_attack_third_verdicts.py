@@ -144,7 +144,7 @@ def test_the_last_verification_is_the_one_begun_last(server: Make) -> None:  # n
     second = cluster.value("SELECT backfill.verify(%s)", [job], user="bob")
     end(cluster, second)
     assert second < first
-    with pytest.raises(psycopg.Error, match="is not verified|was found to be wrong"):
+    with pytest.raises(psycopg.Error, match=r"is not verified|was found to be wrong"):
         cluster.sql("SELECT backfill.require_completed('m', verified => true)", user="bob")
     again = cluster.value("SELECT backfill.reapply(%s)", [job], user="bob")
     assert end(cluster, again) == "completed"

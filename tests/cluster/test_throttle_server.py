@@ -174,7 +174,10 @@ def test_what_the_query_does_to_the_session_is_undone(table: Database) -> None:
     table.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
     complete(table, job)
     assert counts(table) == [(1, ROWS)]
-    assert {setting for (setting,) in table.sql("SELECT DISTINCT setting FROM seen")} == {"off", '"$user", public, pg_temp'}
+    assert {setting for (setting,) in table.sql("SELECT DISTINCT setting FROM seen")} == {
+        "off",
+        '"$user", public, pg_temp',
+    }
 
 
 @pytest.mark.parametrize(
