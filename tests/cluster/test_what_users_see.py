@@ -26,7 +26,8 @@ FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass 
 LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
 LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
 LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND d.objid = n.oid
-WHERE e.extname = 'backfill' AND d.deptype = 'e'
+-- From 16 on row types are members of their own.
+WHERE e.extname = 'backfill' AND d.deptype = 'e' AND d.classid <> 'pg_type'::regclass
 """
 OWN = re.compile(r"\bbackfill\.(\w+)")
 
