@@ -193,6 +193,9 @@ def test_prometheus_and_the_dashboard(cluster: Cluster, jobs: dict[str, int], tm
             )
             # On a busy machine a scrape of it may just have timed out.
             wait_until(lambda: server.query('backfill_job_state{job="postgres"}'), 60, "the one exporter", every=0.5)
+            # The first sample of the job that waits comes after some seconds.
+            sample = "backfill_sample_throttled_ratio"
+            wait_until(lambda: server.query(sample), 60, "a sample of the job that waits", every=0.5)
             compare(server, jobs)
             for title, expression in dashboard_queries():
                 found = server.query(expression)
