@@ -30,6 +30,7 @@ pub mod maintenance;
 mod memory;
 pub mod name;
 pub mod notify;
+mod object_access;
 mod open;
 pub mod owner_session;
 pub mod partition;

@@ -8,11 +8,11 @@
 //! looked at, so that nobody drops or renames it meanwhile.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::report;
+use super::{object_access, report};
 use crate::error::{Error, sqlstate};
 
 /// Schemas by their OIDs, and what they were called.
@@ -20,7 +20,6 @@ type Meant = Vec<(Oid, CString)>;
 
 thread_local! {
     static MEANT: RefCell<Meant> = const { RefCell::new(Vec::new()) };
-    static NEXT: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -85,27 +84,11 @@ fn install() {
     if INSTALLED.replace(true) {
         return;
     }
-    // SAFETY: the hook is read and written by this process alone, which has one thread. The function is this library's, which is
-    // never unloaded, and calls the one that was there before.
-    unsafe {
-        NEXT.set(pg_sys::object_access_hook);
-        pg_sys::object_access_hook = Some(on_access);
-    }
+    object_access::watch(on_access);
 }
 
-/// Called by PostgreSQL as its hook `object_access_hook`: here when it has looked a schema up by its name.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_access(
-    access: pg_sys::ObjectAccessType::Type,
-    class: Oid,
-    object: Oid,
-    sub: c_int,
-    arg: *mut c_void,
-) {
-    if let Some(next) = NEXT.get() {
-        // SAFETY: it is the hook that was there before, called with what this one was.
-        unsafe { next(access, class, object, sub, arg) };
-    }
+/// Called for each access: here when PostgreSQL has looked a schema up by its name.
+fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_NAMESPACE_SEARCH
         && class == pg_sys::NamespaceRelationId
     {

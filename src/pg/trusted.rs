@@ -14,11 +14,11 @@
 //! Trusted is a function of a superuser's; of PostgreSQL's own one that everybody may call and that runs no SQL text.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::{elevate, report, server};
+use super::{elevate, object_access, report, server};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -30,7 +30,6 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static CALLED: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
-    static ACCESSED: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
 }
 
 /// PostgreSQL's own functions that everybody may call, and that run SQL given as a text.
@@ -100,9 +99,8 @@ fn install() {
         pg_sys::needs_fmgr_hook = Some(on_lookup);
         CALLED.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(on_call);
-        ACCESSED.set(pg_sys::object_access_hook);
-        pg_sys::object_access_hook = Some(on_access);
     }
+    object_access::watch(on_access);
 }
 
 /// Called by PostgreSQL as its hook `needs_fmgr_hook`: whether `on_call` is to be asked at each call of the function.
@@ -132,19 +130,8 @@ unsafe extern "C-unwind" fn on_call(
     }
 }
 
-/// Called by PostgreSQL as its hook `object_access_hook`: here for a function of an expression, before that is evaluated.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_access(
-    access: pg_sys::ObjectAccessType::Type,
-    class: Oid,
-    object: Oid,
-    sub: c_int,
-    argument: *mut c_void,
-) {
-    if let Some(next) = ACCESSED.get() {
-        // SAFETY: it is the hook that was there before, called with what this one was.
-        unsafe { next(access, class, object, sub, argument) };
-    }
+/// Called for each access: here for a function of an expression, before that is evaluated.
+fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
         && class == pg_sys::ProcedureRelationId
     {
