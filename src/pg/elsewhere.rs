@@ -73,10 +73,10 @@ HAVING pg_catalog.bool_and(c.relkind IS NOT DISTINCT FROM 'r' AND NOT c.relrowse
 /// Returns an error if the rows of the table, called `shown` by people, are not in it.
 pub fn refuse(table: Oid, shown: &str) -> Result<()> {
     let found = as_extension(|| {
-        for here in &spi::query(HERE, &[])?.rows {
+        for here in &spi::kept(HERE, &[])?.rows {
             let schema = here.text(0)?;
             for keeper in KEEPERS.iter().filter(|keeper| keeper.schema == schema) {
-                if let Some(row) = spi::first(keeper.question, &[Arg::Oid(table)])? {
+                if let Some(row) = spi::kept_first(keeper.question, &[Arg::Oid(table)])? {
                     return Ok(Some((keeper.name, row.text(0)?.to_owned())));
                 }
             }

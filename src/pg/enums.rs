@@ -52,7 +52,7 @@ pub fn lock(types: impl IntoIterator<Item = u32>) -> Result<Enums> {
 }
 
 fn find(oids: &[String]) -> Result<Enums> {
-    let rows = as_extension(|| spi::query(LABELS, &[Arg::Texts(oids)]))?.rows;
+    let rows = as_extension(|| spi::kept(LABELS, &[Arg::Texts(oids)]))?.rows;
     let mut found = Enums::default();
     for row in &rows {
         let of = Oid::from(row.number(0)? as u32);

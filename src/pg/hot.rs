@@ -400,7 +400,7 @@ pub fn shared_buffers_bytes() -> i64 {
 /// analysed since the column has values. Within `spi::connect`.
 pub fn correlation(relation: Oid, column: &str) -> Result<Option<f64>> {
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "SELECT s.correlation
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -24,35 +24,36 @@ unsafe extern "C-unwind" {
     fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
 }
 
-/// All that belongs to the relation $1, itself included, from the top down; once each, even what inherits in several ways.
-/// One that is being detached (DETACH ... CONCURRENTLY) belongs to it no longer.
-const TREE: &str = "
-WITH RECURSIVE tree AS (
-    SELECT $1::pg_catalog.oid AS oid
-    UNION
-    SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
-    WHERE NOT i.inhdetachpending
-)";
+/// A statement on all that belongs to the relation $1, itself included, from the top down; once each, even what inherits in several
+/// ways. One that is being detached (DETACH ... CONCURRENTLY) belongs to it no longer.
+macro_rules! of_tree {
+    ($statement:literal) => {
+        concat!(
+            "WITH RECURSIVE tree AS (
+                 SELECT $1::pg_catalog.oid AS oid
+                 UNION
+                 SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+                 WHERE NOT i.inhdetachpending
+             ) ",
+            $statement
+        )
+    };
+}
 
 /// The tables that an UPDATE of `root` would look at, or with ONLY: the partitions that hold rows, on all levels, the default
 /// ones too, in the order in which they were created; else the table itself, and then those that inherit from it. Within
 /// `spi::connect`.
 pub fn leaves(root: Oid, only: bool) -> Result<Vec<Leaf>> {
-    let tree = match only {
-        true => "WITH tree AS (SELECT $1::pg_catalog.oid AS oid)",
-        false => TREE,
-    };
     let rows = as_extension(|| {
-        spi::query(
-            &format!(
-                "{tree}
-                 SELECT c.oid::bigint, c.relkind,
+        spi::kept(
+            of_tree!(
+                "SELECT c.oid::bigint, c.relkind,
                         pg_catalog.concat(pg_catalog.quote_ident(n.nspname), '.', pg_catalog.quote_ident(c.relname))
                  FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind <> 'p' ORDER BY c.oid <> $1, c.oid"
+                 WHERE c.relkind <> 'p' AND (c.oid = $1 OR NOT $2) ORDER BY c.oid <> $1, c.oid"
             ),
-            &[Arg::Oid(root)],
+            &[Arg::Oid(root), Arg::Bool(only)],
         )
     })?
     .rows;
@@ -71,10 +72,9 @@ pub fn leaves(root: Oid, only: bool) -> Result<Vec<Leaf>> {
 /// `spi::connect`.
 pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
     let row = as_extension(|| {
-        spi::first(
-            &format!(
-                "{TREE}
-                 SELECT pg_catalog.bool_or(pg_catalog.has_any_column_privilege($2, tree.oid, 'UPDATE')) FROM tree"
+        spi::kept_first(
+            of_tree!(
+                "SELECT pg_catalog.bool_or(pg_catalog.has_any_column_privilege($2, tree.oid, 'UPDATE')) FROM tree"
             ),
             &[Arg::Oid(relation), Arg::Oid(role)],
         )
@@ -87,7 +87,7 @@ pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
 pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
     let caller = server::current_user();
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_has_role($2, c.relowner, 'USAGE')), false)
              FROM pg_catalog.pg_class c WHERE c.oid IN ($1, pg_catalog.pg_partition_root($1))",
             &[Arg::Oid(relation), Arg::Oid(caller)],
@@ -110,7 +110,7 @@ pub struct Author {
 /// Within `spi::connect`.
 pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "WITH RECURSIVE reached AS (
                  SELECT $1::pg_catalog.oid AS oid, false AS follows
                  UNION SELECT n.oid, r.follows OR n.follows FROM reached r CROSS JOIN LATERAL (
@@ -165,9 +165,8 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
 /// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     oids(
-        &format!(
-            "{TREE}
-             SELECT c.oid::bigint FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+        of_tree!(
+            "SELECT c.oid::bigint FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
              WHERE c.relkind = 'p' ORDER BY c.oid"
         ),
         root,
@@ -178,8 +177,8 @@ pub fn branches(root: Oid) -> Result<Vec<Oid>> {
 /// levels, and what else these belong to. Without itself. Within `spi::connect`.
 pub fn relatives(relation: Oid) -> Result<Vec<Oid>> {
     oids(
-        &format!(
-            "{TREE}, above AS (
+        of_tree!(
+            ", above AS (
                  SELECT tree.oid FROM tree
                  UNION
                  SELECT i.inhparent FROM above JOIN pg_catalog.pg_inherits i ON i.inhrelid = above.oid
@@ -207,8 +206,8 @@ pub fn representative(relation: Oid) -> Result<Oid> {
     Ok(all.first().copied().unwrap_or(relation))
 }
 
-fn oids(query: &str, relation: Oid) -> Result<Vec<Oid>> {
-    let rows = as_extension(|| spi::query(query, &[Arg::Oid(relation)]))?.rows;
+fn oids(query: &'static str, relation: Oid) -> Result<Vec<Oid>> {
+    let rows = as_extension(|| spi::kept(query, &[Arg::Oid(relation)]))?.rows;
     rows.iter()
         .map(|row| Ok(Oid::from(row.number(0)? as u32)))
         .collect()
@@ -242,7 +241,7 @@ pub fn key_columns(relation: Oid) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let tables = ancestors(relation).into_iter().chain(branches(relation)?);
     for table in tables {
-        for row in as_extension(|| spi::query(KEY_COLUMNS, &[Arg::Oid(table)]))?.rows {
+        for row in as_extension(|| spi::kept(KEY_COLUMNS, &[Arg::Oid(table)]))?.rows {
             let name = row.text(0)?.to_owned();
             if !found.contains(&name) {
                 found.push(name);
@@ -268,7 +267,7 @@ ORDER BY a.attnum";
 /// Within `spi::connect`.
 pub fn index_named(relation: Oid, root: Oid, name: &str) -> Result<Option<String>> {
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "WITH RECURSIVE above AS (
                  SELECT i.indexrelid AS mine, i.indexrelid AS oid
                  FROM pg_catalog.pg_index i WHERE i.indrelid = $1

@@ -88,8 +88,8 @@ pub fn reads_what_stays(
     Ok(read.iter().all(stays))
 }
 
-fn first(query: &str, args: &[Arg]) -> Result<Option<String>> {
-    let row = as_extension(|| spi::first(query, args))?;
+fn first(query: &'static str, args: &[Arg]) -> Result<Option<String>> {
+    let row = as_extension(|| spi::kept_first(query, args))?;
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 

@@ -83,7 +83,7 @@ impl Relation {
 pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     schemas::remember(oid);
     as_extension(|| {
-        let found = spi::first(
+        let found = spi::kept_first(
             "SELECT n.nspname, c.relname, c.relkind, c.relpersistence,
                     c.oid < 16384 OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'backfill', 'backfill_internal'),
                     pg_catalog.concat(CASE WHEN c.relpersistence = 't' THEN 'pg_temp'
@@ -97,7 +97,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
             &[Arg::Oid(oid)],
         )?;
         let Some(row) = found else { return Ok(None) };
-        let columns = spi::query(
+        let columns = spi::kept(
             "SELECT attname, attgenerated <> '', attidentity = 'a', attnum FROM pg_catalog.pg_attribute
              WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             &[Arg::Oid(oid)],

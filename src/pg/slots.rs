@@ -161,7 +161,7 @@ pub fn is_exempt(owner: Oid) -> bool {
 /// How many slots of the server are taken. Within `spi::connect`.
 pub fn in_use() -> Result<i64> {
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "SELECT pg_catalog.count(DISTINCT objid) FROM pg_catalog.pg_locks
              WHERE locktype = 'advisory' AND database = 0 AND objsubid IN ($1, $2) AND granted",
             &[
@@ -176,7 +176,7 @@ pub fn in_use() -> Result<i64> {
 /// Roles, superusers left out, that have slots, and how many more they may have. Within `spi::connect`.
 pub fn rooms() -> Result<Vec<(Oid, i64)>> {
     let rows = as_extension(|| {
-        spi::query(
+        spi::kept(
             "SELECT l.classid::bigint, pg_catalog.count(*) FROM pg_catalog.pg_locks l
              WHERE l.locktype = 'advisory' AND l.database = 0 AND l.objsubid = $1 AND l.granted
              GROUP BY l.classid",

@@ -1,5 +1,7 @@
 //! What the catalogs have to say about a table before its rows are changed: what is easily forgotten.
 
+use std::sync::LazyLock;
+
 use pgrx::pg_sys::Oid;
 
 use super::elevate::as_extension;
@@ -194,6 +196,12 @@ const OF_SERVER: &[Trap] = &[
     },
 ];
 
+/// The statements of [`OF_TABLE`] and [`OF_SERVER`], in their order.
+static QUESTIONS: LazyLock<[Vec<String>; 2]> = LazyLock::new(|| {
+    let of = |traps: &[Trap], args| traps.iter().map(|trap| question(trap, args)).collect();
+    [of(OF_TABLE, 3), of(OF_SERVER, 1)]
+});
+
 /// What is to be said of a table.
 pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Result<Vec<Finding>> {
     let args = [
@@ -201,28 +209,19 @@ pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Resu
         Arg::Texts(set_columns),
         Arg::Bool(triggers_fire),
     ];
-    find(OF_TABLE, &args)
+    find(OF_TABLE, &QUESTIONS[0], &args)
 }
 
 /// What is to be said of the server.
 pub fn of_server() -> Result<Vec<Finding>> {
-    find(OF_SERVER, &[Arg::Oid(server::current_user())])
+    let args = [Arg::Oid(server::current_user())];
+    find(OF_SERVER, &QUESTIONS[1], &args)
 }
 
-fn find(traps: &[Trap], args: &[Arg]) -> Result<Vec<Finding>> {
+fn find(traps: &[Trap], questions: &'static [String], args: &[Arg]) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
-    for trap in traps {
-        let mut sql = trap.sql.replace("{SET}", SET);
-        for role in ["a.usesysid", "NULL::pg_catalog.oid"] {
-            sql = sql.replace(&format!("{{SEES {role}}}"), &visible::sessions("$1", role));
-        }
-        // Each has all of the arguments, whether or not it asks for them.
-        let given: Vec<String> = (1..=args.len())
-            .map(|n| format!("${n} IS NOT NULL"))
-            .collect();
-        let given = given.join(" AND ");
-        let sql = format!("SELECT f.value FROM ({sql}) AS f (value) WHERE {given}");
-        let row = as_extension(|| spi::first(&sql, args))?;
+    for (trap, question) in traps.iter().zip(questions) {
+        let row = as_extension(|| spi::kept_first(question, args))?;
         let value = row.as_ref().and_then(|row| row.get(0));
         found.extend(value.map(|value| Finding {
             item: trap.item,
@@ -231,4 +230,16 @@ fn find(traps: &[Trap], args: &[Arg]) -> Result<Vec<Finding>> {
         }));
     }
     Ok(found)
+}
+
+/// The statement that looks for it, with this many arguments.
+fn question(trap: &Trap, args: usize) -> String {
+    let mut sql = trap.sql.replace("{SET}", SET);
+    for role in ["a.usesysid", "NULL::pg_catalog.oid"] {
+        sql = sql.replace(&format!("{{SEES {role}}}"), &visible::sessions("$1", role));
+    }
+    // Each has all of the arguments, whether or not it asks for them.
+    let given: Vec<String> = (1..=args).map(|n| format!("${n} IS NOT NULL")).collect();
+    let given = given.join(" AND ");
+    format!("SELECT f.value FROM ({sql}) AS f (value) WHERE {given}")
 }

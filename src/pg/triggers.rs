@@ -48,7 +48,7 @@ ORDER BY c.conname, c.oid, w.attnum LIMIT 1";
 /// taken to keep the column right.
 pub fn sets_along(relation: Oid, columns: &[String]) -> Result<bool> {
     let row = as_extension(|| {
-        spi::first(
+        spi::kept_first(
             "SELECT EXISTS (
                  SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
                  CROSS JOIN LATERAL pg_catalog.unnest($2) AS c (name)
@@ -68,14 +68,14 @@ pub fn sets_along(relation: Oid, columns: &[String]) -> Result<bool> {
 /// trigger that fires all the same may write to the row.
 pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {
     let unchecked = |columns: &[String]| {
-        as_extension(|| spi::first(UNCHECKED, &[Arg::Oid(relation), Arg::Texts(columns)]))
+        as_extension(|| spi::kept_first(UNCHECKED, &[Arg::Oid(relation), Arg::Texts(columns)]))
     };
     if let Some(row) = unchecked(set_columns)? {
         return Err(refused(&row)?.hint(
             "Rows that violate it would stay unnoticed. Start a job without the option \"triggers\", or let it set other columns.",
         ));
     }
-    let writer = as_extension(|| spi::first(WRITES_ROWS, &[Arg::Oid(relation)]))?;
+    let writer = as_extension(|| spi::kept_first(WRITES_ROWS, &[Arg::Oid(relation)]))?;
     let Some(writer) = writer else {
         return Ok(());
     };
@@ -115,7 +115,7 @@ ORDER BY t.tgname LIMIT 1";
 /// the same. Bits of `tgtype`: 16 is UPDATE.
 pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
     let rows = as_extension(|| {
-        spi::query(
+        spi::kept(
             "SELECT pg_catalog.quote_ident(tgname), tgenabled <> 'O' FROM pg_catalog.pg_trigger
              WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & 16) <> 0 ORDER BY tgname",
             &[Arg::Oid(relation)],

@@ -12,7 +12,7 @@ use crate::scan::sql::Target;
 
 /// All indexes of the table. Within `spi::connect`.
 pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
-    let rows = as_extension(|| spi::query(COLUMNS, &[Arg::Oid(table)]))?.rows;
+    let rows = as_extension(|| spi::kept(COLUMNS, &[Arg::Oid(table)]))?.rows;
     let mut found: Vec<Candidate> = Vec::new();
     for row in &rows {
         let oid = row.number(0)? as u32;
