@@ -57,7 +57,8 @@ pub static REQUIRE_APPROVAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// session.
 pub static SUPERUSER_JOBS: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-/// Declares the settings; called once when the library is loaded.
+/// Declares the settings, but for `backfill.allow_superuser_jobs`, which has a check of its own in `pg::superuser_jobs`; called once
+/// when the library is loaded.
 pub fn register() {
     GucRegistry::define_bool_guc(
         c"backfill.enabled",
@@ -122,14 +123,6 @@ pub fn register() {
         c"Lets a backfill that was started run only once another person has approved it.",
         c"It waits until somebody else with the rights of its owner calls backfill.approve(). Dry runs and verifications need none.",
         &REQUIRE_APPROVAL,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_bool_guc(
-        c"backfill.allow_superuser_jobs",
-        c"Lets a superuser define, plan and preview a backfill of a table of a role that is no superuser.",
-        c"Off: SET ROLE to the table's owner first. On: what that role wrote (triggers, constraints, index expressions) runs as a superuser.",
-        &SUPERUSER_JOBS,
         GucContext::Suset,
         GucFlags::default(),
     );

@@ -57,6 +57,7 @@ pub extern "C-unwind" fn _PG_init() {
         pg::given::refuse();
     }
     guc::register();
+    pg::superuser_jobs::register();
     pg::server::reserve_settings();
     if pg::server::preloading() && !pg::server::in_binary_upgrade() {
         pg::server::note_preload();

@@ -5,9 +5,14 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A string literal.
+/// A string literal, which means the same whatever `standard_conforming_strings` is, as PostgreSQL's `quote_literal` gives it.
 pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        // The space keeps the E apart from what is before it.
+        return format!(" E'{}'", quoted.replace('\\', "\\\\"));
+    }
+    format!("'{quoted}'")
 }
 
 /// A qualified and quoted name.

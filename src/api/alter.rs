@@ -6,11 +6,13 @@ use serde_json::Value;
 
 use super::caller::{locked_job, required};
 use super::start::Pace;
-use super::{approve, changed, launch, session};
+use super::{approve, changed, launch, rehearsed, session};
+use crate::action::Question;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
 use crate::model::state::State;
 use crate::pg::server;
+use crate::store::job::Job;
 use crate::store::{event, failed_row, job, rights, slice, walk};
 
 /// Options that are run, or decide what clauses mean.
@@ -55,7 +57,12 @@ pub fn alter(
     if changed.iter().any(|name| TEXTS.contains(name)) {
         rights::require_execute("define")?;
     }
+    refuse_proof(&job, &changed)?;
     approve::check_altered(&job, &changed, typed)?;
+    let other_meaning = means_something_else(&before.settings, &after.settings);
+    if other_meaning && job.state() != State::Pending {
+        rehearsed::require_dry_run(&job.with_options(&after))?;
+    }
     for (what, old, new) in differences {
         event::record(
             job.id,
@@ -65,8 +72,9 @@ pub fn alter(
             Some(&new),
         )?;
     }
-    if means_something_else(&before.settings, &after.settings) {
-        let rows = slice::updated(job.id)?;
+    if other_meaning {
+        // They decide which rows match as well as what becomes of them: those that were only passed may be meant now.
+        let rows = slice::passed(job.id)?;
         if rows > 0 {
             let rows_shown = if rows == 1 { "row" } else { "rows" };
             let note = format!("settings altered after {rows} {rows_shown}: see backfill.events");
@@ -85,6 +93,36 @@ pub fn alter(
     Ok(())
 }
 
+/// Refuses to change what has been looked at: a dry run and a verification prove what they were started for, and a job that has
+/// completed is complete for the rows that it was started for.
+fn refuse_proof(job: &Job, changed: &[&str]) -> Result<()> {
+    let action = &job.definition.action;
+    let read_only = action.is_read_only();
+    let fixed: &[&str] = match job.state() {
+        // It is only defined; but a verification is started where it is.
+        State::Pending if !matches!(action.question(), Some(Question::Verify { .. })) => {
+            return Ok(());
+        }
+        _ if read_only => &["key_from", "key_to", "limit_rows", "settings"],
+        State::Completed => &["key_from", "key_to", "limit_rows"],
+        _ => return Ok(()),
+    };
+    let Some(what) = changed.iter().find(|name| fixed.contains(name)) else {
+        return Ok(());
+    };
+    let shown = job.shown();
+    let why = if read_only {
+        "it only looks, and answers for what it was started with"
+    } else {
+        "it completed with what it was started with"
+    };
+    Err(Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!("cannot alter {what} of backfill {shown}: {why}"),
+    )
+    .hint("Start another one with other options."))
+}
+
 /// Whether the clauses may give something else under the one than under the other: a setting of the application's own, or one
 /// that is taken from the defining session for that reason.
 fn means_something_else(
@@ -99,7 +137,7 @@ fn means_something_else(
 }
 
 /// What is altered, from what, to what.
-fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
+fn differences(job: &Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
     let mut all = vec![
         (
             "batch_size",

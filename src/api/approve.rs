@@ -64,7 +64,7 @@ fn refuse_nested(job: &Job, typed: bool) -> Result<()> {
         ),
     )
     .detail("Who approves it must not be who has started it. The call is made by a function, a trigger, a view, a rule, a block or a worker, or within another statement: whoever runs that may not mean it.")
-    .hint("Send the call as it is, by itself: SELECT backfill.start(...), with the schema."))
+    .hint("Send the call as it is, by itself, with constants or parameters: SELECT backfill.start(...), with the schema."))
 }
 
 /// Lets a job run that waits for it. Gives the state that results. `typed`: whether the call is a client's statement of its own.
@@ -86,6 +86,7 @@ pub fn approve(job_id: Option<i64>, typed: bool) -> Result<String> {
     };
     let verb = format!("approve backfill {}", job.shown());
     refuse_the_same(&job, asked, &verb, typed)?;
+    refuse_author(&job, &verb)?;
     refuse_overlap(job.id)?;
     job::set_wish(job.id, Wish::Run)?;
     let started = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
@@ -158,15 +159,42 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str, typed: bool) -> Result<(
     } else {
         return Ok(());
     };
-    Err(Error::new(
+    Err(alone(job, verb, why))
+}
+
+/// Refuses who has written any of what the job does, whoever started it.
+fn refuse_author(job: &Job, verb: &str) -> Result<()> {
+    let altered = WHAT_IT_DOES
+        .iter()
+        .flat_map(|what| [format!("alter {what}"), format!("redefine {what}")]);
+    let events: Vec<String> = ["define", "define again"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(altered)
+        .collect();
+    for role in [server::session_user(), server::current_user()] {
+        if let Some(event) = event::first_of(job.id, &events, role)? {
+            let why = format!(
+                "{} wrote it: {event}, in backfill.events.",
+                server::role_name(role)
+            );
+            return Err(alone(job, verb, why));
+        }
+    }
+    Ok(())
+}
+
+/// The error for one who is no second person, and why.
+fn alone(job: &Job, verb: &str, why: String) -> Error {
+    Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         format!("permission denied to {verb}: it takes a second person"),
     )
     .detail(why)
     .hint(format!(
-        "It takes one who logs in as another role, has the rights of the owner as a member or as a superuser, acts without SET ROLE to the owner, and sends the call as it is, by itself: SELECT backfill.approve({});",
+        "It takes one who logs in as another role, has the rights of the owner as a member or as a superuser, acts without SET ROLE to the owner, and sends the call as it is, by itself, with constants or parameters: SELECT backfill.approve({});",
         job.id
-    )))
+    ))
 }
 
 /// The trail names the role that acted; where that is not the one that logged in, this one as well.

@@ -10,7 +10,7 @@ use crate::model::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
 use crate::pg::{partition, server, spi, triggers};
-use crate::quote::ident;
+use crate::quote::{ident, literal};
 
 /// Adds what to do to PostgreSQL's own errors about the clauses.
 pub fn with_hint(error: Error, relation: &Relation) -> Error {
@@ -276,12 +276,11 @@ pub fn with_grants(
             lacking.len()
         )
     } else {
-        // Names within a literal that is a format of format().
-        let in_format = |text: String| text.replace('%', "%%").replace('\'', "''");
-        let (what, role) = (in_format(what), in_format(role));
+        let (what, role) = (what.replace('%', "%%"), role.replace('%', "%%"));
         format!(
-            "in psql, SELECT format('{what} %s TO {role}', relid::regclass) FROM pg_partition_tree('{}') WHERE isleaf \\gexec",
-            root.shown.replace('\'', "''")
+            "in psql, SELECT format({}, relid::regclass) FROM pg_partition_tree({}) WHERE isleaf \\gexec",
+            literal(&format!("{what} %s TO {role}")),
+            literal(&root.shown)
         )
     };
     error.hint(format!(

@@ -205,7 +205,12 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
         );
         return refused(message, hint);
     }
-    if !outcome::ended_before(id, last.id)? {
+    if walk::bounds(last.id)?.is_some() && walk::bounds(id)?.is_none() {
+        let message =
+            format!("the verification of backfill {shown} has looked at a part of the rows");
+        return refused(message, if values { by_value } else { again });
+    }
+    if !outcome::ended_before_start_of(id, last.id)? {
         let message = format!("backfill {shown} went on after it was verified");
         return refused(message, if values { by_value } else { again });
     }

@@ -13,6 +13,7 @@ pub fn require_dry_run(job: &Job) -> Result<()> {
     }
     let found = trial::dry_run_of(job)?;
     require(
+        job,
         found,
         "Make the same call with options => '{\"dry_run\": true}', wait for its end, and look at its note in backfill.progress.",
     )
@@ -32,6 +33,7 @@ pub fn require_for_reapply(of: &Job, verification: &Job) -> Result<()> {
         found = Some(found.map_or(age, |found| found.min(age)));
     }
     require(
+        of,
         found,
         &format!(
             "SELECT backfill.verify({0}, recompute => true) computes what the rows are to become; or make the call that has started job {0} with options => '{{\"dry_run\": true}}'. When it has completed, call this again.",
@@ -41,14 +43,18 @@ pub fn require_for_reapply(of: &Job, verification: &Job) -> Result<()> {
 }
 
 /// Refuses if the newest dry run, whose age is in seconds, is too old, or there is none.
-fn require(found: Option<f64>, hint: &str) -> Result<()> {
+fn require(job: &Job, found: Option<f64>, hint: &str) -> Result<()> {
     let most = guc::REQUIRE_DRY_RUN.get();
     if most == 0 || found.is_some_and(|age| age <= f64::from(most)) {
         return Ok(());
     }
     let within = duration(most);
     let detail = match found {
-        None => "None has completed of all rows, with this table, set_clause, where_clause, search_path, and options.settings and only.".to_owned(),
+        None => match trial::nearest_dry_run(job)? {
+            None => "No dry run of this table with this set_clause and where_clause has completed."
+                .to_owned(),
+            Some((id, names)) => format!("Dry run {id} was another one: {names}."),
+        },
         Some(age) => format!("The last one was {} ago.", duration(age as i32)),
     };
     Err(Error::new(

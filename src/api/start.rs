@@ -279,13 +279,6 @@ fn notice_of(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// The job as it is to run.
-fn with_options(job: &Job, options: &Options) -> Job {
-    let mut job = job.clone();
-    job.definition.options = options.clone();
-    job
-}
-
 fn release(job: &Job, options: &Options, pace: Pace, typed: bool) -> Result<()> {
     let locked = job::lock(job.id)?.ok_or_else(|| job::unknown(job.id))?;
     let old = locked.state();
@@ -294,7 +287,7 @@ fn release(job: &Job, options: &Options, pace: Pace, typed: bool) -> Result<()> 
     };
     existing::refuse_overlap(job.id)?;
     let merged = locked.definition.options.started_with(options)?;
-    rehearsed::require_dry_run(&with_options(&locked, &merged))?;
+    rehearsed::require_dry_run(&locked.with_options(&merged))?;
     // What was given at `define` was checked and settled then.
     let merged = match job.definition.options == merged {
         true => merged,

@@ -2,15 +2,33 @@
 
 use pgrx::pg_sys;
 
+use super::arg::CANONICAL;
 use super::clauses::analysed;
 use super::list;
 use super::relation::Relation;
-use super::text::{lossy_whole, to_server};
-use crate::error::Result;
+use super::settings;
+use super::text::{from_server, to_server};
+use crate::error::{Error, Result, sqlstate};
 
-/// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so.
+/// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so. An error for one
+/// that means something else where it is written again under the settings in force.
 /// As the current user, within [`spi::connect`](super::spi::connect); nothing is run or planned.
 pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
+    let found = deparsed(relation, where_clause)?;
+    for condition in &found {
+        if deparsed(relation, condition)? != std::slice::from_ref(condition) {
+            return Err(Error::new(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                format!("cannot take the where_clause apart: the condition {condition} would be read as another one"),
+            )
+            .hint("Values of dates, intervals and money in it are read by the settings of the job: write them so that they can't be mistaken, as in timestamptz '2026-11-30 12:00:00+00'."));
+        }
+    }
+    Ok(found)
+}
+
+/// The conditions as PostgreSQL writes them; constants as settings make no difference to them.
+fn deparsed(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let from = relation.alone(None);
     let name = to_server(&relation.name)?;
     let mut found: Vec<Result<String>> = Vec::new();
@@ -20,15 +38,17 @@ pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
             // SAFETY: the relation exists, as the text on it was analysed, and the name that stands for
             // it lives in this function. The queries are analysed ones, which have a jointree, and live
             // until `analysed` frees them, after this. What is deparsed is copied.
-            unsafe {
+            let written = settings::with(CANONICAL, || unsafe {
                 let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
                 for query in it.queries() {
                     take_apart((*query.jointree).quals, &mut |condition| {
                         let text = pg_sys::deparse_expression(condition, context, false, false);
-                        found.push(lossy_whole(text));
+                        found.push(from_server(text));
                     });
                 }
-            }
+                Ok(())
+            });
+            found.extend(written.err().map(Err));
         },
     )?;
     found.into_iter().collect()

@@ -50,6 +50,7 @@ pub mod settings;
 pub mod signal;
 pub mod slots;
 pub mod spi;
+pub mod superuser_jobs;
 pub mod text;
 pub mod timeout;
 pub mod traps;

@@ -23,6 +23,8 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     /// Whether a statement is only explained, for parameters that are known: constants, by then.
     static EXPLAINED: Cell<bool> = const { Cell::new(false) };
+    /// Says when no statement may be planned for parallel workers.
+    static ALONE: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
 }
 
 struct Walk {
@@ -112,6 +114,12 @@ impl Drop for Over {
     }
 }
 
+/// From now on no statement of this process is planned for parallel workers while `when` says so. It must not raise an error.
+pub fn forbid_parallel(when: fn() -> bool) {
+    install();
+    ALONE.set(Some(when));
+}
+
 fn install() {
     if INSTALLED.replace(true) {
         return;
@@ -198,6 +206,10 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: the arguments go on as they came. The text is null or ends in zero, and is only compared.
     // Where an error may jump, no frame of this module has anything to drop or a RefCell borrowed.
     unsafe {
+        let options = match ALONE.get() {
+            Some(when) if when() => options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int),
+            _ => options,
+        };
         let around = PLANNING.get();
         begin(if text.is_null() {
             Kind::Other

@@ -64,13 +64,10 @@ pub fn give_session_to(role: Oid) {
 }
 
 fn role(oid: Oid) -> Result<Option<spi::Row>> {
-    as_extension(|| {
-        spi::first(
-            "SELECT pg_catalog.quote_ident(rolname), rolcanlogin,
-                    pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT'),
-                    pg_catalog.quote_ident(pg_catalog.current_database())
-             FROM pg_catalog.pg_roles WHERE oid = $1",
-            &[Arg::Oid(oid)],
-        )
-    })
+    const ROLE: &str = "
+        SELECT pg_catalog.quote_ident(rolname), rolcanlogin,
+               pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT'),
+               pg_catalog.quote_ident(pg_catalog.current_database())
+        FROM pg_catalog.pg_roles WHERE oid = $1";
+    as_extension(|| spi::for_people(|| spi::first(ROLE, &[Arg::Oid(oid)])))
 }

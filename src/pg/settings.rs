@@ -1,6 +1,7 @@
 //! Reads and sets PostgreSQL settings (GUCs).
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
@@ -104,12 +105,38 @@ pub fn set_text_for_transaction(name: &CStr, value: &str) {
     }
 }
 
+thread_local! {
+    static SETTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A time in which the extension itself sets something.
+struct Setting;
+
+impl Setting {
+    fn begin() -> Setting {
+        SETTING.set(true);
+        Setting
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        SETTING.set(false);
+    }
+}
+
+/// Whether it is the extension itself that sets something now, and no statement.
+pub(super) fn is_setting() -> bool {
+    SETTING.get()
+}
+
 fn set(
     name: &CStr,
     value: &CStr,
     context: pg_sys::GucContext::Type,
     action: pg_sys::GucAction::Type,
 ) {
+    let _setting = Setting::begin();
     // SAFETY: both strings end with a zero, and are copied. A value that it cannot have, or that the user may not
     // set, is an error, which leaves it as it was.
     unsafe {

@@ -46,7 +46,8 @@ pub fn to_server(text: &str) -> Result<CString> {
 pub unsafe fn from_server(text: *const c_char) -> Result<String> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) };
-    let bytes = if encoding_is_utf8() || !server::in_transaction() {
+    // In SQL_ASCII nothing is converted: what is no UTF-8 is found below.
+    let bytes = if encoding_is_utf8() || encoding_is_none() || !server::in_transaction() {
         bytes
     } else {
         let length = bytes.to_bytes().len() as i32;
@@ -130,6 +131,12 @@ fn terminated(bytes: &[u8]) -> Result<CString> {
             "a text contains a zero byte",
         )
     })
+}
+
+/// Whether the database takes bytes as they come.
+fn encoding_is_none() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_SQL_ASCII as i32 }
 }
 
 fn encoding_is_utf8() -> bool {

@@ -221,7 +221,7 @@ pub fn of_server() -> Result<Vec<Finding>> {
 fn find(traps: &[Trap], questions: &'static [String], args: &[Arg]) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for (trap, question) in traps.iter().zip(questions) {
-        let row = as_extension(|| spi::kept_first(question, args))?;
+        let row = as_extension(|| spi::for_people(|| spi::kept_first(question, args)))?;
         let value = row.as_ref().and_then(|row| row.get(0));
         found.extend(value.map(|value| Finding {
             item: trap.item,

@@ -11,14 +11,20 @@
 //! - `object_access_hook` (`OAT_FUNCTION_EXECUTE`) is asked for each function of an expression, those of PostgreSQL's own
 //!   as well.
 //!
-//! Trusted is a function of a superuser's; of PostgreSQL's own one that everybody may call and that runs no SQL text.
+//! Parallel workers have the rights of a superuser, and none of these hooks: nothing is planned for them meanwhile.
+//!
+//! Trusted is a function of a superuser's; of PostgreSQL's own one that everybody may call and that runs no SQL text. One of these
+//! that does more than to compute is trusted within a superuser's function only: anybody who could ever write a condition of a
+//! trigger, a default or a CHECK may have named `set_config` there, or `pg_terminate_backend`.
+//!
+//! Nor does code that runs behind the wall take it down: `backfill.allow_superuser_jobs` is not set by it.
 
 use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::{elevate, object_access, report, server};
+use super::{elevate, object_access, planner, report, server, settings, superuser_jobs};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -30,7 +36,38 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static CALLED: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
+    /// How many functions of superusers' are being called, since the last check of a foreign key.
+    static WITHIN: Cell<usize> = const { Cell::new(0) };
 }
+
+/// PostgreSQL's own volatile functions that do no more than to compute, or to count.
+const HARMLESS: &[&CStr] = &[
+    c"clock_timestamp",
+    c"timeofday",
+    c"random",
+    c"random_normal",
+    c"gen_random_uuid",
+    c"uuidv4",
+    c"uuidv7",
+    c"nextval",
+    c"currval",
+    c"lastval",
+    c"current_query",
+    c"pg_is_in_recovery",
+    c"pg_current_wal_lsn",
+    c"pg_current_wal_insert_lsn",
+    c"pg_relation_size",
+    c"pg_table_size",
+    c"pg_indexes_size",
+    c"pg_total_relation_size",
+    c"pg_database_size",
+    c"pg_partition_tree",
+    c"pg_partition_ancestors",
+    c"pg_xact_commit_timestamp",
+    c"pg_xact_status",
+    c"txid_status",
+    c"pg_blocking_pids",
+];
 
 /// PostgreSQL's own functions that everybody may call, and that run SQL given as a text.
 const RUN_TEXT: &[&CStr] = &[
@@ -85,7 +122,18 @@ impl Drop for Only {
 
 /// Whether only trusted functions may be called now. Statements of the extension's own call what they have to.
 fn is_on() -> bool {
-    (FOR_GOOD.get() || DEPTH.get() > 0) && !elevate::is_elevated() && !guc::SUPERUSER_JOBS.get()
+    is_up() && !elevate::is_elevated() && !guc::SUPERUSER_JOBS.get()
+}
+
+/// Whether the wall is up, or would be but for the setting.
+fn is_up() -> bool {
+    FOR_GOOD.get() || DEPTH.get() > 0
+}
+
+/// Whether the setting that takes the wall down stays as it is: only the extension itself sets it behind the wall, to what the
+/// job was defined with.
+fn keeps_setting() -> bool {
+    is_up() && !settings::is_setting()
 }
 
 fn install() {
@@ -101,6 +149,8 @@ fn install() {
         pg_sys::fmgr_hook = Some(on_call);
     }
     object_access::watch(on_access);
+    planner::forbid_parallel(is_on);
+    superuser_jobs::keep(keeps_setting);
 }
 
 /// Called by PostgreSQL as its hook `needs_fmgr_hook`: whether `on_call` is to be asked at each call of the function.
@@ -110,7 +160,46 @@ unsafe extern "C-unwind" fn on_lookup(function: Oid) -> bool {
         // SAFETY: it is the hook that was there before, called with what this one was.
         unsafe { next(function) }
     });
-    wanted || is_on() && distrust(function).is_some()
+    wanted || is_on() && (around(function) != Around::Unknown || distrust(function).is_some())
+}
+
+/// What is around the code that a function runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Nothing that tells whose code it is.
+    Unknown,
+    /// A superuser's function.
+    Superusers,
+    /// A check of a foreign key, which runs statements on another table, with whatever is written there.
+    ForeignKey,
+}
+
+/// What the function is for what it calls.
+fn around(function: Oid) -> Around {
+    match function.to_u32() {
+        FIRST_OF_FOREIGN_KEYS..=LAST_OF_FOREIGN_KEYS => Around::ForeignKey,
+        number if number >= pg_sys::FirstNormalObjectId => Around::Superusers,
+        _ => Around::Unknown,
+    }
+}
+
+// RI_FKey_check_ins to RI_FKey_noaction_upd in pg_proc.dat; the same in 15 to 18.
+const FIRST_OF_FOREIGN_KEYS: u32 = 1644;
+const LAST_OF_FOREIGN_KEYS: u32 = 1655;
+
+/// Counts what is around when a marked function is called, and when it has returned or raised an error; `kept` is the place that
+/// PostgreSQL gives to the call.
+fn count(event: pg_sys::FmgrHookEventType::Type, function: Oid, kept: &mut Datum) {
+    if event != pg_sys::FmgrHookEventType::FHET_START {
+        WITHIN.set(kept.value());
+        return;
+    }
+    *kept = Datum::from(WITHIN.get());
+    match around(function) {
+        Around::Superusers => WITHIN.set(WITHIN.get() + 1),
+        Around::ForeignKey => WITHIN.set(0),
+        Around::Unknown => {}
+    }
 }
 
 /// Called by PostgreSQL as its hook `fmgr_hook`, before and after calls of functions that were marked.
@@ -124,10 +213,12 @@ unsafe extern "C-unwind" fn on_call(
         // SAFETY: it is the hook that was there before, called with what this one was.
         unsafe { next(event, info, argument) };
     }
+    // SAFETY: PostgreSQL hands over the function that it is about to call, or has called, and a place of this call's own.
+    let (function, kept) = unsafe { ((*info).fn_oid, &mut *argument) };
     if event == pg_sys::FmgrHookEventType::FHET_START {
-        // SAFETY: PostgreSQL hands over the function that it is about to call.
-        refuse(unsafe { (*info).fn_oid });
+        refuse(function, distrust);
     }
+    count(event, function, kept);
 }
 
 /// Called for each access: here for a function of an expression, before that is evaluated.
@@ -135,16 +226,18 @@ fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
         && class == pg_sys::ProcedureRelationId
     {
-        refuse(object);
+        refuse(object, |function| {
+            distrust(function).or_else(|| effect(function))
+        });
     }
 }
 
-/// Raises an error if the function may not be called now.
-fn refuse(function: Oid) {
+/// Raises an error if the function may not be called now, as `why` says.
+fn refuse(function: Oid, why: impl Fn(Oid) -> Option<String>) {
     if !is_on() {
         return;
     }
-    let Some(why) = distrust(function) else {
+    let Some(why) = why(function) else {
         return;
     };
     let message = format!("{why}, and would run with the rights of a superuser");
@@ -153,8 +246,48 @@ fn refuse(function: Oid) {
         .hint("Let the job be defined by a role with no more rights than it takes: SET ROLE before the call. Where you trust all of it, SET backfill.allow_superuser_jobs = on.")));
 }
 
+/// That the function, one of PostgreSQL's own, does more than to compute, if so, and nothing tells who wrote that.
+fn effect(function: Oid) -> Option<String> {
+    if WITHIN.get() > 0 || function.to_u32() >= pg_sys::FirstNormalObjectId {
+        return None;
+    }
+    let (name, volatile) = look_up(function, |form, name| {
+        let of_triggers = form.prorettype == pg_sys::TRIGGEROID;
+        let volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE && !of_triggers;
+        (name.to_owned(), volatile)
+    })?;
+    (volatile && !HARMLESS.contains(&name.as_c_str())).then(|| {
+        format!(
+            "function {} does more than to compute",
+            name.to_string_lossy()
+        )
+    })
+}
+
 /// Why the function is not trusted, if so.
 fn distrust(function: Oid) -> Option<String> {
+    let (shown, runs_text, owner) = look_up(function, |form, name| {
+        (
+            name.to_string_lossy().into_owned(),
+            RUN_TEXT.contains(&name),
+            form.proowner,
+        )
+    })?;
+    // SAFETY: within a transaction, as `look_up` asks; any OID will do.
+    if function.to_u32() >= pg_sys::FirstNormalObjectId {
+        return (!unsafe { pg_sys::superuser_arg(owner) }).then(|| {
+            let role = server::role_name(owner);
+            format!("function {shown} belongs to role {role}, which is no superuser")
+        });
+    }
+    if runs_text {
+        return Some(format!("function {shown} runs SQL that is given as a text"));
+    }
+    (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
+}
+
+/// Shows the function's row in pg_proc, and its name, to `f`; nothing if there is no such function. Within a transaction.
+fn look_up<T>(function: Oid, f: impl FnOnce(&pg_sys::FormData_pg_proc, &CStr) -> T) -> Option<T> {
     server::require_transaction();
     // SAFETY: within a transaction. An entry of this cache is a row of pg_proc, which begins with that struct, and stays
     // while it is held; its name ends with a zero byte. Where an error leaves this, the abort lets the entry go.
@@ -166,22 +299,10 @@ fn distrust(function: Oid) -> Option<String> {
         if tuple.is_null() {
             return None;
         }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
-        let name = CStr::from_ptr((*form).proname.data.as_ptr());
-        let shown = name.to_string_lossy().into_owned();
-        let runs_text = RUN_TEXT.contains(&name);
-        let owner = (*form).proowner;
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+        let shown = f(form, CStr::from_ptr(form.proname.data.as_ptr()));
         pg_sys::ReleaseSysCache(tuple);
-        if function.to_u32() >= pg_sys::FirstNormalObjectId {
-            return (!pg_sys::superuser_arg(owner)).then(|| {
-                let role = server::role_name(owner);
-                format!("function {shown} belongs to role {role}, which is no superuser")
-            });
-        }
-        if runs_text {
-            return Some(format!("function {shown} runs SQL that is given as a text"));
-        }
-        (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
+        Some(shown)
     }
 }
 

@@ -138,6 +138,19 @@ pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
+/// The first of these events of the job that a role is in, as who acted or was logged in. Roles that were dropped are none.
+pub fn first_of(job: i64, events: &[String], role: Oid) -> Result<Option<String>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT e.event FROM backfill_internal.event e
+             WHERE e.job_id = $1 AND e.event = ANY ($2) AND (e.actor::pg_catalog.oid = $3 OR e.login = pg_catalog.pg_get_userbyid($3))
+             ORDER BY e.id LIMIT 1",
+            &[Arg::Int8(job), Arg::Texts(events), Arg::Oid(role)],
+        )
+    })?;
+    Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
+}
+
 /// Whether there is such an event of the job.
 pub fn is_recorded(job: i64, event: &str) -> Result<bool> {
     let row = as_extension(|| {

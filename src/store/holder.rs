@@ -40,7 +40,8 @@ fn holders(role: Oid, condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
     args.push(Arg::Oid(role));
     let mut found = Vec::new();
     for all in [sessions(&me), prepared(&me)] {
-        found.extend(spi::query(&format!("{all} ({condition}))"), &args)?.rows);
+        let sql = format!("{all} ({condition}))");
+        found.extend(spi::for_people(|| spi::query(&sql, &args))?.rows);
     }
     Ok(found)
 }

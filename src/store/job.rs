@@ -95,6 +95,13 @@ impl Job {
         })
     }
 
+    /// The job with other options.
+    pub fn with_options(&self, options: &Options) -> Job {
+        let mut job = self.clone();
+        job.definition.options = options.clone();
+        job
+    }
+
     /// How many more workers it could do with.
     pub fn missing_workers(&self) -> usize {
         (self.definition.options.workers() as usize).saturating_sub(self.workers.len())
@@ -214,7 +221,7 @@ fn read(row: &Row) -> Result<Job> {
 
 /// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
 pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
-    let rows = as_extension(|| spi::query(&select(condition), &[]))?.rows;
+    let rows = as_extension(|| spi::for_people(|| spi::query(&select(condition), &[])))?.rows;
     let readable = |row: &Row| {
         let id = row.get(1).unwrap_or_default();
         let log = |error| report::log(&format!("backfill job {id} cannot be read: {error}"));
@@ -225,7 +232,7 @@ pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
 
 pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {
-        spi::query(&select(condition), args)?
+        spi::for_people(|| spi::query(&select(condition), args))?
             .rows
             .iter()
             .map(read)
@@ -236,7 +243,7 @@ pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
 /// Sees what others have committed by now, also in a transaction of an older snapshot.
 fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {
-        spi::query_latest(&select(condition), args)?
+        spi::for_people(|| spi::query_latest(&select(condition), args))?
             .rows
             .iter()
             .map(read)

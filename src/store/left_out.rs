@@ -92,8 +92,8 @@ fn read(job: &Job, candidates: &str, when: &str) -> Result<Vec<Left>> {
              SELECT FROM backfill_internal.job this
              JOIN backfill_internal.job j ON j.id <> this.id AND j.work ->> 'set_clause' = this.work ->> 'set_clause'
                                 AND j.where_clause IS NOT DISTINCT FROM this.where_clause
-                                AND j.session -> 'search_path' IS NOT DISTINCT FROM this.session -> 'search_path'
-                                AND j.options -> 'settings' IS NOT DISTINCT FROM this.options -> 'settings'
+                                AND j.session = this.session
+                                AND COALESCE(j.options -> 'settings', '{{}}') = COALESCE(this.options -> 'settings', '{{}}')
                                 AND j.options -> 'triggers' IS NOT DISTINCT FROM this.options -> 'triggers'
              JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
              JOIN backfill_internal.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL

@@ -144,11 +144,11 @@ pub fn hint(job: i64) -> Result<Option<String>> {
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// Whether a job has ended before another one did.
-pub fn ended_before(job: i64, other: i64) -> Result<bool> {
+/// Whether a job had ended before another one was started: what that one has seen is what the first has left.
+pub fn ended_before_start_of(job: i64, other: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT o.at < v.at FROM backfill_internal.outcome o, backfill_internal.outcome v WHERE o.job_id = $1 AND v.job_id = $2",
+            "SELECT o.at < v.started_at FROM backfill_internal.outcome o, backfill_internal.job v WHERE o.job_id = $1 AND v.id = $2",
             &[Arg::Int8(job), Arg::Int8(other)],
         )
     })?;

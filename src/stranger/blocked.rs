@@ -18,17 +18,14 @@ pub struct Blocked {
 
 /// The lock that a process waits for, if it does.
 pub fn lock_waited_for(pid: i32) -> Result<Option<Blocked>> {
-    let row = as_extension(|| {
-        spi::first(
-            "SELECT pg_catalog.concat(l.mode, ' on ',
-                        CASE WHEN l.locktype = 'relation' THEN 'table ' || l.relation::pg_catalog.regclass::text
-                             WHEN l.locktype IN ('transactionid', 'tuple') THEN 'a row that another transaction has changed'
-                             ELSE l.locktype END),
-                    pg_catalog.to_json(pg_catalog.pg_blocking_pids($1))
-             FROM pg_catalog.pg_locks l WHERE l.pid = $1 AND NOT l.granted LIMIT 1",
-            &[Arg::Int4(pid)],
-        )
-    })?;
+    const WAITED_FOR: &str = "
+        SELECT pg_catalog.concat(l.mode, ' on ',
+                   CASE WHEN l.locktype = 'relation' THEN 'table ' || l.relation::pg_catalog.regclass::text
+                        WHEN l.locktype IN ('transactionid', 'tuple') THEN 'a row that another transaction has changed'
+                        ELSE l.locktype END),
+               pg_catalog.to_json(pg_catalog.pg_blocking_pids($1))
+        FROM pg_catalog.pg_locks l WHERE l.pid = $1 AND NOT l.granted LIMIT 1";
+    let row = as_extension(|| spi::for_people(|| spi::first(WAITED_FOR, &[Arg::Int4(pid)])))?;
     let Some(row) = row else { return Ok(None) };
     let holders = serde_json::from_str(row.text(1)?).unwrap_or_default();
     Ok(Some(Blocked {

@@ -387,7 +387,7 @@ def test_only_who_types_it_acts_as_a_second_person(app: Cluster, what: str) -> N
     job = app.value("SET ROLE app; SELECT backfill.start('t', set_clause => 'n = 666')", user="eve")
     typed = {
         "approve": f"backfill.approve({job})",
-        "alter": f"backfill.alter({job}, NULL, NULL, jsonb_build_object('limit_rows', 5))",
+        "alter": f"""backfill.alter({job}, NULL, NULL, '{{"limit_rows": 5}}')""",
     }[what]
     for way, (made, statement) in NESTED.items():
         if made:

@@ -15,7 +15,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 # What turns text into something that may run: the function, and the files that may name it.
 DOORS = {
     # Of maintenance: VACUUM and ANALYZE of a table, by its quoted name.
-    r"\braw_parser\b": {"pg/clauses.rs", "pg/maintenance.rs"},
+    # Of a call: what the client itself has sent, once more.
+    r"\braw_parser\b": {"pg/clauses.rs", "pg/maintenance.rs", "pg/typed.rs"},
     r"\bpg_parse_query\b": {"pg/evaluate.rs"},
     r"\bpg_analyze_and_rewrite\w*\b": {"pg/evaluate.rs"},
     r"\bpg_plan_quer(y|ies)\b": {"pg/evaluate.rs"},

@@ -9,7 +9,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 pub use self::kept::{kept, kept_first};
 pub use self::plan::Plan;
-pub use self::row::{RawRow, Row};
+pub use self::row::{RawRow, Row, for_people};
 pub use self::subtransaction::{in_subtransaction, undone};
 pub use super::arg::{Arg, CANONICAL, output_jsonb};
 use super::text::to_server;

@@ -1,9 +1,11 @@
 //! Rows of a result: copied, as text, or lent, as the server holds them.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::super::heap::{self, Tid};
-use super::super::text::from_server;
+use super::super::text::{from_server, lossy_whole};
 use crate::error::{Error, Result};
 
 /// A row of a result, column by column in text form.
@@ -129,13 +131,18 @@ pub(super) unsafe fn copy(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDe
     // SAFETY: as the caller promises. Columns are counted from 1. The text of a value is allocated for the caller
     // alone, and ends with a zero; it is copied, and then freed.
     unsafe {
+        let shown = FOR_PEOPLE.get();
         let mut values = Vec::with_capacity((*description).natts as usize);
         for column in 1..=(*description).natts {
             let text = pg_sys::SPI_getvalue(tuple, description, column);
             values.push(if text.is_null() {
                 None
             } else {
-                Some(from_server(text)?)
+                Some(if shown {
+                    lossy_whole(text)?
+                } else {
+                    from_server(text)?
+                })
             });
             if !text.is_null() {
                 pg_sys::pfree(text.cast());
@@ -143,4 +150,21 @@ pub(super) unsafe fn copy(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDe
         }
         Ok(Row(values))
     }
+}
+
+thread_local! {
+    static FOR_PEOPLE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs statements whose rows only people read: names of others' objects, of whatever database or encoding. What is not valid text
+/// is replaced in these; elsewhere it is an error, since a name that is put into a statement has to be the right one.
+pub fn for_people<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            FOR_PEOPLE.set(self.0);
+        }
+    }
+    let _before = Before(FOR_PEOPLE.replace(true));
+    f()
 }

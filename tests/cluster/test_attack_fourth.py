@@ -1,0 +1,408 @@
+"""What a fourth reader found: a second person's statement with a stranger's call moved into it, dry runs of something else,
+verdicts on rows that nobody has done, names that are no text."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import psycopg
+import pytest
+from harness import Cluster, wait_until
+from test_attack_outsider import STATE, make_tables, server  # noqa: F401
+from test_attack_third_verdicts import DRY, Make, end, pause, run
+
+NULLS = "transform_null_equals"
+
+
+# A second person
+
+
+@pytest.fixture
+def app(server: Make) -> Cluster:  # noqa: F811
+    """eve and ann are members of the owner of a table; eve has started a job."""
+    cluster = server(**{"backfill.require_approval": "on"})
+    make_tables(cluster, "t", 100, "eve")
+    cluster.sql("CREATE ROLE app; CREATE ROLE ann LOGIN; GRANT app TO eve, ann; ALTER TABLE t OWNER TO app")
+    cluster.sql("SET ROLE app; SELECT backfill.start('t', set_clause => 'n = 666')", user="eve")
+    return cluster
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "SELECT note('I have seen it, {call} later')",
+        "/* for {call} */ SELECT note('x')",
+        "SELECT note('x') AS \"{call}\"",
+        "SELECT 1; /*   {call} */ SELECT note('x')",
+    ],
+)
+@pytest.mark.parametrize("user", ["ann", "postgres"])
+def test_a_call_that_is_moved_to_where_its_words_are(app: Cluster, sent: str, user: str) -> None:
+    """PostgreSQL puts the body of a function in SQL into the statement that calls it; whoever wrote it has chosen its place."""
+    job = app.value("SELECT job_id FROM backfill.progress")
+    sent = sent.replace("{call}", "backfill.approve(")
+    body = "SELECT".ljust(sent.index("backfill.approve(")) + f"backfill.approve({job})"
+    app.sql(f"CREATE FUNCTION note(text) RETURNS text LANGUAGE sql AS $x${body}$x$", user="eve")
+    with app.connect(user) as session, pytest.raises(psycopg.errors.InsufficientPrivilege, match="second person"):
+        session.execute(sent)
+    assert app.value(STATE, [job]) == "pending"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "backfill.approve(hers())",
+        "backfill.approve((SELECT hers()))",
+        "backfill.approve({job} + hers() - hers())",
+        "backfill.approve({job}) FROM hers()",
+        "backfill.approve({job}) WHERE hers() > 0",
+    ],
+)
+def test_what_is_approved_is_said_by_who_approves_it(app: Cluster, call: str) -> None:
+    """Not by a function of the one who has started it."""
+    job = app.value("SELECT job_id FROM backfill.progress")
+    app.sql(f"CREATE FUNCTION hers() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {job}::bigint'", user="eve")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="second person"):
+        app.sql(f"SELECT {call.format(job=job)}", user="ann")
+    assert app.value(STATE, [job]) == "pending"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SELECT backfill.approve({job})",
+        "select \"backfill\" . Approve ('{job}'::bigint);",
+        "SELECT 1; SELECT backfill.approve(job_id => {job})",
+        "/* a remark */ SELECT backfill.approve(CAST({job} AS bigint)) -- and one",
+    ],
+)
+def test_any_spelling_of_a_call_will_do(app: Cluster, call: str) -> None:
+    """As drivers, and people, write it."""
+    job = app.value("SELECT job_id FROM backfill.progress")
+    with app.connect("ann") as ann:
+        ann.execute(call.format(job=job))
+    assert end(app, job) == "completed"
+
+
+def test_a_number_that_a_driver_binds_will_do(app: Cluster) -> None:
+    """It is the client's own."""
+    job = app.value("SELECT job_id FROM backfill.progress")
+    app.sql("SELECT backfill.approve(%s)", [job], user="ann")
+    assert end(app, job) == "completed"
+
+
+@pytest.mark.parametrize("how", ["defined", "defined again", "altered"])
+def test_who_has_written_it_does_not_approve_it(app: Cluster, how: str) -> None:
+    """Whoever has said start, as a migration does, has not seen its text."""
+    make_tables(app, "u", 100, "eve")
+    app.sql("ALTER TABLE u OWNER TO app")
+    define = "SET ROLE app; SELECT backfill.define('u', 'n = {}', name => 'nightly'{})"
+    author = "eve" if how == "defined" else "ann"
+    job = app.value(define.format(5, ""), user=author)
+    options = ", options => '{\"limit_rows\": 7}'"
+    app.sql(
+        {
+            "defined": "SELECT 1",
+            "defined again": define.format(5, options),
+            "altered": f"SET ROLE app; SELECT backfill.alter({job}, options => '{{\"limit_rows\": 7}}')",
+        }[how],
+        user="eve",
+    )
+    app.sql("SELECT backfill.start('u', name => 'nightly')", user="ann")
+    assert app.value(STATE, [job]) == "pending"
+    for who in ("eve", "ann"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="second person"):
+            app.sql("SELECT backfill.approve(%s)", [job], user=who)
+    app.sql("SELECT backfill.approve(%s)", [job])
+    assert end(app, job) in ("completed", "paused")
+
+
+# A dry run
+
+
+def test_a_dry_run_under_other_settings_of_the_session(server: Make) -> None:  # noqa: F811
+    """Its clauses meant something else there. The message names what differs."""
+    cluster = server(**{"backfill.require_dry_run": "3600"})
+    cluster.sql("CREATE TABLE b (id int PRIMARY KEY, a int, n int DEFAULT 0)", user="bob")
+    cluster.sql("INSERT INTO b SELECT i FROM generate_series(1, 100) i", user="bob")
+    start = "SELECT backfill.start('b', set_clause => 'n = 1', where_clause => 'a = NULL'{})"
+    with cluster.connect("bob") as bob:
+        dry = bob.execute(start.format(", options => '{\"dry_run\": true}'")).fetchone()
+        assert dry is not None and end(cluster, dry[0]) == "completed"
+        bob.execute(f"SET {NULLS} = on")
+        with pytest.raises(psycopg.Error, match="wants a dry run") as raised:
+            bob.execute(start.format(""))
+        assert raised.value.diag.message_detail == f"Dry run {dry[0]} was another one: session.{NULLS}."
+        bob.execute(f"RESET {NULLS}")
+        job = bob.execute(start.format("")).fetchone()
+        assert job is not None and end(cluster, job[0]) == "completed"
+
+
+def test_settings_are_not_altered_past_the_dry_run(server: Make) -> None:  # noqa: F811
+    """A running job would do what no dry run has shown."""
+    cluster = server(**{"backfill.require_dry_run": "3600"})
+    make_tables(cluster, "b", 100, "bob")
+    clause = "$$n = coalesce(current_setting('app.n', true), '1')::int$$"
+    assert run(cluster, DRY.format("b", clause, "")) == "completed"
+    job = cluster.value(f"SELECT backfill.start('b', 1, 600000, set_clause => {clause})", user="bob")
+    alter = 'SELECT backfill.alter(%s, options => \'{"settings": {"app.n": "666"}}\')'
+    with pytest.raises(psycopg.Error, match="wants a dry run") as raised:
+        cluster.sql(alter, [job], user="bob")
+    assert "settings.app.n" in str(raised.value.diag.message_detail)
+    # What changes no meaning asks for none; nor does what was tried.
+    cluster.sql('SELECT backfill.alter(%s, options => \'{"settings": {"work_mem": "1MB"}}\')', [job], user="bob")
+    assert run(cluster, DRY.format("b", clause, ', "settings": {"app.n": "666"}')) == "completed"
+    cluster.sql(alter, [job], user="bob")
+
+
+@pytest.mark.parametrize("option", ['"key_to": null', '"settings": {"app.n": "2"}', '"limit_rows": null'])
+def test_a_dry_run_proves_what_it_was_started_for(server: Make, option: str) -> None:  # noqa: F811
+    """It is not made into one of something else, when it runs or later."""
+    cluster = server(**{"backfill.require_dry_run": "3600"})
+    make_tables(cluster, "b", 100, "bob")
+    bounds = ', "key_to": 1, "limit_rows": 50, "at_bounds": "complete", "max_failed_rows": 5'
+    start = DRY.format("b", "'n = 5 / (id - 1)'", bounds)
+    job = cluster.value(start, user="bob")
+    assert end(cluster, job) == "completed"
+    running = cluster.value(
+        "SELECT backfill.start('b', 1, 600000, set_clause => 'n = 2', options => %s)",
+        [json.dumps({"dry_run": True, "limit_rows": 50, "key_to": 50})],
+        user="bob",
+    )
+    for one in (job, running):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="answers for what it was started with"):
+            cluster.sql(f"SELECT backfill.alter({one}, options => '{{{option}}}')", user="bob")
+    with pytest.raises(psycopg.Error, match="wants a dry run"):
+        cluster.sql("SELECT backfill.start('b', set_clause => 'n = 5 / (id - 1)')", user="bob")
+
+
+# Verdicts
+
+
+def test_settings_altered_after_rows_were_only_passed(server: Make) -> None:  # noqa: F811
+    """None matched under the first ones."""
+    cluster = server()
+    cluster.sql("CREATE TABLE b (id int PRIMARY KEY, a int, n int DEFAULT 0)", user="bob")
+    cluster.sql("INSERT INTO b SELECT i FROM generate_series(1, 2000) i; ANALYZE b", user="bob")
+    options = {"walk": "key", "strategy": "sequential", "key_to": 1000, "settings": {NULLS: "off"}}
+    job = cluster.value(
+        "SELECT backfill.start('b', 100, 0, set_clause => 'n = 1', where_clause => 'a = NULL', name => 'a', options => %s)",
+        [json.dumps(options)],
+        user="bob",
+    )
+    assert end(cluster, job) == "paused"
+    wider = json.dumps({"key_to": None, "settings": {NULLS: "on"}})
+    cluster.sql("SELECT backfill.alter(%s, options => %s)", [job, wider], user="bob")
+    cluster.sql("SELECT backfill.resume(%s)", [job], user="bob")
+    wait_until(lambda: cluster.value(STATE, [job]) == "completed", 30, "the rest")
+    assert cluster.value("SELECT count(*) FROM b WHERE n = 0") == 1000
+    with pytest.raises(psycopg.Error, match="settings were changed"):
+        cluster.sql("SELECT backfill.require_completed('a')", user="bob")
+
+
+def test_children_done_under_other_settings_are_not_done(server: Make) -> None:  # noqa: F811
+    """Their rows did not match there."""
+    cluster = server()
+    cluster.sql("CREATE TABLE p (id int PRIMARY KEY, a int, n int DEFAULT 0)", user="bob")
+    cluster.sql("CREATE TABLE k (PRIMARY KEY (id)) INHERITS (p)", user="bob")
+    cluster.sql("INSERT INTO p VALUES (1); INSERT INTO k VALUES (2)", user="bob")
+    start = "SELECT backfill.start('{}', set_clause => 'n = 1', where_clause => 'a = NULL'{})"
+    gate = "SELECT backfill.require_completed('b')"
+    with cluster.connect("bob") as bob:
+        bob.execute(f"SET {NULLS} = on")
+        job = bob.execute(start.format("p", ", name => 'b', options => '{\"only\": true}'")).fetchone()
+        assert job is not None and end(cluster, job[0]) == "completed"
+        assert run(cluster, start.format("k", "")) == "completed"
+        with pytest.raises(psycopg.Error, match=r"public\.k"):
+            cluster.sql(gate, user="bob")
+        job = bob.execute(start.format("k", "")).fetchone()
+        assert job is not None and end(cluster, job[0]) == "completed"
+    cluster.sql(gate, user="bob")
+    assert cluster.value("SELECT count(*) FROM p WHERE n = 0") == 0
+
+
+def test_what_has_completed_is_not_widened(server: Make) -> None:  # noqa: F811
+    """Rows that came to it since were in none of its walks."""
+    cluster = server()
+    cluster.sql("CREATE TABLE w (id int PRIMARY KEY, n int DEFAULT 0, CHECK (id <> 5 OR n < 1))", user="bob")
+    cluster.sql("INSERT INTO w SELECT i FROM generate_series(1, 100) i", user="bob")
+    job = cluster.value(
+        "SELECT backfill.start('w', set_clause => 'n = n + 1', name => 'c', options => %s)",
+        [json.dumps({"key_to": 50, "at_bounds": "complete", "max_failed_rows": 5})],
+        user="bob",
+    )
+    assert end(cluster, job) == "completed"
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot alter key_to .* it completed"):
+        cluster.sql("SELECT backfill.alter(%s, options => '{\"key_to\": null}')", [job], user="bob")
+    # Its pace is another matter: rows that failed may be tried again.
+    cluster.sql("SELECT backfill.alter(%s, 10, 0)", [job], user="bob")
+
+
+def test_a_verification_saw_what_the_job_has_left(server: Make) -> None:  # noqa: F811
+    """Not what was there before the job went on, though it ended later."""
+    cluster = server()
+    make_tables(cluster, "b", 1000, "bob")
+    cluster.sql("ANALYZE b")
+    job = cluster.value("SELECT backfill.start('b', 10, 600000, set_clause => 'n = 7', name => 'a')", user="bob")
+    pause(cluster, job, "bob")
+    cluster.sql("SELECT backfill.alter(%s, 200, 500)", [job], user="bob")
+    check = "n = 0 OR id <= 10"
+    verification = cluster.value("SELECT backfill.verify(%s, check_clause => %s)", [job, check], user="bob")
+    rows = f"SELECT rows_done >= 200 FROM backfill.progress WHERE job_id = {verification}"
+    wait_until(lambda: cluster.value(rows), 30, "a part of the verification")
+    cluster.sql("SELECT backfill.alter(%s, 1000, 0), backfill.resume(%s)", [job, job], user="bob")
+    wait_until(lambda: cluster.value(STATE, [job]) == "completed", 30, "the job")
+    cluster.sql("SELECT backfill.alter(%s, 1000, 0)", [verification], user="bob")
+    assert end(cluster, verification) == "completed"
+    with pytest.raises(psycopg.Error, match=r"went on after it was verified|was found to be wrong"):
+        cluster.sql("SELECT backfill.require_completed('a', verified => true)", user="bob")
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_verification_is_of_all_rows(server: Make, when: str) -> None:  # noqa: F811
+    """Its bounds are the job's."""
+    cluster = server()
+    make_tables(cluster, "b", 1000, "bob")
+    job = cluster.value("SELECT backfill.start('b', 100, 0, set_clause => 'n = 7', name => 'b')", user="bob")
+    assert end(cluster, job) == "completed"
+    with cluster.connect("bob", autocommit=False) as bob:
+        found = bob.execute("SELECT backfill.verify(%s, check_clause => 'n = 7')", [job]).fetchone()
+        assert found is not None
+        if when == "later":
+            bob.commit()
+            end(cluster, found[0])
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="answers for what it was started with"):
+            bob.execute("SELECT backfill.alter(%s, options => '{\"key_to\": 400}')", [found[0]])
+
+
+# What is written again
+
+
+@pytest.mark.parametrize(
+    ("settings", "clause"),
+    [
+        ("SET extra_float_digits = -14", "f < '9.4'::float8"),
+        (
+            "SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'",
+            "at < timestamptz '2026-01-01 15:35+05:30' AND id > 0",
+        ),
+        ("SET DateStyle = 'German'", "at < timestamptz '2026-01-01 15:35+05:30' AND id > 0"),
+        ("SET IntervalStyle = 'sql_standard'", "v < interval '-1 day' + interval '1 hour 34 minutes' AND id > 0"),
+    ],
+)
+def test_the_conditions_of_a_verification_are_those_of_the_job(server: Make, settings: str, clause: str) -> None:  # noqa: F811
+    """Whatever the settings under which PostgreSQL writes them anew; where they can't be, it says so."""
+    cluster = server()
+    cluster.sql(
+        "CREATE TABLE b (id int PRIMARY KEY, f float8, at timestamptz, v interval, n int DEFAULT 0)", user="bob"
+    )
+    cluster.sql(
+        "INSERT INTO b SELECT i, i / 10.0, timestamptz '2026-01-01 00:00+05:30' + i * interval '10 min',"
+        " interval '-1 day' + i * interval '1 min', 0 FROM generate_series(1, 200) i",
+        user="bob",
+    )
+    with cluster.connect("bob") as bob:
+        bob.execute(settings)
+        found = bob.execute(
+            "SELECT backfill.start('b', set_clause => 'n = 1', where_clause => %s, name => 'v')", [clause]
+        ).fetchone()
+        assert found is not None and end(cluster, found[0]) == "completed"
+        assert bob.execute("SELECT min(id), max(id), count(*) FROM b WHERE n = 1").fetchone() == (1, 93, 93)
+        bob.execute("UPDATE b SET n = 0 WHERE id IN (2, 92, 93)")
+        verification = bob.execute("SELECT backfill.verify(%s, check_clause => 'n = 1')", found).fetchone()
+        assert verification is not None and end(cluster, verification[0]) == "completed"
+        failures = "SELECT row_key FROM backfill.verify_failures ORDER BY 1"
+        wrong = [row[0] for row in cluster.sql(failures)]
+        assert len(wrong) == 3, wrong
+        again = bob.execute("SELECT backfill.reapply(%s)", found).fetchone()
+        assert again is not None and end(cluster, again[0]) == "completed"
+        assert bob.execute("SELECT min(id), max(id), count(*) FROM b WHERE n = 1").fetchone() == (1, 93, 93)
+
+
+def test_what_is_proposed_means_the_same_where_backslashes_escape(server: Make) -> None:  # noqa: F811
+    """Names end no quotes there."""
+    cluster = server()
+    cluster.sql("CREATE DATABASE d OWNER eve")
+    d = cluster.database("d")
+    d.sql("CREATE EXTENSION backfill")
+    d.sql("ALTER DATABASE d SET standard_conforming_strings = off", user="eve")
+    name = "x\\'; ALTER ROLE eve SUPERUSER; --"
+    d.sql(f'CREATE TABLE "{name}" (id int PRIMARY KEY, n int)', user="eve")
+    oid = d.value("SELECT max(oid)::bigint FROM pg_class WHERE relkind = 'r' AND relowner = 'eve'::regrole")
+    job = d.value("SELECT backfill.start(%s::oid::regclass, set_clause => 'n = 1')", [oid], user="eve")
+    wait_until(lambda: d.value("SELECT state FROM backfill.progress") == "completed", 20, "its end")
+    report = str(d.value("SELECT backfill.report(%s)", [job]))
+    repeated = report[report.index("To repeat it") :]
+    scripts = [
+        str(d.value("SELECT backfill.procedure(%s)", [job])),
+        repeated[repeated.index("SELECT") : repeated.index("Made ")],
+    ]
+    for script in scripts:
+        assert "ALTER ROLE" in script
+        d.psql(script, check=False)
+        assert cluster.value("SELECT NOT rolsuper FROM pg_roles WHERE rolname = 'eve'"), script
+
+
+# The wall
+
+
+def test_the_wall_stands_where_workers_would_help(server: Make) -> None:  # noqa: F811
+    """They have a superuser's rights, and no hooks of ours."""
+    cluster = server()
+    setting = "force_parallel_mode" if cluster.server.major < 16 else "debug_parallel_query"
+    cluster.sql(
+        "CREATE FUNCTION spring(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$ BEGIN"
+        " RAISE WARNING 'sprung as %', current_user; RETURN true; END $$;"
+        "CREATE DOMAIN dom AS integer CHECK (public.spring(VALUE))",
+        user="eve",
+    )
+    cluster.sql("CREATE TABLE s (id int PRIMARY KEY, t text, n int)")
+    cluster.sql("INSERT INTO s SELECT i, '{1}', 0 FROM generate_series(1, 3000) i; ANALYZE s")
+    notices: list[str] = []
+    with cluster.connect() as session:
+        session.add_notice_handler(lambda it: notices.append(str(it.message_primary)))
+        session.execute(f"SET {setting} = on")
+        for call in ("preview", "plan"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to role eve"):
+                session.execute(
+                    f"SELECT * FROM backfill.{call}('s', set_clause => 'n = 1', where_clause => $$t::public.dom[] IS NOT NULL$$)"
+                )
+    assert not [notice for notice in notices if "sprung" in notice]
+
+
+# Names that are no text
+
+
+def test_a_name_that_is_no_text_stops_nobody_else(server: Make) -> None:  # noqa: F811
+    """In an SQL_ASCII database names are bytes."""
+    cluster = server(**{"backfill.max_workers": "1", "backfill.launcher_interval": "2"})
+    cluster.sql("CREATE DATABASE a TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+
+    def sql(statement: str | bytes, user: str = "postgres") -> list[tuple[object, ...]]:
+        with psycopg.connect(
+            host=str(cluster.folder),
+            port=cluster.port,
+            dbname="a",
+            user=user,
+            autocommit=True,
+            client_encoding="latin1",
+        ) as session:
+            cursor = session.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
+    for table, user in (("eve", "eve"), ("bob", "bob"), ("bob2", "bob")):
+        sql(
+            f"CREATE TABLE {table} (id int PRIMARY KEY, n int); INSERT INTO {table} SELECT generate_series(1, 100)",
+            user,
+        )
+    sql("SELECT backfill.start('bob', 10, 300, set_clause => 'n = 1')", "bob")
+    sql("SELECT backfill.start('eve', 10, 0, set_clause => 'n = 1')", "eve")
+    sql("SELECT backfill.start('bob2', 10, 0, set_clause => 'n = 1')", "bob")
+    sql(b'ALTER TABLE eve RENAME TO "\xff"', "eve")
+    states = "SELECT state FROM backfill.progress WHERE relation IN ('bob', 'bob2')"
+    sql("SELECT backfill.pause_all()")
+    time.sleep(1)
+    sql("SELECT backfill.resume_all()")
+    wait_until(lambda: set(sql(states)) == {("completed",)}, 40, "the others' jobs")
