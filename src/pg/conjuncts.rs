@@ -8,8 +8,8 @@ use super::relation::Relation;
 use super::text::{lossy_whole, to_server};
 use crate::error::Result;
 
-/// The conditions, as SQL, that all have to be true for the WHERE clause of an UPDATE of the relation to be so.
-/// As the current user, within [`spi::connect`](super::spi::connect); nothing is run or planned.
+/// Returns, as SQL, the conditions that must all be true for a WHERE clause on the relation to be true. As the current user, within
+/// [`spi::connect`](super::spi::connect); nothing is run or planned.
 pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let from = relation.alone(None);
     let name = to_server(&relation.name)?;
@@ -17,9 +17,9 @@ pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     analysed(
         &format!("SELECT FROM {from} WHERE (\n{where_clause}\n)"),
         |it| {
-            // SAFETY: the relation exists, as the text on it was analysed, and the name that stands for
-            // it lives in this function. The queries are analysed ones, which have a jointree, and live
-            // until `analysed` frees them, after this. What is deparsed is copied.
+            // SAFETY: the relation exists, since text about it has been analysed, and the name that stands for it lives in
+            // this function. The queries are analysed ones, which have a jointree, and live until `analysed` frees them,
+            // after this. What is deparsed is copied.
             unsafe {
                 let context = pg_sys::deparse_context_for(name.as_ptr(), relation.oid);
                 for query in it.queries() {
@@ -34,12 +34,12 @@ pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     found.into_iter().collect()
 }
 
-/// Calls `f` for each condition of an AND, however they are nested.
+/// Calls `f` for each condition of an AND, however the ANDs are nested.
 ///
 /// # Safety
 /// `condition` must be null or an expression that lives until this returns.
 unsafe fn take_apart(condition: *mut pg_sys::Node, f: &mut impl FnMut(*mut pg_sys::Node)) {
-    // SAFETY: a node is taken for what its tag says; the arguments of an AND are expressions.
+    // SAFETY: a node is treated as what its tag says; the arguments of an AND are expressions.
     unsafe {
         if condition.is_null() {
             return;

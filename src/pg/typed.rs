@@ -1,4 +1,4 @@
-//! Whether a call is what a client has typed, or something else that its statement runs.
+//! Tells a call that a client has typed from a call that something else in its statement makes.
 
 use std::ffi::CStr;
 
@@ -6,19 +6,19 @@ use pgrx::pg_sys;
 
 use super::list;
 
-/// Whether the function that is called stands in the client's own statement, `SELECT backfill.function(...)`, which calls
-/// nothing else. Not so: a call in a function, a trigger, a rule, a view, a default, a block, a prepared statement that
-/// is run by EXECUTE. Whoever has written that may be somebody else than who runs it.
+/// Whether the called function stands in the client's own statement, `SELECT backfill.function(...)`, and is all that the statement
+/// calls. False for a call in a function, a trigger, a rule, a view, a default, a block, or a prepared statement run by EXECUTE: the
+/// author of those may be somebody other than the user who runs them.
 ///
-/// The call has to be the very node of the plan of the client's portal that is its one column; and the text at its place, within this
-/// statement of what the client sent, has to read like it: PostgreSQL moves calls from views and from functions in SQL
-/// into the plans of statements that use them.
+/// The call must be the very node that is the only column in the plan of the client's portal. In addition, the text at its location,
+/// within this statement of what the client sent, must read like the call, since PostgreSQL moves calls from views and from SQL
+/// functions into the plans of statements that use them.
 ///
 /// # Safety
 /// `fcinfo` must be the one that the function was called with.
 pub unsafe fn is_typed(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> bool {
-    // SAFETY: as the caller promises. The active portal is null or whole, and so is its query while it runs, with its
-    // plan; a node is taken for what its tag says. Both texts are null or end with a zero.
+    // SAFETY: as the caller promises. The active portal is null or whole, and so is its query while it runs, with its plan; a node
+    // is treated as what its tag says. Both texts are null or end with a zero.
     unsafe {
         let (sent, portal) = (pg_sys::debug_query_string, pg_sys::ActivePortal);
         if sent.is_null() || portal.is_null() || (*portal).sourceText.is_null() {
@@ -50,7 +50,8 @@ pub unsafe fn is_typed(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> bool
     }
 }
 
-/// Whether at a place within a statement of a text there is `backfill.function(`. A length of 0 stands for the rest.
+/// Whether `place` is within the given statement of the text and `backfill.function(` stands there. A length of 0 means the rest of the
+/// text.
 fn reads(text: &[u8], (begin, length): (i32, i32), place: i32, function: &str) -> bool {
     let (Ok(begin), Ok(length), Ok(place)) = (
         usize::try_from(begin.max(0)),
@@ -74,7 +75,7 @@ fn reads(text: &[u8], (begin, length): (i32, i32), place: i32, function: &str) -
     called.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"("))
 }
 
-/// What follows a name, in quotes or not, that a text begins with.
+/// Returns the rest of the text after a name, quoted or not, if the text begins with that name.
 fn name<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let quoted = text.first() == Some(&b'"');
     let text = &text[usize::from(quoted)..];
