@@ -1,4 +1,4 @@
-//! The one error type of the extension: what a person gets to see when a call or a batch fails.
+//! The extension's only error type: what a user sees when a call or a batch fails.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// SQLSTATEs used by the extension itself, all of them PostgreSQL's own (Appendix A of its manual).
+/// SQLSTATEs that the extension itself uses. All of them are PostgreSQL's own (Appendix A of its manual).
 pub mod sqlstate {
     #![allow(missing_docs)]
     pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
@@ -41,53 +41,53 @@ pub mod sqlstate {
     pub const INTERNAL_ERROR: &str = "XX000";
 }
 
-/// Where in a text of ours (not of the client's query) the fault lies.
+/// Place of an error in a text of the extension's own (not in the client's query).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Character, counted from 1.
+    /// Character position, counted from 1.
     pub character: i32,
-    /// The text it is counted in.
+    /// The text that `character` is counted in.
     pub text: String,
 }
 
-/// An error; boxed, since results are passed around far more often than they fail.
+/// An error. Boxed, since results are passed around far more often than they fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error(Box<Report>);
 
-/// An error as PostgreSQL reports one: SQLSTATE, message, and what helps to mend it.
+/// The contents of an error, as PostgreSQL reports one: SQLSTATE, message, and whatever helps to fix the cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Five characters, see [`sqlstate`].
+    /// SQLSTATE of five characters, see [`sqlstate`].
     pub sqlstate: String,
-    /// One line that names the thing at fault.
+    /// One line that names the object at fault.
     pub message: String,
-    /// More about the circumstances.
+    /// DETAIL: more about the circumstances.
     pub detail: Option<String>,
-    /// What to do about it.
+    /// HINT: advice to the user.
     pub hint: Option<String>,
-    /// PostgreSQL's context lines: function, statement, trigger.
+    /// CONTEXT: PostgreSQL's lines about function, statement, trigger.
     pub context: Option<String>,
-    /// The constraint that was violated.
+    /// Name of the violated constraint.
     pub constraint: Option<String>,
-    /// The place of the fault in a clause.
+    /// Place of the error in a clause.
     pub position: Option<Position>,
-    /// What the worker does about it, if not just fail. Only its own errors have one: a text can
-    /// be anybody's. It means nothing to another process.
+    /// Reaction of the worker, if it does not simply fail. Only errors that the worker itself raised carry a signal, because a
+    /// message could come from any code. Signals are not passed to other processes.
     #[serde(skip)]
     pub signal: Option<Signal>,
 }
 
-/// What an error of the worker's own means to it.
+/// Meaning, to the worker, of an error that the worker itself raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Somebody else has taken the slice over.
+    /// Another process has taken over the slice.
     Fenced,
-    /// The table can't be walked in physical order after all.
+    /// It turned out that the table can't be walked in physical order.
     Disproved,
 }
 
 impl Error {
-    /// An error with an SQLSTATE and a message.
+    /// Creates an error with an SQLSTATE and a message.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
         Error(Box::new(Report {
             sqlstate: sqlstate.to_owned(),
@@ -101,23 +101,23 @@ impl Error {
         }))
     }
 
-    /// A value that makes no sense for its parameter.
+    /// Creates an error for a value that its parameter does not accept.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
     }
 
-    /// A fault of the extension itself.
+    /// Creates an error for a bug in the extension itself.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::new(sqlstate::INTERNAL_ERROR, message)
     }
 
-    /// Adds the HINT.
+    /// Sets the HINT.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds a sentence to the HINT.
+    /// Appends a sentence to the HINT.
     pub fn and_hint(mut self, hint: &str) -> Self {
         self.hint = Some(match self.hint.take() {
             Some(before) => format!("{before} {hint}"),
@@ -126,19 +126,19 @@ impl Error {
         self
     }
 
-    /// Adds the DETAIL.
+    /// Sets the DETAIL.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds what it means to the worker.
+    /// Sets what the error means to the worker.
     pub fn signal(mut self, signal: Signal) -> Self {
         self.signal = Some(signal);
         self
     }
 
-    /// Adds the place of the fault: `character` counts from 1 in `text`.
+    /// Sets the place of the error: `character` counts from 1 in `text`.
     pub fn at(mut self, character: i32, text: impl Into<String>) -> Self {
         self.position = Some(Position {
             character,

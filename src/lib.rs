@@ -1,8 +1,7 @@
 //! `backfill`: changes the data of a huge, busy table in batches, inside the server.
 //!
-//! `api` (what users call) and `worker` (what runs in the background) meet in the tables that
-//! `catalog` reads and writes; `job` and `plan` are pure; `pg` holds all that touches the server.
-//! See docs/design.md.
+//! `api` (what users call) and `worker` (what runs in the background) meet in the tables that `store` reads and writes;
+//! `model` is pure; `pg` holds everything that touches PostgreSQL's C interface. See docs/design.md.
 
 #![deny(unsafe_code)]
 
@@ -69,10 +68,10 @@ pub extern "C-unwind" fn _PG_init() {
 #[path = "../pg_test/mod.rs"]
 mod server_tests;
 
-/// What `cargo pgrx test` looks for.
+/// The module that `cargo pgrx test` looks for.
 #[cfg(test)]
 pub mod pg_test {
-    /// Nothing to be set up.
+    /// Does nothing: the tests need no setup.
     pub fn setup(_options: Vec<&str>) {}
 
     /// Settings of the test server.

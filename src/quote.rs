@@ -1,6 +1,6 @@
-//! Identifiers and literals in the text of a statement.
+//! Quotes identifiers and literals for the text of a statement.
 
-/// Quotes an identifier, always.
+/// Quotes an identifier, even one that needs no quotes.
 pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -15,7 +15,7 @@ pub fn literal(text: &str) -> String {
     format!("'{quoted}'")
 }
 
-/// A qualified and quoted name.
+/// Returns a schema-qualified name, both parts quoted.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }

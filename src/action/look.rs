@@ -1,4 +1,4 @@
-//! Rows are looked at, and nothing is changed: a dry run, or a verification.
+//! Looks at rows without changing anything: a dry run, or a verification.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,54 +8,54 @@ use crate::scan::clause::all_of;
 /// A look at rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
-    /// The update that it is about.
+    /// The update that the look is about.
     #[serde(flatten)]
     pub update: Update,
-    /// What is asked of each row.
+    /// The question asked about each row.
     pub question: Question,
 }
 
-/// What is asked of each row.
+/// The question asked about each row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    /// What the update would make of it.
+    /// How would the update change the row?
     DryRun,
-    /// Whether it is as another job should have left it.
+    /// Is the row as another job should have left it?
     Verify {
-        /// That job.
+        /// Id of that job.
         job: i64,
-        /// What makes a row wrong.
+        /// The criterion for a wrong row.
         check: Check,
     },
 }
 
-/// What a job that only reads has found.
+/// Counts of a job that only reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Rows that were looked at.
+    /// Number of rows that were looked at.
     pub passed: i64,
-    /// Rows among them that match the WHERE clause, where that was asked.
+    /// Number of those rows that match the WHERE clause, where that was asked.
     pub matching: i64,
-    /// Rows that would change, or that are wrong.
+    /// Number of rows that would change, or that are wrong.
     pub found: i64,
-    /// Rows that would fail.
+    /// Number of rows that would fail.
     pub failed: i64,
 }
 
-/// What makes the verdict uncertain, as a phrase: on rows that differ from what the SET list gives, why what it gives depends on whether
-/// the row is done; where the WHERE clause was asked for, why it says nothing of the rows that it is not true of.
+/// The reason why the verdict is uncertain, as a phrase. For rows that differ from what the SET list gives: why its result depends on
+/// whether the row is done. For the WHERE clause: why it tells nothing about the rows for which it is not true.
 pub type Doubt<'a> = Option<&'a str>;
 
-/// What makes a row wrong.
+/// The criterion for a wrong row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The WHERE clause is true of it still.
+    /// The WHERE clause is still true for the row.
     Pending,
-    /// This is not true of it.
+    /// This clause is not true for the row.
     Clause(String),
-    /// The SET list would change it.
+    /// The SET list would change the row.
     Recompute,
 }
 
@@ -69,7 +69,7 @@ impl Action for Look {
     }
 
     fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
-        // It walks as the update would.
+        // A look walks as the update would.
         self.update.excludes_itself(where_clause)
     }
 
@@ -101,7 +101,7 @@ impl Question {
         )
     }
 
-    /// What was found, in a line.
+    /// Returns the result in one line.
     pub fn verdict(&self, found: Found, doubt: Doubt) -> String {
         let Found {
             passed,
@@ -162,7 +162,7 @@ impl Question {
         }
     }
 
-    /// How the line begins that says what was found.
+    /// Returns the beginning of the line that [`verdict`](Self::verdict) returns.
     pub fn opening(&self) -> String {
         match self {
             Question::DryRun => "dry run: ".to_owned(),
@@ -170,8 +170,7 @@ impl Question {
         }
     }
 
-    /// The condition that is true of the rows that are wrong, of those that the WHERE clause is about; none where
-    /// the SET list tells.
+    /// Returns the condition for the wrong rows among those that match the WHERE clause; `None` if only the SET list can tell.
     pub fn wrong(&self, where_clause: Option<&str>) -> Option<String> {
         let Question::Verify { check, .. } = self else {
             return None;

@@ -1,7 +1,7 @@
-//! What is done to the rows of a batch.
+//! The actions of jobs: what is done to the rows of a batch.
 //!
-//! A job is a *scan* (`scan`: which rows come next, and where the slice stands) and an *action*. Fence, checkpoint, throttles,
-//! failed rows and progress know nothing of the action; the scan knows only how to name rows. Nothing here needs a server.
+//! A job is a *scan* (`scan`: which rows come next, and the position of the slice) and an *action*. Fence, checkpoint, throttles, failed
+//! rows and progress know nothing of the action; the scan only knows how to select rows. Nothing here needs a server.
 
 mod look;
 pub mod statement;
@@ -15,41 +15,41 @@ pub use update::Update;
 use crate::error::{Error, Result};
 use crate::scan::sql::Selected;
 
-/// An action: one implementation a file.
+/// An action. Each implementation has a file of its own.
 pub trait Action {
-    /// Its name, as it is stored.
+    /// Returns the action's name, as it is stored.
     fn name(&self) -> &'static str;
 
-    /// What it changes of its rows: two jobs that change the same of the same rows are not to run at once.
+    /// Returns what the action changes in its rows. Two jobs that change the same columns of the same rows must not run at once.
     fn writes(&self) -> Writes<'_>;
 
-    /// Whether its rows do not match the WHERE clause any more once it is done, as far as the clause shows.
+    /// Whether rows no longer match the WHERE clause once the action is done, as far as the clause shows.
     fn excludes_itself(&self, where_clause: Option<&str>) -> bool;
 
-    /// The user's text in its statements: names that they add must not be met there.
+    /// Returns the user's text in the action's statements: names that are added to the statements must not occur in it.
     fn clauses(&self) -> Vec<&str>;
 
-    /// The statement for the rows of a batch.
+    /// Writes the statement for the rows of a batch.
     fn render(&self, batch: &Batch) -> String;
 }
 
-/// What an action changes of its rows.
+/// The changes that an action makes to its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes<'a> {
-    /// Nothing.
+    /// The action changes nothing.
     Nothing,
-    /// These columns.
+    /// The action writes these columns.
     Columns(&'a [String]),
 }
 
-/// The rows of a batch, and what is wanted of them, as parts of a statement.
+/// The rows of a batch, and the expressions to return for them, as parts of a statement.
 #[derive(Debug)]
 pub struct Batch {
     /// The table, as an item of FROM.
     pub item: String,
-    /// Which of its rows; all of them, where the statement is only looked at.
+    /// The selected rows; `None` for all rows, in a statement that is only analysed.
     pub rows: Option<Selected>,
-    /// What the statement is to give of each of them, if anything.
+    /// Expressions that the statement returns for each row, if any.
     pub returning: Option<String>,
 }
 
@@ -57,14 +57,14 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It sets columns.
+    /// Sets columns.
     Update(Update),
-    /// It only looks.
+    /// Only looks.
     Look(Look),
 }
 
 impl Kind {
-    /// What it has in common with all others.
+    /// Returns the common interface of all actions.
     pub fn as_action(&self) -> &dyn Action {
         match self {
             Kind::Update(update) => update,
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// The update that it makes, or looks at.
+    /// Returns the update that the action makes, or looks at.
     pub fn update(&self) -> &Update {
         match self {
             Kind::Update(update) => update,
@@ -80,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The same, to be changed.
+    /// Like [`update`](Self::update), but mutable.
     pub fn update_mut(&mut self) -> &mut Update {
         match self {
             Kind::Update(update) => update,
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// What is asked of the rows, if it only looks.
+    /// Returns the question asked about the rows, if the action only looks.
     pub fn question(&self) -> Option<&Question> {
         match self {
             Kind::Update(_) => None,
@@ -96,12 +96,12 @@ impl Kind {
         }
     }
 
-    /// Whether it changes no row.
+    /// Whether the action changes no rows.
     pub fn is_read_only(&self) -> bool {
         self.as_action().writes() == Writes::Nothing
     }
 
-    /// The column that both write, if there is one.
+    /// Returns a column that both actions write, if there is one.
     pub fn meets(&self, other: &Kind) -> Option<String> {
         match (self.as_action().writes(), other.as_action().writes()) {
             (Writes::Columns(mine), Writes::Columns(theirs)) => {
@@ -111,7 +111,7 @@ impl Kind {
         }
     }
 
-    /// What is stored of it beside its name.
+    /// Returns the stored form of the action, which its name is stored along with.
     pub fn stored(&self) -> Result<serde_json::Value> {
         let stored = match self {
             Kind::Update(update) => serde_json::to_value(update),
@@ -120,7 +120,7 @@ impl Kind {
         stored.map_err(|error| Error::internal(error.to_string()))
     }
 
-    /// What was stored, read again. An error if it is no action of this version.
+    /// Reads a stored action. Returns an error if this version has no such action.
     pub fn read(name: &str, stored: serde_json::Value) -> Result<Kind> {
         let whole = serde_json::Value::Object([(name.to_owned(), stored)].into_iter().collect());
         serde_json::from_value(whole)

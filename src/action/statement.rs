@@ -1,20 +1,20 @@
-//! The statements of an action, for each way to name the rows of a batch.
+//! The statements of an action, for each way to select the rows of a batch.
 
 use super::{Action, Batch};
 use crate::scan::sql::{Rows, Statement, Target, matches};
 
-/// What a statement is to give of each of its rows.
+/// The value that a statement returns for each of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Giving {
     /// Nothing.
     Nothing,
-    /// Its key.
+    /// The key of the row.
     Key,
-    /// Its place.
+    /// The ctid of the row.
     Place,
 }
 
-/// The statement of a batch, for those of its rows that match the WHERE clause. Parameters are those of `rows`.
+/// Returns the statement of a batch, for those of its rows that match the WHERE clause. Parameters: those of `rows`.
 pub fn batch(action: &dyn Action, target: &Target, rows: Rows, giving: Giving) -> Statement {
     let mut writer = target.writer();
     let mut selected = target.select(&mut writer, rows, &action.clauses());
@@ -32,8 +32,8 @@ pub fn batch(action: &dyn Action, target: &Target, rows: Rows, giving: Giving) -
     writer.statement(text)
 }
 
-/// The statement of a batch in physical order, for rows by their places. It gives one row: how many it has changed, how many of
-/// them match the WHERE clause still, and how many are in a range of pages now. Parameters are the list and that range.
+/// Returns the statement of a batch in physical order, for a list of ctids. It returns one row: how many rows it has changed, how many of
+/// these still match the WHERE clause, and how many are now in a range of pages. Parameters: the list, and that range.
 pub fn counted(action: &dyn Action, target: &Target) -> Statement {
     let mut writer = target.writer();
     let mut selected = target.select(&mut writer, Rows::Places, &action.clauses());
@@ -51,7 +51,7 @@ pub fn counted(action: &dyn Action, target: &Target) -> Statement {
     ))
 }
 
-/// The statement for rows by their places, whether or not they match. The parameter is the list.
+/// Returns the statement for a list of ctids, whether or not the rows match. Parameter: the list.
 pub fn unasked(action: &dyn Action, target: &Target) -> Statement {
     let mut writer = target.writer();
     let selected = target.select(&mut writer, Rows::Places, &action.clauses());
@@ -63,7 +63,7 @@ pub fn unasked(action: &dyn Action, target: &Target) -> Statement {
     writer.statement(text)
 }
 
-/// The statement for all rows at once, which is looked at and not run.
+/// Returns the statement for all rows at once, which is only analysed, not run.
 pub fn whole(action: &dyn Action, target: &Target) -> String {
     action.render(&Batch {
         item: target.item(),

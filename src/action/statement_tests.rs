@@ -1,4 +1,4 @@
-//! What the statements of each action look like.
+//! Tests of the statements of each action.
 
 use super::*;
 use crate::action::{Check, Look, Question, Update};

@@ -1,4 +1,4 @@
-//! UPDATE … SET: the rows of a batch get new values.
+//! UPDATE … SET: gives the rows of a batch new values.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::scan::order;
 pub struct Update {
     /// The SET list.
     pub set_clause: String,
-    /// The columns that the SET list writes.
+    /// Names of the columns that the SET list writes.
     pub set_columns: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Action for Update {
 
 #[cfg(any(test, feature = "pg_test"))]
 impl Update {
-    /// One for a test.
+    /// Creates an update for a test.
     pub fn new(set_clause: &str, set_columns: &[&str]) -> Update {
         Update {
             set_clause: set_clause.to_owned(),

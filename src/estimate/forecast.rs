@@ -1,145 +1,146 @@
-//! What a backfill takes: WAL, growth, time. Of the rows that are updated, a few are evaluated: how long that takes,
-//! and how many bytes the new versions have. What PostgreSQL takes for it to store them goes by constants, measured on the table of the
-//! benchmark's main scenario (a million rows of 172 bytes, five indexes; PostgreSQL 15, two cores). What a job with the same
-//! set_clause on the same table took is better, where there was one. Where a figure depends on what neither tells, it says so.
+//! Estimates what a backfill takes: WAL, growth, time. A few of the rows that would be updated are evaluated, to measure how long that
+//! takes and how many bytes the new versions have. The cost of storing them is computed with constants, measured on the table of the
+//! benchmark's main scenario (a million rows of 172 bytes, five indexes; PostgreSQL 15, two cores). If a job with the same set_clause has
+//! run on the same table, its figures are used instead. A figure that depends on something neither can tell is marked as such.
 
 use crate::estimate::toast::CHUNK;
 
-/// Bytes of WAL of a heap-only update beside what the row's new values take: the record of the update, and
-/// its share of those that prune the page.
+/// Bytes of WAL of a heap-only update in addition to the row's new values: the update's record, and its share of the records that prune
+/// the page.
 const HOT_RECORD: f64 = 121.0;
-/// Bytes of WAL of an update that is not heap-only, beside the new version.
+/// Bytes of WAL of an update that is not heap-only, in addition to the new version.
 const UPDATE_RECORD: f64 = 90.0;
-/// Bytes of WAL of an index entry, of a column of 8 bytes.
+/// Bytes of WAL of an index entry for a column of 8 bytes.
 const ENTRY_RECORD: f64 = 75.0;
-/// Bytes of WAL of a chunk in the TOAST table beside its data, with its entry in the index there.
+/// Bytes of WAL of a chunk in the TOAST table in addition to its data, with its index entry there.
 const CHUNK_RECORD: f64 = 150.0;
-/// Bytes of WAL of a chunk that is deleted.
+/// Bytes of WAL of a deleted chunk.
 const DELETE_RECORD: f64 = 60.0;
-/// Bytes that a chunk takes in the TOAST table beside its data, its entry in the index included.
+/// Bytes that a chunk takes in the TOAST table in addition to its data, its index entry included.
 const CHUNK_STORED: f64 = 75.0;
-/// Growth of an index by waves, as a share of what as many entries take in it: others take the place of those that are dead.
+/// Growth of an index in waves, as a share of the space that its new entries take: some of them reuse the space of dead ones.
 const REUSED_IN_WAVES: f64 = 0.67;
-/// How full pages of an index are that gets entries in no order.
+/// Fill factor of the pages of an index whose entries come in random order.
 const FILLED: f64 = 0.75;
-/// Microseconds of an update of the row itself, of an index entry, and of a row that is only read.
+/// Microseconds per update of the row itself, per index entry, and per row that is only read.
 const MICROSECONDS: (f64, f64, f64) = (4.3, 3.5, 0.3);
-/// Microseconds of a chunk that is written, and of one that is deleted.
+/// Microseconds per chunk written, and per chunk deleted.
 const CHUNK_MICROSECONDS: (f64, f64) = (14.0, 3.0);
-/// Throughput grows with the workers to this power: they meet in the same pages and in the WAL.
+/// Exponent: throughput grows with workers^0.66, since workers compete for pages and for the WAL.
 const PARALLEL: f64 = 0.66;
-/// Bytes of a page.
+/// Size of a page in bytes.
 const PAGE: f64 = 8192.0;
-/// Access methods whose indexes get an entry for each row, of the size of those that are there.
+/// Access methods whose indexes get one entry for each row, of the size of the existing entries.
 const ENTRY_FOR_ENTRY: [&str; 4] = ["btree", "hash", "gist", "spgist"];
 
 /// An index, as far as its growth depends on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Index {
-    /// Its name.
+    /// Name of the index.
     pub name: String,
-    /// Its access method.
+    /// Access method of the index.
     pub method: String,
-    /// Bytes of it.
+    /// Size of the index in bytes.
     pub bytes: f64,
-    /// Whether the update changes what it holds.
+    /// Whether the update changes the contents of the index.
     pub changed: bool,
-    /// Bytes of a new entry's columns, where they are known.
+    /// Size of the columns of a new entry in bytes, if known.
     pub width: Option<f64>,
 }
 
-/// What was seen of rows that were evaluated; each figure is an average.
+/// Measurements on the rows that were evaluated; each figure is an average.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sample {
-    /// How many rows.
+    /// Number of rows.
     pub rows: f64,
-    /// Seconds of the evaluation of a row.
+    /// Seconds to evaluate a row.
     pub seconds: f64,
-    /// Seconds of each statement before its first row.
+    /// Seconds that each statement takes before its first row.
     pub startup: f64,
-    /// Bytes of a row before, in the table itself.
+    /// Size of the old row in the table itself, in bytes.
     pub before: f64,
-    /// Bytes of its new version there.
+    /// Size of the new version in the table itself, in bytes.
     pub after: f64,
-    /// Bytes of the values that are set, there.
+    /// Size of the new values of the columns that are set, in the table itself, in bytes.
     pub set: f64,
-    /// Bytes of values in the TOAST table that are new, and that are replaced.
+    /// Bytes of new and of replaced values in the TOAST table.
     pub toast: (f64, f64),
-    /// Chunks there that are new.
+    /// Number of new chunks in the TOAST table.
     pub chunks: f64,
 }
 
-/// What is known of the table and the walk.
+/// Facts about the table and the walk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Given {
-    /// Rows of the table.
+    /// Number of rows of the table.
     pub rows: f64,
-    /// Rows that will be updated.
+    /// Number of rows that will be updated.
     pub matching: f64,
-    /// Bytes of the heap.
+    /// Size of the heap in bytes.
     pub heap: f64,
-    /// Its indexes.
+    /// Indexes of the table.
     pub indexes: Vec<Index>,
-    /// Whether it goes in waves.
+    /// Whether the walk uses waves.
     pub waves: bool,
-    /// The share of the new versions that go to another page, from 0 to 1.
+    /// Share of the new versions that go to another page, from 0 to 1.
     pub elsewhere: f64,
-    /// Bytes that pages of the heap have free.
+    /// Free space per page of the heap, in bytes.
     pub free: f64,
-    /// Whether all updates need index entries, wherever they go.
+    /// Whether all updates need index entries, wherever the new version goes.
     pub blocked: bool,
     /// Whether the server writes full page images.
     pub full_page_writes: bool,
-    /// Whether the table has WAL at all.
+    /// Whether changes of the table are written to the WAL at all.
     pub logged: bool,
-    /// Whether WAL has what logical decoding needs.
+    /// Whether the WAL contains what logical decoding needs.
     pub logical: bool,
     /// Whether rows are only looked at.
     pub read_only: bool,
-    /// Rows of a batch, at most.
+    /// Maximum number of rows of a batch.
     pub batch_size: f64,
     /// Pause after a batch, in seconds.
     pub sleep: f64,
-    /// Workers.
+    /// Number of workers.
     pub workers: f64,
-    /// Processors.
+    /// Number of processors.
     pub processors: f64,
-    /// Seconds to read a row and see whether it matches, where that was measured.
+    /// Seconds to read a row and check whether it matches, if measured.
     pub reading: f64,
-    /// Rows that were evaluated.
+    /// Measurements on rows that were evaluated.
     pub sample: Option<Sample>,
-    /// How many times as long the processor takes as the one on which the constants were measured.
+    /// Time that this processor takes, relative to the one on which the constants were measured.
     pub slower: f64,
 }
 
-/// What a row took in a job that has run on the same table.
+/// Figures per row of a job that has run on the same table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Known {
-    /// Seconds of work for each row updated.
+    /// Seconds of work per updated row.
     pub seconds: f64,
-    /// Bytes of WAL for each.
+    /// Bytes of WAL per updated row.
     pub wal: f64,
 }
 
-/// What it will take.
+/// The estimate of what a run will take.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Estimate {
-    /// Commits.
+    /// Number of commits.
     pub batches: f64,
     /// Bytes of WAL.
     pub wal: f64,
-    /// Bytes that the heap grows by, its TOAST table included.
+    /// Growth of the heap in bytes, its TOAST table included.
     pub heap_growth: f64,
-    /// Bytes that its indexes grow by.
+    /// Growth of the indexes in bytes.
     pub index_growth: f64,
-    /// Seconds of work, by all workers.
+    /// Seconds until all workers are done, pauses included.
     pub seconds: f64,
-    /// What is not in the figures of indexes, nor in those of WAL and time: names of indexes, with their methods.
+    /// Indexes that the figures for growth and WAL leave out (the time counts their entries like all others): their names, with their
+    /// access methods.
     pub unknown_indexes: Vec<String>,
 }
 
 impl Estimate {
-    /// Adds that of another table.
+    /// Adds the estimate for another table.
     pub fn add(&mut self, other: Estimate) {
         self.batches += other.batches;
         self.wal += other.wal;
@@ -150,7 +151,7 @@ impl Estimate {
     }
 }
 
-/// By the sample and the rules, or by what is known of a job before.
+/// Estimates from the sample and the rules, or from the figures of an earlier job.
 pub fn estimate(given: &Given, known: Option<Known>) -> Estimate {
     let sample = given.sample();
     let batches = (given.rows / given.batch_size.max(1.0)).ceil();
@@ -185,7 +186,7 @@ pub fn estimate(given: &Given, known: Option<Known>) -> Estimate {
 }
 
 impl Given {
-    /// The rows that were evaluated; without any, new versions like the old.
+    /// Returns the measurements; without any, assumes new versions like the old ones.
     fn sample(&self) -> Sample {
         self.sample.unwrap_or(Sample {
             before: self.row(),
@@ -195,17 +196,17 @@ impl Given {
         })
     }
 
-    /// Bytes of a row, its share of the page included.
+    /// Returns the bytes of a row, its share of the page's overhead included.
     fn row(&self) -> f64 {
         self.heap / self.rows.max(1.0)
     }
 
-    /// Share of the rows that are updated.
+    /// Returns the share of the rows that are updated.
     fn share(&self) -> f64 {
         (self.matching / self.rows.max(1.0)).min(1.0)
     }
 
-    /// Share of the updates that need an entry in each index.
+    /// Returns the share of the updates that need an entry in each index.
     fn entries(&self) -> f64 {
         if self.blocked { 1.0 } else { self.elsewhere }
     }
@@ -225,9 +226,10 @@ impl Given {
         stored + self.evaluated(sample, batches)
     }
 
-    /// Seconds of the clauses themselves: whoever evaluates needs a processor.
+    /// Returns the seconds for evaluating the clauses. Evaluation runs in parallel, but on no more workers than there are
+    /// processors.
     fn evaluated(&self, sample: &Sample, batches: f64) -> f64 {
-        // Rows that match are looked at once more by the UPDATE.
+        // The UPDATE checks the rows that match once more.
         let looked = self.reading * (self.rows + self.matching);
         let evaluated = self.matching * sample.seconds + batches * sample.startup + looked;
         evaluated / self.workers.clamp(1.0, self.processors.max(1.0))
@@ -245,16 +247,16 @@ impl Given {
         let old = sample.toast.1 / CHUNK as f64;
         let toast = sample.toast.0 + sample.chunks * CHUNK_RECORD + old * DELETE_RECORD;
         let of_entry = |index: &Index| ENTRY_RECORD + (index.width.unwrap_or(8.0) - 8.0).max(0.0);
-        // What is known at least: nothing of an index that may write less, or much more.
+        // A lower bound: leaves out indexes that may write less, or much more.
         let known = self.indexes.iter().filter(|i| self.growth(i).is_some());
         let indexed: f64 = known.map(of_entry).sum();
         let row = (1.0 - self.elsewhere) * hot + self.elsewhere * moved + toast;
         images + self.matching * (row + entries * indexed)
     }
 
-    /// Bytes of the pages that are written for the first time after a checkpoint.
+    /// Returns the bytes of page images: pages that are written for the first time after a checkpoint.
     fn images(&self, share: f64, entries: f64) -> f64 {
-        // What is free on a page is not in its image.
+        // The free space of a page is not in its image.
         let used = (1.0 - self.free / PAGE).max(0.0);
         let heap = self.heap * used * touched(share, PAGE / self.row().max(1.0));
         let of_index = |index: &Index| {
@@ -265,10 +267,10 @@ impl Given {
         heap + known.map(of_index).sum::<f64>()
     }
 
-    /// Bytes that an index grows by; `None` where its kind does not tell.
+    /// Returns the bytes that an index grows by; `None` if that can't be told from its access method.
     fn growth(&self, index: &Index) -> Option<f64> {
         if index.method == "brin" {
-            // It tells of pages: new ones of the heap are a few bytes.
+            // BRIN summarises pages: new pages of the heap take a few bytes.
             return Some(0.0);
         }
         let entries = self.matching * self.entries();
@@ -293,7 +295,7 @@ impl Given {
     }
 }
 
-/// Share of the pages that are touched, where a share of the rows on them is.
+/// Returns the share of the pages that are touched if this share of their rows is.
 fn touched(share: f64, per_page: f64) -> f64 {
     1.0 - (1.0 - share.clamp(0.0, 1.0)).powf(per_page.max(1.0))
 }

@@ -74,7 +74,7 @@ fn few_rows_touch_few_pages() {
         ..main()
     };
     let few = estimate(&few, None);
-    // An image of a page of the heap for each row, and of each index for some.
+    // One image of a heap page for each row, and some of each index.
     assert!(few.wal > 8e6 && few.wal < 14e6, "{few:?}");
     assert!(few.seconds > 0.25 && few.seconds < 0.5, "{few:?}");
 }
@@ -102,7 +102,7 @@ fn what_is_known_is_better_than_a_rule() {
 
 #[test]
 fn large_values_go_to_the_toast_table() {
-    // 4,000 documents of 25 kB that are written again.
+    // 4,000 documents of 25 kB that are rewritten.
     let sample = Sample {
         rows: 100.0,
         before: 50.0,
@@ -142,7 +142,7 @@ fn dear_expressions_take_their_time() {
         ..main()
     };
     near(estimate(&dear, None).seconds, 1000.0 + 10.0 + 6.5);
-    // Whoever evaluates needs a processor of its own.
+    // Each evaluating worker needs a processor of its own.
     let four = Given {
         workers: 4.0,
         ..dear
@@ -159,7 +159,7 @@ fn what_the_kind_of_an_index_does_not_tell_is_not_told() {
     let with = estimate(&given, None);
     assert_eq!(with.unknown_indexes, ["tags (gin)"]);
     assert_eq!(with.index_growth, without.index_growth);
-    // What is changed is as large as the new values.
+    // An index on changed columns grows by the size of the new values.
     let mut given = sequential();
     given.blocked = true;
     for (method, width) in [("btree", Some(8.0)), ("gist", Some(8.0)), ("btree", None)] {

@@ -1,44 +1,44 @@
-//! How a row is laid out: what stays in the table, and what goes to its TOAST table, by PostgreSQL's own rules
+//! Computes the layout of a row, what stays in the table and what goes to its TOAST table, by PostgreSQL's own rules
 //! (heap_toast_insert_or_update).
 
-/// A row longer than this is made shorter: `TOAST_TUPLE_TARGET`, in bytes.
+/// Rows longer than this many bytes are toasted: `TOAST_TUPLE_TARGET`.
 pub const TARGET: usize = 2032;
-/// Bytes of a chunk in a TOAST table: `TOAST_MAX_CHUNK_SIZE`.
+/// Size of a chunk in a TOAST table, in bytes: `TOAST_MAX_CHUNK_SIZE`.
 pub const CHUNK: usize = 1996;
-/// Bytes that are left in the row of a value that is elsewhere.
+/// Bytes that a value moved to the TOAST table leaves in the row.
 const POINTER: usize = 18;
-/// Values shorter than this stay where they are.
+/// Values of at most this many bytes stay where they are.
 const SHORTEST: usize = 24;
 
-/// A value of variable length.
+/// A variable-length value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
-    /// Bytes that it takes in the row.
+    /// Size in the row, in bytes.
     pub stored: usize,
-    /// Bytes that it takes compressed; `None` if it is not to be, or does not get smaller.
+    /// Compressed size in bytes; `None` if the value is not to be compressed, or does not get smaller.
     pub compressed: Option<usize>,
-    /// Whether it may be moved to the TOAST table.
+    /// Whether the value may be moved to the TOAST table.
     pub movable: bool,
 }
 
-/// A row, laid out.
+/// The layout of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Laid {
-    /// Bytes of the row.
+    /// Size of the row, in bytes.
     pub tuple: usize,
     /// Bytes in the TOAST table.
     pub toast: usize,
-    /// Chunks there.
+    /// Number of chunks in the TOAST table.
     pub chunks: usize,
 }
 
-/// Lays out a row that has `fixed` bytes beside these values.
+/// Lays out a row that has `fixed` bytes in addition to these values.
 pub fn lay_out(fixed: usize, values: &[Value]) -> Laid {
     let mut stored: Vec<usize> = values.iter().map(|value| value.stored).collect();
     let mut laid = Laid::default();
     let size = |stored: &[usize]| fixed + stored.iter().sum::<usize>();
     let mut tried = vec![false; values.len()];
-    // First what is large is compressed, and moved at once if that is not enough for it alone.
+    // First, the largest values are compressed, and moved at once if that alone does not make them small enough.
     while size(&stored) > TARGET {
         let Some(n) = largest(&stored, |n| !tried[n] && values[n].movable) else {
             break;
@@ -51,7 +51,7 @@ pub fn lay_out(fixed: usize, values: &[Value]) -> Laid {
             laid.move_out(&mut stored[n]);
         }
     }
-    // Then the largest are moved.
+    // Then the largest values are moved.
     while size(&stored) > TARGET {
         let Some(n) = largest(&stored, |n| values[n].movable) else {
             break;
@@ -104,7 +104,7 @@ mod tests {
     fn large_values_are_moved_in_chunks() {
         let laid = lay_out(32, &[value(25_000, None), value(100, None)]);
         assert_eq!((laid.tuple, laid.toast, laid.chunks), (150, 25_000, 13));
-        // None is too large alone, but together they are.
+        // Each value alone is small enough, but together they are too large.
         let laid = lay_out(32, &[value(1500, None), value(1200, None)]);
         assert_eq!((laid.tuple, laid.toast, laid.chunks), (1250, 1500, 1));
         let fixed = Value {

@@ -1,8 +1,8 @@
-//! Memory of Rust's own, in a process that must not die of its lack.
+//! Memory allocated by Rust, in a process that must survive running out of it.
 //!
-//! Rust ends a process that is out of memory with SIGABRT, and the postmaster then restarts every session
-//! of the server. So an allocation whose size a user can choose is asked for with [`reserve`], which gives
-//! an error; and where any other one fails, the allocator ends this session alone, as FATAL does.
+//! By default, Rust ends a process that is out of memory with SIGABRT, and the postmaster then restarts every session of the
+//! server. So an allocation whose size a user can choose is requested with [`reserve`], which returns an error; if any other
+//! allocation fails, the allocator ends only this session, as FATAL does.
 
 #![cfg_attr(
     test,
@@ -21,19 +21,19 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
-    /// Whether a failed allocation is an error that somebody waits for.
+    /// Whether the code that is allocating handles failure itself.
     static FALLIBLE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The system's allocator, which ends the session where the system has no memory.
+/// The system's allocator, except that it ends the session when the system has no memory.
 struct OrEndTheSession;
 
-/// Not in the tests that are plain Rust: no server is linked to these.
+/// Not used in plain Rust tests, which have no server linked to them.
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: OrEndTheSession = OrEndTheSession;
 
-// SAFETY: every call goes to the system's allocator as it came, and gives back what that gave; where it does
+// SAFETY: every call is passed to the system's allocator unchanged, and its result is returned unchanged; where a call does
 // not return, it breaks no promise. Nothing here unwinds or allocates from Rust.
 unsafe impl GlobalAlloc for OrEndTheSession {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -64,7 +64,7 @@ fn checked(memory: *mut u8) -> *mut u8 {
     memory
 }
 
-// elog.h, the same from 15 to 18.
+// From elog.h; the same in PostgreSQL 15 to 18.
 unsafe extern "C-unwind" {
     fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errcode(sqlerrcode: c_int) -> c_int;
@@ -77,10 +77,9 @@ const OUT_OF_MEMORY: c_int = 5 + (3 << 6) + (2 << 12);
 
 #[cold]
 fn end_the_session() {
-    // SAFETY: MyProcPid is 0 only where no server has set this process up (the tests that are plain Rust).
-    // PostgreSQL's error system keeps memory of its own for this case. FATAL does not return and does not
-    // unwind: it calls proc_exit(), which rolls the transaction back. While that is in progress, it would
-    // come here again without end.
+    // SAFETY: MyProcPid is 0 only where no server has set this process up (plain Rust tests). PostgreSQL's error system
+    // keeps memory of its own for this case. FATAL does not return and does not unwind: it calls proc_exit(), which rolls the
+    // transaction back. Running out of memory during proc_exit() would lead here again, without end; hence the second check.
     unsafe {
         if pg_sys::MyProcPid == 0 || pg_sys::proc_exit_inprogress {
             return;
@@ -93,7 +92,7 @@ fn end_the_session() {
     }
 }
 
-/// Makes room for `bytes` more, or gives an error with SQLSTATE 53200.
+/// Makes room for `bytes` more bytes, or returns an error with SQLSTATE 53200.
 pub fn reserve(buffer: &mut Vec<u8>, bytes: usize) -> Result<()> {
     FALLIBLE.set(true);
     let reserved = buffer.try_reserve_exact(bytes);
@@ -105,7 +104,7 @@ pub fn reserve(buffer: &mut Vec<u8>, bytes: usize) -> Result<()> {
     })
 }
 
-/// An owned copy, or an error with SQLSTATE 53200.
+/// Returns an owned copy, or an error with SQLSTATE 53200.
 pub fn copy(text: &str) -> Result<String> {
     let mut owned = Vec::new();
     reserve(&mut owned, text.len())?;

@@ -1,4 +1,4 @@
-//! Values on their way into statements.
+//! Values to be bound to the parameters of statements.
 
 use std::ffi::CStr;
 
@@ -27,38 +27,38 @@ pub enum Arg<'a> {
     Text(&'a str),
     /// text[]
     Texts(&'a [String]),
-    /// NULL of a type.
+    /// NULL of the given type.
     Null(Oid),
-    /// A value of any type in its text form.
+    /// A value of the given type, in its text form.
     Typed(Oid, &'a str),
     /// tid[]
     Tids(&'a [Tid]),
-    /// A column of keys, as an array of its type.
+    /// One column of a list of keys, as an array of its type.
     Keys(KeyColumn<'a>),
 }
 
 impl<'a> Arg<'a> {
-    /// Text, or NULL.
+    /// Text, or NULL for `None`.
     pub fn text(value: Option<&'a str>) -> Arg<'a> {
         value.map_or(Arg::Null(pg_sys::TEXTOID), Arg::Text)
     }
 
-    /// bigint, or NULL.
+    /// A bigint, or NULL for `None`.
     pub fn int8(value: Option<i64>) -> Arg<'a> {
         value.map_or(Arg::Null(pg_sys::INT8OID), Arg::Int8)
     }
 
-    /// double precision, or NULL.
+    /// A double precision, or NULL for `None`.
     pub fn float8(value: Option<f64>) -> Arg<'a> {
         value.map_or(Arg::Null(pg_sys::FLOAT8OID), Arg::Float8)
     }
 
-    /// text[], or NULL.
+    /// A text[], or NULL for `None`.
     pub fn texts(value: Option<&'a [String]>) -> Arg<'a> {
         value.map_or(Arg::Null(pg_sys::TEXTARRAYOID), Arg::Texts)
     }
 
-    /// The value's type.
+    /// Returns the type of the value.
     pub(super) fn oid(&self) -> Oid {
         match self {
             Arg::Int8(_) => pg_sys::INT8OID,
@@ -74,8 +74,8 @@ impl<'a> Arg<'a> {
         }
     }
 
-    /// The value as the server holds it: of the type that [`Arg::oid`] gives, and in the current memory
-    /// context, unless it is passed by value.
+    /// Converts the value to the server's representation: of the type that [`Arg::oid`] returns and, unless it is passed by
+    /// value, allocated in the current memory context.
     pub(super) fn datum(&self) -> Result<Datum> {
         Ok(match self {
             Arg::Int8(v) => Datum::from(*v),
@@ -104,7 +104,7 @@ fn array_datum(values: &[String]) -> Result<Datum> {
         .iter()
         .map(|v| text_datum(v))
         .collect::<Result<Vec<Datum>>>()?;
-    // SAFETY: as many elements as are counted, each a text that was made above. Length, passing and
+    // SAFETY: the pointer and the count describe one vector, whose elements are texts made above. Length, passing and
     // alignment are those of text. The elements are copied.
     unsafe {
         let array = pg_sys::construct_array(
@@ -119,16 +119,15 @@ fn array_datum(values: &[String]) -> Result<Datum> {
     }
 }
 
-/// Converts text by the type's input function. That of a type which a user has made may run the user's code.
+/// Converts text by the type's input function. The input function of a user-defined type may run the user's code.
 fn input(oid: Oid, value: &str) -> Result<Datum> {
     if oid.to_u32() >= pg_sys::FirstNormalObjectId {
         confine::require()?;
     }
     server::require_transaction();
     let value = to_server(value)?;
-    // SAFETY: within a transaction any OID will do: one of no type, or of one that is only a shell, is an
-    // error. The type's own input function takes a string that ends with a zero, which it only reads, for C
-    // has no other way to say so.
+    // SAFETY: within a transaction any OID will do: one that is no type, or only a shell type, raises an error. The type's
+    // own input function takes a zero-terminated string, which it only reads; the C signature just lacks a `const`.
     unsafe {
         let (mut function, mut param) = (Oid::INVALID, Oid::INVALID);
         pg_sys::getTypeInputInfo(oid, &mut function, &mut param);
@@ -137,15 +136,15 @@ fn input(oid: Oid, value: &str) -> Result<Datum> {
     }
 }
 
-/// The text form, under some settings, of a value whose text is read under those in force.
+/// Reads `value` under the settings in force and returns its text form under `settings`.
 pub fn text_under(settings: &[(&CStr, &CStr)], oid: Oid, value: &str) -> Result<String> {
     let value = input(oid, value)?;
     // SAFETY: the value is one of the type, which was just read, and so is not NULL.
     settings::with(settings, || unsafe { keylist::text(value, oid) })
 }
 
-/// Whether a value that was kept in text form is the same value when it is read under the settings in force. One that
-/// can't be read under these is not. Within `spi::connect`.
+/// Whether text that was stored under [`CANONICAL`] settings still means the same value when it is read under the settings in
+/// force. False if it can't be read under them. Within `spi::connect`.
 pub fn is_read_alike(oid: Oid, value: &str) -> Result<bool> {
     let in_force = spi::in_subtransaction(|| input(oid, value));
     let canonical = settings::with(CANONICAL, || input(oid, value))?;
@@ -158,7 +157,7 @@ pub fn is_read_alike(oid: Oid, value: &str) -> Result<bool> {
     })
 }
 
-/// Settings under which the text form of a value is unambiguous and read back as the same value.
+/// Settings under which the text form of a value is unambiguous and is read back as the same value.
 pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
@@ -169,13 +168,13 @@ pub const CANONICAL: &[(&CStr, &CStr)] = &[
     (c"array_nulls", c"on"),
 ];
 
-/// The text form of a jsonb value. `check` is told how many bytes the value has, and then how many the text,
-/// which may be far more, and refuses what is too long before it is read.
+/// Returns the text form of a jsonb value. Calls `check` with the size of the value in bytes, and then with the size of its text
+/// (which may be far larger), so that `check` can refuse what is too long before it is read.
 ///
 /// # Safety
 /// `value` must be a jsonb, and not NULL.
 pub unsafe fn output_jsonb(value: Datum, check: impl Fn(usize) -> Result<()>) -> Result<String> {
-    // SAFETY: the caller's promise; a toasted value tells its size, too. The output function gives a
+    // SAFETY: the caller's promise; the size of a toasted value can be read, too. The output function returns a
     // zero-terminated string, or raises an error.
     unsafe {
         check(pg_sys::toast_raw_datum_size(value))?;

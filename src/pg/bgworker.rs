@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
-/// Where and as whom a worker is to start.
+/// Database and roles for the start of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
-    /// The database.
+    /// OID of the database.
     pub database: Oid,
     /// The role to connect as; see `role::login_of`.
     pub login: Oid,
@@ -16,27 +16,27 @@ pub struct Start {
     pub owner: Oid,
 }
 
-/// What a job worker is registered for; travels in `bgw_extra`.
+/// A job worker's task; it travels in `bgw_extra`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errand {
-    /// The job.
+    /// Id of the job.
     pub job: i64,
-    /// Its attempt at the time.
+    /// The job's attempt at the time of registration.
     pub attempt: i32,
-    /// Where and as whom to start.
+    /// Database and roles for the start of the worker.
     pub start: Start,
-    /// Jobs that it is not to hand over to, as their workers could not record their end: [`MOST_LEFT_ALONE`] at most.
+    /// Jobs that the worker must not hand over to, since their workers could not record their own end: at most [`MOST_LEFT_ALONE`].
     pub left_alone: Vec<i64>,
-    /// When it is registered, in microseconds as PostgreSQL counts them.
+    /// Time of registration, in microseconds as PostgreSQL counts them.
     pub registered: i64,
-    /// How far WAL has been flushed then.
+    /// Position up to which WAL had been flushed at registration.
     flushed: u64,
 }
 
 impl Errand {
-    /// An errand that begins now.
+    /// Creates an errand that is registered now.
     pub fn new(job: i64, attempt: i32, start: Start, left_alone: &[i64]) -> Errand {
-        // SAFETY: both only read, the clock and a position in shared memory.
+        // SAFETY: these two functions only read the clock and a position in shared memory.
         let (registered, flushed) = unsafe {
             (
                 pg_sys::GetCurrentTimestamp(),
@@ -53,17 +53,17 @@ impl Errand {
         }
     }
 
-    /// Whether a checkpoint has begun since it was registered. After a crash that is always so: recovery ends with one.
+    /// Whether a checkpoint has begun since the registration. After a crash this is always true, since recovery ends with a checkpoint.
     pub fn comes_after_checkpoint(&self) -> bool {
         // SAFETY: reads a position in shared memory.
         unsafe { pg_sys::GetRedoRecPtr() >= self.flushed }
     }
 }
 
-/// Jobs that an errand has room to name.
+/// Number of jobs that an errand has room to name.
 pub const MOST_LEFT_ALONE: usize = 12;
 
-/// A worker that runs one job. The postmaster starts it anew, as a new process, if it says [`come_back`]; never else.
+/// Describes a worker that runs one job. The postmaster restarts the worker, as a new process, only if it calls [`come_back`].
 pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
     let name = format!("backfill job {}", errand.job);
     let mut worker = describe(&name, "backfill worker", c"backfill_worker_main".to_bytes());
@@ -73,8 +73,8 @@ pub fn job_worker(errand: &Errand) -> Box<pg_sys::BackgroundWorker> {
     worker
 }
 
-/// A worker that looks at text of the owner's for somebody else, answers, and ends. What is to be looked at goes
-/// into `bgw_main_arg`, see `channel`.
+/// Describes a worker that examines text of the owner's on behalf of another process, answers, and ends. The caller sets
+/// `bgw_main_arg` to the question, see `channel`.
 pub fn checker(start: Start) -> Box<pg_sys::BackgroundWorker> {
     let main = c"backfill_checker_main".to_bytes();
     let mut worker = describe("backfill checker", "backfill checker", main);
@@ -82,7 +82,7 @@ pub fn checker(start: Start) -> Box<pg_sys::BackgroundWorker> {
     worker
 }
 
-/// A worker that looks through one database for jobs to be taken up, and ends.
+/// Describes a worker that looks through one database for jobs to be taken up, and ends.
 pub fn sweeper(database: Oid, notify: i32) -> Box<pg_sys::BackgroundWorker> {
     let mut worker = describe(
         "backfill sweeper",
@@ -94,7 +94,7 @@ pub fn sweeper(database: Oid, notify: i32) -> Box<pg_sys::BackgroundWorker> {
     worker
 }
 
-/// The process that starts sweepers; needs `shared_preload_libraries`. Comes back after an error.
+/// Registers the process that starts sweepers. Needs `shared_preload_libraries`. The postmaster restarts it after an error.
 pub fn register_launcher() {
     let mut worker = describe(
         "backfill launcher",
@@ -106,27 +106,27 @@ pub fn register_launcher() {
     unsafe { pg_sys::RegisterBackgroundWorker(&mut *worker) };
 }
 
-/// Registers a worker at once, from within a worker; false if no slot is free.
+/// Registers a worker at once, from within a worker. Returns false if no slot is free.
 pub fn register_now(mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
     // SAFETY: the description is complete, and is copied. No handle is asked for.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, std::ptr::null_mut()) }
 }
 
-/// A worker that was registered, and how it goes on.
+/// Handle of a registered worker, to follow or end it.
 #[derive(Debug)]
 pub struct Registered(*mut pg_sys::BackgroundWorkerHandle);
 
-/// Registers a worker; nothing if no slot is free.
+/// Registers a worker. Returns `None` if no slot is free.
 pub fn register(mut worker: Box<pg_sys::BackgroundWorker>) -> Option<Registered> {
     let mut handle = std::ptr::null_mut();
-    // SAFETY: the description is complete and lives until it has been copied. The handle is allocated in the context that is
-    // current, which between transactions is TopMemoryContext, and is freed by `drop`.
+    // SAFETY: the description is complete and lives until it has been copied. The handle is allocated in the current memory
+    // context, which between transactions is TopMemoryContext, and is freed by `drop`.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle) };
     registered.then(|| Registered(handle))
 }
 
 impl Registered {
-    /// Whether it has ended, or will never start.
+    /// Whether the worker has ended, or will never start.
     pub fn has_ended(&self) -> bool {
         let mut pid = 0;
         // SAFETY: a handle that PostgreSQL gave, not freed yet.
@@ -134,7 +134,7 @@ impl Registered {
         status == pg_sys::BgwHandleStatus::BGWH_STOPPED
     }
 
-    /// Ends it, as pg_terminate_backend does.
+    /// Ends the worker, as pg_terminate_backend does.
     pub fn terminate(&self) {
         // SAFETY: as above.
         unsafe { pg_sys::TerminateBackgroundWorker(self.0) };
@@ -148,7 +148,7 @@ impl Drop for Registered {
     }
 }
 
-/// What [`job_worker`] put into the worker that this process is.
+/// Returns the errand that [`job_worker`] stored for this process.
 pub fn my_errand(job: i64) -> Errand {
     let extra = my_extra();
     let int4 = |at: usize| i32::from_ne_bytes(std::array::from_fn(|n| extra[at + n] as u8));
@@ -166,7 +166,7 @@ pub fn my_errand(job: i64) -> Errand {
     }
 }
 
-/// Where and as whom this process, a [`job_worker`] or a [`checker`], is to start.
+/// Returns where this process, a [`job_worker`] or a [`checker`], is to start, and as which role.
 pub fn my_start() -> Start {
     let extra = my_extra();
     let oid = |at: usize| {
@@ -180,10 +180,10 @@ pub fn my_start() -> Start {
     }
 }
 
-/// What was put into the worker that this process is; nothing in a process that is none.
+/// Returns `bgw_extra` of this process's worker; all zeros in a process that is no background worker.
 fn my_extra() -> [c_char; 128] {
-    // SAFETY: null in a process that is none, or set by the postmaster before the process's main function is
-    // called, and copied.
+    // SAFETY: the pointer is null in a process that is no background worker; otherwise the postmaster set it before the
+    // process's main function was called. The entry is copied.
     let entry = unsafe { pg_sys::MyBgworkerEntry.as_ref() };
     entry.map_or([0; 128], |entry| entry.bgw_extra)
 }
@@ -217,22 +217,22 @@ fn put(extra: &mut [c_char; 128], bytes: &[u8]) {
 
 static COMES_BACK: AtomicBool = AtomicBool::new(false);
 
-// The C library's, which pgrx leaves out.
+// Functions of the C library that pgrx leaves out.
 unsafe extern "C" {
     fn atexit(callback: extern "C" fn()) -> c_int;
     fn _exit(code: c_int) -> !;
 }
 
-/// Has every end of this process be its last, but one by [`come_back`]: the postmaster starts a process anew that ends with code
-/// 1, as one does that was terminated, or whose database was dropped. The first thing that a job worker does.
+/// Makes every exit of this process final, except one by [`come_back`]. Otherwise the postmaster would restart a process that ends
+/// with code 1, which a process does that was terminated or whose database was dropped. A job worker calls this first.
 pub fn end_for_good() {
     // SAFETY: a function of the C library, with a callback that lives as long as the process.
     unsafe { atexit(last_of_all) };
 }
 
 extern "C" fn last_of_all() {
-    // SAFETY: a variable of this process. Where it is set, PostgreSQL has cleaned up after this process, as proc_exit()
-    // does before it calls exit(), and nothing is left to do but to end. Where it is not, somebody's code has called exit():
+    // SAFETY: a variable of this process. If it is set, PostgreSQL has cleaned up after this process, as proc_exit() does
+    // before it calls exit(), and nothing is left to do but to end. If it is not, somebody's code has called exit():
     // PostgreSQL's own callback comes next, and cleans up.
     unsafe {
         if pg_sys::proc_exit_inprogress && !COMES_BACK.load(Ordering::Relaxed) {
@@ -241,7 +241,7 @@ extern "C" fn last_of_all() {
     }
 }
 
-/// Ends this process, and has the postmaster start another one in its place, with the same errand.
+/// Ends this process and makes the postmaster start a new one in its place, with the same errand.
 #[allow(
     unreachable_code,
     reason = "the bindings of some versions say that it returns"
@@ -253,15 +253,15 @@ pub fn come_back() -> ! {
     unreachable!("proc_exit() returned")
 }
 
-/// How long a connection may wait for the lock of its database, which CREATE, ALTER and DROP DATABASE hold.
+/// Limit on how long connecting may wait for the lock of the database, which CREATE, ALTER and DROP DATABASE hold.
 const CONNECT_WITHIN: &std::ffi::CStr = c"10s";
-/// The same in a sweep, which others wait for; the next one tries again.
+/// The same limit for a sweep, which other processes wait for; the next sweep tries again.
 const SWEEP_CONNECTS_WITHIN: &std::ffi::CStr = c"300ms";
 
-/// Bounds what waits for locks from now on, also before there is a session.
+/// Limits all waits for locks from now on, including those before there is a session.
 fn limit_connect(time: &std::ffi::CStr) {
-    // SAFETY: a setting that any user may set, with a value that it can have. PostgreSQL reads it from a variable of its
-    // own where it waits. What the process sets later replaces it.
+    // SAFETY: a setting that any user may set, with a valid value. PostgreSQL reads it from a variable of its own when it
+    // waits. A value that the process sets later replaces this one.
     unsafe {
         pg_sys::SetConfigOption(
             c"lock_timeout".as_ptr(),
@@ -272,20 +272,20 @@ fn limit_connect(time: &std::ffi::CStr) {
     }
 }
 
-/// Connects this process to a database as a role; an end of the process if that cannot be, or takes too long.
+/// Connects this process to a database as a role. The process ends if that is impossible or takes too long.
 pub fn connect(database: Oid, login: Oid) {
     connect_within(CONNECT_WITHIN, database, login);
 }
 
-/// The same for a sweep, as the server itself.
+/// Connects this process to a database for a sweep, as the server itself. The process ends if that is impossible or takes too long.
 pub fn connect_to_sweep(database: Oid) {
     connect_within(SWEEP_CONNECTS_WITHIN, database, Oid::INVALID);
 }
 
 fn connect_within(time: &std::ffi::CStr, database: Oid, login: Oid) {
     limit_connect(time);
-    // SAFETY: called once, at the beginning of a background worker's main function. Any OIDs will do: those of
-    // no database or role end the process.
+    // SAFETY: called once, at the beginning of a background worker's main function. Any OIDs will do: an OID of
+    // no database or no role ends the process.
     unsafe {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
@@ -303,7 +303,7 @@ pub fn connect_to_no_database() {
     }
 }
 
-/// Whether a worker can connect as a role without LOGIN: from PostgreSQL 17 on.
+/// Whether a worker can connect as a role without LOGIN: true from PostgreSQL 17 on.
 pub const CONNECTS_WITHOUT_LOGIN: bool = cfg!(any(feature = "pg17", feature = "pg18"));
 
 fn describe(name: &str, kind: &str, function: &[u8]) -> Box<pg_sys::BackgroundWorker> {

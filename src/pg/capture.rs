@@ -1,7 +1,7 @@
-//! Catches PostgreSQL errors and Rust panics as values, whole.
+//! Catches PostgreSQL errors and Rust panics as values, with all their fields.
 //!
-//! pgrx keeps neither SQLSTATEs that it does not know, nor CONTEXT, nor the position of an error.
-//! So an error-context callback copies each error while it is being raised.
+//! pgrx drops SQLSTATEs that it does not know, CONTEXT, and the position of an error. So an error-context callback copies each
+//! error while it is being raised.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,22 +16,22 @@ use super::text::{lossy, lossy_whole};
 use crate::error::{Error, Position, Result};
 
 thread_local! {
-    /// The last errors raised, the newest at the end, each with its message as pgrx reads it
-    /// (which takes every encoding for UTF-8). One that PL/pgSQL caught and raises again
-    /// passes no callback then, so it is not always the newest that arrives.
+    /// The last errors raised, the newest at the end, each with its message as pgrx reads it (pgrx takes every encoding for
+    /// UTF-8). The error that arrives is not always the newest one raised: an error that PL/pgSQL caught and raises again passes
+    /// no callback the second time.
     static RAISED: RefCell<VecDeque<(String, Error)>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// How many are kept.
+/// Number of errors that `RAISED` keeps.
 const KEPT: usize = 16;
 
-/// Bytes of two messages that are compared.
+/// Number of bytes of two messages that are compared.
 const COMPARED: usize = 1024;
 
-/// The longest statement that is kept for the position of an error in it.
+/// Longest statement, in bytes, that is kept to show the position of an error in it.
 const LONGEST_STATEMENT: usize = 4 << 20;
 
-/// Runs `f`, giving errors and panics as `Err`. The caller has to abort the (sub)transaction.
+/// Runs `f` and returns errors and panics as `Err`. The caller has to abort the (sub)transaction.
 pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     RAISED.take();
     let mut callback = pg_sys::ErrorContextCallback {
@@ -41,14 +41,13 @@ pub fn capture<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         arg: null_mut(),
     };
     let previous = callback.previous;
-    // SAFETY: the callback lives in this frame, and is taken off the stack below. That is reached in any case: pgrx
-    // makes panics of PostgreSQL's errors at its boundary, before they jump over frames of Rust's, and
-    // `execute` catches these.
+    // SAFETY: the callback lives in this frame, and is taken off the stack below. That point is always reached: pgrx turns
+    // PostgreSQL's errors into panics at its boundary, before they jump over Rust frames, and `execute` catches these.
     unsafe { pg_sys::error_context_stack = &raw mut callback };
     let result = PgTryBuilder::new(AssertUnwindSafe(f))
         .catch_others(|caught| Err(convert(caught)))
         .execute();
-    // SAFETY: what was there before, whose frames are around this one. An error has left it pointing anywhere.
+    // SAFETY: restores the previous stack, whose frames enclose this one. An error may have left the pointer dangling.
     unsafe { pg_sys::error_context_stack = previous };
     result
 }
@@ -81,17 +80,17 @@ fn convert(caught: CaughtError) -> Error {
     }
 }
 
-/// What errors are told apart by: the beginning of the message, as UTF-8.
+/// Returns the part of a message that errors are told apart by: its beginning, as UTF-8.
 fn head(message: &[u8]) -> String {
     let start = String::from_utf8_lossy(&message[..message.len().min(4 * COMPARED)]);
     start[..start.floor_char_boundary(COMPARED)].to_owned()
 }
 
-/// Runs while any message is being raised; keeps those at ERROR and above.
+/// Error-context callback: runs while any message is being raised, and keeps those at ERROR and above.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
-    // SAFETY: called by errfinish(), so that there is an error to be copied, in the context for errors, which
-    // CopyErrorData must not allocate in; TopMemoryContext always exists. The copy is read, and then freed.
+    // SAFETY: called by errfinish(), so there is an error to copy. The current context is the one for errors, in which
+    // CopyErrorData must not allocate; TopMemoryContext always exists. The copy is read, and then freed.
     unsafe {
         let context = if pg_sys::CurTransactionContext.is_null() {
             pg_sys::TopMemoryContext
@@ -140,7 +139,7 @@ unsafe fn read(data: &pg_sys::ErrorData) -> Error {
     }
 }
 
-/// The statement that the position of an error is counted in, unless it is too long to be shown.
+/// Returns the statement that the position of an error is counted in, unless it is too long to be shown.
 ///
 /// # Safety
 /// `text` must be null or point to a zero-terminated string.
@@ -155,7 +154,7 @@ unsafe fn statement(text: *const std::ffi::c_char) -> Option<String> {
     }
 }
 
-/// The five characters of an SQLSTATE, six bits each (`PGUNSIXBIT` in elog.h).
+/// Unpacks the five characters of an SQLSTATE, six bits each (`PGUNSIXBIT` in elog.h).
 fn unpack(code: i32) -> String {
     (0..5)
         .map(|i| (((code >> (6 * i)) & 0x3f) as u8 + b'0') as char)

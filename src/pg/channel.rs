@@ -1,8 +1,8 @@
 //! Carries a question to a background worker and its answer back, through shared memory.
 //!
-//! A segment of dynamic shared memory holds the question and a message queue (`shm_mq`) for the answer. Tables
-//! would not do: a caller whose transaction is REPEATABLE READ sees nothing that another one writes meanwhile,
-//! and the worker sees nothing that the caller has not committed.
+//! A segment of dynamic shared memory holds the question and a message queue (`shm_mq`) for the answer. Tables would not do:
+//! a caller whose transaction is REPEATABLE READ sees nothing that other transactions write meanwhile, and the worker sees
+//! nothing that the caller has not committed.
 
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
@@ -13,42 +13,42 @@ use super::alloc::reserve;
 use super::latch;
 use crate::error::{Error, Result, sqlstate};
 
-/// What a segment begins with, so that the worker can tell that it is the one it was started for.
+/// Beginning of a segment. Lets the worker verify that this is the segment it was started for.
 #[repr(C)]
 struct Header {
-    /// [`MAGIC`]
+    /// Always [`MAGIC`].
     magic: u64,
-    /// Bytes of the question, which follows at [`HEADER`].
+    /// Length of the question in bytes; the question follows at offset [`HEADER`].
     question: u64,
 }
 
 const MAGIC: u64 = 0x6261_636b_6669_6c01;
-/// Bytes before the question.
+/// Offset of the question, in bytes.
 const HEADER: usize = 64;
-/// Bytes of the queue: a longer answer goes through it in parts.
+/// Size of the queue, in bytes. A longer answer passes through it in parts.
 const QUEUE: usize = 65_536;
-/// The longest answer that is taken.
+/// Longest accepted answer, in bytes.
 pub const LONGEST_ANSWER: usize = 32 << 20;
 
-/// Where the queue begins behind a question of so many bytes: aligned as PostgreSQL wants it.
+/// Returns the offset of the queue behind a question of `question` bytes, aligned as PostgreSQL requires.
 fn queue_at(question: usize) -> usize {
     HEADER + question.next_multiple_of(64)
 }
 
-/// The asking side. Dropping it ends the worker, whatever that is in.
+/// The asking side. Dropping it ends the worker, whatever the worker is doing.
 pub struct Channel {
     segment: *mut pg_sys::dsm_segment,
     queue: *mut pg_sys::shm_mq_handle,
     worker: *mut pg_sys::BackgroundWorkerHandle,
 }
 
-/// What came back.
+/// Result of waiting for an answer.
 pub enum Received {
     /// The answer.
     Answer(Vec<u8>),
-    /// The worker has ended without one.
+    /// The worker has ended without an answer.
     Nothing,
-    /// Not yet.
+    /// No answer has arrived yet.
     NotYet,
 }
 
@@ -59,11 +59,10 @@ impl Channel {
         question: &[u8],
         mut worker: Box<pg_sys::BackgroundWorker>,
     ) -> Result<Option<Channel>> {
-        // SAFETY: within a transaction, whose resource owner keeps the segment until it is detached, by our
-        // drop or by the abort. The segment has room for the header, the question and the queue, which do
-        // not overlap, and nobody else knows of it yet. It is page aligned, so each part is aligned. The
-        // worker's handle is allocated in TopMemoryContext: `ended` reads it when the segment is detached,
-        // at the latest at the exit of the process.
+        // SAFETY: within a transaction, whose resource owner keeps the segment until it is detached, by our drop or by the
+        // abort. The segment has room for the header, the question and the queue, which do not overlap, and nobody else
+        // knows of it yet. It is page-aligned, so each part is aligned. The worker's handle is allocated in
+        // TopMemoryContext: `ended` reads it when the segment is detached, at the latest at the exit of the process.
         unsafe {
             let at = queue_at(question.len());
             let segment = pg_sys::dsm_create(at + QUEUE, 0);
@@ -96,19 +95,19 @@ impl Channel {
         }
     }
 
-    /// Waits for the answer for `time` at most. A cancel of the caller's is raised.
+    /// Waits for the answer for at most `time`. Raises a cancel of the caller's statement as an error.
     pub fn receive(&mut self, time: Duration) -> Result<Received> {
         let deadline = Instant::now() + time;
         loop {
             let (mut length, mut data) = (0, std::ptr::null_mut());
-            // SAFETY: the queue is attached while this lives. What it points to is ours until the next call.
+            // SAFETY: the queue is attached while this lives. The data that it points to is ours until the next call.
             let result =
                 unsafe { pg_sys::shm_mq_receive(self.queue, &mut length, &mut data, true) };
             match result {
                 pg_sys::shm_mq_result::SHM_MQ_SUCCESS if length <= LONGEST_ANSWER => {
                     let mut answer = Vec::new();
                     reserve(&mut answer, length)?;
-                    // SAFETY: as above; the queue says that so many bytes are there.
+                    // SAFETY: as above; the queue says that `length` bytes are there.
                     let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) };
                     answer.extend_from_slice(bytes);
                     return Ok(Received::Answer(answer));
@@ -131,8 +130,8 @@ impl Channel {
         }
     }
 
-    /// Ends the worker, and waits until it is gone, `time` at most: false if it is not. Its place among the background workers is
-    /// free only then.
+    /// Ends the worker and waits for at most `time` until it is gone. Returns false if it is not. Only once the worker is gone is its
+    /// slot among the background workers free.
     pub fn close(self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         loop {
@@ -146,12 +145,12 @@ impl Channel {
             if status == pg_sys::BgwHandleStatus::BGWH_STOPPED || left.is_zero() {
                 return status == pg_sys::BgwHandleStatus::BGWH_STOPPED;
             }
-            // The postmaster tells when the process is gone.
+            // The postmaster sets the latch when the process is gone.
             latch::wait_in_call(left);
         }
     }
 
-    /// The process that works on the answer, once it has started.
+    /// Returns the PID of the worker while it runs.
     pub fn pid(&self) -> Option<i32> {
         let mut pid = 0;
         // SAFETY: the handle lives until the segment is detached.
@@ -162,25 +161,25 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // SAFETY: attached by `open`, and detached nowhere else before the transaction's end: a value that
-        // lives within a transaction is dropped within it. Calls `ended`.
+        // SAFETY: attached by `open`, and detached nowhere else before the end of the transaction: a value that lives within a
+        // transaction is dropped within it. Detaching calls `ended`.
         unsafe { pg_sys::dsm_detach(self.segment) };
     }
 }
 
-/// Runs when the asking side lets go of the segment, in whatever way: nobody waits for the worker any more.
+/// Ends the worker when the asking side detaches the segment, for whatever reason: nobody waits for the worker any more.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn ended(_segment: *mut pg_sys::dsm_segment, handle: Datum) {
     let handle = handle.cast_mut_ptr::<pg_sys::BackgroundWorkerHandle>();
-    // SAFETY: it is the handle that `open` gave, which this alone frees, once. A worker that has ended, and
-    // another one in its place, is told by the handle's generation.
+    // SAFETY: the handle is the one that `open` got, and only this function frees it, once. The handle's generation tells
+    // this worker from another one that took its slot after it ended.
     unsafe {
         pg_sys::TerminateBackgroundWorker(handle);
         pg_sys::pfree(handle.cast());
     }
 }
 
-/// The answering side: the question, and where the answer goes.
+/// The answering side.
 pub struct Task {
     /// The question.
     pub question: Vec<u8>,
@@ -188,14 +187,14 @@ pub struct Task {
 }
 
 impl Task {
-    /// Takes up the task that this background worker was started for; `None` if whoever asked is gone.
+    /// Takes up the task that this background worker was started for. Returns `None` if the asking side is gone.
     ///
     /// # Safety
     /// `argument` must be the one that the worker's main function was called with, and this the first call.
     pub unsafe fn take_up(argument: Datum) -> Result<Option<Task>> {
-        // SAFETY: `dsm_attach` gives null for a handle that nobody has any more. The header says how long the
-        // question is, and was written before the worker was registered; the queue lies where `open` has
-        // put it. The segment stays mapped until the process ends: there is no resource owner yet.
+        // SAFETY: `dsm_attach` returns null for a handle that no process has attached any more. The header holds the length of
+        // the question, and was written before the worker was registered; the queue lies where `open` put it. The segment
+        // stays mapped until the process ends: there is no resource owner yet.
         unsafe {
             let segment = pg_sys::dsm_attach(argument.value() as u32);
             if segment.is_null() {
@@ -218,7 +217,7 @@ impl Task {
         }
     }
 
-    /// Sends the answer. That nobody waits for it any more is no error.
+    /// Sends the answer. It is no error if nobody waits for it any more.
     pub fn answer(self, answer: &[u8]) {
         // SAFETY: the queue stays attached until the process ends, and `answer` lives through the call.
         unsafe {

@@ -10,18 +10,17 @@ use super::text::{lossy, to_server};
 use super::{confine, list, server, settings, spi};
 use crate::error::{Error, Result, sqlstate};
 
-/// What an expression is put behind to be parsed; a bracket closes it.
+/// Text put before an expression to parse it; a bracket closes it.
 const EXPRESSION: &str = "SELECT (\n";
 const STANDARD_STRINGS: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
 
-/// Parses a SET list by itself and gives the names of the columns it sets. Refuses whatever else
-/// an UPDATE may have.
+/// Parses a SET list by itself and returns the names of the columns it sets. Refuses anything else that an UPDATE may have.
 pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
     const PREFIX: &str = "UPDATE t SET ";
     const HINT: &str =
         "set_clause is what stands after SET in an UPDATE, without that word: 'a = 1, b = 2'.";
-    // SAFETY: what was parsed is null or a statement, in the current memory context, which this does not leave. It
-    // is taken for what its tag says; the targets of an UPDATE are of that type, each with a name or null.
+    // SAFETY: the result of parsing is null or a statement, in the current memory context, which is not left here. It is
+    // treated as what its tag says; the targets of an UPDATE are of that type, each with a name or null.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let statement = parse(PREFIX, set_clause, HINT)?;
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_UpdateStmt {
@@ -33,7 +32,7 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
         #[cfg(not(feature = "pg18"))]
         let returning = !update.returningList.is_null();
         for (found, what) in [
-            // It comes with a WHERE of its own.
+            // Listed first, since FROM comes with a WHERE of its own.
             (!update.fromClause.is_null(), "FROM"),
             (!update.whereClause.is_null(), "WHERE"),
             (returning, "RETURNING"),
@@ -47,11 +46,11 @@ pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
     })
 }
 
-/// Parses an expression by itself: whether it is one expression and nothing else. `what` names it in errors.
+/// Checks that `expression` parses as one expression and nothing else. `what` names it in errors.
 pub fn check_expression(what: &str, expression: &str) -> Result<()> {
     let hint =
         format!("{what} is what stands after WHERE, without that word: 'a IS NULL AND b > 0'.");
-    // SAFETY: what was parsed is null or a statement, and its target a node, which begins with its tag.
+    // SAFETY: the result of parsing is null or a statement, and its target is a node, which begins with its tag.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let statement = parse(EXPRESSION, &format!("{expression}\n)"), &hint)?;
         // `(a, b)` is a row instead of one expression.
@@ -65,7 +64,7 @@ pub fn check_expression(what: &str, expression: &str) -> Result<()> {
     })
 }
 
-/// Parses a query by itself: whether it is one query, as a subquery may be.
+/// Checks that `query` parses as one query, as in a subquery. `option` names it in errors.
 pub fn check_query(option: &str, query: &str) -> Result<()> {
     let hint =
         format!("{option} is one query, without a semicolon: 'SELECT count(*) > 100 FROM queue'.");
@@ -86,13 +85,13 @@ pub fn check_query(option: &str, query: &str) -> Result<()> {
     })
 }
 
-/// Parses a statement by itself: whether it is one, and one that can be run within a transaction. True
-/// for a query, which can be planned.
+/// Checks that `statement` parses as one statement that can be run within a transaction. Returns true if it is a query, which
+/// can be planned.
 pub fn check_statement(option: &str, statement: &str) -> Result<bool> {
     let hint = format!(
         "{option} is one SQL statement: 'SELECT notify_us()', 'CALL next_step()' or 'INSERT INTO done ...'."
     );
-    // SAFETY: what was parsed is null, which is looked at, or a node, which begins with its tag.
+    // SAFETY: the result of parsing is null, which is checked, or a node, which begins with its tag.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let parsed = parse("", statement, &hint).map_err(|mut error| {
             error.message = format!("option \"{option}\": {}", error.message);
@@ -125,12 +124,12 @@ pub fn check_statement(option: &str, statement: &str) -> Result<bool> {
     })
 }
 
-/// The one target of a SELECT that has nothing else.
+/// Returns the only target of a SELECT that has neither FROM nor WHERE; `None` for any other statement.
 ///
 /// # Safety
 /// `statement` must be null or a statement as it was parsed.
 unsafe fn target_of(statement: *mut pg_sys::Node) -> Option<*mut pg_sys::Node> {
-    // SAFETY: as the caller promises. It is taken for what its tag says; the targets of a SELECT are of that type.
+    // SAFETY: as the caller promises. The node is treated as what its tag says; the targets of a SELECT are of that type.
     unsafe {
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
             return None;
@@ -157,13 +156,13 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
         })
 }
 
-/// The one statement of `prefix` + `clause`, or null if there are several, in the current memory context. The
-/// position of a syntax error is counted in the clause.
+/// Parses `prefix` + `clause`. Returns the only statement, or null if there is not exactly one, in the current memory context.
+/// The position of a syntax error is counted in the clause.
 fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
     confine::require()?;
     let text = to_server(&format!("{prefix}{clause}"))?;
     // SAFETY: the parser reads the text, which ends with a zero, and nothing else: it needs no transaction, and
-    // holds nothing that an error would leave behind. In this mode it gives a list of statements.
+    // holds nothing that an error would leave behind. In this mode it returns a list of statements.
     let parsed = capture(|| unsafe {
         let mode = pg_sys::RawParseMode::RAW_PARSE_DEFAULT;
         let statements = pg_sys::raw_parser(text.as_ptr(), mode);
@@ -179,9 +178,9 @@ fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
     })
 }
 
-/// Analyses and plans a statement as the current user, without running it: unknown columns, wrong
-/// types, missing privileges and policies of row security come up here. The position of an error
-/// is counted in the clause it is in. Within [`spi::connect`].
+/// Analyses and plans a statement as the current user, without running it, so that unknown columns, wrong types, missing
+/// privileges and policies of row security raise an error here. The position of an error is counted in the clause that it is
+/// in. Within [`spi::connect`].
 pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     let off = [STANDARD_STRINGS, (c"row_security", c"off")];
     let explain = format!("EXPLAIN {statement}");
@@ -199,41 +198,41 @@ pub fn explain(statement: &str, clauses: &[&str]) -> Result<()> {
     })
 }
 
-/// What came of a statement, as long as it is kept.
+/// The result of analysing a statement, for as long as it is kept.
 pub(super) struct Analysed<'a> {
     source: *mut pg_sys::CachedPlanSource,
     plan: PhantomData<&'a ()>,
 }
 
 impl Analysed<'_> {
-    /// The queries that the statement became.
+    /// Returns the queries that the statement became.
     pub fn queries(&self) -> Vec<&pg_sys::Query> {
-        // SAFETY: the source is part of a plan that `analysed` frees later, and complete: its list is one of
-        // queries, which nobody changes.
+        // SAFETY: the source is part of a plan that `analysed` frees later, and complete: its list holds queries, which
+        // nobody changes.
         unsafe {
             let queries = list::pointers::<pg_sys::Query>((*self.source).query_list).into_iter();
             queries.map(|query| &*query).collect()
         }
     }
 
-    /// The relations that it uses.
+    /// Returns the relations that the statement uses.
     fn relations(&self) -> Vec<pg_sys::Oid> {
-        // SAFETY: as above; the list is one of OIDs.
+        // SAFETY: as above; the list holds OIDs.
         unsafe { list::oids((*self.source).relationOids) }
     }
 }
 
-/// The query as a node, for functions that only look at it.
+/// Casts a query to a node, for functions that only read it.
 fn node(query: &pg_sys::Query) -> *mut pg_sys::Node {
     std::ptr::from_ref(query).cast_mut().cast()
 }
 
-/// Analyses a statement as the current user, and shows what came of it to `f`. Nothing is run or planned.
+/// Analyses a statement as the current user, and calls `f` with each result. Nothing is run or planned.
 pub(super) fn analysed(statement: &str, mut f: impl FnMut(&Analysed)) -> Result<()> {
     confine::require()?;
     let text = to_server(statement)?;
-    // SAFETY: SPI refuses to work where it is not connected. The text is copied. The plan is nobody else's, lives
-    // until it is freed here (or with SPI's memory, if an error leaves this), and its sources live as long.
+    // SAFETY: SPI returns an error where it is not connected. The text is copied. The plan is used by nobody else and lives
+    // until it is freed here (or with SPI's memory, if an error leaves this function), and its sources live as long.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
         if plan.is_null() {
@@ -250,9 +249,8 @@ pub(super) fn analysed(statement: &str, mut f: impl FnMut(&Analysed)) -> Result<
     })
 }
 
-/// Whether a WHERE clause depends on more than the row: on the time, the session, other rows, or
-/// anything else but immutable functions. `from` is what stands after FROM. As the current user,
-/// within [`spi::connect`]; nothing is run or planned.
+/// Whether a WHERE clause depends on anything besides the row: the time, the session, other rows, or any function that is not
+/// immutable. `from` is the text after FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn depends_on_more(from: &str, where_clause: &str) -> Result<bool> {
     let mut more = false;
     let statement = format!("SELECT FROM {from} WHERE (\n{where_clause}\n)");
@@ -279,7 +277,7 @@ pub fn is_volatile(statement: &str) -> Result<bool> {
     Ok(found)
 }
 
-/// Functions that give the same within a transaction only, beside `current_timestamp` and its like.
+/// Functions, besides `current_timestamp` and the like, whose result changes with the time, the transaction or the session.
 const OF_THE_MOMENT: &[u32] = &[
     pg_sys::F_NOW,
     pg_sys::F_TRANSACTION_TIMESTAMP,
@@ -289,8 +287,8 @@ const OF_THE_MOMENT: &[u32] = &[
     pg_sys::F_PG_BACKEND_PID,
 ];
 
-/// Whether a statement asks what time it is, or which transaction it is in. As the current user, within
-/// [`spi::connect`]; nothing is run or planned.
+/// Whether a statement asks for the time, the transaction ID or the session's PID. As the current user, within [`spi::connect`];
+/// nothing is run or planned.
 pub fn is_of_the_moment(statement: &str) -> Result<bool> {
     // `op` of current_date, current_time, current_timestamp, localtime, localtimestamp: 0 to 8 of SQLValueFunctionOp.
     let values = (0..=8).map(|op| format!("{{SQLVALUEFUNCTION :op {op} "));
@@ -301,9 +299,9 @@ pub fn is_of_the_moment(statement: &str) -> Result<bool> {
     let mut found = false;
     analysed(statement, |it| {
         for query in it.queries() {
-            // The tree as text, in which constants are bytes.
-            // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current
-            // memory context, which is SPI's.
+            // The query tree as text, in which constants are printed as bytes, so none of them can match by chance.
+            // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current memory context, which
+            // is SPI's.
             let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(node(query).cast())) };
             let text = String::from_utf8_lossy(text.to_bytes());
             found |= signs.iter().any(|sign| text.contains(sign));
@@ -312,15 +310,14 @@ pub fn is_of_the_moment(statement: &str) -> Result<bool> {
     Ok(found)
 }
 
-/// A temporary table, view or sequence that the statement uses, if there is one: a worker has its own, or
-/// takes a permanent one of the same name. As the current user, within [`spi::connect`]; nothing is run or
-/// planned.
+/// Returns the name of a temporary table, view or sequence that the statement uses, if any: a worker has temporary objects of
+/// its own, or would use a permanent one of that name. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn temporary_used(statement: &str) -> Result<Option<String>> {
     let mut found = None;
     server::require_transaction();
     analysed(statement, |it| {
-        // SAFETY: within a transaction, any OID will do where the relation is locked, as those of a statement are
-        // that was analysed.
+        // SAFETY: within a transaction, any OID will do where the relation is locked, as the relations of an analysed
+        // statement are.
         let temporary = |oid: &pg_sys::Oid| unsafe {
             pg_sys::get_rel_persistence(*oid) == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
         };
@@ -332,16 +329,16 @@ pub fn temporary_used(statement: &str) -> Result<Option<String>> {
     Ok(found)
 }
 
-/// The numbers of the columns that an UPDATE sets or reads of its target, or a SELECT of the first
-/// relation after its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
+/// Returns the numbers of the columns that an UPDATE sets or reads in its target, or that a SELECT reads of the first relation
+/// in its FROM. As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn columns_used(statement: &str) -> Result<Vec<i16>> {
     let (mut used, written) = read_and_set(statement)?;
     used.extend(written);
     Ok(used)
 }
 
-/// The numbers of the columns that an UPDATE reads of its target, 0 for the row as a whole, and of those that it sets. As
-/// the current user, within [`spi::connect`]; nothing is run or planned.
+/// Returns the numbers of the columns that an UPDATE reads of its target (0 for the row as a whole), and of those that it sets.
+/// As the current user, within [`spi::connect`]; nothing is run or planned.
 pub fn read_and_set(statement: &str) -> Result<(Vec<i16>, Vec<i16>)> {
     let (mut read, mut set) = (Vec::new(), Vec::new());
     analysed(statement, |it| {
@@ -354,10 +351,10 @@ pub fn read_and_set(statement: &str) -> Result<(Vec<i16>, Vec<i16>)> {
     Ok((read, set))
 }
 
-/// What the query's target has to be readable for, and writable. Nothing, if it has no relation.
+/// Returns the columns of the query's target that need the privilege SELECT, and those that need UPDATE. Empty if it has no relation.
 fn columns_of_target(query: &pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
-    // SAFETY: the list is one of such entries, of which an UPDATE's target is one, by its number from 1. The sets
-    // of its columns are null or whole.
+    // SAFETY: the list holds range table entries; an UPDATE's target is one of them, by its number from 1. The sets of its
+    // columns are null or whole.
     unsafe {
         let tables = list::pointers::<pg_sys::RangeTblEntry>(query.rtable);
         let Some(target) = tables.get(query.resultRelation.max(1) as usize - 1) else {
@@ -375,12 +372,12 @@ fn columns_of_target(query: &pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
     }
 }
 
-/// The numbers of columns in a set, in which they are counted from the first system column.
+/// Returns the numbers of the columns in a set that counts from the first system column.
 ///
 /// # Safety
 /// `set` must be null, which is the empty set, or one of PostgreSQL's.
 pub(super) unsafe fn members(set: *const pg_sys::Bitmapset) -> Vec<i16> {
-    // SAFETY: as the caller promises. After any number comes a higher one, or a negative one at the end.
+    // SAFETY: as the caller promises. Each call returns a higher number, or a negative one at the end.
     let after = |member: i32| unsafe { pg_sys::bms_next_member(set, member) };
     std::iter::successors(Some(after(-1)), |member| Some(after(*member)))
         .take_while(|member| *member >= 0)
@@ -388,7 +385,7 @@ pub(super) unsafe fn members(set: *const pg_sys::Bitmapset) -> Vec<i16> {
         .collect()
 }
 
-/// How many rows the planner expects to match. As the current user, within [`spi::connect`].
+/// Returns how many rows the planner expects to match. As the current user, within [`spi::connect`].
 pub fn estimate_matches(from: &str, where_clause: &str) -> Result<Option<f64>> {
     let explain = format!("EXPLAIN (FORMAT JSON) SELECT FROM {from} WHERE (\n{where_clause}\n)");
     let Some(row) = settings::with(&[STANDARD_STRINGS], || spi::first(&explain, &[]))? else {
@@ -399,7 +396,7 @@ pub fn estimate_matches(from: &str, where_clause: &str) -> Result<Option<f64>> {
     Ok(plan[0]["Plan"]["Plan Rows"].as_f64())
 }
 
-/// Which of the clauses, that stand in `text` in this order, the character is in, and where.
+/// Finds the clause that contains the character, and the position in it. The clauses occur in `text` in the given order.
 fn locate<'a>(character: i32, text: &str, clauses: &[&'a str]) -> Option<(i32, &'a str)> {
     let mut from = 0;
     for clause in clauses {

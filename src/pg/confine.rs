@@ -1,18 +1,16 @@
-//! Decides whether text of users may be parsed, analysed, planned, converted or run here and now.
+//! Decides whether users' text may be parsed, analysed, planned, converted or run here and now.
 //!
-//! Text is code: the planner calls IMMUTABLE functions, a type's input function calls the CHECKs of a
-//! domain, and the parser looks names up on a search_path. So a clause may be handed to PostgreSQL in two
-//! places only:
+//! Text is code: the planner calls IMMUTABLE functions, a type's input function evaluates the CHECK constraints of a domain, and
+//! the parser looks names up on a search_path. So a clause may be handed to PostgreSQL in two places only:
 //!
-//! - in a **process of its owner's**: a worker that is connected as the role that wrote it, see
-//!   [`process_is_the_owners`]. It has no rights above these, and ends.
+//! - in a **process of its owner's**: a worker that is connected as the role that wrote the clause, see
+//!   [`process_is_the_owners`]. The worker has no rights beyond that role's, and ends.
 //! - in the **caller's session, if the caller wrote it**: within [`own_text`], which undoes everything. Within a SECURITY
 //!   DEFINER function the session is not the caller's.
 //!
-//! Every function of `pg` that hands such text to PostgreSQL (`spi::query`, `spi::Plan`, `clauses`,
-//! `evaluate`, input functions in `arg`) calls [`require`] first, so that a caller who forgets the rule
-//! gets an error instead of a hole. Statements of the extension's own run within `elevate::as_extension`,
-//! or are `'static` (`spi::fixed`), which no user's text is.
+//! Every function of `pg` that hands such text to PostgreSQL (`spi::query`, `spi::Plan`, `clauses`, `evaluate`, input functions
+//! in `arg`) calls [`require`] first, so that a caller who forgets the rule gets an error instead of a hole. The extension's own
+//! statements run within `elevate::as_extension`, or are `'static` (`spi::fixed`), which no user's text is.
 
 use std::cell::Cell;
 
@@ -22,13 +20,13 @@ use super::{elevate, server, spi, trusted, txn};
 use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
-    /// Whether this process is a worker that belongs to the owner of all text that it meets.
+    /// Whether this process is a worker that belongs to the owner of all text it handles.
     static OWNERS_PROCESS: Cell<bool> = const { Cell::new(false) };
-    /// How many calls of [`own_text`] and [`own_script`] are in progress.
+    /// Number of calls of [`own_text`] and [`own_script`] in progress.
     static OWN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// States that this process is a worker whose session is the owner's: it runs no text but theirs.
+/// Declares that this process is a worker whose session is the owner's: it runs nobody else's text.
 pub fn process_is_the_owners() {
     OWNERS_PROCESS.set(true);
 }
@@ -44,22 +42,22 @@ pub fn require() -> Result<()> {
     ))
 }
 
-/// Runs `f`, which may hand text of `owner`'s to PostgreSQL, in the session of a caller who is `owner`.
+/// Runs `f`, which may hand text of `owner`'s to PostgreSQL, in the session of the caller, who must be `owner`.
 ///
-/// It is a security-restricted operation (no cursor that outlives it, no prepared statement, no LISTEN, no
-/// temporary table, no deferred trigger, no SET ROLE), and everything is rolled back at its end, settings
-/// included. Temporary tables come last in the search_path. An error of whatever kind is given back. Within `spi::connect`, and
-/// never within a SECURITY DEFINER function: there the session, with its temporary tables and settings, is somebody else's.
+/// `f` runs as a security-restricted operation (no cursor that outlives it, no prepared statement, no LISTEN, no temporary
+/// table, no deferred trigger, no SET ROLE), and everything is rolled back at its end, settings included. Temporary tables come
+/// last in the search_path. An error of any kind is returned. Within `spi::connect`, and never within a SECURITY DEFINER
+/// function: there the session, with its temporary tables and settings, is somebody else's.
 pub fn own_text<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     restricted(owner, || spi::undone(f))
 }
 
-/// Like [`own_text`], but what `f` does stays: for a script that the caller wants run.
+/// Like [`own_text`], but the effects of `f` stay: for a script that the caller wants to run.
 pub fn own_script<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     restricted(owner, || spi::in_subtransaction(f))
 }
 
-/// One of the calls that are counted. Also an error that passes, as one while the subtransaction is begun, ends it.
+/// Counts one call in `OWN` while it lives. An error that passes through, such as one at the begin of the subtransaction, ends it, too.
 struct Own;
 
 impl Own {
@@ -93,10 +91,10 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
         | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
         | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
     server::require_transaction();
-    // SAFETY: within a transaction. `f` runs in a subtransaction that gives every error as a value, so that the
-    // calls below, which put back what these change, are reached. An error while that subtransaction is begun or
-    // ended passes, and is the end of the transaction, whose abort puts back both the identity and the settings.
-    // Where the process exits instead (FATAL), nothing is left to be put back.
+    // SAFETY: within a transaction. `f` runs in a subtransaction that returns every error as a value, so the calls below,
+    // which put back what these change, are reached. An error while that subtransaction is begun or ended passes through
+    // and ends the transaction, whose abort puts back both the identity and the settings. If the process exits instead
+    // (FATAL), nothing is left to be put back.
     let nest = unsafe {
         pg_sys::SetUserIdAndSecContext(user, restricted);
         pg_sys::NewGUCNestLevel()
@@ -104,7 +102,7 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let (own, only) = (Own::begin(), trusted::Only::begin());
     let result = f();
     drop((own, only));
-    // SAFETY: as above; `nest` is the level that was begun there, and the identity is the one found there.
+    // SAFETY: as above; `nest` is the level begun there, and the identity is the one read there.
     unsafe {
         pg_sys::AtEOXact_GUC(false, nest);
         pg_sys::SetUserIdAndSecContext(user, security);

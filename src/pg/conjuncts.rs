@@ -54,12 +54,12 @@ fn deparsed(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     found.into_iter().collect()
 }
 
-/// Calls `f` for each condition of an AND, however they are nested.
+/// Calls `f` for each condition of an AND, however the ANDs are nested.
 ///
 /// # Safety
 /// `condition` must be null or an expression that lives until this returns.
 unsafe fn take_apart(condition: *mut pg_sys::Node, f: &mut impl FnMut(*mut pg_sys::Node)) {
-    // SAFETY: a node is taken for what its tag says; the arguments of an AND are expressions.
+    // SAFETY: a node is treated as what its tag says; the arguments of an AND are expressions.
     unsafe {
         if condition.is_null() {
             return;

@@ -1,4 +1,4 @@
-//! Acts with the rights of the extension's owner, for trusted statements of our own.
+//! Runs trusted statements of the extension's own with the rights of the extension's owner.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -9,7 +9,7 @@ use super::patience::{self, Explained};
 use super::{extension, intact, server, settings, txn};
 use crate::error::{Error, Result, sqlstate};
 
-/// Puts the user and the settings back, also when a panic passes through.
+/// Guard: dropping it puts the user and the settings back, also when a panic passes through.
 struct Guard {
     user: Oid,
     security: i32,
@@ -21,17 +21,17 @@ struct Guard {
 
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
 ///
-/// Only for statements that are schema-qualified, bind values of built-in types and run no code
-/// of a user's. Never across a commit. They wait for locks a few seconds at most, see [`patience`].
+/// Only for statements that are schema-qualified, bind values of built-in types and run no users' code. Never across a commit.
+/// The statements wait for locks a few seconds at most, see [`patience`].
 ///
-/// Of the triggers on the tables that it writes to those fire alone that are enabled ALWAYS or REPLICA,
-/// which takes the table's owner: the guards. A trigger that was put there by somebody with no more than
-/// the privilege TRIGGER does not, nor does the check of a foreign key that refers to such a table.
+/// Among the triggers on the tables that `f` writes to, only those that are enabled ALWAYS or REPLICA fire. Only a table's owner can
+/// enable a trigger that way: these are the extension's guards. A trigger created by a role with no more than the privilege
+/// TRIGGER does not fire, nor does the check of a foreign key that refers to such a table.
 pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = extension_owner()?;
-    // SAFETY: both are plain variables and functions of this backend; what is changed here the guard puts
-    // back. The variable is set without its setting's hook, which would throw away all kept plans: rules
-    // are all that plans depend on it for, and `intact` has found none.
+    // SAFETY: these are plain variables and functions of this backend; the guard puts back everything changed here. The
+    // variable is set without its setting's hook, which would throw away all kept plans: plans depend on the setting only
+    // through rules, and `intact` has found none.
     let guard = unsafe {
         let (mut user, mut security) = (Oid::INVALID, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
@@ -42,12 +42,12 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         DEPTH.set(DEPTH.get() + 1);
         let firing = pg_sys::SessionReplicationRole;
         pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
-        // A job that only looks writes down what it has seen.
+        // A job that only looks still has to record what it has seen.
         let read_only = pg_sys::XactReadOnly;
         if txn::only_looks() {
             pg_sys::XactReadOnly = false;
         }
-        // Statements about the catalogs look dear to the planner, and compiling them takes longer than they do.
+        // The planner overestimates the cost of statements about the catalogs, and compiling them takes longer than running them.
         let jit = pg_sys::jit_enabled;
         pg_sys::jit_enabled = false;
         Guard {
@@ -60,7 +60,7 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         }
     };
     settings::set_local(c"search_path", c"pg_catalog, pg_temp");
-    // Names of types and collations are kept, and compared later.
+    // Names of types and collations are stored, and compared later.
     if !settings::is(c"quote_all_identifiers", c"off") {
         settings::set_local(c"quote_all_identifiers", c"off");
     }
@@ -75,11 +75,11 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 thread_local! {
-    /// How many calls of [`as_extension`] are in progress.
+    /// Number of calls of [`as_extension`] in progress.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Whether a statement of the extension's own is in progress, with the rights of its owner.
+/// Whether a statement of the extension's own is running with the rights of the extension's owner.
 pub fn is_elevated() -> bool {
     DEPTH.get() > 0
 }
@@ -87,11 +87,11 @@ pub fn is_elevated() -> bool {
 impl Drop for Guard {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
-        // SAFETY: what was in force when the guard was made, in this process. Its level of settings is still there
-        // unless an error is on its way, as what was begun after it has ended. The rest are variables, which
-        // an abort sets to what was in force when its transaction began, and so after this.
+        // SAFETY: puts back what was in force when the guard was made, in this process. Its level of settings is still there
+        // unless an error is on its way, since every level begun after it has ended. The rest are variables, which an abort
+        // sets to what was in force when its transaction began, and it does so after this.
         unsafe {
-            // On an error the abort of the transaction puts the settings back.
+            // On an error, the abort of the transaction puts the settings back.
             if !std::thread::panicking() {
                 pg_sys::AtEOXact_GUC(false, self.nest);
             }
@@ -103,30 +103,30 @@ impl Drop for Guard {
     }
 }
 
-/// An error if something is on the extension's tables that it has not put there: nothing is written then.
+/// Returns an error if the extension's tables carry anything that the extension did not put there; nothing is written then.
 pub fn check_tables() -> Result<()> {
     intact::check(extension_owner()?)
 }
 
-/// The name that the extension was created under, and of the schema that users call it in.
+/// Name of the extension, and of the schema that holds what users call.
 pub const EXTENSION: &CStr = c"backfill";
 
-/// The schema of its tables, and of the functions that its statements call.
+/// Schema of the extension's tables, and of the functions that its statements call.
 pub const INTERNAL: &CStr = c"backfill_internal";
 
-/// Whether the extension exists in this database (and was not dropped meanwhile), in schemas of these names.
+/// Whether the extension exists in this database (and has not been replaced by a new one), in schemas of these names.
 pub fn extension_exists() -> bool {
     let table = job_table();
     table != Oid::INVALID && is_mine(table) && is_ours(table)
 }
 
 thread_local! {
-    /// The table of the jobs that this process has to do with: none, whichever there is, or this one.
+    /// OID of the job table that this process is bound to: `None` if to none, `INVALID` until it first meets one.
     static MINE: Cell<Option<Oid>> = const { Cell::new(None) };
 }
 
-/// From now on this process has to do with the extension that it meets first. One that is created
-/// after that was dropped has other jobs, by the same ids.
+/// Binds this process to the extension that it meets first. If the extension is dropped and created again, the new one has other
+/// jobs under the same ids.
 pub fn stay_with_one_extension() {
     MINE.set(Some(Oid::INVALID));
 }
@@ -142,11 +142,11 @@ fn is_mine(table: Oid) -> bool {
     }
 }
 
-/// The table of jobs, if there is one: another one in an extension that was created anew.
+/// Returns the OID of the job table, or `INVALID` if there is none. An extension that was created again has a new table.
 pub fn job_table() -> Oid {
     server::require_transaction();
     let found = job_table_in(INTERNAL);
-    // Until its update to 0.3.0 it is where the functions are.
+    // Until the extension is updated to 0.3.0, the table is in the schema of the functions.
     if found == Oid::INVALID {
         return job_table_in(EXTENSION);
     }
@@ -154,7 +154,7 @@ pub fn job_table() -> Oid {
 }
 
 fn job_table_in(schema: &CStr) -> Oid {
-    // SAFETY: within a transaction; the names end with a zero. In a schema that is not there (OID 0) is no table.
+    // SAFETY: within a transaction; the names end with a zero. A schema that does not exist (OID 0) holds no table.
     unsafe {
         let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         pg_sys::get_relname_relid(c"job".as_ptr(), schema)
@@ -162,15 +162,15 @@ fn job_table_in(schema: &CStr) -> Oid {
 }
 
 thread_local! {
-    /// The table that was last found to be the extension's.
+    /// The table that was last found to belong to the extension.
     static OURS: Cell<Oid> = const { Cell::new(Oid::INVALID) };
-    /// The schema of that extension: it never gets another one.
+    /// The schema of that extension. It never changes.
     static SCHEMA: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
 
-/// Whether the table is the extension's, and not somebody else's under its name: where the
-/// extension's schema was renamed, whoever may create schemas could make one. And whether so is the
-/// schema `backfill`: the extension's own statements name views and functions in it.
+/// Whether the table is the extension's, and not another one of that name: if the extension's schema was renamed, anyone who may
+/// create schemas could create such a table. Also whether the schema `backfill` is the extension's, since the extension's own
+/// statements name views and functions in it.
 fn is_ours(table: Oid) -> bool {
     if OURS.get() != table {
         // SAFETY: within a transaction, in which `table` was looked up; catalogs are read.
@@ -189,8 +189,8 @@ fn is_ours(table: Oid) -> bool {
     SCHEMA.get() == unsafe { pg_sys::get_namespace_oid(EXTENSION.as_ptr(), true) }
 }
 
-/// The owner of the extension's tables, from the system caches: not by SQL under somebody's
-/// search_path, and cheap enough for every batch.
+/// Returns the owner of the extension's tables. Reads the system caches: no SQL runs under somebody's search_path, and the call is
+/// cheap enough for every batch.
 pub(super) fn extension_owner() -> Result<Oid> {
     let table = job_table();
     if table != Oid::INVALID && !is_mine(table) {
@@ -201,7 +201,7 @@ pub(super) fn extension_owner() -> Result<Oid> {
         .hint("Its jobs went with it: start them again."));
     }
     // SAFETY: within a transaction, as `job_table` makes sure. An entry of this cache is a row of pg_class, which begins with
-    // that struct, and stays while it is held; where an error leaves this, the abort lets it go.
+    // that struct, and stays while it is held; if an error leaves this function, the abort releases it.
     unsafe {
         let tuple =
             pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, table.into());

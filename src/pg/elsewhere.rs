@@ -1,5 +1,5 @@
-//! Tables whose rows are not where the relation is: an extension keeps them in other relations, or on other servers.
-//! `UPDATE ONLY` of such a table finds nothing, and a walk of it would call that "completed".
+//! Refuses tables whose rows are not in the relation itself: an extension keeps them in other relations, or on other servers.
+//! `UPDATE ONLY` of such a table finds nothing, and a walk of it would report "completed".
 
 use pgrx::pg_sys::Oid;
 
@@ -9,17 +9,17 @@ use crate::error::{Error, Result, sqlstate};
 
 /// An extension that keeps the rows of tables elsewhere.
 struct Keeper {
-    /// Its name.
+    /// Name of the extension.
     name: &'static str,
-    /// The schema of the table in which it lists them.
+    /// Schema of the table in which the extension lists such tables.
     schema: &'static str,
-    /// Gives a row with what becomes of the rows, if the relation `$1` is such a table.
+    /// Query that returns a row with a phrase about where the rows are, if the relation `$1` is such a table.
     question: &'static str,
 }
 
-/// The extensions that are known.
+/// All extensions that are recognised.
 const KEEPERS: [Keeper; 2] = [
-    // A table that only the coordinator has is an ordinary one there. Shards are updated where they are, until they move.
+    // A table that exists only on the coordinator is an ordinary one there. Shards may be updated in place, until they are moved.
     Keeper {
         name: "Citus",
         schema: "pg_catalog",
@@ -57,8 +57,8 @@ LIMIT 1",
     },
 ];
 
-/// Gives the schemas whose lists are there. All that is read must be plain tables of superusers', in a schema of a superuser's, or in
-/// `pg_catalog`: what a role puts under these names, which are free where the extension is not installed, is not read.
+/// Query that returns the schemas that hold such lists. Every table read must be a plain table owned by a superuser, in a schema owned
+/// by a superuser or in `pg_catalog`: where the extension is not installed, any role can take these names, and such tables are not read.
 const HERE: &str = "
 SELECT n.nspname FROM pg_catalog.pg_namespace n
 JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner
@@ -70,7 +70,7 @@ GROUP BY n.nspname, o.rolsuper
 HAVING pg_catalog.bool_and(c.relkind IS NOT DISTINCT FROM 'r' AND NOT c.relrowsecurity
                            AND (n.nspname = 'pg_catalog' OR o.rolsuper AND r.rolsuper))";
 
-/// Returns an error if the rows of the table, called `shown` by people, are not in it.
+/// Returns an error if the rows of the table are not in it. `shown` is the table's name in messages.
 pub fn refuse(table: Oid, shown: &str) -> Result<()> {
     let found = as_extension(|| {
         for here in &spi::kept(HERE, &[])?.rows {

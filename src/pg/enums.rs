@@ -1,4 +1,4 @@
-//! Labels of enums. A key is kept as the label that it has, which may come to mean another value.
+//! Labels of enums. A key is stored as a label, and that label may come to mean another value.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -7,15 +7,15 @@ use super::server;
 use super::spi::{self, Arg};
 use crate::error::Result;
 
-/// The enums that values of these types are, or have within, with their labels in order.
+/// The enum types among the given types or contained in them, with their labels in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Enums {
     types: Vec<Oid>,
-    /// Labels of all of them, each with the OID of its value, which stays when it is renamed.
+    /// Labels of all these enums, each with the OID of its value. A value keeps its OID when it is renamed.
     pub labels: Vec<(Oid, String)>,
 }
 
-/// Arrays, domains, ranges and composite types are looked into.
+/// Query for the labels of enums. It looks into arrays, domains, ranges and composite types.
 const LABELS: &str = "
 WITH RECURSIVE within (oid) AS (
     SELECT k.oid::pg_catalog.oid FROM pg_catalog.unnest($1) AS k (oid)
@@ -31,7 +31,7 @@ SELECT e.enumtypid::bigint, e.oid::bigint, e.enumlabel
 FROM pg_catalog.pg_enum e JOIN within ON within.oid = e.enumtypid
 ORDER BY e.enumtypid, e.enumsortorder";
 
-/// Finds them, and keeps their labels as they are until the transaction ends. Within `spi::connect`.
+/// Finds the enums in `types`, and locks their labels until the transaction ends. Within `spi::connect`.
 pub fn lock(types: impl IntoIterator<Item = u32>) -> Result<Enums> {
     let of_users = |oid: &u32| *oid >= pg_sys::FirstNormalObjectId;
     let oids: Vec<String> = types
@@ -47,7 +47,7 @@ pub fn lock(types: impl IntoIterator<Item = u32>) -> Result<Enums> {
         return Ok(found);
     }
     found.keep();
-    // They may have changed while the lock was waited for.
+    // The labels may have changed during the wait for the lock.
     find(&oids)
 }
 
@@ -66,7 +66,7 @@ fn find(oids: &[String]) -> Result<Enums> {
 }
 
 impl Enums {
-    /// Keeps the labels as they are until the transaction ends: waits for an ALTER TYPE, and has others wait.
+    /// Locks the labels until the transaction ends: waits for an ALTER TYPE in progress, and makes later ones wait.
     pub fn keep(&self) {
         server::require_transaction();
         for of in &self.types {

@@ -1,9 +1,8 @@
-//! What an UPDATE would make of rows, without making it.
+//! Evaluates the effect of an UPDATE on rows without performing it.
 //!
-//! PostgreSQL analyses the UPDATE as it is: rights, defaults, casts to the types of the columns. What comes of
-//! that is turned into a SELECT of the rows as they would be, and run where nothing may be written. Each row is
-//! put to the test of the table's constraints by the executor's own function. Triggers do not fire, and
-//! unique and foreign keys are not looked at.
+//! PostgreSQL analyses the UPDATE as it is: privileges, defaults, casts to the types of the columns. The resulting query is turned
+//! into a SELECT of the rows as they would be, and run where nothing may be written. The executor's own function checks each row
+//! against the table's constraints. Triggers do not fire, and unique and foreign keys are not checked.
 
 use std::ffi::{CStr, c_void};
 
@@ -19,7 +18,7 @@ use super::text::beginning;
 use super::{confine, list, server, settings, spi, visible};
 use crate::error::{Error, Result};
 
-// Not among pgrx' bindings; both are exported by the server for extensions.
+// Missing from the bindings of pgrx; the server exports both for extensions.
 unsafe extern "C-unwind" {
     fn ExecComputeStoredGenerated(
         result: *mut pg_sys::ResultRelInfo,
@@ -30,15 +29,16 @@ unsafe extern "C-unwind" {
     fn datum_image_eq(one: Datum, other: Datum, by_value: bool, length: i32) -> bool;
 }
 
-/// A row, as it is and as the UPDATE would leave it. `'a` is how long the executor keeps it.
+/// A row, as it is and as the UPDATE would leave it. `'a` is the time for which the executor keeps it.
 pub struct Change<'a> {
     /// The columns of the table.
     columns: &'a PgTupleDesc<'a>,
-    /// Those of the SELECT: the table's as they would be, those that are set as they are, and the place.
+    /// The columns of the SELECT: all columns of the table with their new values, then the columns that are set with their old values,
+    /// then the ctid.
     before: Values<'a>,
-    /// The table's columns as they would be, computed ones too.
+    /// All columns of the table with their new values, generated ones included.
     after: Values<'a>,
-    /// The columns that are set.
+    /// Numbers of the columns that are set.
     set: &'a [i16],
 }
 
@@ -53,7 +53,7 @@ impl Values<'_> {
     /// # Safety
     /// `slot` must be one of the executor's in which all columns are unpacked, and stay so for `'a`.
     unsafe fn of<'a>(slot: *mut pg_sys::TupleTableSlot) -> Values<'a> {
-        // SAFETY: as the caller promises: a slot has as many values and marks of NULL as its row type has columns.
+        // SAFETY: as the caller promises: a slot has as many values and null flags as its row type has columns.
         unsafe {
             let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
             Values {
@@ -63,14 +63,14 @@ impl Values<'_> {
         }
     }
 
-    /// A column, counted from 0; NULL is `None`.
+    /// Returns a column's value; columns are counted from 0. `None` stands for NULL.
     fn get(&self, column: usize) -> Option<Datum> {
         (!self.nulls[column]).then(|| self.values[column])
     }
 }
 
 impl Change<'_> {
-    /// Whether any column would have another value than before, byte by byte.
+    /// Whether the UPDATE would change the value of any column. Values are compared byte by byte.
     pub fn differs(&self) -> bool {
         self.set.iter().any(|number| {
             let attribute = attribute(self.columns, *number);
@@ -78,8 +78,8 @@ impl Change<'_> {
             match (before, after) {
                 (Some(before), Some(after)) => {
                     let (by_value, length) = (attribute.attbyval, i32::from(attribute.attlen));
-                    // SAFETY: both are values of the column's type, which is passed like that, and not NULL.
-                    // An error becomes a panic at the boundary, with nothing to be dropped before it.
+                    // SAFETY: both are values of the column's type, which is passed in this way, and not NULL. An error
+                    // becomes a panic at the boundary, with nothing to be dropped before it.
                     !unsafe {
                         pg_sys::ffi::pg_guard_ffi_boundary(|| {
                             datum_image_eq(before, after, by_value, length)
@@ -91,46 +91,46 @@ impl Change<'_> {
         })
     }
 
-    /// How many columns the table has, those included that were dropped.
+    /// Returns the number of the table's columns, dropped ones included.
     pub(super) fn width(&self) -> i16 {
         self.columns.len() as i16
     }
 
-    /// A column of the table's.
+    /// Returns the description of a column of the table.
     pub(super) fn attribute(&self, number: i16) -> &pg_sys::FormData_pg_attribute {
         attribute(self.columns, number)
     }
 
-    /// The columns that are set, by their numbers.
+    /// Returns the numbers of the columns that are set.
     pub fn set(&self) -> &[i16] {
         self.set
     }
 
-    /// The value of a column before, in text form that does not depend on settings: the beginning of one that is longer than
-    /// `most` bytes.
+    /// Returns a column's old value in a text form that does not depend on settings, cut to its beginning if it is longer than `most`
+    /// bytes.
     pub fn before(&self, number: i16, most: usize) -> Result<Option<String>> {
         self.shown(number, true, most)
     }
 
-    /// The same for its value after.
+    /// Returns a column's new value in the same form.
     pub fn after(&self, number: i16, most: usize) -> Result<Option<String>> {
         self.shown(number, false, most)
     }
 
-    /// Where the row is.
+    /// Returns the place (ctid) of the row.
     pub fn place(&self) -> Option<Tid> {
         let place = self.before.get(self.columns.len() + self.set.len());
-        // SAFETY: `select_instead` has put the ctid there, which is a tid.
+        // SAFETY: `select_instead` put the ctid there, which is a tid.
         place.map(|place| unsafe { heap::tid(place) })
     }
 
-    /// The value of a column of the table's, of its type.
+    /// Returns a column's old or new value, of the column's type.
     pub(super) fn value(&self, number: i16, before: bool) -> Option<Datum> {
         let own = usize::from(number.unsigned_abs()).wrapping_sub(1);
         assert!(own < self.columns.len(), "a column of the table's");
         match self.set.iter().position(|set| *set == number) {
             Some(n) if before => self.before.get(self.columns.len() + n),
-            // What is not set is the same.
+            // A column that is not set keeps its value.
             _ => self.after.get(own),
         }
     }
@@ -139,8 +139,8 @@ impl Change<'_> {
         let Some(value) = self.value(number, before) else {
             return Ok(None);
         };
-        // SAFETY: within a transaction, as the executor is. The type's own output function takes its values, and
-        // gives a string that ends with a zero, of which a copy is made.
+        // SAFETY: within a transaction, as the executor is. The type's own output function takes its values, and returns a
+        // zero-terminated string, which is copied.
         settings::with(CANONICAL, || unsafe {
             let (mut output, mut varlena) = (Oid::INVALID, false);
             let type_oid = attribute(self.columns, number).atttypid;
@@ -153,7 +153,7 @@ impl Change<'_> {
     }
 }
 
-/// A column of the table's; columns are counted from 1.
+/// Returns the description of a column of the table; columns are counted from 1.
 fn attribute<'a>(columns: &'a PgTupleDesc, number: i16) -> &'a pg_sys::FormData_pg_attribute {
     let found = usize::try_from(number - 1)
         .ok()
@@ -161,27 +161,27 @@ fn attribute<'a>(columns: &'a PgTupleDesc, number: i16) -> &'a pg_sys::FormData_
     found.expect("a column of the table's")
 }
 
-/// What of a row is looked at, besides what the UPDATE itself reads.
+/// The part of a row that the caller looks at, besides what the UPDATE itself reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// The columns that are set, as they are.
+    /// The columns that are set, with their old values.
     Set,
     /// All columns.
     Whole,
 }
 
-/// Runs `f`, which evaluates rows, and undoes whatever it does. The memory that it takes is free afterwards, and not only when
-/// the transaction ends.
+/// Runs `f`, which evaluates rows, and undoes everything it does. The memory that it allocates is freed at once, not only when the
+/// transaction ends.
 pub fn undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let memory = Memory::new(c"backfill rows");
-    // SAFETY: the subtransaction begins and ends within: the context from before belongs to what is around it. What `f` gives is
-    // of Rust's.
+    // SAFETY: the subtransaction begins and ends within: the context from before belongs to what is around it. The value that `f`
+    // returns is Rust's.
     unsafe { memory.within(|| spi::undone(f)) }
 }
 
-/// Evaluates an UPDATE of one table, and shows each row that it would change to `f`, if the current user may SELECT what is
-/// looked at. The table is locked by the caller. An error of the clauses, or of a constraint, is the statement's; the transaction, or the subtransaction,
-/// has to be aborted then. Within an active snapshot.
+/// Evaluates an UPDATE of one table, and calls `f` with each row that it would change, if the current user has SELECT on the columns
+/// looked at. The caller has locked the table. An error of the clauses or of a constraint is returned as the statement would raise
+/// it; the caller then has to abort the (sub)transaction. Within an active snapshot.
 pub fn changes(
     relation: Oid,
     update: &CStr,
@@ -193,16 +193,16 @@ pub fn changes(
     server::require_transaction();
     let mut types: Vec<Oid> = args.iter().map(Arg::oid).collect();
     let params = params(args)?;
-    // SAFETY: within a transaction, with the table locked. What is parsed, analysed and planned is handed on as it
-    // came, in the current memory context, with as many types of parameters as are counted; `update`, the
-    // parameters and the receiver live until the query is freed. A query that fails is not
-    // freed: it belongs to the memory of the transaction, and the abort ends what it uses.
+    // SAFETY: within a transaction, with the table locked. What is parsed, analysed and planned is handed on unchanged, in the
+    // current memory context, with exactly as many parameter types as are counted; `update`, the parameters and the receiver
+    // live until the query is freed. A query that fails is not freed: it belongs to the memory of the transaction, and the
+    // abort ends what it uses.
     unsafe {
         let raw = pg_sys::pg_parse_query(update.as_ptr());
         let Some(raw) = list::only::<pg_sys::RawStmt>(raw) else {
             return Err(Error::internal("an UPDATE is not one statement"));
         };
-        // What is analysed and planned runs code, too.
+        // Analysing and planning run code, too.
         let queries = read_only(|| {
             pg_sys::pg_analyze_and_rewrite_fixedparams(
                 raw,
@@ -229,7 +229,7 @@ pub fn changes(
         }
         let plan = read_only(|| pg_sys::pg_plan_query(query, update.as_ptr(), 0, params));
         let mut receiver = Receiver::new(table, &columns, &set, &mut f);
-        // The executor holds it, too: from here on it is used through this pointer only.
+        // The executor holds the receiver, too: from here on it is used through this pointer only.
         let receiver = &raw mut receiver;
         let desc = pg_sys::CreateQueryDesc(
             plan,
@@ -241,14 +241,14 @@ pub fn changes(
             std::ptr::null_mut(),
             0,
         );
-        // It would refuse rights to write, which are asked for here, and runs nothing yet.
+        // A read-only transaction would refuse the write privileges, which are to be checked here. Nothing runs yet.
         let before = std::ptr::replace(&raw mut pg_sys::XactReadOnly, false);
         pg_sys::ExecutorStart(desc, 0);
         pg_sys::XactReadOnly = before;
         (*receiver).begin(desc, target);
         read_only(|| run(desc));
         if let Some(error) = (*receiver).error.take() {
-            // What is left is the abort's to clean up, the relation as well: the error may have come out of anything.
+            // The abort cleans up the rest, including the relation: the error may have come from anywhere.
             std::mem::forget(open);
             return Err(error);
         }
@@ -260,10 +260,10 @@ pub fn changes(
     Ok(())
 }
 
-/// Runs `f` where nothing may be written, not by functions of users' either. After an error, the end of the
-/// transaction (or the subtransaction) puts that back.
+/// Runs `f` where nothing may be written, not even by users' functions. After an error, the end of the (sub)transaction restores
+/// the previous state.
 pub fn read_only<T>(f: impl FnOnce() -> T) -> T {
-    // SAFETY: a variable of this process, which belongs to the transaction, and which an abort sets back.
+    // SAFETY: a variable of this process, which belongs to the transaction, and which an abort resets.
     let before = unsafe { std::ptr::replace(&raw mut pg_sys::XactReadOnly, true) };
     let value = f();
     // SAFETY: as above.
@@ -284,12 +284,12 @@ unsafe fn run(desc: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// What is bound to the parameters, in the current memory context.
+/// Returns the values to bind to the parameters, in the current memory context.
 fn params(args: &[Arg]) -> Result<pg_sys::ParamListInfo> {
     let values = settings::with(CANONICAL, || {
         args.iter().map(Arg::datum).collect::<Result<Vec<_>>>()
     })?;
-    // SAFETY: the list is made with as many parameters as are filled in, each with a value of its type.
+    // SAFETY: the list is made for exactly as many parameters as are filled in, each with a value of its type.
     unsafe {
         let list = pg_sys::makeParamList(args.len() as i32);
         for (n, (arg, value)) in args.iter().zip(values).enumerate() {
@@ -303,14 +303,14 @@ fn params(args: &[Arg]) -> Result<pg_sys::ParamListInfo> {
     }
 }
 
-/// Turns an analysed UPDATE into a SELECT: of all columns as they would be, of those that are set as they are,
-/// and of the row's place. Gives the numbers of the columns that are set.
+/// Turns an analysed UPDATE into a SELECT of all columns with their new values, of the columns that are set with their old values,
+/// and of the ctid. Returns the numbers of the columns that are set.
 ///
 /// # Safety
-/// `query` must be an analysed UPDATE of the table that the columns are of, and nobody else's.
+/// `query` must be an analysed UPDATE of the table that the columns belong to, and used by nobody else.
 unsafe fn select_instead(query: *mut pg_sys::Query, columns: &PgTupleDesc) -> Vec<i16> {
-    // SAFETY: as the caller promises: the target list is one of such entries, none of which is null, and the
-    // expressions in it are moved, not copied, to the list that takes its place.
+    // SAFETY: as the caller promises: the target list holds target entries, none of them null, and the expressions in it
+    // are moved, not copied, to the list that replaces it.
     unsafe {
         let target = (*query).resultRelation;
         let assigned = list::pointers::<pg_sys::TargetEntry>((*query).targetList);
@@ -332,7 +332,7 @@ unsafe fn select_instead(query: *mut pg_sys::Query, columns: &PgTupleDesc) -> Ve
         let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
         let (tid, none) = (pg_sys::TIDOID, Oid::INVALID);
         entries.push(pg_sys::makeVar(target, ctid, tid, -1, none, 0).cast());
-        // What assigns several columns at once is computed there.
+        // Assignments of several columns at once compute their values in the junk entries.
         let shown = entries.len();
         let junk = assigned.iter().filter(|entry| (***entry).resjunk);
         entries.extend(junk.map(|entry| (**entry).expr));
@@ -346,7 +346,7 @@ unsafe fn select_instead(query: *mut pg_sys::Query, columns: &PgTupleDesc) -> Ve
     }
 }
 
-/// The columns that have values of their own.
+/// Returns the columns that store values of their own.
 fn kept(columns: &PgTupleDesc) -> impl Iterator<Item = i16> {
     let is_kept = |number: &i16| {
         let it = attribute(columns, *number);
@@ -355,11 +355,11 @@ fn kept(columns: &PgTupleDesc) -> impl Iterator<Item = i16> {
     (1..=columns.len() as i16).filter(is_kept)
 }
 
-/// A column as it is; NULL for one that has no value of its own.
+/// Returns a column's old value as an expression; NULL for a column that stores no value of its own.
 fn column(target: i32, columns: &PgTupleDesc, number: i16) -> *mut pg_sys::Expr {
     let it = attribute(columns, number);
-    // SAFETY: makes nodes out of numbers, in the current memory context. The types of a table's columns, and int4,
-    // exist, which a NULL of a type is looked up in the catalogs for: within a transaction.
+    // SAFETY: makes nodes out of numbers, in the current memory context. The types of a table's columns, and int4, exist; a
+    // NULL of a type is looked up in the catalogs, which happens within a transaction.
     unsafe {
         if it.attisdropped {
             return pg_sys::makeNullConst(pg_sys::INT4OID, -1, Oid::INVALID).cast();
@@ -374,7 +374,7 @@ fn column(target: i32, columns: &PgTupleDesc, number: i16) -> *mut pg_sys::Expr 
 
 type Visitor<'a> = &'a mut dyn FnMut(&Change) -> Result<()>;
 
-/// Where the executor sends the rows. The executor knows the first field only.
+/// Destination for the rows of the executor, which knows the first field only.
 #[repr(C)]
 struct Receiver<'a> {
     base: pg_sys::DestReceiver,
@@ -414,13 +414,13 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Once the executor has begun: what its functions need to know of the table.
+    /// Sets up what the executor's functions need to know about the table, once the executor has begun.
     ///
     /// # Safety
-    /// `desc` must be the query that was begun, and the table open, until `row` is called no more.
+    /// `desc` must be the query that was begun; it must stay so, and the table open, until the last call of `row`.
     unsafe fn begin(&mut self, desc: *mut pg_sys::QueryDesc, target: i32) {
-        // SAFETY: as the caller promises. The struct is zeroed memory of its size, with its tag, as makeNode() gives it,
-        // and then set up by the executor's own function.
+        // SAFETY: as the caller promises. The struct is zeroed memory of its size, with its tag, as makeNode() would return it, and
+        // is then initialised by the executor's own function.
         unsafe {
             self.estate = (*desc).estate;
             let size = size_of::<pg_sys::ResultRelInfo>();
@@ -436,12 +436,12 @@ impl<'a> Receiver<'a> {
     }
 
     /// # Safety
-    /// After `begin`, with a row of the SELECT that `select_instead` has made.
+    /// Only after `begin`, with a row of the SELECT that `select_instead` made.
     unsafe fn row(&mut self, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
-        // SAFETY: as the caller promises: the row begins with as many columns as the table has, of their types, and the
-        // slot for the row after has room for as many. Their values stay where they are until the executor goes
-        // on, which it does after this. `begin` has set up what the executor's functions need: what they
-        // compute goes into the slot, and their errors become panics.
+        // SAFETY: as the caller promises: the row begins with as many columns as the table has, of their types, and the slot for
+        // the new row has room for as many. Their values stay where they are until the executor goes on, which it does after
+        // this. `begin` has set up what the executor's functions need: their results go into the slot, and their errors become
+        // panics.
         unsafe {
             pg_sys::slot_getallattrs(slot);
             let description = (*self.table).rd_att;
@@ -480,8 +480,8 @@ unsafe extern "C-unwind" fn receive(
     slot: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: it is the one that `changes` has made, which begins with a DestReceiver, and uses through this pointer
-    // only, and not while the query runs. Rows come after `begin`.
+    // SAFETY: the receiver is the one made by `changes`; it begins with a DestReceiver, and `changes` uses it through this
+    // pointer only, and not while the query runs. Rows come after `begin`.
     unsafe {
         let receiver = &mut *receiver.cast::<c_void>().cast::<Receiver>();
         receiver.error = capture(|| receiver.row(slot)).err();

@@ -1,4 +1,4 @@
-//! Which version of the extension's SQL this database has, and in which schema.
+//! Tells which version of the extension's SQL this database has, and in which schema.
 
 use std::ffi::CStr;
 
@@ -10,13 +10,13 @@ use super::text;
 
 type Extension = pg_sys::FormData_pg_extension;
 
-/// The version that the extension has in this database; `None` where it does not exist. From the
-/// catalog itself: this is asked where the views are read, also by parallel workers.
+/// Returns the extension's version in this database; `None` if the extension does not exist. Reads the catalog itself, since this is
+/// called when the views are read, also in parallel workers.
 pub fn version() -> Option<String> {
     of_ours(version_of)
 }
 
-/// The schema that the extension was created in.
+/// Returns the schema that the extension was created in.
 pub(super) fn schema() -> Option<Oid> {
     of_ours(|row| Some(row.form().extnamespace))
 }
@@ -26,7 +26,7 @@ fn of_ours<T>(read: impl Fn(&CatalogRow<Extension>) -> Option<T>) -> Option<T> {
     let mut scan = Scan::<Extension>::begin();
     while let Some(row) = scan.next() {
         let name = &row.form().extname.data;
-        // SAFETY: a name is 64 bytes of which PostgreSQL keeps the last one zero.
+        // SAFETY: a name is 64 bytes, of which PostgreSQL keeps the last one zero.
         if unsafe { CStr::from_ptr(name.as_ptr()) } == EXTENSION {
             found = read(&row);
         }
@@ -36,7 +36,7 @@ fn of_ours<T>(read: impl Fn(&CatalogRow<Extension>) -> Option<T>) -> Option<T> {
 
 fn version_of(row: &CatalogRow<Extension>) -> Option<String> {
     let version = row.column(pg_sys::Anum_pg_extension_extversion)?;
-    // SAFETY: the column is of type text, and its row is the scan's present one. text_to_cstring gives
-    // a copy that ends in zero.
+    // SAFETY: the column is of type text, and its row is the scan's current one. text_to_cstring returns a zero-terminated
+    // copy.
     unsafe { text::lossy(pg_sys::text_to_cstring(version.cast_mut_ptr())) }
 }

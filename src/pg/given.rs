@@ -1,9 +1,10 @@
-//! Settings of ours that a connection gives before the library is loaded.
+//! Settings of the extension that a connection sets before the library is loaded.
 //!
-//! Until then they are placeholders, which anybody may set, and the connection's value takes the place of the configuration
-//! file's. When the library declares the setting, PostgreSQL refuses the value of one who may not set it, and what is left is neither, but
-//! the one that is built in: a house rule would be off. With `shared_preload_libraries` such a connection is refused
-//! by PostgreSQL. So it is here: the library is not loaded for it. What a session sets later hides nothing.
+//! Until then these settings are placeholders, which anybody may set, and the connection's value replaces the one in the
+//! configuration file. When the library declares a setting, PostgreSQL refuses the value if its source may not set it, and falls
+//! back to the built-in default, not to the configuration file: a rule set there would be off. With `shared_preload_libraries`,
+//! PostgreSQL refuses such a connection. This module does the same otherwise: the library is not loaded for such a connection.
+//! Values that a session sets later hide nothing.
 
 use std::ffi::CStr;
 
@@ -11,11 +12,11 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, elog::PgLogLevel};
 
-/// Raises an error if one who is no superuser has given one of our settings the value that a RESET would go back to. Before
-/// they are declared. Also outside of a transaction.
+/// Raises an error if someone who is no superuser has set one of the extension's settings in such a way that RESET would return to that
+/// value. To be called before the settings are declared; works outside of a transaction, too.
 pub fn refuse() {
-    // SAFETY: the server's own array, whose pointers are not null, and stay until a setting is declared: none is meanwhile. A name
-    // ends with a zero.
+    // SAFETY: the server's own array, whose pointers are not null, and stay valid until a setting is declared: none is meanwhile.
+    // A name ends with a zero.
     let given = unsafe {
         let (first, count) = all();
         std::slice::from_raw_parts(first, count)
@@ -35,9 +36,9 @@ pub fn refuse() {
     .report(PgLogLevel::ERROR);
 }
 
-/// The first of all settings, and how many there are.
+/// Returns a pointer to the first of all settings, and their number.
 fn all() -> (*const *mut pg_sys::config_generic, usize) {
-    // SAFETY: they read what each process of the server has set up when it began; the number is written to a variable of this function.
+    // SAFETY: the functions read what each server process sets up when it begins; the number is written to a variable of this function.
     unsafe {
         #[cfg(feature = "pg15")]
         let (first, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
@@ -53,7 +54,7 @@ fn all() -> (*const *mut pg_sys::config_generic, usize) {
     }
 }
 
-/// Whether it is a placeholder of ours, whose default comes from one who may not set it.
+/// Whether the setting is a placeholder of the extension's whose default comes from a source that may not set it.
 fn hides(setting: &pg_sys::config_generic, name: &CStr) -> bool {
     const PREFIX: &[u8] = b"backfill.";
     let name = name.to_bytes();

@@ -1,4 +1,4 @@
-//! The triggers on the extension's own tables.
+//! Triggers on the extension's own tables.
 
 use pgrx::pg_sys;
 
@@ -6,24 +6,24 @@ use super::elevate::extension_owner;
 use super::server;
 use crate::error::{Error, Result, sqlstate};
 
-/// What called the trigger function.
+/// The event that called the trigger function.
 #[derive(Debug, Clone, Copy)]
 pub struct Fired {
-    /// Once for each row, not for the statement.
+    /// Whether the trigger fires once for each row, not once for the statement.
     by_row: bool,
-    /// By TRUNCATE.
+    /// Whether the event is a TRUNCATE.
     truncates: bool,
-    /// The row that is to be written, or deleted.
+    /// The row to be written or deleted.
     row: pg_sys::Datum,
 }
 
-/// What called the function; `None` if that was no trigger.
+/// Returns the event that called the function; `None` if it was not called by a trigger.
 ///
 /// # Safety
 /// `fcinfo` must be the one that the function was called with.
 pub unsafe fn fired(fcinfo: pg_sys::FunctionCallInfo) -> Option<Fired> {
-    // SAFETY: the caller's promise. The context of a function that a trigger calls is a TriggerData, which
-    // its first field says; for a row it has the old row, and of an UPDATE the new one.
+    // SAFETY: the caller's promise. The context of a function that a trigger calls is a TriggerData, as its first field
+    // tells; for a row trigger it holds the old row, and for an UPDATE also the new one.
     unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
@@ -44,13 +44,13 @@ pub unsafe fn fired(fcinfo: pg_sys::FunctionCallInfo) -> Option<Fired> {
     }
 }
 
-/// Lets a statement, or a row of it, pass, or refuses it. Gives what the trigger returns: the row to go on
-/// with; nothing for one that is to be left out, and for a statement.
+/// Lets a statement or a row pass, or refuses it. Returns the trigger's return value: the row to go on with, or null for a row to
+/// be left out and for a statement.
 pub fn pass(fired: Fired) -> Result<pg_sys::Datum> {
     let nothing = pg_sys::Datum::from(0);
     // SAFETY: it reads a variable of this backend.
     if unsafe { pg_sys::IsLogicalWorker() } {
-        // Jobs of another cluster are not for this one, and their ids would meet those of its own.
+        // Jobs of another cluster are not this server's, and their ids would collide with those of its own.
         return if fired.truncates {
             Err(refuse_replicated_truncate())
         } else {
@@ -69,9 +69,8 @@ fn refuse_replicated_truncate() -> Error {
     .hint("ALTER SUBSCRIPTION ... SKIP passes over it; a publication that leaves the schema backfill_internal out has none.")
 }
 
-/// Refuses to let the extension's tables be written by anybody but its own functions and
-/// superusers: the predefined role pg_write_all_data may write every table there is, and what a
-/// worker does with somebody's rights stands in these.
+/// Refuses writes to the extension's tables by anybody but the extension's own functions and superusers: members of the predefined role
+/// pg_write_all_data may write every table, and these tables determine what a worker does with another role's rights.
 fn refuse_others() -> Result<()> {
     // SAFETY: called by a trigger, and so within a transaction, in which the role can be looked up.
     if unsafe { pg_sys::superuser() } || server::current_user() == extension_owner()? {

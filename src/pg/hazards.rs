@@ -1,5 +1,4 @@
-//! What an UPDATE has in it that comes out otherwise in batches than in one statement, found in the analysed
-//! statement.
+//! Finds, in an analysed UPDATE, whatever would give another result in batches than in one statement.
 
 use std::ffi::{CStr, c_void};
 
@@ -12,38 +11,38 @@ use super::spi::{self, Arg};
 use super::text::{lossy, lossy_whole, to_server};
 use crate::error::Result;
 
-/// The name of the row in [`Shift::expression`].
+/// Name that stands for the row in [`Shift::expression`].
 pub const SHIFTED: &str = "backfill shifted";
 
-/// What was found in an UPDATE.
+/// The hazards found in an UPDATE.
 #[derive(Debug, Default)]
 pub struct Hazards {
-    /// Columns that the UPDATE sets, and that a subquery of it reads in rows of the same table.
+    /// Columns that the UPDATE sets, and that one of its subqueries reads in rows of the same table.
     pub read_back: Vec<String>,
-    /// Whether a value that is set is drawn from a sequence.
+    /// Whether a value that is set comes from a sequence.
     pub draws: bool,
-    /// Whether its WHERE clause has a subquery, which may be joined to the table in any order.
+    /// Whether the WHERE clause has a subquery, which may be joined to the table in any order.
     pub joins: bool,
-    /// Columns that are moved by a distance: `p = p + 1`.
+    /// Columns that are shifted by a distance: `p = p + 1`.
     pub shifts: Vec<Shift>,
 }
 
-/// A column that is set to its own value and a distance.
+/// A column that is set to its own value plus or minus a distance.
 #[derive(Debug, Clone)]
 pub struct Shift {
-    /// The column.
+    /// Name of the column.
     pub column: String,
-    /// The column as SQL, for people.
+    /// Name of the column as SQL, for messages.
     pub quoted: String,
-    /// Its new value, of a row that is called [`SHIFTED`].
+    /// New value, as an expression over a row named [`SHIFTED`].
     pub expression: String,
-    /// The same of a row without a name, for people.
+    /// New value, as an expression over an unnamed row, for messages.
     pub shown: String,
-    /// Whether its values are numbers.
+    /// Whether the values of the column are numbers.
     pub is_number: bool,
 }
 
-/// Looks at `UPDATE relation SET set_clause WHERE where_clause`. As the current user, within
+/// Examines `UPDATE relation SET set_clause WHERE where_clause`. As the current user, within
 /// [`spi::connect`](super::spi::connect); nothing is run or planned.
 pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> Result<Hazards> {
     let condition = where_clause.map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
@@ -84,7 +83,7 @@ pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> 
     Ok(found)
 }
 
-/// The relation, its partitions, and what inherits from it.
+/// Returns the relation, its partitions, and all tables that inherit from it.
 fn with_descendants(relation: Oid) -> Result<Vec<Oid>> {
     let rows = spi::fixed(
         "WITH RECURSIVE tree (oid) AS (
@@ -104,10 +103,10 @@ struct Target {
     value: *mut Node,
 }
 
-/// The columns that the query sets.
+/// Returns the columns that the query sets.
 fn targets(query: &Query) -> Vec<Target> {
-    // SAFETY: the list is one of TargetEntry. In an analysed UPDATE each that is no junk has the number of its
-    // column, and that column's name.
+    // SAFETY: the list holds TargetEntry nodes. In an analysed UPDATE, each of them that is not junk has the number of its column,
+    // and that column's name.
     unsafe {
         let entries = list::pointers::<pg_sys::TargetEntry>(query.targetList).into_iter();
         let set = entries.filter(|entry| !(**entry).resjunk);
@@ -122,30 +121,30 @@ fn targets(query: &Query) -> Vec<Target> {
     }
 }
 
-/// What the walk over a query tree has found.
+/// State of the walk over a query tree.
 struct Seen<'a> {
-    /// The query whose target is not looked at.
+    /// The query whose target is ignored.
     outermost: *const Query,
-    /// The columns that it sets.
+    /// The columns that this query sets.
     set: &'a [Target],
     reads: Vec<Read>,
-    /// How many nodes deep it is.
+    /// Current depth, in nodes.
     depth: u32,
 }
 
-/// How deep the walk goes. An error of PostgreSQL's within it, as where the stack is used up, is caught and raised again on each level,
-/// with what each of them adds to it: thousands of levels would take minutes. Nobody writes subqueries that deep.
+/// Maximum depth of the walk. A PostgreSQL error at the bottom, such as an exhausted stack, is caught and raised again on each level,
+/// and each level adds to it: with thousands of levels that would take minutes. Nobody writes subqueries that deep.
 const DEEPEST: u32 = 200;
 
-/// A relation, and columns of it that are read, of the names of those that are set.
+/// A relation, and those columns read from it that have the name of a column that is set.
 struct Read {
     relation: Oid,
-    /// Whether what inherits from it is read, too.
+    /// Whether tables that inherit from the relation are read, too.
     with_descendants: bool,
     columns: Vec<String>,
 }
 
-/// The relations that subqueries read, with columns of the names that are set.
+/// Returns the relations from which subqueries read columns that have the name of a column that is set.
 fn reads_of_what_is_set(query: &Query, set: &[Target]) -> Vec<Read> {
     let mut seen = Seen {
         outermost: query,
@@ -154,7 +153,7 @@ fn reads_of_what_is_set(query: &Query, set: &[Target]) -> Vec<Read> {
         depth: 0,
     };
     let node = std::ptr::from_ref(query).cast_mut();
-    // SAFETY: the query is whole, and only looked at; `seen` outlives the call.
+    // SAFETY: the query is whole, and only read; `seen` outlives the call.
     unsafe { visit(node.cast(), (&raw mut seen).cast()) };
     seen.reads
 }
@@ -168,7 +167,7 @@ mod walkers {
     type Visit = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
 
     unsafe extern "C-unwind" {
-        // nodes/nodeFuncs.h of 15, which declares the walker without its arguments; later majors have them in pg_sys.
+        // From nodes/nodeFuncs.h of PostgreSQL 15, which declares the walker without its arguments. In later majors pg_sys has both.
         pub fn query_tree_walker(
             query: *mut Query,
             visit: Visit,
@@ -179,14 +178,14 @@ mod walkers {
     }
 }
 
-/// Looks at a node and at all below it.
+/// Visits a node and everything below it.
 ///
 /// # Safety
 /// `node` must be null or a part of an analysed query, and `seen` point to a [`Seen`].
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut Node, seen: *mut c_void) -> bool {
-    // SAFETY: as the caller promises. The walkers call this with the same `seen`, and nodes below this one. An error
-    // in them (the stack is used up) becomes a panic at the boundary, and an error again where this returns to C.
+    // SAFETY: as the caller promises. The walkers call this with the same `seen`, and with nodes below this one. An error in
+    // them (an exhausted stack) becomes a panic at the boundary, and an error again where this returns to C.
     unsafe {
         let state = seen.cast::<Seen>();
         if node.is_null() || (*state).depth >= DEEPEST {
@@ -199,7 +198,7 @@ unsafe extern "C-unwind" fn visit(node: *mut Node, seen: *mut c_void) -> bool {
     }
 }
 
-/// Looks at what is below a node, and at the node itself if it is a query.
+/// Visits everything below a node, and the node itself if it is a query.
 ///
 /// # Safety
 /// As for [`visit`].
@@ -225,13 +224,13 @@ unsafe fn below(node: *mut Node, seen: *mut c_void) -> bool {
     }
 }
 
-/// Notes the columns that a query reads of the relations in question.
+/// Notes the relations from which a query reads columns that have the name of a column that is set.
 ///
 /// # Safety
 /// The query must be an analysed one.
 unsafe fn note_reads(query: &Query, seen: &mut Seen) {
-    // SAFETY: the list is one of such entries, of which the target is one, by its number from 1; the sets of columns
-    // are null or whole.
+    // SAFETY: the list holds range table entries; the target is one of them, by its number from 1. The sets of columns are null
+    // or whole.
     unsafe {
         let tables = list::pointers::<RangeTblEntry>(query.rtable);
         for (at, table) in tables.into_iter().enumerate() {
@@ -271,13 +270,13 @@ unsafe fn note_reads(query: &Query, seen: &mut Seen) {
     }
 }
 
-/// Whether the query draws from a sequence, for a default or an identity, too.
+/// Whether the query draws from a sequence, including for a default or an identity column.
 fn draws(query: &Query) -> bool {
     let signs = [
         format!("{{FUNCEXPR :funcid {} ", pg_sys::F_NEXTVAL),
         "{NEXTVALUEEXPR ".to_owned(),
     ];
-    // The tree as text, in which constants are bytes.
+    // The query tree as text, in which constants are printed as bytes, so none of them can match by chance.
     // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current memory context,
     // which is SPI's.
     let text = unsafe {
@@ -301,18 +300,18 @@ pub fn draws_from_sequence(statement: &str) -> Result<bool> {
     Ok(found)
 }
 
-/// The value of a column, if it is the column itself and a distance that is the same for all rows.
+/// Returns the shift if the new value of a column is the column itself plus or minus a distance that is the same for all rows.
 ///
 /// # Safety
-/// `target` must be of the query, whose target is `relation`, with these names: of a shifted row, and its own.
+/// `target` must belong to the query, whose target is `relation`. `names` are those of a shifted row, and of the relation.
 unsafe fn shift(
     query: &Query,
     target: &Target,
     relation: Oid,
     names: (&CStr, &CStr),
 ) -> Result<Option<Shift>> {
-    // SAFETY: as the caller promises; a node is taken for what its tag says. What is deparsed has no variables but
-    // the target's, as `is_distance` has made sure, and its text is copied.
+    // SAFETY: as the caller promises; a node is treated as what its tag says. What is deparsed has no variables but the
+    // target's, as `is_distance` has made sure, and its text is copied.
     unsafe {
         let value = pg_sys::strip_implicit_coercions(target.value);
         if (*value).type_ != NodeTag::T_OpExpr {
@@ -340,7 +339,7 @@ unsafe fn shift(
             &mut category.1,
         );
         let text = |name: &CStr, prefix| {
-            // Variables are those of the first relation of the context.
+            // In the deparse context, variables must refer to the first relation.
             let node = pg_sys::copyObjectImpl(value.cast()).cast();
             pg_sys::ChangeVarNodes(node, query.resultRelation, 1, 0);
             let context = pg_sys::deparse_context_for(name.as_ptr(), relation);
@@ -356,10 +355,10 @@ unsafe fn shift(
     }
 }
 
-/// The name as people write it: in quotes where it takes them.
+/// Returns the name as a user would write it: quoted where it needs quotes.
 fn quoted(name: &str) -> Result<String> {
     let name = to_server(name)?;
-    // SAFETY: the name ends with a zero, and what is given back is it or a quoted copy.
+    // SAFETY: the name ends with a zero, and the result is the name itself or a quoted copy.
     unsafe { lossy_whole(pg_sys::quote_identifier(name.as_ptr())) }
 }
 
@@ -379,12 +378,12 @@ unsafe fn is_column(node: *mut Node, target: i32, number: i16) -> bool {
     }
 }
 
-/// Whether an expression is the same for all rows: it reads no column, and no other rows.
+/// Whether an expression has the same value for all rows: it reads no columns and no other rows, and calls no VOLATILE function.
 ///
 /// # Safety
 /// As for [`is_column`].
 unsafe fn is_distance(node: *mut Node) -> bool {
-    // SAFETY: as the caller promises; these only look.
+    // SAFETY: as the caller promises; these functions only read.
     unsafe {
         !pg_sys::contain_var_clause(node)
             && !pg_sys::contain_subplans(node)

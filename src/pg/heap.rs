@@ -1,4 +1,4 @@
-//! A table's pages: how many there are, which file they are in, and pruning them.
+//! Pages of a table: their number, their file, their free space, and pruning.
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -7,17 +7,17 @@ use super::open::Open;
 use super::spi::{self, Arg, RawRow};
 use crate::error::Result;
 
-/// The place of a row: its page and its line pointer.
+/// The ctid of a row: its page and its line pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tid {
-    /// The page.
+    /// Number of the page.
     pub block: u32,
-    /// The line pointer on it.
+    /// Number of the line pointer on the page.
     pub offset: u16,
 }
 
 impl Tid {
-    /// Reads its text form, `(page,line pointer)`.
+    /// Parses the text form, `(page,line pointer)`.
     pub fn parse(text: &str) -> Option<Tid> {
         let inner = text.strip_prefix('(')?.strip_suffix(')')?;
         let (block, offset) = inner.split_once(',')?;
@@ -28,8 +28,7 @@ impl Tid {
     }
 }
 
-/// The number of pages, and the file that they are in; `None` if the table is gone. Within
-/// `spi::connect`.
+/// Returns the number of pages and the filenode of the table; `None` if the table is gone. Within `spi::connect`.
 pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
     let row = as_extension(|| {
         spi::first(
@@ -45,18 +44,17 @@ pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
         .map(|(pages, file)| (pages, Oid::from(file))))
 }
 
-/// Removes versions that nobody can see any more from the pages of these rows, as reading them by a
-/// scan would: what a fetch by TID doesn't do. The table must be locked. Pages that a VACUUM has
-/// cut off meanwhile are left out.
+/// Removes row versions that nobody can see any more from the pages of these rows, as a scan that reads them would; fetching rows by
+/// TID does not prune. The table must be locked. Pages that a VACUUM has truncated meanwhile are skipped.
 pub fn prune(relation: Oid, tids: &[Tid]) {
     let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
     blocks.dedup();
     let heap = Open::locked(relation);
     let pages = heap.blocks();
     for block in blocks.into_iter().filter(|block| *block < pages) {
-        // SAFETY: the relation is open and locked, and the page is one of its own: only a VACUUM that
-        // holds ACCESS EXCLUSIVE could cut it off after it was counted. Pruning needs the pin, and
-        // takes a lock on the page by itself if it gets one at once; errors leave the pin to the abort.
+        // SAFETY: the relation is open and locked, and the page is one of its own: only a VACUUM that holds ACCESS EXCLUSIVE
+        // could truncate it after it was counted. Pruning needs the pin, and takes a lock on the page by itself if the lock
+        // is free; errors leave the pin to the abort.
         unsafe {
             let buffer = pg_sys::ReadBuffer(heap.as_ptr(), block);
             pg_sys::heap_page_prune_opt(heap.as_ptr(), buffer);
@@ -65,7 +63,7 @@ pub fn prune(relation: Oid, tids: &[Tid]) {
     }
 }
 
-/// Bytes that the pages of these rows, which come in order, have for new versions. The table must be locked.
+/// Returns, for each page of these rows (in order), the number of bytes free for new versions. The table must be locked.
 pub fn room(relation: Oid, tids: &[Tid]) -> Vec<usize> {
     let mut blocks: Vec<u32> = tids.iter().map(|tid| tid.block).collect();
     blocks.dedup();
@@ -73,8 +71,8 @@ pub fn room(relation: Oid, tids: &[Tid]) -> Vec<usize> {
     let pages = heap.blocks();
     let within = blocks.into_iter().filter(|block| *block < pages);
     let room = |block| {
-        // SAFETY: as in `prune`. The page is only looked at, under a lock that keeps others from changing it; errors leave both
-        // the pin and the lock to the abort.
+        // SAFETY: as in `prune`. The page is only read, under a lock that keeps others from changing it; errors leave both the pin
+        // and the lock to the abort.
         unsafe {
             let buffer = pg_sys::ReadBuffer(heap.as_ptr(), block);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
@@ -86,15 +84,15 @@ pub fn room(relation: Oid, tids: &[Tid]) -> Vec<usize> {
     within.map(room).collect()
 }
 
-/// Reads a tid[] column; NULL is no element. An error for a column of another type.
+/// Reads a tid[] column; NULL elements are skipped, and a NULL array is empty. Returns an error for a column of another type.
 pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
     let Some(array) = row.of_type(column, pg_sys::TIDARRAYOID)? else {
         return Ok(Vec::new());
     };
     let (mut elements, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-    // SAFETY: the value is a tid[], and length, passing and alignment are those of tid. What it is taken apart
-    // into are as many elements and marks of NULL as are counted, allocated in the current memory context;
-    // each element points into the array, which is the row's, or a copy in that context.
+    // SAFETY: the value is a tid[], and length, passing and alignment are those of tid. It is taken apart into as many
+    // elements and null flags as are counted, allocated in the current memory context; each element points into the
+    // array, which is the row's, or a copy in that context.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr());
         pg_sys::deconstruct_array(
@@ -115,9 +113,9 @@ pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
 /// Reads a value of type tid.
 ///
 /// # Safety
-/// `value` must be one, and not NULL.
+/// `value` must be a tid, and not NULL.
 pub(super) unsafe fn tid(value: Datum) -> Tid {
-    // SAFETY: as the caller promises: then it points to such a struct, aligned as PostgreSQL aligns a tid.
+    // SAFETY: as the caller promises: the value points to such a struct, aligned as PostgreSQL aligns a tid.
     unsafe {
         let pointer: *const pg_sys::ItemPointerData = value.cast_mut_ptr();
         Tid {
@@ -128,7 +126,7 @@ pub(super) unsafe fn tid(value: Datum) -> Tid {
     }
 }
 
-/// A tid[] of these, in the current memory context.
+/// Builds a tid[] of these, in the current memory context.
 pub(super) fn array(tids: &[Tid]) -> Datum {
     let pointers: Vec<pg_sys::ItemPointerData> = tids
         .iter()
@@ -144,8 +142,8 @@ pub(super) fn array(tids: &[Tid]) -> Datum {
         .iter()
         .map(|pointer| Datum::from(std::ptr::from_ref(pointer)))
         .collect();
-    // SAFETY: as many elements as are counted, each a pointer to a tid that lives until this returns. Length,
-    // passing and alignment are those of tid. The elements are copied.
+    // SAFETY: the pointer and the count describe one vector, whose elements point to tids that live until this returns.
+    // Length, passing and alignment are those of tid. The elements are copied.
     unsafe {
         let array = pg_sys::construct_array(
             elements.as_mut_ptr(),

@@ -1,4 +1,4 @@
-//! The horizon: from which transaction on row versions that died are still kept, and who keeps it.
+//! The xmin horizon: the transaction from which on dead row versions are still kept, and whoever holds it back.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -8,39 +8,39 @@ use super::spi::{self, Arg, Row};
 use super::{server, visible};
 use crate::error::Result;
 
-/// Row versions of the table that died before this transaction can be removed. The transaction
-/// that asks counts like any other.
+/// Returns the horizon of the table: row versions that died before this transaction can be removed. The asking transaction counts
+/// like any other.
 pub fn horizon(relation: Oid) -> u32 {
-    // For no table it is that of shared catalogs: the oldest there is.
+    // If the table does not exist, use the horizon of shared catalogs, which is the oldest.
     let table = Open::shared(relation);
     let pointer = table.as_ref().map_or(std::ptr::null_mut(), Open::as_ptr);
-    // SAFETY: null stands for shared catalogs; else the relation is open until the end of this function.
+    // SAFETY: null stands for shared catalogs; otherwise the relation is open until the end of this function.
     let oldest = unsafe { pg_sys::GetOldestNonRemovableTransactionId(pointer) };
     oldest.into_inner()
 }
 
-/// The number of this transaction; `None` if it has not written anything.
+/// Returns the ID of this transaction; `None` if it has not written anything.
 pub fn my_xid() -> Option<u32> {
     // SAFETY: reads the state of this process's transaction; invalid if there is none.
     let xid = unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner();
     (xid != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
-/// The next transaction's number: all that have begun to write are before it.
+/// Returns the ID that the next transaction will get: every transaction that has begun to write precedes it.
 pub fn next_xid() -> u32 {
     // SAFETY: reads a counter in shared memory under its own lock.
     unsafe { pg_sys::ReadNextTransactionId() }.into_inner()
 }
 
-/// Whether transaction `a` is before `b`; numbers wrap around.
+/// Whether transaction `a` precedes `b`; IDs wrap around.
 pub fn precedes(a: u32, b: u32) -> bool {
-    // SAFETY: it computes with the two numbers, and reads nothing else.
+    // SAFETY: it computes with the two IDs, and reads nothing else.
     unsafe { pg_sys::TransactionIdPrecedes(a.into(), b.into()) }
 }
 
-/// Says who holds the horizon of this database's tables back furthest, other than this process
-/// and workers of the same job. For people; without any row data, and of a session no more than PostgreSQL tells the current
-/// user. Within `spi::connect`.
+/// Describes what holds back the horizon of this database's tables furthest, apart from this process and workers of the same
+/// job. The text is for users; it contains no row data, and about a session no more than PostgreSQL shows the current user. Within
+/// `spi::connect`.
 pub fn oldest_holder() -> Result<Option<String>> {
     let me = Arg::Oid(server::current_user());
     let sql = HOLDERS.replace("{SEES}", &visible::sessions("$1", "a.usesysid"));
@@ -48,10 +48,10 @@ pub fn oldest_holder() -> Result<Option<String>> {
     row.map(|row| describe(&row)).transpose()
 }
 
-/// Kind, name, what it does, seconds since it began; the oldest first. A snapshot is as old as the
-/// oldest transaction that wrote when it was taken, in any database, but keeps rows of its own
-/// database only. Of equals, the one that the others are waiting for is named, else the longest.
-/// A plain VACUUM keeps nothing, and a parallel worker only what its leader does.
+/// Query for kind, name, activity, and seconds since the beginning; the oldest first. A snapshot is as old as the oldest writing
+/// transaction at the time it was taken, in any database, but holds back rows of its own database only. Among holders of equal age,
+/// the transaction that the others' snapshots depend on comes first, then the one that began first. A plain VACUUM holds nothing
+/// back, and a parallel worker only what its leader does.
 const HOLDERS: &str = "
 SELECT kind, name, doing, CASE WHEN seen THEN (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - since))::bigint END
 FROM (
@@ -101,7 +101,7 @@ fn describe(row: &Row) -> Result<String> {
     })
 }
 
-/// Hours, minutes and seconds, however many hours.
+/// Formats seconds as hours, minutes and seconds; hours are not limited to 24.
 fn clock(seconds: i64) -> String {
     let seconds = seconds.max(0);
     format!(

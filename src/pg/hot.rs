@@ -1,4 +1,4 @@
-//! What decides whether updates can be heap-only (HOT), and how many were: indexes, room, counts.
+//! Facts about heap-only (HOT) updates: whether indexes and free space allow them, and how many there were.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -9,17 +9,17 @@ use super::text::{lossy, to_server};
 use super::{confine, list, server};
 use crate::error::{Error, Result, sqlstate};
 
-/// What the indexes of a table mean for an update.
+/// Consequences that the indexes of a table have for an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HotFacts {
-    /// Indexes that get an entry for each row version that is not heap-only.
+    /// Number of indexes that get an entry for each row version that is not heap-only.
     pub indexes: i32,
-    /// An index because of which an update of the columns can't be heap-only.
+    /// Name of an index that keeps updates of the columns from being heap-only, if there is one.
     pub blocked_by: Option<String>,
 }
 
-/// What an update of these columns meets. An index is in the way by its columns, included ones
-/// too, its expressions and its predicate. What triggers change besides can't be seen from here.
+/// Returns what the indexes mean for an update of these columns. An index blocks heap-only updates by its columns (included ones too),
+/// its expressions and its predicate. Changes by triggers can't be seen from here.
 pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
     confine::require()?;
     let mut columns = numbers(relation, set_columns)?;
@@ -40,24 +40,24 @@ pub fn facts(relation: Oid, set_columns: &[String]) -> Result<HotFacts> {
     Ok(facts)
 }
 
-/// An index of a table, and what an update of some columns means for it.
+/// An index of a table, and what an update of certain columns means for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexFacts {
-    /// Its name.
+    /// Name of the index.
     pub name: String,
-    /// Its access method.
+    /// Name of the index's access method.
     pub method: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: i64,
-    /// The numbers of its columns, included ones too; 0 is an expression.
+    /// Numbers of the index's columns, included ones too; 0 stands for an expression.
     pub columns: Vec<i16>,
-    /// Whether the update changes what it holds.
+    /// Whether the update changes what the index holds.
     pub changed: bool,
-    /// Whether it has a predicate.
+    /// Whether the index has a predicate.
     pub partial: bool,
 }
 
-/// Each index that gets entries, and what an update of these columns means for it.
+/// Returns each index that gets entries, and what an update of these columns means for it.
 pub fn indexes_of(relation: Oid, set_columns: &[String]) -> Result<Vec<IndexFacts>> {
     confine::require()?;
     let mut columns = numbers(relation, set_columns)?;
@@ -76,13 +76,12 @@ pub fn indexes_of(relation: Oid, set_columns: &[String]) -> Result<Vec<IndexFact
         .collect())
 }
 
-/// Whether an update of these columns locks a row as one that writes a key that foreign keys may refer
-/// to.
+/// Whether an update of these columns locks rows as one that changes a key which foreign keys may refer to.
 pub fn writes_key(relation: Oid, set_columns: &[String]) -> Result<bool> {
     let written = numbers(relation, set_columns)?;
     let table = open(relation)?;
     let key = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
-    // SAFETY: the table is open; the set that is given is a copy in the current memory context.
+    // SAFETY: the table is open; the returned set is a copy in the current memory context.
     let of_keys = unsafe { pg_sys::RelationGetIndexAttrBitmap(table.as_ptr(), key) };
     // SAFETY: both sets were allocated within this call, in a memory context that outlives it.
     Ok(unsafe { pg_sys::bms_overlap(written.0, of_keys) })
@@ -99,7 +98,7 @@ fn numbers(relation: Oid, columns: &[String]) -> Result<Columns> {
 fn column_number(relation: Oid, name: &str) -> Result<i32> {
     let text = to_server(name)?;
     server::require_transaction();
-    // SAFETY: within a transaction any OID and any text will do: 0 is what is not found.
+    // SAFETY: within a transaction any OID and any text will do: the function returns 0 if it finds nothing.
     match unsafe { pg_sys::get_attnum(relation, text.as_ptr()) } {
         0 => Err(Error::new(
             sqlstate::UNDEFINED_COLUMN,
@@ -110,9 +109,8 @@ fn column_number(relation: Oid, name: &str) -> Result<i32> {
     }
 }
 
-/// A set of a table's columns by number, in PostgreSQL's own form: null, or allocated in the memory
-/// context that was the current one when it got its first member. Private to this module, in which no
-/// set outlives the call that it was made in.
+/// A set of a table's columns by number, in PostgreSQL's own form: null, or allocated in the memory context that was current when the
+/// set got its first member. Private to this module, in which no set outlives the call that made it.
 struct Columns(*mut pg_sys::Bitmapset);
 
 impl Default for Columns {
@@ -134,26 +132,25 @@ impl Columns {
     /// Adds the columns that an expression of the table reads.
     ///
     /// # Safety
-    /// `node` must be null, an expression, or a list of such.
+    /// `node` must be null, an expression, or a list of expressions.
     unsafe fn add_read_by(&mut self, node: *mut pg_sys::Node) {
-        // SAFETY: as the caller promises; the walk over it passes null by. The set is as in `add`.
+        // SAFETY: as the caller promises; the walk skips null. The set is as in `add`.
         unsafe { pg_sys::pull_varattnos(node, 1, &mut self.0) };
     }
 
-    /// Whether a change of these columns changes what reads those.
+    /// Whether a change of these columns affects something that reads the columns in `read`.
     fn meet(&self, read: &Columns) -> bool {
         // SAFETY: each set is null or live.
         unsafe { pg_sys::bms_overlap(self.0, read.0) || pg_sys::bms_is_member(WHOLE_ROW, read.0) }
     }
 }
 
-/// Adds the stored generated columns that are computed from what is there already. These can't
-/// be computed from each other.
+/// Adds the stored generated columns that are computed from columns already in the set. Generated columns can't be computed from each
+/// other, so one pass suffices.
 fn add_generated(table: &Open, columns: &mut Columns) {
-    // SAFETY: the table is open, and its columns stay as they are under the lock. PostgreSQL fills
-    // `constr` where there are defaults, and `defval` with as many as it counts, each with the text of
-    // its expression, which was written by nodeToString: what stringToNode makes of it is an
-    // expression.
+    // SAFETY: the table is open, and its columns stay as they are under the lock. PostgreSQL fills `constr` if there are
+    // defaults, and `defval` with as many as it counts, each with the text of its expression. nodeToString wrote that text, so
+    // stringToNode turns it back into an expression.
     unsafe {
         let constr = (*(*table.as_ptr()).rd_att).constr;
         if constr.is_null() || !(*constr).has_generated_stored {
@@ -175,31 +172,31 @@ fn add_generated(table: &Open, columns: &mut Columns) {
     }
 }
 
-/// An index that is open.
+/// An open index.
 struct Index(Open);
 
 impl Index {
-    /// `None` if the relation is none.
+    /// Returns `None` if the relation is not an index.
     fn of(relation: Open) -> Option<Index> {
-        // SAFETY: the relation is open. An index has `rd_index`, a copy of its row in pg_index, for as
-        // long as its entry is in the cache.
+        // SAFETY: the relation is open. An index has `rd_index`, a copy of its row in pg_index, for as long as its entry is in the
+        // cache.
         let is_index = unsafe { !(*relation.as_ptr()).rd_index.is_null() };
         is_index.then_some(Index(relation))
     }
 
-    /// Whether inserts have to keep it up to date.
+    /// Whether inserts have to keep the index up to date.
     fn is_ready(&self) -> bool {
         // SAFETY: it is open, and `rd_index` not null, as `of` saw.
         unsafe { (*(*self.0.as_ptr()).rd_index).indisready }
     }
 
-    /// Its name, as a copy.
+    /// Returns a copy of the index's name.
     fn name(&self) -> Option<String> {
         // SAFETY: it is open. A relation has `rd_rel`, with a name that ends in zero.
         unsafe { lossy((*(*self.0.as_ptr()).rd_rel).relname.data.as_ptr()) }
     }
 
-    /// Whether it tells of blocks and not of rows (BRIN): such a one does not stand in the way.
+    /// Whether the index describes blocks, not rows (BRIN): such an index does not block heap-only updates.
     #[cfg(not(feature = "pg15"))]
     fn is_summarizing(&self) -> bool {
         // SAFETY: it is open, and an open index has its access method's routine.
@@ -211,7 +208,7 @@ impl Index {
         false
     }
 
-    /// The name of its access method.
+    /// Returns the name of the index's access method.
     fn method(&self) -> String {
         // SAFETY: it is open, and has `rd_rel`; within a transaction. The name is null or ends in zero, a copy in the
         // current memory context.
@@ -220,7 +217,7 @@ impl Index {
         }
     }
 
-    /// The numbers of its columns; 0 is an expression.
+    /// Returns the numbers of the index's columns; 0 stands for an expression.
     fn column_numbers(&self) -> Vec<i16> {
         // SAFETY: it is open, and `rd_index` not null, as `of` saw: `indkey` has `indnatts` numbers.
         unsafe {
@@ -233,13 +230,13 @@ impl Index {
         }
     }
 
-    /// Whether it has a predicate.
+    /// Whether the index has a predicate.
     fn is_partial(&self) -> bool {
         // SAFETY: it is open, and an index; the list is null or a copy in the current memory context.
         unsafe { !pg_sys::RelationGetIndexPredicate(self.0.as_ptr()).is_null() }
     }
 
-    /// All columns of the table that it reads.
+    /// Returns all columns of the table that the index reads.
     fn columns(&self) -> Columns {
         let index = self.0.as_ptr();
         let mut columns = Columns::default();
@@ -248,7 +245,7 @@ impl Index {
         unsafe {
             let form = (*index).rd_index;
             for number in (*form).indkey.values.as_slice((*form).indnatts as usize) {
-                // 0 is an expression.
+                // 0 stands for an expression.
                 if *number != 0 {
                     columns.add(i32::from(*number));
                 }
@@ -260,7 +257,7 @@ impl Index {
     }
 }
 
-/// Each index that has to be kept up to date, also one that is being built. One after another is open.
+/// Returns each index that has to be kept up to date, including those being built. Only one of them is open at a time.
 fn indexes(table: &Open) -> impl Iterator<Item = Index> {
     // SAFETY: the table is open. The list is a copy of the cache's: of OIDs, or null.
     let of_table = unsafe { list::oids(pg_sys::RelationGetIndexList(table.as_ptr())) };
@@ -280,9 +277,9 @@ fn open(oid: Oid) -> Result<Open> {
     })
 }
 
-/// Rows of the table that this backend has updated, and those of them that were heap-only, since
-/// it last reported its statistics. The difference of two calls in a transaction is what came
-/// between them. Both stay 0 where `track_counts` is off.
+/// Returns how many rows of the table this backend has updated, and how many of those updates were heap-only, since it last reported
+/// its statistics. The difference between two calls in a transaction is what happened between them. Both stay 0 if `track_counts`
+/// is off.
 pub fn xact_counts(relation: Oid) -> (i64, i64) {
     (
         xact_count(relation, pg_sys::F_PG_STAT_GET_XACT_TUPLES_UPDATED),
@@ -290,42 +287,42 @@ pub fn xact_counts(relation: Oid) -> (i64, i64) {
     )
 }
 
-/// The same for the rows that scans of the table have read, whether or not they matched.
+/// Returns how many rows scans of the table have read, whether or not they matched; otherwise like [`xact_counts`].
 pub fn xact_read(relation: Oid) -> i64 {
     xact_count(relation, pg_sys::F_PG_STAT_GET_XACT_TUPLES_RETURNED)
 }
 
 fn xact_count(relation: Oid, function: u32) -> i64 {
     let argument = pg_sys::Datum::from(relation);
-    // SAFETY: the function is one of pg_stat_get_xact_...(oid), built in, strict and never NULL; it
-    // reads counters of this process, and gives a bigint, which is passed by value on 64 bits.
+    // SAFETY: the function is one of pg_stat_get_xact_...(oid), built in, strict and never NULL; it reads counters of this
+    // process, and returns a bigint, which is passed by value on 64 bits.
     let count =
         unsafe { pg_sys::OidFunctionCall1Coll(Oid::from(function), Oid::INVALID, argument) };
     count.value() as i64
 }
 
-/// How much room a table and its rows take.
+/// Size of a table and its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableShape {
-    /// Pages of the heap.
+    /// Number of pages of the heap.
     pub pages: i64,
-    /// Rows, as the planner estimates them.
+    /// Number of rows, as the planner estimates it.
     pub tuples: f64,
     /// Bytes of the heap per row.
     pub row_bytes: f64,
     /// Bytes of all indexes per row.
     pub index_bytes: f64,
-    /// To how many percent an INSERT fills a page.
+    /// Percentage to which an INSERT fills a page.
     pub fillfactor: i32,
 }
 
 impl TableShape {
-    /// Rows on a page.
+    /// Returns the number of rows per page.
     pub fn rows_per_page(&self) -> f64 {
         self.tuples / self.pages.max(1) as f64
     }
 
-    /// The same table with so many rows.
+    /// Returns the shape of the same table with `rows` rows.
     pub fn with_rows(self, rows: f64) -> TableShape {
         let more = self.tuples.max(1.0) / rows.max(1.0);
         TableShape {
@@ -336,7 +333,7 @@ impl TableShape {
         }
     }
 
-    /// New versions that fit on a page as INSERTs left it.
+    /// Returns how many new versions fit on a page that INSERTs have filled.
     pub fn fits(&self) -> f64 {
         let used = f64::from(self.fillfactor.clamp(10, 100));
         self.rows_per_page() * (100.0 - used) / used
@@ -349,14 +346,14 @@ pub fn counted() -> bool {
     unsafe { pg_sys::pgstat_track_counts }
 }
 
-/// The most line pointers that a page of a table has: `MaxHeapTuplesPerPage`, of the smallest rows.
+/// Maximum number of line pointers on a heap page (`MaxHeapTuplesPerPage`), which the smallest rows would reach.
 pub const MOST_POINTERS: f64 = ((pg_sys::BLCKSZ as usize - 24) / (24 + 4)) as f64;
 
 /// Measures a table.
 pub fn shape(relation: Oid) -> Result<TableShape> {
     let table = open(relation)?;
     let tuples = table.estimated_rows();
-    // The estimate takes a small table that was never vacuumed for a larger one.
+    // For a small table that was never vacuumed, the estimate assumes more pages than there are.
     let pages = i64::from(table.blocks());
     let index_pages = indexes(&table)
         .map(|index| i64::from(index.0.blocks()))
@@ -372,8 +369,8 @@ pub fn shape(relation: Oid) -> Result<TableShape> {
 }
 
 fn fillfactor(table: &Open) -> i32 {
-    // SAFETY: the relation is open. Of a table or a materialized view, and only of these, `rd_options`
-    // is null or StdRdOptions.
+    // SAFETY: the relation is open. For a table or a materialized view, and only for these, `rd_options` is null or
+    // StdRdOptions.
     unsafe {
         let relation = table.as_ptr();
         let kind = (*(*relation).rd_rel).relkind as u8;
@@ -390,14 +387,14 @@ fn bytes(pages: i64) -> i64 {
     pages * i64::from(pg_sys::BLCKSZ)
 }
 
-/// The size of PostgreSQL's own cache.
+/// Returns the size of PostgreSQL's own cache in bytes.
 pub fn shared_buffers_bytes() -> i64 {
     // SAFETY: set when the server starts.
     bytes(i64::from(unsafe { pg_sys::NBuffers }))
 }
 
-/// How well the order of a column is that of the table, from -1 to 1. `None` if the table was not
-/// analysed since the column has values. Within `spi::connect`.
+/// Returns how well the order of a column matches the physical order of the table, from -1 to 1. `None` if the column has no
+/// statistics from ANALYZE. Within `spi::connect`.
 pub fn correlation(relation: Oid, column: &str) -> Result<Option<f64>> {
     let row = as_extension(|| {
         spi::kept_first(

@@ -1,9 +1,8 @@
-//! Whether the extension's tables are as the extension made them: nobody's triggers, rules or policies on
-//! them, and one owner.
+//! Checks that the extension's tables are as the extension made them: one owner, and nobody else's triggers, rules or policies.
 //!
-//! A GRANT by mistake (`GRANT ALL ON ALL TABLES IN SCHEMA backfill_internal TO app`) lets others put triggers there.
-//! `elevate::as_extension` keeps those from firing, but a superuser's own statement would run them; so
-//! nothing goes on until they are gone. Looked at again whenever the server says that some table has changed.
+//! A GRANT by mistake (`GRANT ALL ON ALL TABLES IN SCHEMA backfill_internal TO app`) lets others put triggers on them.
+//! `elevate::as_extension` keeps such triggers from firing, but a superuser's own statement would run them, so the extension stops
+//! until they are gone. The check is repeated whenever the server reports that some table has changed.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -31,17 +30,17 @@ const TABLES: &[&CStr] = &[
 ];
 
 thread_local! {
-    /// How often the server has told of a change of tables.
+    /// Number of changes of tables that the server has reported.
     static CHANGES: Cell<u64> = const { Cell::new(0) };
-    /// What that was before the look that last found them to be intact.
+    /// Value of `CHANGES` before the last check that found the tables intact.
     static INTACT_AT: Cell<Option<u64>> = const { Cell::new(None) };
-    /// Whether the server tells this process of changes of tables.
+    /// Whether the server reports changes of tables to this process.
     static TOLD: Cell<bool> = const { Cell::new(false) };
-    /// The function that the guards call, once it was found to be the extension's.
+    /// The function that the guard triggers call, once it was found to be the extension's.
     static GUARD: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
 
-/// An error if something is on one of the tables that the extension has not put there. Within a transaction.
+/// Returns an error if one of the tables carries anything that the extension did not put there. Within a transaction.
 pub fn check(owner: Oid) -> Result<()> {
     if INTACT_AT.get() == Some(CHANGES.get()) {
         return Ok(());
@@ -50,14 +49,14 @@ pub fn check(owner: Oid) -> Result<()> {
         // SAFETY: registers a function that lives as long as the process, once in it.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_change), Datum::from(0)) };
     }
-    // Of before the look: a change during it is looked at the next time. An error that is raised in it leaves things as they were.
+    // Read before the check: a change during it is checked the next time. An error raised in it leaves everything as it was.
     let changes = CHANGES.get();
     look_at_all(owner)?;
     INTACT_AT.set(Some(changes));
     Ok(())
 }
 
-/// Some table, or any, has changed.
+/// Relcache callback: some table, or possibly any, has changed.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_change(_argument: Datum, _table: Oid) {
     CHANGES.set(CHANGES.get().wrapping_add(1));
@@ -69,7 +68,7 @@ fn look_at_all(owner: Oid) -> Result<()> {
     for name in TABLES {
         // SAFETY: as above.
         let table = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
-        // An older version may lack one; its update comes first.
+        // An older version may lack a table; the update of the extension comes first.
         if table != Oid::INVALID {
             let shown = format!("backfill_internal.{}", name.to_string_lossy());
             look_at(table, &shown, owner)?;
@@ -80,8 +79,8 @@ fn look_at_all(owner: Oid) -> Result<()> {
 
 fn look_at(table: Oid, shown: &str, owner: Oid) -> Result<()> {
     let lock = pg_sys::AccessShareLock as i32;
-    // SAFETY: the relation is open and locked for as long as its entry in the cache is read, and what is
-    // taken from it is copied.
+    // SAFETY: the relation is open and locked for as long as its entry in the cache is read, and everything taken from it is
+    // copied.
     let found = unsafe {
         let relation = pg_sys::try_relation_open(table, lock);
         if relation.is_null() {
@@ -97,13 +96,13 @@ fn look_at(table: Oid, shown: &str, owner: Oid) -> Result<()> {
     }
 }
 
-/// What is wrong with the table, if something is.
+/// Returns what is wrong with the table, if anything.
 ///
 /// # Safety
 /// The relation must be open, and locked.
 unsafe fn strange(relation: pg_sys::Relation, shown: &str, owner: Oid) -> Option<Error> {
-    // SAFETY: the caller's promise; an open relation has its row of pg_class, and an array of as many
-    // triggers as it says.
+    // SAFETY: the caller's promise; an open relation has its row of pg_class, and an array of exactly as many triggers as it
+    // says.
     unsafe {
         let class = &*(*relation).rd_rel;
         if class.relowner != owner {
@@ -130,7 +129,7 @@ unsafe fn strange(relation: pg_sys::Relation, shown: &str, owner: Oid) -> Option
         }
         let count = usize::try_from((*triggers).numtriggers).unwrap_or(0);
         for trigger in std::slice::from_raw_parts((*triggers).triggers, count) {
-            // Enabled otherwise than by CREATE TRIGGER it is by the table's owner, who knows about it.
+            // Only the table's owner can have enabled it in another way than CREATE TRIGGER does, and they know about it.
             let by_default = trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ON_ORIGIN;
             if by_default && !trigger.tgisinternal && !is_guard(trigger.tgfoid) {
                 let name =

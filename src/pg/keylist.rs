@@ -1,5 +1,5 @@
-//! The keys of a region of the walk, in memory as the server holds them: a list of tens of
-//! thousands of keys is neither converted to text nor read again for each wave.
+//! Keeps the keys of a region of the walk in memory, in the server's own form: tens of thousands of keys are neither converted to text
+//! nor read again for each wave.
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -9,39 +9,38 @@ use super::text::from_server;
 use super::{server, settings};
 use crate::error::{Error, Result};
 
-/// A list of keys in the order of the walk. Lives in a memory context of its own.
+/// A list of keys in the order of the walk. It lives in a memory context of its own.
 #[derive(Debug)]
 pub struct KeyList {
-    /// What the values that are no numbers are in.
+    /// Holds the values that are not passed by value.
     memory: Memory,
     types: Vec<KeyType>,
     values: Vec<Datum>,
 }
 
-/// A column of some keys of a list.
+/// One column of some keys of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyColumn<'a> {
     list: &'a KeyList,
     rows: &'a [u32],
-    /// One of the list's.
+    /// Number of the column in the list, from 0.
     column: usize,
 }
 
 impl KeyColumn<'_> {
-    /// The type of arrays of the column's type.
+    /// Returns the array type over the column's type.
     pub(super) fn array_type(&self) -> Oid {
         self.list.types[self.column].array
     }
 
-    /// The keys as an array, in the current memory context.
+    /// Builds an array of the keys' values in this column, in the current memory context.
     pub(super) fn array(&self) -> Datum {
         let types = &self.list.types;
         let of = &types[self.column];
         let at = |row: &u32| self.list.values[*row as usize * types.len() + self.column];
         let mut elements: Vec<Datum> = self.rows.iter().map(at).collect();
-        // SAFETY: as many elements as are counted, each copied by `push` from a value of the column's type,
-        // as that is described in the catalogs; the list, which owns them, is borrowed. They are copied into
-        // the array.
+        // SAFETY: the pointer and the count describe one vector, whose elements `push` copied from values of the column's type,
+        // which is described as in the catalogs; the list, which owns them, is borrowed. They are copied into the array.
         let array = unsafe {
             pg_sys::construct_array(
                 elements.as_mut_ptr(),
@@ -56,7 +55,7 @@ impl KeyColumn<'_> {
     }
 }
 
-/// What has to be known of a column's type.
+/// Properties of a column's type.
 #[derive(Debug, Clone, Copy)]
 struct KeyType {
     oid: Oid,
@@ -66,7 +65,7 @@ struct KeyType {
     align: std::ffi::c_char,
 }
 
-/// Whether keys of these types can go in waves: there must be arrays of them, and hash functions.
+/// Whether keys of these types can be assigned to waves: this takes array types and hash functions for all of them.
 pub fn supported(types: &[Oid]) -> bool {
     types.iter().all(|oid| {
         let of = describe(*oid);
@@ -76,11 +75,11 @@ pub fn supported(types: &[Oid]) -> bool {
     })
 }
 
-/// Whether the hash of a value is the same in a copy of the database that was restored from a dump:
-/// that of an enum is made of OIDs.
+/// Whether a value's hash is the same in a copy of the database that was restored from a dump. False for enums, whose hashes are computed
+/// from OIDs.
 fn is_hash_lasting(oid: Oid) -> bool {
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do: one of no type is an error, or its own base.
+    // SAFETY: within a transaction any OID will do: one that is no type raises an error, or is its own base type.
     unsafe {
         let base = pg_sys::getBaseType(oid);
         let element = pg_sys::get_element_type(base);
@@ -93,7 +92,7 @@ fn is_hash_lasting(oid: Oid) -> bool {
     }
 }
 
-/// The type of arrays of a type; invalid if there is none.
+/// Returns the array type over a type; invalid if there is none.
 pub fn array_type(oid: Oid) -> Oid {
     server::require_transaction();
     // SAFETY: within a transaction any OID will do.
@@ -101,10 +100,10 @@ pub fn array_type(oid: Oid) -> Oid {
 }
 
 impl KeyList {
-    /// An empty list of keys whose columns have these types, or domains over them.
+    /// Creates an empty list of keys whose columns have these types, or domains over them.
     pub fn new(types: &[Oid]) -> Result<KeyList> {
         let types: Vec<KeyType> = types.iter().map(|oid| describe(*oid)).collect();
-        // A cstring, which no column can be.
+        // A negative length below -1 means cstring, which no column can be.
         if let Some(of) = types.iter().find(|of| of.length < -1) {
             let message = format!("type {} cannot be a key's", of.oid);
             return Err(Error::internal(message));
@@ -116,46 +115,46 @@ impl KeyList {
         })
     }
 
-    /// Adds the key that a row begins with.
+    /// Adds the key in the first columns of a row.
     pub fn push(&mut self, row: &RawRow) -> Result<()> {
         for (column, of) in self.types.iter().enumerate() {
             let value = row
                 .of_type(column, of.oid)?
                 .ok_or_else(|| Error::internal("a key column is NULL"))?;
-            // SAFETY: the value is of the column's type, which `new` has found to have a length, and not NULL;
-            // `copy` ends no transaction.
+            // SAFETY: the value is of the column's type, which has a length, as `new` has checked, and not NULL; `copy` ends no
+            // transaction.
             let kept = unsafe { self.memory.within(|| copy(value, of)) };
             self.values.push(kept);
         }
         Ok(())
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.values.len() / self.types.len().max(1)
     }
 
-    /// A key in its canonical text form.
+    /// Returns a key in its canonical text form.
     pub fn text(&self, row: usize) -> Result<Vec<String>> {
         settings::with(CANONICAL, || {
             let values = &self.values[row * self.types.len()..][..self.types.len()];
             values
                 .iter()
                 .zip(&self.types)
-                // SAFETY: each value is one of its column's type, copied by `push`.
+                // SAFETY: each value is of its column's type, copied by `push`.
                 .map(|(value, of)| unsafe { text(*value, of.oid) })
                 .collect()
         })
     }
 
-    /// Whether this is the key that a row begins with, to the last bit.
+    /// Whether the row begins with exactly this key, compared byte by byte.
     pub fn is(&self, key: usize, row: &RawRow) -> Result<bool> {
         for (column, of) in self.types.iter().enumerate() {
             let mine = self.values[key * self.types.len() + column];
             let Some(value) = row.of_type(column, of.oid)? else {
                 return Ok(false);
             };
-            // SAFETY: both values are of the column's type, and neither is NULL: mine was copied by `push`.
+            // SAFETY: both values are of the column's type, and neither is NULL: `mine` was copied by `push`.
             if !unsafe { same(mine, value, of) } {
                 return Ok(false);
             }
@@ -163,7 +162,7 @@ impl KeyList {
         Ok(true)
     }
 
-    /// The keys of these rows, as one array per column.
+    /// Returns the keys of these rows, as one array per column.
     pub fn arrays<'a>(&'a self, rows: &'a [u32]) -> Vec<Arg<'a>> {
         let columns = 0..self.types.len();
         let keys = |column| {
@@ -176,7 +175,7 @@ impl KeyList {
         columns.map(keys).collect()
     }
 
-    /// The keys as numbers, if they consist of one integer column.
+    /// Returns the keys as numbers; `None` unless they consist of one integer column.
     pub fn integers(&self) -> Option<Vec<i64>> {
         let [of] = self.types.as_slice() else {
             return None;
@@ -190,8 +189,8 @@ impl KeyList {
         Some(self.values.iter().map(number).collect())
     }
 
-    /// A hash of each key by the hash functions of its types, which depend on nothing but the key
-    /// (hash partitions are built on the same).
+    /// Returns a hash of each key, computed with the hash functions of its types, which depend on nothing but the key (hash partitions are
+    /// based on the same functions).
     pub fn hashes(&self) -> Result<Vec<u64>> {
         let mut functions = Vec::with_capacity(self.types.len());
         for of in &self.types {
@@ -202,8 +201,8 @@ impl KeyList {
         let hash = |key: &[Datum]| {
             key.iter().zip(&functions).fold(0u64, |seed, (value, f)| {
                 let seed = Datum::from(seed);
-                // SAFETY: the function is in an entry of the type cache, which is never freed. It takes
-                // a value of the type, which this is, and a bigint, and gives a bigint, both by value.
+                // SAFETY: the function is in an entry of the type cache, which is never freed. It takes a value of the type, as
+                // this one is, and a bigint, and returns a bigint, both passed by value.
                 unsafe { pg_sys::FunctionCall2Coll(*f, pg_sys::C_COLLATION_OID, *value, seed) }
                     .value() as u64
             })
@@ -215,8 +214,8 @@ impl KeyList {
 fn describe(oid: Oid) -> KeyType {
     let (mut length, mut by_value, mut align) = (0, false, 0);
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do: one of no type is an error. The results go to
-    // variables of this function.
+    // SAFETY: within a transaction any OID will do: one that is no type raises an error. The results go to variables of this
+    // function.
     unsafe {
         pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align);
         KeyType {
@@ -229,16 +228,16 @@ fn describe(oid: Oid) -> KeyType {
     }
 }
 
-/// A copy of a value in the current memory context.
+/// Copies a value into the current memory context.
 ///
 /// # Safety
-/// `value` must be of the type that `of` describes, not NULL, and of one that has a length (no cstring).
+/// `value` must be of the type that `of` describes, not NULL, and its type must have a length (no cstring).
 unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
-    // SAFETY: as the caller promises: a value of variable length begins with it, and one of a fixed
-    // length that is not passed by value points to as many bytes, which are copied to as many new ones.
+    // SAFETY: as the caller promises: a value of variable length begins with its length, and a value of a fixed length that is
+    // not passed by value points to that many bytes, which are copied to as many new ones.
     unsafe {
         match of.length {
-            // Toasted keys are unpacked.
+            // Toasted keys are detoasted.
             -1 => Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr())),
             _ if of.by_value => value,
             length => {
@@ -254,13 +253,13 @@ unsafe fn copy(value: Datum, of: &KeyType) -> Datum {
 /// Whether two values are the same, byte by byte.
 ///
 /// # Safety
-/// As for [`copy`], for both.
+/// As for [`copy`], for both values.
 unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
     if of.by_value {
         return one == other;
     }
-    // SAFETY: as the caller promises. What is unpacked goes into the current memory context, and the
-    // bytes are not looked at beyond this expression.
+    // SAFETY: as the caller promises. Detoasted copies go into the current memory context, and the bytes are not read beyond
+    // this expression.
     unsafe {
         let bytes = |value: Datum| match of.length {
             -1 => {
@@ -273,14 +272,14 @@ unsafe fn same(one: Datum, other: Datum, of: &KeyType) -> bool {
     }
 }
 
-/// The text form of a value.
+/// Returns the text form of a value.
 ///
 /// # Safety
 /// `value` must be of this type, and not NULL.
 pub(super) unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
     server::require_transaction();
-    // SAFETY: within a transaction, the type's own output function takes the value, and gives a string
-    // that is allocated for the caller alone; it is copied, and then freed.
+    // SAFETY: within a transaction, the type's own output function takes the value, and returns a string that is allocated
+    // for the caller alone; it is copied, and then freed.
     unsafe {
         let (mut function, mut is_varlena) = (Oid::INVALID, false);
         pg_sys::getTypeOutputInfo(oid, &mut function, &mut is_varlena);
@@ -291,11 +290,10 @@ pub(super) unsafe fn text(value: Datum, oid: Oid) -> Result<String> {
     }
 }
 
-/// The type's hash function of 64 bits. It lives in the cache of types, whose entries are never freed.
+/// Returns the type's 64-bit hash function, if it has one. It lives in the type cache, whose entries are never freed.
 fn hash_function(oid: Oid) -> Option<*mut pg_sys::FmgrInfo> {
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do: one of no type is an error, so that the entry is
-    // never null.
+    // SAFETY: within a transaction any OID will do: one that is no type raises an error, so the entry is never null.
     unsafe {
         let flags = pg_sys::TYPECACHE_HASH_EXTENDED_PROC_FINFO as i32;
         let entry = pg_sys::lookup_type_cache(oid, flags);

@@ -1,7 +1,7 @@
-//! Session locks that tell who runs what, and transaction locks that keep two calls apart.
+//! Session locks that tell which process runs what, and transaction locks that keep two calls apart.
 //!
-//! They are advisory locks with a fourth field that SQL's advisory functions can't produce, so
-//! nobody takes them by accident, and everybody sees them in `pg_locks` (as `objsubid`).
+//! They are advisory locks with a fourth field that SQL's advisory functions can't produce, so nobody takes them by accident, and
+//! everybody sees them in `pg_locks` (as `objsubid`).
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -11,39 +11,39 @@ use pgrx::pg_sys;
 use super::{patience, settings, spi};
 use crate::error::{Result, sqlstate};
 
-/// `objsubid` of the lock that each worker of a job holds, shared. Fields: database, job id.
+/// `objsubid` of the lock that each worker of a job holds, in shared mode. Fields: database, job id.
 pub const JOB: u16 = 7701;
 /// `objsubid` of the lock that each worker holds on one of the server's worker slots.
 pub const SLOT: u16 = 7702;
-/// `objsubid` of the lock that `define` and `start` hold on a relation until their end.
+/// `objsubid` of the lock that `define` and `start` hold on a relation until the end of their transaction.
 const DEFINITION: u16 = 7703;
-/// `objsubid` of the lock that the one worker of a slice holds. Fields: database, slice id.
+/// `objsubid` of the lock that a slice's only worker holds. Fields: database, slice id.
 pub const SLICE: u16 = 7704;
-/// `objsubid` of the lock under which workers decide what concerns the whole job.
+/// `objsubid` of the lock under which workers make decisions about the whole job.
 const COUNCIL: u16 = 7705;
-/// `objsubid` of the lock of the one worker that does what comes after the last batch.
+/// `objsubid` of the lock of the only worker that does the work after the last batch.
 const UPKEEP: u16 = 7706;
 /// `objsubid` of the lock that each worker holds on one of its role's worker slots. Fields: 0, role, number.
 pub const SHARE: u16 = 7707;
-/// `objsubid` of the second lock on a worker slot, which user code can't let go of. Fields: as of the first.
+/// `objsubid` of the second lock on a worker slot, which user code can't release. Fields: as of the first.
 pub const SEAT: u16 = 7708;
-/// `objsubid` of the lock of the one worker that waits for a process to hand over to.
+/// `objsubid` of the lock of the only worker that waits for a process to hand over to.
 const HEIR: u16 = 7709;
-/// `objsubid` of the locks that whoever asks a checker holds meanwhile, and of the two numbers after it: of the server,
-/// of the role whose text it is, of the role that is logged in. Fields: 0, the role, a number.
+/// First of three `objsubid`s of the locks that a session holds while it asks a checker: on a place of the server's, of the role whose
+/// text it is, and of the role that is logged in. Fields: 0, the role, a number.
 const ASKER: u16 = 7710;
-/// `objsubid` of the locks that a checker itself holds on these places, and of the two numbers after it. Fields: as of those.
+/// First of three `objsubid`s of the locks that a checker itself holds on these places. Fields: as of [`ASKER`].
 const CHECKER: u16 = 7713;
 
 thread_local! {
-    /// The session locks that this process has taken and not released.
+    /// Session locks that this process has taken and not released.
     static KEPT: RefCell<Vec<Lock>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes session locks again that this process does not hold any more, though it has not released them: a user's code lets go of
-/// advisory locks (pg_advisory_unlock_all), and an abort of those of the other method. One that somebody else has taken
-/// meanwhile is not waited for: who relies on it looks whether it is held. Between transactions of a worker, and so
-/// before any more code of a user's runs.
+/// Retakes the session locks that this process has lost without releasing them: users' code releases those of one lock method
+/// (pg_advisory_unlock_all), and an abort those of the other. A lock that somebody else has taken meanwhile is not waited for: code
+/// that relies on a lock checks whether it is held. To be called between transactions of a worker, and so before any more of users'
+/// code runs.
 pub fn take_back() {
     let kept = KEPT.with_borrow(Clone::clone);
     for lock in kept {
@@ -53,37 +53,37 @@ pub fn take_back() {
     }
 }
 
-/// A lock of this extension's.
+/// A lock of the extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// This database's job with this id: shared by its workers.
+    /// A job of this database, by id; its workers share the lock.
     Job(i64),
-    /// A worker slot of the server.
+    /// A worker slot of the server, by number.
     Slot(u32),
-    /// This database's relation with this OID, for defining a job on it.
+    /// A relation of this database, by OID, while a job on it is being defined.
     Definition(u32),
-    /// This database's slice with this id.
+    /// A slice of this database, by id.
     Slice(i32),
-    /// What concerns all workers of this job: its slices, its end.
+    /// Decisions that concern all workers of a job: its slices, its end.
     Council(i64),
-    /// What comes after the last batch of this job.
+    /// The work after the last batch of a job.
     Upkeep(i64),
-    /// One of the worker slots that this role's jobs may hold.
+    /// One of the worker slots that the jobs of a role may hold: role, number.
     Share(u32, u32),
-    /// A worker slot of the server, a second time.
+    /// The second lock on a worker slot of the server, by number.
     Seat(u32),
-    /// This database's jobs that wait for a process.
+    /// The right to wait for a process that this database's jobs are handed over to.
     Heir,
-    /// One of the places from which checkers are asked, of which there are so many at the same time: of the server (0), of text
-    /// of a role's (1), or of sessions of a role (2).
+    /// One of the limited number of places from which checkers can be asked at the same time: of the server (0), of text of a role's (1),
+    /// or of sessions of a role (2); then the role and a number.
     Asker(u16, u32, u32),
-    /// The same place, for the checker.
+    /// The same places as for `Asker`, locked by the checker.
     Checker(u16, u32, u32),
 }
 
 impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
-        // SAFETY: set when the process connects; 0 before.
+        // SAFETY: a variable that is set when the process connects, and 0 before.
         let here = unsafe { pg_sys::MyDatabaseId.to_u32() };
         let (database, id, field4) = match self {
             Lock::Job(id) => (here, id as u64, JOB),
@@ -102,7 +102,7 @@ impl Lock {
             Lock::Seat(number) => (0, u64::from(number), SEAT),
             Lock::Heir => (here, 0, HEIR),
         };
-        // pg_advisory_unlock_all() reaches the locks of the other method only; an abort those of this one only.
+        // pg_advisory_unlock_all() releases only locks of USER_LOCKMETHOD; an abort only those of DEFAULT_LOCKMETHOD.
         let method = match self {
             Lock::Share(..) | Lock::Seat(_) | Lock::Checker(..) => pg_sys::DEFAULT_LOCKMETHOD,
             _ => pg_sys::USER_LOCKMETHOD,
@@ -125,8 +125,8 @@ impl Lock {
         mode as i32
     }
 
-    /// Takes the lock for the session if nobody else holds it in a way that conflicts. What takes it from this process meanwhile
-    /// is made good by [`take_back`], until it is released.
+    /// Takes the lock for the session unless somebody else holds it in a conflicting mode. If the lock is lost before it is released,
+    /// [`take_back`] takes it again.
     pub fn try_session(self) -> bool {
         let taken = self.acquire(true, true);
         if taken {
@@ -139,18 +139,18 @@ impl Lock {
         taken
     }
 
-    /// Lets a session lock go, if it is still held.
+    /// Releases a session lock, if it is still held.
     pub fn release_session(self) {
         KEPT.with_borrow_mut(|kept| kept.retain(|lock| *lock != self));
         if self.is_held() {
-            // SAFETY: the tag is read only. A lock that is not held would be a warning.
+            // SAFETY: the tag is only read. Releasing a lock that is not held would raise a warning.
             unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), true) };
         }
     }
 
-    /// Whether this process still holds it: a trigger's pg_advisory_unlock_all() lets it go.
+    /// Whether this process still holds the lock: a trigger's pg_advisory_unlock_all() may have released it.
     pub fn is_held(self) -> bool {
-        // SAFETY: looks the tag, which is read only, up in this process's own table of locks.
+        // SAFETY: looks up the tag, which is only read, in this process's own table of locks.
         unsafe {
             #[cfg(any(feature = "pg17", feature = "pg18"))]
             return pg_sys::LockHeldByMe(&self.tag(), self.mode(), false);
@@ -159,7 +159,7 @@ impl Lock {
         }
     }
 
-    /// Lets a lock of the transaction's go before its end.
+    /// Releases a lock of the transaction before its end.
     pub fn release_transaction(self) {
         // SAFETY: as in `release_session`.
         unsafe { pg_sys::LockRelease(&self.tag(), self.mode(), false) };
@@ -170,13 +170,13 @@ impl Lock {
         self.acquire(false, false);
     }
 
-    /// The same without waiting: false if somebody else holds it.
+    /// Takes the lock until the transaction ends, without waiting. Returns false if somebody else holds it.
     pub fn try_for_transaction(self) -> bool {
         self.acquire(false, true)
     }
 
-    /// Waits for the lock as long as a call may, and holds it until the transaction ends: false if it is still somebody
-    /// else's then. Within `spi::connect`.
+    /// Waits for the lock as long as a call may, and holds it until the transaction ends. Returns false if somebody else still holds it
+    /// then. Within `spi::connect`.
     pub fn in_time(self) -> Result<bool> {
         if self.try_for_transaction() {
             return Ok(true);
@@ -201,7 +201,7 @@ impl Lock {
         }
     }
 
-    /// Its four fields, as `pg_locks` shows them: database, classid, objid, objsubid.
+    /// Returns the four fields of the lock, as `pg_locks` shows them: database, classid, objid, objsubid.
     pub fn shown(self) -> [i64; 4] {
         let tag = self.tag();
         [
@@ -213,9 +213,9 @@ impl Lock {
     }
 
     fn acquire(self, session: bool, dont_wait: bool) -> bool {
-        // SAFETY: the tag is read only, and any will do: advisory locks are numbers. A lock that is not the session's
-        // belongs to the current resource owner, and so to the transaction; if there is none, it is held like
-        // a session's. Errors (no memory for locks, a deadlock, a cancel) leave none behind.
+        // SAFETY: the tag is only read, and any tag will do: advisory locks are numbers. A lock that is not the session's belongs to
+        // the current resource owner, and so to the transaction; if there is none, it is held like a session's lock. Errors (no
+        // memory for locks, a deadlock, a cancel) leave no lock behind.
         let got = unsafe { pg_sys::LockAcquire(&self.tag(), self.mode(), session, dont_wait) };
         got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }

@@ -1,15 +1,13 @@
-//! VACUUM and ANALYZE of one relation, from a background worker. Both outside of any transaction.
+//! Runs VACUUM and ANALYZE of one relation from a background worker, outside of any transaction.
 //!
-//! VACUUM commits the transaction that it is given and opens others, so it can't go through SPI: it
-//! is handed to PostgreSQL as a top-level utility statement, as a client's would be. The statement
-//! bears the relation's OID beside its name: whoever renames the table meanwhile changes nothing,
-//! one that is gone is passed over, and ANALYZE of a partitioned table takes that table's own
+//! VACUUM commits the transaction that it is given and opens others, so it can't go through SPI: it is handed to PostgreSQL as a
+//! top-level utility statement, as a client's would be. The statement carries the relation's OID beside its name, so a rename in the
+//! meantime changes nothing, a relation that is gone is skipped, and ANALYZE of a partitioned table computes that table's own
 //! statistics without going through all of its partitions again.
 //!
-//! Both run as the session's user. The user code in them (expressions and predicates of indexes,
-//! expressions of statistics, operators) is run by PostgreSQL as the table's owner in a
-//! security-restricted operation, in which neither SET ROLE nor SET SESSION AUTHORIZATION is
-//! possible and no setting outlives the statement: what also protects autovacuum, a superuser.
+//! Both run as the session's user. PostgreSQL runs the user code in them (expressions and predicates of indexes, expressions of
+//! statistics, operators) as the table's owner in a security-restricted operation, in which neither SET ROLE nor SET SESSION
+//! AUTHORIZATION is possible and no setting outlives the statement. The same protects autovacuum, which runs as a superuser.
 
 use std::ffi::{CStr, c_char};
 
@@ -22,7 +20,7 @@ use super::{list, relation, report, server};
 use crate::error::{Error, Result};
 
 unsafe extern "C-unwind" {
-    // tcop/utility.h, of which pgrx has no binding. The same in the headers of 15, 16 and 18.
+    // From tcop/utility.h; pgrx has no binding. The same in the headers of PostgreSQL 15, 16 and 18.
     fn ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         query_string: *const c_char,
@@ -35,19 +33,19 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// VACUUM of the relation; of nothing if it is gone.
+/// Runs VACUUM of the relation. Does nothing if the relation is gone.
 pub fn vacuum(relation: Oid) -> Result<()> {
     maintain("VACUUM", relation)
 }
 
-/// ANALYZE of the relation; of nothing if it is gone. Of a partitioned table, only what is known
-/// of it as a whole.
+/// Runs ANALYZE of the relation. Does nothing if the relation is gone. For a partitioned table, only the statistics of the table as a
+/// whole are computed.
 pub fn analyze(relation: Oid) -> Result<()> {
     maintain("ANALYZE", relation)
 }
 
-/// Whether the current user may VACUUM and ANALYZE the relation, by the rules that these apply
-/// themselves. Also true if it is gone. Within a transaction.
+/// Whether the current user may VACUUM and ANALYZE the relation, by the rules that these commands apply themselves. Also true if the
+/// relation is gone. Within a transaction.
 pub fn may_maintain(relation: Oid) -> Result<bool> {
     server::require_transaction();
     let class = pg_sys::SysCacheIdentifier::RELOID as i32;
@@ -62,13 +60,13 @@ pub fn may_maintain(relation: Oid) -> Result<bool> {
 /// Whether the user owns the relation or the database. Within a transaction.
 fn owns(relation: Oid, user: Oid) -> bool {
     let database = server::database();
-    // SAFETY: within a transaction any OIDs will do: of no relation or database it is an error.
+    // SAFETY: within a transaction any OIDs will do: one of no relation or database raises an error.
     #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_class_ownercheck(relation, user)
             || pg_sys::pg_database_ownercheck(database, user)
     }
-    // SAFETY: the same; the classes are those of the two objects.
+    // SAFETY: as above; the classes are those of the two objects.
     #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, user)
@@ -76,11 +74,11 @@ fn owns(relation: Oid, user: Oid) -> bool {
     }
 }
 
-/// The privilege MAINTAIN, since PostgreSQL 17. Within a transaction.
+/// Whether the user has the privilege MAINTAIN, which exists since PostgreSQL 17. Within a transaction.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 fn granted(relation: Oid, user: Oid) -> bool {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_MAINTAIN);
-    // SAFETY: within a transaction any OIDs will do: of no relation it is an error.
+    // SAFETY: within a transaction any OIDs will do: one of no relation raises an error.
     unsafe { pg_sys::pg_class_aclcheck(relation, user, mode) == pg_sys::AclResult::ACLCHECK_OK }
 }
 
@@ -89,7 +87,7 @@ fn granted(_relation: Oid, _user: Oid) -> bool {
     false
 }
 
-/// Who may do it, beside the owner: for people.
+/// Text for messages about who may VACUUM and ANALYZE a relation.
 pub const WHO_MAY: &str = if cfg!(any(feature = "pg17", feature = "pg18")) {
     "owner or MAINTAIN needed"
 } else {
@@ -103,16 +101,16 @@ fn maintain(verb: &str, relation: Oid) -> Result<()> {
     txn::run_committing(|| {
         let text = to_server(&format!("{verb} {}", found.shown))?;
         report::activity(&text);
-        // SAFETY: within the transaction that run_committing has begun, and may be left by `run` as
-        // committed. `place` outlives it.
+        // SAFETY: within the transaction that run_committing has begun, which accepts that `run` leaves it committed. `place`
+        // outlives it.
         unsafe { place.run(&text, relation) }
     })
 }
 
-/// What outlives the commits within the statement: the statement, and VACUUM's own state, which it
-/// keeps where a portal would have its memory.
+/// State that outlives the commits within the statement: the statement itself, and VACUUM's own state, which it keeps in the memory of
+/// its portal.
 struct Place {
-    /// In force as PortalContext while this lives.
+    /// Set as PortalContext while this lives.
     memory: Memory,
     before: pg_sys::MemoryContext,
 }
@@ -120,8 +118,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let memory = Memory::new(c"backfill maintenance");
-        // SAFETY: a worker has no portal, so that nobody else uses PortalContext; it is put back before
-        // the memory goes, by `drop`.
+        // SAFETY: a worker has no portal, so nobody else uses PortalContext; `drop` puts it back before the memory goes.
         unsafe {
             let before = pg_sys::PortalContext;
             pg_sys::PortalContext = memory.as_ptr();
@@ -132,15 +129,14 @@ impl Place {
     /// Runs the statement.
     ///
     /// # Safety
-    /// Within a transaction, which the statement may commit: nothing that belongs to it may be used
-    /// afterwards. Without an active snapshot.
+    /// Within a transaction, which the statement may commit: nothing that belongs to the transaction may be used afterwards.
+    /// Without an active snapshot.
     unsafe fn run(&self, text: &CStr, relation: Oid) -> Result<()> {
-        // SAFETY: all that is handed over is allocated in the memory of this place, which outlives the
-        // statement and each of its transactions, and is left current until the last of them ends. An
-        // error becomes a panic at the boundary, so that it jumps over no Rust frame. `completion`
-        // is only written to by the call.
+        // SAFETY: everything handed over is allocated in the memory of this place, which outlives the statement and each of its
+        // transactions, and stays the current context until the last of them ends. An error becomes a panic at the boundary, so
+        // it jumps over no Rust frame. The call only writes to `completion`.
         unsafe {
-            // ProcessUtility frees at its end what it has put into the present memory context, too.
+            // At its end, ProcessUtility also frees what it has put into the current memory context.
             pg_sys::MemoryContextSwitchTo(self.memory.as_ptr());
             let text = pg_sys::pstrdup(text.as_ptr());
             let statement = statement(text, relation)?;
@@ -151,7 +147,7 @@ impl Place {
             (*planned).canSetTag = true;
             (*planned).utilityStmt = statement.cast();
             let mut completion = pg_sys::QueryCompletion::default();
-            // As for a client's: VACUUM lets go of it before it commits.
+            // As for a client's statement: VACUUM releases the snapshot before it commits.
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 ProcessUtility(
@@ -175,18 +171,18 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // SAFETY: the context from before outlives this value: a worker's is null.
+        // SAFETY: the previous context outlives this value: in a worker it is null.
         unsafe { pg_sys::PortalContext = self.before };
     }
 }
 
-/// The parsed statement, with the OID of the one relation that it names. In the current memory context.
+/// Parses the statement and sets the OID of the only relation that it names. In the current memory context.
 ///
 /// # Safety
-/// `text` must point to a string that ends in zero and lives as long as what is given is used.
+/// `text` must point to a zero-terminated string that lives as long as the result is used.
 unsafe fn statement(text: *const c_char, relation: Oid) -> Result<*mut pg_sys::VacuumStmt> {
-    // SAFETY: the parser gives a list of RawStmt, and each node is taken for what its tag says. The
-    // relations of a VacuumStmt are VacuumRelation nodes. Nobody else has the tree.
+    // SAFETY: the parser returns a list of RawStmt nodes, and each node is treated as what its tag says. The relations of a
+    // VacuumStmt are VacuumRelation nodes. Nobody else has the tree.
     unsafe {
         let parsed = pg_sys::raw_parser(text, pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         let node = list::only::<pg_sys::RawStmt>(parsed).map(|raw| (*raw).stmt);

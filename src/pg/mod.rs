@@ -1,4 +1,4 @@
-//! Everything that touches PostgreSQL's C interface; the one place where `unsafe` is allowed.
+//! Everything that touches PostgreSQL's C interface; the only place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
 pub mod alloc;

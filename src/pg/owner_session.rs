@@ -1,4 +1,4 @@
-//! A background worker's session that belongs to the owner of a job.
+//! The session of a background worker, which belongs to the owner of a job.
 
 use super::bgworker::{self, Start};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -10,13 +10,12 @@ use crate::error::{Error, Result};
 
 /// Connects to the database; the transactions that follow act for the job's owner.
 ///
-/// Where the owner can't log in, the session is opened by the server and given to the owner before
-/// anything else is done; and since a session so opened could be taken back (SET SESSION
-/// AUTHORIZATION), every transaction runs in a security context that forbids it.
+/// If the owner can't log in, the server opens the session and gives it to the owner before anything else is done; and since SET
+/// SESSION AUTHORIZATION could take back such a session, every transaction runs in a security context that forbids it.
 pub fn connect(start: Start) {
     bgworker::connect(start.database, start.login);
     if start.login == start.owner {
-        // ALTER ROLE ... SET role may have made it another one at once.
+        // ALTER ROLE ... SET role may have changed the current user at once.
         keep_identity(start);
     } else {
         let given = txn::run_setting(|| {
@@ -34,24 +33,23 @@ pub fn connect(start: Start) {
     armed.unwrap_or_else(|error| report::fatal(&error));
 }
 
-/// Takes back what a trigger's SET ROLE or SET SESSION AUTHORIZATION left behind: the next
-/// transaction begins as the owner again.
+/// Undoes a trigger's SET ROLE or SET SESSION AUTHORIZATION: the next transaction begins as the owner again.
 pub fn keep_identity(start: Start) {
     let owner = start.owner;
     if server::session_user() == owner && server::current_user() == owner {
         return;
     }
-    // Not RESET ROLE: that goes back to what ALTER ROLE ... SET role says.
+    // Not RESET ROLE: that would go back to the role of ALTER ROLE ... SET role.
     run(&["SET SESSION AUTHORIZATION DEFAULT", "SET ROLE NONE"]);
 }
 
-/// Takes back what else code of users' has left in the session, not only the owner's own: what PostgreSQL runs as the owner of an
-/// index on another table, to check a foreign key, runs in it, too. Prepared statements, cursors that were held, temporary
-/// objects, and the seed of random(), unless that is `seeded` by the job's settings. Settings are put back by
-/// [`txn::run`]. Between transactions.
+/// Removes everything else that users' code has left in the session: prepared statements, holdable cursors, temporary objects, and the
+/// seed of random(), unless the job's settings have set the seed (`seeded`). Not only the owner's code can leave such things: what
+/// PostgreSQL runs as the owner of an index on another table, to check a foreign key, runs in this session, too. Settings are put
+/// back by [`txn::run`]. Between transactions.
 pub fn clear(seeded: bool) -> Result<()> {
-    // SAFETY: no transaction is in progress, so that nothing of what goes is in use. An error is given back, and nothing
-    // that it has left is used before the next transaction.
+    // SAFETY: no transaction is in progress, so nothing that is removed is in use. An error is returned, and nothing that it has
+    // left is used before the next transaction.
     capture(|| unsafe {
         pg_sys::DropAllPreparedStatements();
         pg_sys::PortalHashTableDeleteAll();
@@ -64,13 +62,13 @@ pub fn clear(seeded: bool) -> Result<()> {
         return Ok(());
     }
     txn::run(txn::Durability::Deferred, || {
-        // SAFETY: within a transaction, in which nothing else is done.
+        // SAFETY: within a transaction, which does nothing else.
         unsafe { pg_sys::ResetTempTableNamespace() };
         Ok(())
     })
 }
 
-/// Whether there may be some: the session has a schema for them.
+/// Whether there may be temporary objects: true if the session has a schema for them.
 fn has_temporary_objects() -> bool {
     let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
     // SAFETY: writes two variables of this function.
@@ -78,16 +76,16 @@ fn has_temporary_objects() -> bool {
     schema != Oid::INVALID
 }
 
-/// The function setseed: one that is built in, which is found without a catalog.
+/// OID of the built-in function setseed, which is found without a catalog.
 const SETSEED: Oid = Oid::from_u32(pg_sys::F_SETSEED);
 
-/// Has random() go on from where nobody can foretell.
+/// Makes random() continue from an unpredictable seed.
 ///
 /// # Safety
-/// No code of PostgreSQL's that uses it may be in progress.
+/// No PostgreSQL code that uses random() may be in progress.
 unsafe fn seed() -> Result<()> {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is of that length. The function takes a float8 between -1 and 1, passed by value, and reads nothing else.
+    // SAFETY: the buffer has that length. The function takes a float8 between -1 and 1, passed by value, and reads nothing else.
     unsafe {
         if !pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) {
             return Err(Error::internal("the server has no random bytes"));
@@ -99,7 +97,7 @@ unsafe fn seed() -> Result<()> {
     Ok(())
 }
 
-/// Runs statements that are part of this library. That they fail is logged.
+/// Runs statements that are part of this library. Errors are logged and ignored.
 pub fn run(statements: &[&'static str]) {
     let done = txn::run_setting(|| {
         statements

@@ -1,5 +1,5 @@
-//! Partitioned tables, and tables that others inherit from: what they consist of. With the rights of the extension, by the catalogs
-//! alone: no partition is locked, and no expression of a partition key is evaluated.
+//! Lists the members of partitioned tables and of tables that others inherit from. Reads the catalogs alone, with the rights of the
+//! extension: no partition is locked, and no expression of a partition key is evaluated.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -8,24 +8,24 @@ use super::spi::{self, Arg};
 use super::{list, server};
 use crate::error::Result;
 
-/// A table that holds rows of a whole: a partition, a table that inherits, or the whole itself.
+/// A table that holds rows of a tree: a partition, a table that inherits, or the root itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
-    /// Its OID.
+    /// OID of the table.
     pub oid: Oid,
     /// `relkind` of pg_class: `r`, or `f` for a foreign table.
     pub kind: char,
-    /// Schema and name for people: quoted where need be, so that it can be pasted.
+    /// Schema and name for messages, quoted where needed, so that the text can be pasted into a statement.
     pub shown: String,
 }
 
 unsafe extern "C-unwind" {
-    // catalog/partition.h, of which pgrx has no binding. The same in the headers of 15, 16 and 18.
+    // From catalog/partition.h; pgrx has no binding. The same in the headers of PostgreSQL 15, 16 and 18.
     fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
 }
 
-/// A statement on all that belongs to the relation $1, itself included, from the top down; once each, even what inherits in several
-/// ways. One that is being detached (DETACH ... CONCURRENTLY) belongs to it no longer.
+/// Prefixes a statement with the CTE `tree`: the relation $1 and everything below it, from the top down, each once, even if it inherits
+/// in several ways. A partition that is being detached (DETACH ... CONCURRENTLY) no longer belongs to the tree.
 macro_rules! of_tree {
     ($statement:literal) => {
         concat!(
@@ -40,9 +40,9 @@ macro_rules! of_tree {
     };
 }
 
-/// The tables that an UPDATE of `root` would look at, or with ONLY: the partitions that hold rows, on all levels, the default
-/// ones too, in the order in which they were created; else the table itself, and then those that inherit from it. Within
-/// `spi::connect`.
+/// Returns the tables that an UPDATE of `root` (with ONLY if `only`) would look at. For a partitioned table these are the partitions
+/// that hold rows, on all levels, default ones too, in the order of their creation; otherwise the table itself, and then those that
+/// inherit from it. Within `spi::connect`.
 pub fn leaves(root: Oid, only: bool) -> Result<Vec<Leaf>> {
     let rows = as_extension(|| {
         spi::kept(
@@ -82,8 +82,8 @@ pub fn may_update_any(relation: Oid, role: Oid) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// Whether the current user has the rights of the owner of the relation, or of a partitioned table that it belongs to. False
-/// where it is gone. Within `spi::connect`.
+/// Whether the current user has the rights of the owner of the relation, or of the topmost partitioned table that it belongs to. False
+/// if the relation is gone. Within `spi::connect`.
 pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
     let caller = server::current_user();
     let row = as_extension(|| {
@@ -96,18 +96,18 @@ pub fn may_act_for_owner(relation: Oid) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// A role that is no superuser, and whose code an UPDATE runs.
+/// A role without superuser rights whose code an UPDATE runs.
 pub struct Author {
-    /// Its name, quoted where need be.
+    /// Name of the role, quoted where needed.
     pub role: String,
-    /// What the role wrote, or may have: "table", of the table or one above or below it; "trigger x" and so on.
+    /// Code that the role wrote, or may have written: "table" for that of the table or of one above or below it; "trigger x" and so on.
     pub what: String,
 }
 
-/// One of the roles that are no superusers and whose code an UPDATE of the relation runs, or may: owners of the relation, of what it
-/// inherits from, of what inherits from it, and of tables whose foreign keys follow, on any level; of the functions of triggers on all
-/// of these; who may have written the condition of such a trigger; owners of the types of their columns, and of what these consist of.
-/// Within `spi::connect`.
+/// Returns one of the roles without superuser rights whose code an UPDATE of the relation runs, or may run: the owners of the relation,
+/// of what it inherits from, of what inherits from it, and of tables whose foreign keys follow, on any level; the owners of the
+/// functions of triggers on all of these; the roles that may have written the condition of such a trigger; the owners of the types of
+/// their columns, and of what these types consist of. Within `spi::connect`.
 pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     let row = as_extension(|| {
         spi::kept_first(
@@ -162,7 +162,7 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
     .transpose()
 }
 
-/// The partitioned tables below `root` and itself: what is not a leaf. Within `spi::connect`.
+/// Returns the partitioned tables in the tree of `root`, itself included: everything that is not a leaf. Within `spi::connect`.
 pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     oids(
         of_tree!(
@@ -173,8 +173,8 @@ pub fn branches(root: Oid) -> Result<Vec<Oid>> {
     )
 }
 
-/// All that may have rows in common with the relation: what it is a partition of or inherits from, what belongs to it on all
-/// levels, and what else these belong to. Without itself. Within `spi::connect`.
+/// Returns all relations that may have rows in common with this one: those that it is a partition of or inherits from, those below it
+/// on all levels, and whatever else these are partitions of or inherit from. Without the relation itself. Within `spi::connect`.
 pub fn relatives(relation: Oid) -> Result<Vec<Oid>> {
     oids(
         of_tree!(
@@ -190,8 +190,8 @@ pub fn relatives(relation: Oid) -> Result<Vec<Oid>> {
     )
 }
 
-/// One for all tables that are related through partitions or inheritance, in however many ways: the one that was created
-/// first, of those that there are. Within `spi::connect`.
+/// Returns one representative of all tables that are related through partitions or inheritance, however indirectly: the one with the
+/// lowest OID, normally the one created first. Within `spi::connect`.
 pub fn representative(relation: Oid) -> Result<Oid> {
     let all = oids(
         "WITH RECURSIVE kin AS (
@@ -213,13 +213,13 @@ fn oids(query: &'static str, relation: Oid) -> Result<Vec<Oid>> {
         .collect()
 }
 
-/// The partitioned tables that the relation is a partition of, the nearest first. Not beyond one
-/// that is being detached. Within a transaction.
+/// Returns the partitioned tables that the relation is a partition of, the nearest first, but none beyond one that is being detached.
+/// Within a transaction.
 pub fn ancestors(relation: Oid) -> Vec<Oid> {
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do: one of no relation is no partition, and of one that
-    // is none no longer there are no ancestors. The list is a new one of OIDs, or null. An error becomes
-    // a panic at the boundary, so that it jumps over no Rust frame.
+    // SAFETY: within a transaction any OID will do: one of no relation is no partition, and a relation that is no longer a
+    // partition has no ancestors. The list is a new list of OIDs, or null. An error becomes a panic at the boundary, so it jumps
+    // over no Rust frame.
     unsafe {
         if !pg_sys::get_rel_relispartition(relation) {
             return Vec::new();
@@ -229,14 +229,13 @@ pub fn ancestors(relation: Oid) -> Vec<Oid> {
     }
 }
 
-/// The topmost partitioned table that the relation belongs to; itself, if to none.
+/// Returns the topmost partitioned table that the relation belongs to; the relation itself if it belongs to none.
 pub fn topmost(relation: Oid) -> Oid {
     ancestors(relation).last().copied().unwrap_or(relation)
 }
 
-/// The columns that decide in which partition a row is, also those inside expressions: of the
-/// relation itself, of what it is a partition of, and of the partitioned tables below it. Within
-/// `spi::connect`.
+/// Returns the columns that decide which partition a row is in, including columns inside expressions, for the relation itself, the
+/// tables that it is a partition of, and the partitioned tables below it. Within `spi::connect`.
 pub fn key_columns(relation: Oid) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let tables = ancestors(relation).into_iter().chain(branches(relation)?);
@@ -251,8 +250,8 @@ pub fn key_columns(relation: Oid) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// PostgreSQL records that each column of the key, also inside an expression, belongs to the table
-/// as a whole: it can't be dropped alone.
+/// Query for the columns of the table's partition key. PostgreSQL records for each of them, also inside an expression, a dependency on
+/// the table as a whole, so that it can't be dropped alone.
 const KEY_COLUMNS: &str = "
 SELECT DISTINCT a.attname, a.attnum
 FROM pg_catalog.pg_depend d
@@ -262,9 +261,8 @@ WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = $1 AN
   AND d.deptype = 'i'
 ORDER BY a.attnum";
 
-/// The name of the index of `relation` that `name` means: an index of its own with that name, or
-/// the one that belongs to the index with that name of `root`, a partitioned table above it.
-/// Within `spi::connect`.
+/// Resolves an index name given for `root`, a partitioned table, on its descendant `relation`: returns the name of the index of
+/// `relation` that is attached to the index `name` of `root`, or else of an index of its own with that name. Within `spi::connect`.
 pub fn index_named(relation: Oid, root: Oid, name: &str) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::kept_first(

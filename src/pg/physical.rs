@@ -1,6 +1,5 @@
-//! Whether a table can be walked in physical order: only where each updated row falls out of the
-//! WHERE clause for good. That it does is checked with every batch, by what RETURNING shows; here
-//! is what would make that check worthless.
+//! Decides whether a table can be walked in physical order. It can only if each updated row falls out of the WHERE clause for good.
+//! Every batch checks, by its RETURNING, that its rows do; this module looks for what would make that check worthless.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,13 +9,12 @@ use super::spi::{self, Arg};
 use super::{clauses, server};
 use crate::error::Result;
 
-/// Why a walk of the relation in physical order would be unsound, as a phrase; `None` where
-/// nothing speaks against it. `known_as` is the name that the clause may call the relation by, if
-/// it is not its own: that of the partitioned table.
+/// Returns, as a phrase, why a walk of the relation in physical order would be unsound; `None` if nothing speaks against it.
+/// `known_as` is the name that the clause may use for the relation if not its own: that of the partitioned table.
 ///
-/// `skips_triggers`: only those fire that fire in a replica, too.
+/// `skips_triggers`: only triggers fire that fire in a replica, too.
 ///
-/// As the current user, within `spi::connect`. A clause that does not even parse is an error.
+/// As the current user, within `spi::connect`. Returns an error for a clause that does not parse.
 pub fn unsound(
     relation: Oid,
     known_as: Option<&str>,
@@ -57,8 +55,8 @@ pub fn unsound(
     Ok(None)
 }
 
-/// Whether a row can fall out of the WHERE clause by an update of these columns: the clause reads one of
-/// them, or more than columns that stay as they are. As the current user, within `spi::connect`.
+/// Whether an update of these columns can make a row fall out of the WHERE clause: the clause reads one of them, or depends on more
+/// than unchanged columns, or a BEFORE trigger may change others. As the current user, within `spi::connect`.
 pub fn can_fall_out(
     table: &Relation,
     known_as: Option<&str>,
@@ -71,8 +69,8 @@ pub fn can_fall_out(
     )
 }
 
-/// Whether a clause reads only columns that an update of these columns leaves as they are, triggers aside. As the
-/// current user, within `spi::connect`.
+/// Whether the clause reads only columns that an update of `set_columns` leaves unchanged, triggers aside. As the current user, within
+/// `spi::connect`.
 pub fn reads_what_stays(
     table: &Relation,
     known_as: Option<&str>,
@@ -93,22 +91,21 @@ fn first(query: &'static str, args: &[Arg]) -> Result<Option<String>> {
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// A trigger that fires after an UPDATE, row by row or not, and is no part of a constraint; `$2` has the
-/// states of `tgenabled` in which triggers fire. Bits of
-/// `tgtype`: 2 is BEFORE, 16 UPDATE, 64 INSTEAD OF.
+/// Query for a trigger that fires after an UPDATE, for each row or statement, and is not part of a constraint. `$2` holds the states of
+/// `tgenabled` in which triggers fire. Bits of `tgtype`: 2 is BEFORE, 16 UPDATE, 64 INSTEAD OF.
 const AFTER_TRIGGER: &str = "
 SELECT pg_catalog.quote_ident(tgname) FROM pg_catalog.pg_trigger
 WHERE tgrelid = $1 AND NOT tgisinternal AND pg_catalog.strpos($2, tgenabled::text) > 0
   AND (tgtype & 16) <> 0 AND (tgtype & (2 | 64)) = 0
 ORDER BY tgname LIMIT 1";
 
-/// A trigger that fires before an UPDATE of a row, and may set other columns of it.
+/// Query for a row trigger that fires before an UPDATE, and may set other columns of the row.
 const BEFORE_TRIGGER: &str = "
 SELECT tgname FROM pg_catalog.pg_trigger
 WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & (1 | 2 | 16)) = (1 | 2 | 16)
 LIMIT 1";
 
-/// A foreign key from the table to itself whose ON UPDATE writes other rows.
+/// Query for a foreign key from the table to itself whose ON UPDATE action writes other rows.
 const CASCADE: &str = "
 SELECT pg_catalog.quote_ident(conname) FROM pg_catalog.pg_constraint
 WHERE conrelid = $1 AND contype = 'f' AND confupdtype NOT IN ('a', 'r')

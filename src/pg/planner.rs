@@ -1,10 +1,9 @@
-//! Makes the planner read a walk's table through the key's index, whatever statistics say.
+//! Makes the planner read a walk's table through the key's index, whatever the statistics say.
 //!
-//! A batch is planned once, for parameters it does not know. Guessing, the planner may well prefer
-//! to read the whole table for each batch (for a row comparison it expects a ninth of it), or to
-//! take an index that suits the WHERE clause. Settings such as `enable_seqscan` would reach into
-//! subqueries and triggers. So a pair of hooks, in this process only, acts on the statements of
-//! the walk alone, and in these on the walked relation alone.
+//! A batch is planned once, for parameters whose values the planner does not know. Guessing, the planner may well prefer to read the
+//! whole table for each batch (it expects a row comparison to match a ninth of it), or to take an index that suits the WHERE clause.
+//! Settings such as `enable_seqscan` would also affect subqueries and triggers. So a pair of hooks, in this process only, acts on the
+//! statements of the walk alone, and within these on the walked relation alone.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -21,7 +20,7 @@ thread_local! {
     static NEXT_PATHLIST: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
     static BEFORE: Cell<Option<Settings>> = const { Cell::new(None) };
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
-    /// Whether a statement is only explained, for parameters that are known: constants, by then.
+    /// Whether a statement is only being explained, for known parameters, which are constants by then.
     static EXPLAINED: Cell<bool> = const { Cell::new(false) };
     /// Says when no statement may be planned for parallel workers.
     static ALONE: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
@@ -34,16 +33,16 @@ struct Walk {
     bookkeeping: Vec<CString>,
 }
 
-/// How a statement of a walk is to reach the rows of the walked relation.
+/// The way in which a statement of a walk must reach the rows of the walked relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Through the key's index, by bounds or a list that are parameters.
+    /// Through the key's index, by bounds or a list given as parameters.
     Index,
-    /// The same, and the rows in the order of the key.
+    /// As with `Index`, and in the order of the key.
     InOrder,
     /// Through the key's index, once for each row that the statement joins to it.
     Lookup,
-    /// By their place in the table.
+    /// By their ctids.
     Tid,
 }
 
@@ -64,11 +63,11 @@ enum Kind {
     Walk(Access),
     /// A statement on the extension's own tables, by primary key.
     Bookkeeping,
-    /// Anything else: triggers, functions, what users write.
+    /// Anything else: triggers, functions, statements that users write.
     Other,
 }
 
-/// Sets what is walked and by which statements; replaces what was set before.
+/// Sets the walked relation, its index and the statements of the walk. Replaces what was set before.
 pub fn set_walk(relation: Oid, index: Oid, statements: Vec<(CString, Access)>) {
     install();
     WALK.with_borrow_mut(|walk| {
@@ -78,8 +77,8 @@ pub fn set_walk(relation: Oid, index: Oid, statements: Vec<(CString, Access)>) {
     });
 }
 
-/// Adds a statement on the extension's own tables. They are tiny when it is planned, but dead
-/// rows can make them huge under an old snapshot: it has to go by their primary keys.
+/// Adds a statement on the extension's own tables. The tables are tiny when it is planned, but dead rows can make them huge under an
+/// old snapshot, so it must use their primary keys.
 pub fn add_bookkeeping(statement: CString) {
     install();
     WALK.with_borrow_mut(|walk| {
@@ -89,7 +88,7 @@ pub fn add_bookkeeping(statement: CString) {
     });
 }
 
-/// Runs `f`, which has PostgreSQL explain `statement`, with the plan that a worker's walk would have for it.
+/// Runs `f`, which lets PostgreSQL explain `statement`, with the plan that a worker's walk would have for it.
 pub fn explained<T>(
     relation: Oid,
     index: Oid,
@@ -103,7 +102,7 @@ pub fn explained<T>(
     f()
 }
 
-/// Ends what is explained when it is dropped, also by an error on its way: nothing else in this session is planned so.
+/// Guard: dropping it ends the explaining, also when an error passes through. Nothing else in this session is planned like a walk.
 struct Over;
 
 impl Drop for Over {
@@ -124,8 +123,8 @@ fn install() {
     if INSTALLED.replace(true) {
         return;
     }
-    // SAFETY: the hooks are read and written by this process alone, which has one thread. The functions
-    // are this library's, which is never unloaded, and call those that were there before.
+    // SAFETY: the hooks are read and written by this process alone, which has one thread. The functions are this library's,
+    // which is never unloaded, and they call the previous hooks.
     unsafe {
         NEXT_PLANNER.set(pg_sys::planner_hook);
         pg_sys::planner_hook = Some(plan);
@@ -134,7 +133,7 @@ fn install() {
     }
 }
 
-/// The planner's settings, as they were before a statement of ours was planned.
+/// The planner's settings before one of the extension's statements was planned.
 #[derive(Clone, Copy)]
 struct Settings {
     seqscan: bool,
@@ -173,7 +172,7 @@ impl Settings {
     }
 }
 
-/// Puts back what planning changed when it was left by an error.
+/// Puts back what planning changed, in case an error left it.
 pub fn reset() {
     PLANNING.set(Kind::Other);
     if let Some(before) = BEFORE.take() {
@@ -182,8 +181,8 @@ pub fn reset() {
 }
 
 unsafe extern "C-unwind" {
-    // optimizer/planner.h; the same in the headers of 15, 16 and 18. pg_sys' wrapper would turn errors of user code, met while a statement of its own is
-    // planned, into panics: their SQLSTATE and context would be lost to its exception handlers.
+    // From optimizer/planner.h; the same in the headers of PostgreSQL 15, 16 and 18. The wrapper in pg_sys would turn errors of user
+    // code that is planned meanwhile into panics, and the exception handlers of that code would lose their SQLSTATE and context.
     fn standard_planner(
         query: *mut pg_sys::Query,
         text: *const c_char,
@@ -192,19 +191,19 @@ unsafe extern "C-unwind" {
     ) -> *mut pg_sys::PlannedStmt;
 }
 
-/// Errors pass through by longjmp: nothing in here may need to be dropped. What they leave
-/// changed, [`reset`] puts back.
+/// Planner hook. Errors pass through by longjmp, so nothing in here may need to be dropped. [`reset`] puts back what they leave
+/// changed.
 ///
 /// # Safety
-/// Called by PostgreSQL as its hook `planner_hook`, with what belongs to that.
+/// Called by PostgreSQL as its hook `planner_hook`, with the arguments of that hook.
 unsafe extern "C-unwind" fn plan(
     query: *mut pg_sys::Query,
     text: *const c_char,
     options: c_int,
     params: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: the arguments go on as they came. The text is null or ends in zero, and is only compared.
-    // Where an error may jump, no frame of this module has anything to drop or a RefCell borrowed.
+    // SAFETY: the arguments are passed on unchanged. The text is null or ends with a zero, and is only compared. Wherever an
+    // error may jump out, no frame of this module has anything to drop or a RefCell borrowed.
     unsafe {
         let options = match ALONE.get() {
             Some(when) if when() => options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int),
@@ -239,12 +238,12 @@ fn begin(kind: Kind) {
     // SAFETY: writes settings of this process, which are put back by `reset`.
     unsafe {
         pg_sys::enable_indexscan = true;
-        // It would be cheaper, and leave no plain scan to choose.
+        // A bitmap scan would be cheaper, and would displace the plain index scan.
         pg_sys::enable_bitmapscan &= kind != Kind::Walk(Access::InOrder);
         pg_sys::enable_tidscan |= kind == Kind::Walk(Access::Tid);
         pg_sys::enable_nestloop |= kind == Kind::Walk(Access::Lookup);
         pg_sys::enable_seqscan &= kind != Kind::Bookkeeping;
-        // Guessed costs of a large table would have every batch compiled anew.
+        // Because of the guessed costs of a large table, every batch would be compiled anew.
         pg_sys::jit_enabled = false;
     }
 }
@@ -261,17 +260,17 @@ fn classify(text: &CStr) -> Kind {
     })
 }
 
-/// Like [`plan`], lets errors of others pass.
+/// Hook for the paths of a relation. Like [`plan`], it lets errors of others pass.
 ///
 /// # Safety
-/// Called by PostgreSQL as its hook `set_rel_pathlist_hook`, with what belongs to that.
+/// Called by PostgreSQL as its hook `set_rel_pathlist_hook`, with the arguments of that hook.
 unsafe extern "C-unwind" fn choose_paths(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
     rti: pg_sys::Index,
     rte: *mut pg_sys::RangeTblEntry,
 ) {
-    // SAFETY: the arguments go on as they came; nothing in here needs to be dropped.
+    // SAFETY: the arguments are passed on unchanged; nothing in here needs to be dropped.
     unsafe {
         if let Some(next) = NEXT_PATHLIST.get() {
             next(root, rel, rti, rte);
@@ -295,8 +294,8 @@ unsafe extern "C-unwind" fn choose_walk_paths(
         return;
     };
     let (relation, index) = WALK.with_borrow(|walk| (walk.relation, walk.index));
-    // SAFETY: the planner's own structs of the statement that it works on, which nobody else changes
-    // meanwhile. `pathlist` is a list of paths.
+    // SAFETY: the planner's own structs of the statement that it is planning, which nobody else changes meanwhile. `pathlist`
+    // is a list of paths.
     unsafe {
         if (*rte).relid == relation && is_walked(root, rti, relation) {
             let found = (*rel).pathlist;
@@ -321,15 +320,15 @@ unsafe extern "C-unwind" fn choose_walk_paths(
     }
 }
 
-/// Whether it is the walked relation itself and not the same relation in a user's subquery: the
-/// target of the UPDATE, or in a query level of ours, which has a parameter for its LIMIT, the first
-/// one of the relation. What the planner has pulled up from subqueries comes after it.
+/// Whether this entry is the walked relation itself, not the same relation in a user's subquery: it is the target of the UPDATE or,
+/// in one of the extension's own query levels (whose LIMIT is a parameter), the first entry of the relation. Relations that the
+/// planner has pulled up from subqueries come after it.
 ///
 /// # Safety
-/// `root` and `rti` must be those that the planner has called its hook with.
+/// `root` and `rti` must be those that the planner called its hook with.
 unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation: Oid) -> bool {
-    // SAFETY: each relation that the planner looks at has an entry in `simple_rte_array`, and those
-    // with smaller numbers, counted from 1, too.
+    // SAFETY: each relation that the planner looks at has an entry in `simple_rte_array`, and so have those with smaller
+    // numbers, counted from 1.
     unsafe {
         let query = (*root).parse;
         let limit = (*query).limitCount;
@@ -346,13 +345,13 @@ unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation
     }
 }
 
-/// Leaves the relation only the paths through this index, if there are any.
+/// Keeps only those paths of the relation that use this index, if there are any.
 ///
 /// # Safety
-/// `root` and `rel` must be those that the planner has called its hook with.
+/// `root` and `rel` must be those that the planner called its hook with.
 unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, index: Oid) {
-    // SAFETY: `indexlist` is a list of IndexOptInfo. While the paths are made it is one with this index
-    // alone, and the relation has no paths; an error on the way ends the planning of the statement.
+    // SAFETY: `indexlist` is a list of IndexOptInfo. While the paths are made, it holds this index alone, and the relation has
+    // no paths; an error on the way ends the planning of the statement.
     unsafe {
         let mut all = list::pointers::<pg_sys::IndexOptInfo>((*rel).indexlist);
         all.retain(|info| (**info).indexoid == index);
@@ -372,12 +371,12 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
     }
 }
 
-/// Has the plain index scans of the relation go through descending indexes backwards.
+/// Makes the plain index scans of the relation read descending indexes backwards.
 ///
 /// # Safety
-/// `rel` must be the relation that the planner has called its hook with.
+/// `rel` must be the relation that the planner called its hook with.
 unsafe fn make_ascending(rel: *mut pg_sys::RelOptInfo) {
-    // SAFETY: `pathlist` is a list of paths. One of this type is an IndexPath, of a btree, as all keys are, whose
+    // SAFETY: `pathlist` is a list of paths. A path of this type is an IndexPath, of a btree, as all keys are, whose
     // `reverse_sort` has an entry for each key column.
     unsafe {
         for path in list::pointers::<pg_sys::Path>((*rel).pathlist) {
@@ -388,17 +387,17 @@ unsafe fn make_ascending(rel: *mut pg_sys::RelOptInfo) {
             let descending = (*(*scan).indexinfo).reverse_sort;
             if !descending.is_null() && *descending {
                 (*scan).indexscandir = pg_sys::ScanDirection::BackwardScanDirection;
-                // Nothing above an UPDATE's scan asks for an order.
+                // Nothing above the scan of an UPDATE asks for an order.
                 (*path).pathkeys = null_mut();
             }
         }
     }
 }
 
-/// Leaves the relation only those of its paths that `wanted` names, if there is one.
+/// Keeps only those paths of the relation for which `wanted` returns true, if there are any.
 ///
 /// # Safety
-/// `rel` must be the relation that the planner has called its hook with.
+/// `rel` must be the relation that the planner called its hook with.
 unsafe fn retain(rel: *mut pg_sys::RelOptInfo, wanted: impl Fn(*mut pg_sys::Path) -> bool) {
     // SAFETY: `pathlist` is a list of paths, each of a struct that begins with a Path.
     unsafe {
@@ -411,15 +410,15 @@ unsafe fn retain(rel: *mut pg_sys::RelOptInfo, wanted: impl Fn(*mut pg_sys::Path
     }
 }
 
-/// Where all paths that are left need a row of another relation, gives back those of `found` that do
-/// not, at a price that keeps them out of the plan. Without any, the planner gives up as soon as it
-/// looks at the join of this relation and one of a user's subquery.
+/// If all paths that are left need a row of another relation, gives back those of `found` that do not, at a cost that keeps them out
+/// of the plan. Without any such path, the planner fails as soon as it considers a join of this relation with one of a user's
+/// subquery.
 ///
 /// # Safety
-/// `rel` must be the relation that the planner has called its hook with, and `found` a list of its paths.
+/// `rel` must be the relation that the planner called its hook with, and `found` a list of its paths.
 unsafe fn leave_in_reserve(rel: *mut pg_sys::RelOptInfo, found: *mut pg_sys::List) {
-    // SAFETY: both are lists of paths, each of a struct that begins with a Path. A path that is made dear
-    // is none of `pathlist`, so that nobody has compared it with others there at its old price.
+    // SAFETY: both are lists of paths, each of a struct that begins with a Path. A path that is made expensive is not in
+    // `pathlist`, so nobody has compared it with others there at its old cost.
     unsafe {
         let mut left = list::pointers::<pg_sys::Path>((*rel).pathlist);
         if left.iter().any(|path| (**path).param_info.is_null()) {
@@ -435,7 +434,7 @@ unsafe fn leave_in_reserve(rel: *mut pg_sys::RelOptInfo, found: *mut pg_sys::Lis
     }
 }
 
-/// What `enable_seqscan = off` does to a path.
+/// Makes a path expensive, as `enable_seqscan = off` does.
 ///
 /// # Safety
 /// `path` must be a path of the statement that is being planned.
@@ -445,7 +444,7 @@ unsafe fn make_dear(path: *mut pg_sys::Path) {
     unsafe {
         (*path).disabled_nodes += 1;
     }
-    // SAFETY: the same.
+    // SAFETY: as above.
     #[cfg(not(feature = "pg18"))]
     unsafe {
         const DISABLE_COST: f64 = 1.0e10;

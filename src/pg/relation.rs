@@ -1,5 +1,5 @@
-//! What the catalogs say about a relation. All of it within `spi::connect` and with the rights of
-//! the extension, so that nobody's search_path matters.
+//! Reads what the catalogs say about a relation. All of it within `spi::connect` and with the rights of the extension, so that
+//! nobody's search_path matters.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -13,41 +13,41 @@ use crate::quote::{ident, qualified};
 /// A relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
-    /// Its OID.
+    /// OID of the relation.
     pub oid: Oid,
-    /// Its schema.
+    /// Name of the relation's schema.
     pub schema: String,
-    /// Its name.
+    /// Name of the relation.
     pub name: String,
     /// `relkind` of pg_class.
     pub kind: char,
     /// `relpersistence` of pg_class.
     pub persistence: char,
-    /// Whether it belongs to the system's schemas or to this extension.
+    /// Whether the relation is in one of the system's schemas or belongs to this extension.
     pub internal: bool,
-    /// Schema and name for people: quoted where need be, so that it can be pasted.
+    /// Schema and name for messages, quoted where needed, so that the text can be pasted into a statement.
     pub shown: String,
-    /// A rule of its own that rewrites UPDATEs.
+    /// Name of an enabled rule on the relation that rewrites UPDATEs, if there is one.
     pub rule: Option<String>,
-    /// Its columns.
+    /// Columns of the relation, without dropped ones.
     pub columns: Vec<Attribute>,
 }
 
 /// A column of a relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// Its name.
+    /// Name of the column.
     pub name: String,
-    /// Its number, which stays when it is renamed.
+    /// Number of the column, which stays the same when the column is renamed.
     pub number: i16,
-    /// Whether it is GENERATED … STORED or VIRTUAL.
+    /// Whether the column is GENERATED … STORED or VIRTUAL.
     pub generated: bool,
-    /// Whether it is GENERATED ALWAYS AS IDENTITY.
+    /// Whether the column is GENERATED ALWAYS AS IDENTITY.
     pub identity_always: bool,
 }
 
 impl Relation {
-    /// Refuses a table of which a batch's UPDATE would not be what it seems: its rules turn it into something else, or its
+    /// Refuses a table on which a batch's UPDATE would not do what it seems to do: the table's rules turn it into something else, or its
     /// rows are elsewhere.
     pub fn refuse_deceptive(&self) -> Result<()> {
         let Some(rule) = &self.rule else {
@@ -66,20 +66,21 @@ impl Relation {
         )))
     }
 
-    /// The name to be put into a statement.
+    /// Returns the qualified and quoted name for use in a statement.
     pub fn quoted(&self) -> String {
         qualified(&self.schema, &self.name)
     }
 
-    /// What stands after UPDATE or FROM in a statement on this table alone. A partition goes by the
-    /// name of the partitioned table, so that clauses may use that.
+    /// Returns the text after UPDATE or FROM in a statement on this table alone. A partition gets the name of the partitioned table as an
+    /// alias (`known_as`), so that clauses may use that.
     pub fn alone(&self, known_as: Option<&str>) -> String {
         let alias = known_as.map_or(String::new(), |name| format!(" AS {}", ident(name)));
         format!("ONLY {}{alias}", self.quoted())
     }
 }
 
-/// The relation with this OID, if there is one. Its schema's name is to mean the same until the call, or the transaction, ends.
+/// Returns the relation with this OID, if it exists. Its schema's name is remembered: until the call or the transaction ends, it must
+/// stand for this schema, see `schemas`.
 pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     schemas::remember(oid);
     as_extension(|| {
@@ -124,7 +125,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
     })
 }
 
-/// The relation that the name, quoted where need be, means on the caller's search_path. Within `spi::connect`.
+/// Resolves a name (quoted where needed) on the caller's search_path. Within `spi::connect`.
 pub fn named(name: &str) -> Result<Option<Oid>> {
     let row = spi::fixed_first(
         "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::pg_catalog.int8",
@@ -134,25 +135,22 @@ pub fn named(name: &str) -> Result<Option<Oid>> {
     Ok(oid.map(Oid::from))
 }
 
-/// The planner's own estimate of a table's rows, which also serves tables never analysed.
+/// Returns the planner's own estimate of a table's rows, which also works for tables never analysed.
 pub fn estimate_rows(oid: Oid) -> Option<i64> {
     Open::shared(oid).map(|relation| relation.estimated_rows().clamp(0.0, MOST_ROWS) as i64)
 }
 
-/// More rows than any table has. The estimate is made of statistics, which from PostgreSQL 18 on the table's owner
-/// can set; sums over all slices of all jobs are to stay within a bigint.
+/// More rows than any table has. The estimate is based on statistics, which from PostgreSQL 18 on the table's owner can set; sums over
+/// all slices of all jobs must stay within a bigint.
 const MOST_ROWS: f64 = 1e14;
 
-/// Locks a table as an UPDATE does, so that its definition stays as it is until the transaction
-/// ends. What it is a partition of comes first: the UPDATE reads that, too, and DDL locks in this
-/// order.
+/// Locks a table as an UPDATE does, so that its definition stays the same until the transaction ends. The tables that it is a
+/// partition of are locked first: the UPDATE reads them, too, and DDL locks in this order.
 pub fn lock_for_update(oid: Oid) {
     let lock = |oid, mode: u32| {
-        // A look into the system caches may have left a snapshot, which would hold the horizon for as
-        // long as this waits.
-        // SAFETY: nobody can use that snapshot: those who look into a catalog take one each time, and
-        // register it for as long as they need it. Any OID can be locked, and the transaction, which
-        // is in progress, lets go of it.
+        // A look into the system caches may have left a snapshot, which would hold the horizon back for as long as this waits.
+        // SAFETY: nobody can be using that snapshot: code that reads a catalog takes one each time, and registers it for as long
+        // as it needs it. Any OID can be locked, and the transaction, which is in progress, releases the lock.
         unsafe {
             pg_sys::InvalidateCatalogSnapshot();
             pg_sys::LockRelationOid(oid, mode as i32);
@@ -164,18 +162,18 @@ pub fn lock_for_update(oid: Oid) {
     lock(oid, pg_sys::RowExclusiveLock);
 }
 
-/// Locks a table so that nobody else alters or drops it until the transaction ends, while others read and write it.
+/// Locks a table so that nobody else alters or drops it until the transaction ends, while others can read and write it.
 pub fn lock_for_alter(oid: Oid) {
     server::require_transaction();
-    // SAFETY: within a transaction, which lets go of it. Any OID can be locked.
+    // SAFETY: within a transaction, which releases the lock. Any OID can be locked.
     unsafe { pg_sys::LockRelationOid(oid, pg_sys::ShareUpdateExclusiveLock as i32) };
 }
 
-/// Whether the relation still has this schema and name, by the system caches.
+/// Whether the relation still has this schema and name, according to the system caches.
 pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do. Both functions give null or a copy that nobody
-    // else has, which is what `taken` wants.
+    // SAFETY: within a transaction any OID will do. Both functions return null or a copy that nobody else has, as `taken`
+    // requires.
     let (is, of) = unsafe {
         let namespace = pg_sys::get_rel_namespace(oid);
         (
@@ -186,7 +184,7 @@ pub fn is_named(oid: Oid, schema: &str, name: &str) -> bool {
     is.as_deref() == Some(name) && of.as_deref() == Some(schema)
 }
 
-/// The text, whose memory is freed; `None` for null.
+/// Copies the text and frees it; `None` for null.
 ///
 /// # Safety
 /// `text` must be null, or a string that was allocated by palloc and that nobody else has.
@@ -199,12 +197,11 @@ unsafe fn taken(text: *mut std::ffi::c_char) -> Option<String> {
     }
 }
 
-/// Whether the current user may read where rows are: their ctid, a column that rights on the table
-/// include.
+/// Whether the current user may read the ctid of rows. Privileges on the table include this column.
 pub fn may_read_places(oid: Oid) -> bool {
     let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
     server::require_transaction();
-    // SAFETY: within a transaction any OID will do; of no relation it is an error.
+    // SAFETY: within a transaction any OID will do; one of no relation raises an error.
     unsafe {
         let (me, select) = (
             pg_sys::GetUserId(),
@@ -216,13 +213,12 @@ pub fn may_read_places(oid: Oid) -> bool {
     }
 }
 
-/// Whether it has triggers that would see a difference if a batch were two statements: those that run
-/// for each statement, and those before each row, which may suppress its update. The relation must be
-/// locked.
+/// Whether the relation has triggers that would notice if a batch were two statements: statement triggers, and those before each row,
+/// which may suppress its update. The relation must be locked.
 pub fn has_triggers_per_try(oid: Oid) -> bool {
     let relation = Open::locked(oid);
-    // SAFETY: the relation is open, and its triggers stay as they are under the lock. They are null or
-    // PostgreSQL's own struct, and are not looked at beyond this expression.
+    // SAFETY: the relation is open, and its triggers stay as they are under the lock. They are null or PostgreSQL's own struct,
+    // and are not read beyond this expression.
     unsafe {
         (*relation.as_ptr())
             .trigdesc
@@ -235,11 +231,10 @@ pub fn has_triggers_per_try(oid: Oid) -> bool {
     }
 }
 
-/// Whether its pages are those of a heap, and not of another table access method. The relation must
-/// be locked.
+/// Whether the relation's table access method is heap. The relation must be locked.
 pub fn is_heap(oid: Oid) -> bool {
     let relation = Open::locked(oid);
-    // SAFETY: the relation is open; two addresses are compared.
+    // SAFETY: the relation is open; only two addresses are compared.
     unsafe {
         std::ptr::eq(
             (*relation.as_ptr()).rd_tableam,
@@ -248,16 +243,16 @@ pub fn is_heap(oid: Oid) -> bool {
     }
 }
 
-/// Raises PostgreSQL's error if a policy of row security is to be applied to what the current user does
-/// and `row_security` is off. PostgreSQL itself looks when it plans: a plan that is kept outlives
-/// BYPASSRLS, and the membership in the table's owner, that let it through.
+/// Raises PostgreSQL's error if a policy of row security applies to the current user and `row_security` is off. PostgreSQL itself
+/// checks this when it plans a statement, but a kept plan outlives the BYPASSRLS, or the membership in the table's owner, that let it
+/// through.
 pub fn refuse_policies(oid: Oid) {
     server::require_transaction();
     // SAFETY: within a transaction any OID will do.
     unsafe { pg_sys::check_enable_rls(oid, Oid::INVALID, false) };
 }
 
-/// Whether a policy of row security would be applied to what the role does.
+/// Whether a policy of row security applies to the role.
 pub fn has_policies_for(oid: Oid, role: Oid) -> bool {
     let enabled = pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
     server::require_transaction();
@@ -270,11 +265,11 @@ thread_local! {
     static CHANGED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// From now on [`take_changed`] tells whether the relation's definition may have changed.
+/// Watches the relation: from now on, [`take_changed`] tells whether its definition may have changed.
 pub fn watch(oid: Oid) {
     if WATCHED.replace(oid) == Oid::INVALID {
-        // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered
-        // once: the relation is valid from then on. They only set a flag.
+        // SAFETY: the callbacks are functions of this library, which is never unloaded, and are registered once: the relation is
+        // valid from then on. They only set a flag.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0));
             let labels = pg_sys::SysCacheIdentifier::ENUMOID as i32;
@@ -283,28 +278,28 @@ pub fn watch(oid: Oid) {
     }
 }
 
-/// Whether the watched relation may have changed since the last call.
+/// Whether the watched relation may have changed since the last call. Clears the flag.
 pub fn take_changed() -> bool {
     CHANGED.replace(false)
 }
 
-/// Lets the next [`take_changed`] say so.
+/// Sets the flag, so that the next [`take_changed`] returns true.
 pub fn mark_changed() {
     CHANGED.set(true);
 }
 
-/// Marks the watched relation as changed if it is dropped before it was said that all is done that a
-/// change asks for: an error, of whatever kind, leaves the change to the next one who looks.
+/// Guard: unless `done()` is called, dropping it flags the watched relation as changed. So after an error of any kind, the next caller
+/// of [`take_changed`] deals with the change.
 #[derive(Debug)]
 pub struct ChangedUnlessDone(bool);
 
 impl ChangedUnlessDone {
-    /// Begins to do it.
+    /// Begins to deal with a change.
     pub fn begin() -> ChangedUnlessDone {
         ChangedUnlessDone(false)
     }
 
-    /// All is done: changes that came up meanwhile, too.
+    /// States that everything is done, also for changes that came up meanwhile.
     pub fn done(mut self) {
         self.0 = true;
         take_changed();
@@ -320,8 +315,8 @@ impl Drop for ChangedUnlessDone {
 }
 
 /// # Safety
-/// Called by PostgreSQL, with two values. It may come at any time that invalidations are accepted,
-/// also in an abort: it must not raise errors, allocate, or look into caches.
+/// Called by PostgreSQL, with two values. It may be called whenever invalidations are accepted, also in an abort: it must not
+/// raise errors, allocate, or read caches.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
     if relation == Oid::INVALID || relation == WATCHED.get() {
@@ -329,7 +324,7 @@ unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
     }
 }
 
-/// A label of an enum has changed, maybe one of the key's.
+/// Syscache callback: a label of an enum has changed, maybe one of the key's.
 ///
 /// # Safety
 /// As for [`invalidated`].

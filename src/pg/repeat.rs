@@ -1,12 +1,12 @@
-//! Whether a SET list gives a row that it was applied to the same once more. As the current user, within `spi::connect`;
-//! nothing is run or planned.
+//! Decides whether applying a SET list twice to a row gives the same result as applying it once. As the current user, within
+//! `spi::connect`; nothing is run or planned.
 
 use super::clauses;
 use super::relation::Relation;
 use crate::error::Result;
 
-/// Why the second time may give something else, as a phrase with "it" for the SET list; nothing if it gives the same.
-/// `known_as` is what the list may call the table, if that is not its name.
+/// Returns why the second time may give a different result, as a phrase with "it" for the SET list; `None` if the result is the same.
+/// `known_as` is the name that the list may use for the table, if not the table's own.
 pub fn why_not(
     table: &Relation,
     known_as: Option<&str>,
@@ -18,10 +18,10 @@ pub fn why_not(
     reads_what_it_sets(table, known_as, set_clause)
 }
 
-/// What is said of a list that gives something else each time, whatever the row is.
+/// Reason given for a list whose result differs each time, whatever the row is.
 pub const OF_THE_MOMENT: &str = "it asks for the time, or calls a VOLATILE function";
 
-/// Whether it gives something else each time, whatever the row is.
+/// Whether the result of the list differs each time, whatever the row is.
 pub fn depends_on_the_moment(
     table: &Relation,
     known_as: Option<&str>,
@@ -31,8 +31,8 @@ pub fn depends_on_the_moment(
     Ok(clauses::is_volatile(&statement)? || clauses::is_of_the_moment(&statement)?)
 }
 
-/// That it reads a column that it sets, as such a phrase: what it gives depends on whether it was applied before.
-/// A generated column may be made of one.
+/// Returns, as such a phrase, that the list reads a column that it sets, or a generated column, which may be computed from one: the
+/// result depends on whether the list was applied before.
 pub fn reads_what_it_sets(
     table: &Relation,
     known_as: Option<&str>,

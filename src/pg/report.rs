@@ -1,4 +1,4 @@
-//! Raises this crate's errors as PostgreSQL reports, with position; and notices and log lines.
+//! Raises this crate's errors as PostgreSQL reports, with position. Also sends notices and log lines.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::text::to_server;
 use crate::error::{Error, Result};
 
-// elog.h, the same from 15 to 18. They are called without pgrx' boundary: an error leaves them by a jump, which
-// must pass no frame of Rust's that has something to be dropped, nor one that catches panics.
+// From elog.h; the same in PostgreSQL 15 to 18. Called without the boundary of pgrx: an error leaves them by a jump, which must not
+// pass a Rust frame that has something to drop, nor one that catches panics.
 unsafe extern "C-unwind" {
     fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errcode(sqlerrcode: c_int) -> c_int;
@@ -26,17 +26,17 @@ unsafe extern "C-unwind" {
     fn errfinish(filename: *const c_char, lineno: c_int, funcname: *const c_char);
 }
 
-/// Gives the value, or raises the error, whole. Only for the outermost frame of a function that PostgreSQL called.
+/// Returns the value, or raises the error with all its fields. Only for the outermost frame of a function that PostgreSQL called.
 ///
-/// The error leaves as a panic, so that all frames of Rust's are unwound, those that pgrx has put around
-/// the function too. At the outermost one pgrx makes an error of PostgreSQL's of it. pgrx knows
-/// neither all SQLSTATEs nor contexts and positions, so [`complete`] adds them while that is being raised.
+/// The error leaves as a panic, so that all Rust frames are unwound, including those that pgrx has put around the function. In the
+/// outermost frame, pgrx turns the panic into a PostgreSQL error. pgrx supports neither all SQLSTATEs nor contexts and positions, so
+/// [`complete`] adds them while that error is being raised.
 pub fn unwrap<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| {
         let texts = Texts::of(&error);
-        // SAFETY: the callback and what it is given are in the transaction's memory, which stays until the error
-        // has been raised, for pgrx raises it at the end of this call. Whoever catches it puts the stack of callbacks back
-        // as it was: PostgreSQL's PG_TRY, pgrx' boundary and `capture` do.
+        // SAFETY: the callback and its argument are in the transaction's memory, which stays until the error has been raised, since
+        // pgrx raises it at the end of this call. Whoever catches it puts the stack of callbacks back as it was: PostgreSQL's
+        // PG_TRY, the boundary of pgrx and `capture` do.
         unsafe {
             let context = pg_sys::TopTransactionContext;
             let arg = pg_sys::MemoryContextAlloc(context, size_of::<Texts>()).cast::<Texts>();
@@ -58,36 +58,36 @@ pub fn unwrap<T>(result: Result<T>) -> T {
     })
 }
 
-/// Runs while the error of [`unwrap`] is being raised, before the callbacks of whoever called.
+/// Error-context callback: runs while the error of [`unwrap`] is being raised, before the callbacks of the callers.
 ///
-/// Not guarded by pgrx, as it cannot panic: it calls nothing of Rust's.
+/// Not guarded by pgrx, since it cannot panic: it calls no Rust code that could.
 unsafe extern "C-unwind" fn complete(texts: *mut c_void) {
-    // SAFETY: it is what `unwrap` has put there, and an error is being raised.
+    // SAFETY: the argument is the one that `unwrap` put there, and an error is being raised.
     unsafe { (*texts.cast::<Texts>()).fill_in() };
 }
 
-/// A message for whoever made the call.
+/// A message for the session that made the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// Whether it is a WARNING, else a NOTICE.
+    /// Whether the message is a WARNING; otherwise it is a NOTICE.
     warning: bool,
     message: String,
     hint: Option<String>,
 }
 
 thread_local! {
-    /// What is said in a process that has no client, if it is kept for somebody else's.
+    /// The messages of a process without a client, while they are collected for another process's client.
     static COLLECTED: RefCell<Option<Vec<Said>>> = const { RefCell::new(None) };
 }
 
-/// Runs `f`, and gives the notices and warnings of ours that it would have sent to a client.
+/// Runs `f`, and returns the extension's notices and warnings instead of sending them to a client.
 pub fn collecting<T>(f: impl FnOnce() -> T) -> (T, Vec<Said>) {
     COLLECTED.set(Some(Vec::new()));
     let value = f();
     (value, COLLECTED.take().unwrap_or_default())
 }
 
-/// Says it to the client.
+/// Sends the message to the client, or collects it.
 pub fn say(said: &Said) {
     let kept = COLLECTED.with_borrow_mut(|kept| kept.as_mut().map(|all| all.push(said.clone())));
     if kept.is_some() {
@@ -100,12 +100,12 @@ pub fn say(said: &Said) {
     emit_message(level as c_int, code, &said.message, said.hint.as_deref());
 }
 
-/// A NOTICE with an optional HINT.
+/// Sends a NOTICE with an optional HINT.
 pub fn notice(message: &str, hint: Option<&str>) {
     say_text(false, message, hint);
 }
 
-/// A WARNING with an optional HINT.
+/// Sends a WARNING with an optional HINT.
 pub fn warning(message: &str, hint: Option<&str>) {
     say_text(true, message, hint);
 }
@@ -118,23 +118,22 @@ fn say_text(warning: bool, message: &str, hint: Option<&str>) {
     });
 }
 
-/// A line in the server log.
+/// Writes a line to the server log.
 pub fn log(message: &str) {
     emit_message(pg_sys::LOG as c_int, "00000", message, None);
 }
 
-/// Ends the process.
+/// Reports the error as FATAL, which ends the process.
 pub fn fatal(error: &Error) -> ! {
     emit(pg_sys::FATAL as c_int, error.clone());
     unreachable!("ereport(FATAL) returned")
 }
 
-/// A line in the server log from a transaction callback, where nothing may fail: without the
-/// context lines of whoever is committing, and not to the client, whose encoding might not have them.
+/// Writes a line to the server log from a transaction callback, where nothing may fail: without the context lines of the committing
+/// session's callers, and not to the client, whose encoding might lack some characters.
 pub fn log_in_callback(message: &str) {
     const LOG_SERVER_ONLY: c_int = 16;
-    // SAFETY: a variable of this process, which may be null. If an error should pass, whoever catches it
-    // puts it back.
+    // SAFETY: a variable of this process, which may be null. If an error should pass, whoever catches it puts the variable back.
     unsafe {
         let context = pg_sys::error_context_stack;
         pg_sys::error_context_stack = std::ptr::null_mut();
@@ -149,12 +148,11 @@ fn emit_message(level: c_int, code: &str, message: &str, hint: Option<&str>) {
     emit(level, error);
 }
 
-/// Sends a message, or ends the process. What is below an error still answers to interrupts (a cancel), which
-/// are errors then.
+/// Sends a message, or ends the process. Messages below ERROR still check for interrupts: a cancel is then raised as an error.
 fn emit(level: c_int, error: Error) {
     let texts = Texts::of(&error);
-    // SAFETY: `send` has nothing to be dropped, so that the boundary may catch a jump out of it; it becomes a
-    // panic. The texts were made for this, and are freed once.
+    // SAFETY: `send` has nothing to drop, so the boundary may catch a jump out of it, which becomes a panic. The texts were made
+    // for this call, and are freed once.
     unsafe {
         pg_sys::ffi::pg_guard_ffi_boundary(|| send(level, &texts));
         texts.free();
@@ -162,7 +160,7 @@ fn emit(level: c_int, error: Error) {
 }
 
 /// # Safety
-/// Within pgrx' boundary.
+/// Within the boundary of pgrx.
 unsafe fn send(level: c_int, texts: &Texts) {
     // SAFETY: in the order in which ereport() calls them.
     unsafe {
@@ -173,8 +171,8 @@ unsafe fn send(level: c_int, texts: &Texts) {
     }
 }
 
-/// What is reported: strings that end with a zero, in PostgreSQL's memory and the database's encoding, or
-/// null. There is nothing to be dropped, so that a jump may pass it.
+/// The fields of a report: zero-terminated strings in PostgreSQL's memory and the database's encoding, or null. There is nothing to
+/// drop, so a jump may pass it.
 #[derive(Clone, Copy)]
 struct Texts {
     code: c_int,
@@ -187,7 +185,7 @@ struct Texts {
 }
 
 impl Texts {
-    /// Copies them into the current memory context.
+    /// Copies the error's texts into the current memory context.
     fn of(error: &Error) -> Texts {
         let position = error.position.as_ref();
         let query = position.map(|p| p.text.as_str());
@@ -202,13 +200,13 @@ impl Texts {
         }
     }
 
-    /// Puts them into the report that is being made.
+    /// Puts the texts into the report that is being made.
     ///
     /// # Safety
-    /// Between `errstart` and the end of `errfinish`, with nothing in the frames above that a jump may not pass.
+    /// Between `errstart` and the end of `errfinish`, with nothing in the frames above that a jump must not pass.
     unsafe fn fill_in(&self) {
         const FORMAT: *const c_char = c"%s".as_ptr();
-        // SAFETY: as the caller promises. The format takes one string, which is there, and is copied.
+        // SAFETY: as the caller promises. The format takes one string, which is given, and is copied.
         unsafe {
             errcode(self.code);
             errmsg(FORMAT, self.message);
@@ -229,7 +227,7 @@ impl Texts {
     }
 
     /// # Safety
-    /// Once, where the memory that they were copied into still exists.
+    /// To be called once, while the memory that the texts were copied into still exists.
     unsafe fn free(self) {
         let all = [
             self.message,
@@ -239,7 +237,7 @@ impl Texts {
             self.query,
         ];
         for text in all.into_iter().filter(|text| !text.is_null()) {
-            // SAFETY: as the caller promises; `keep` has allocated each.
+            // SAFETY: as the caller promises; `keep` has allocated each of them.
             unsafe { pg_sys::pfree(text.cast_mut().cast()) };
         }
     }
@@ -252,7 +250,7 @@ fn keep(text: Option<&str>) -> *const c_char {
     unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
 
-/// The SQLSTATE as PostgreSQL packs it (`MAKE_SQLSTATE` in elog.h).
+/// Packs an SQLSTATE as PostgreSQL does (`MAKE_SQLSTATE` in elog.h).
 fn pack(sqlstate: &str) -> c_int {
     let six = |c: u8| c_int::from(c.wrapping_sub(b'0') & 0x3f);
     sqlstate
@@ -265,7 +263,7 @@ fn pack(sqlstate: &str) -> c_int {
 
 /// Shows a statement in `pg_stat_activity`.
 pub fn activity(statement: &CStr) {
-    // SAFETY: the text ends with a zero, and is copied. A process without an entry of its own is left out.
+    // SAFETY: the text ends with a zero, and is copied. PostgreSQL ignores the call in a process without an entry of its own.
     unsafe {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, statement.as_ptr())
     }

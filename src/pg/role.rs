@@ -1,4 +1,4 @@
-//! Roles, as far as workers have to connect as them. Within `spi::connect`.
+//! Determines the roles that workers connect as. Within `spi::connect`.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -8,10 +8,9 @@ use super::server;
 use super::spi::{self, Arg};
 use crate::error::{Error, Result, sqlstate};
 
-/// As whom a worker for this owner's jobs has to connect: the owner itself where it may log in, and
-/// always from PostgreSQL 17 on. Before that, an owner without LOGIN is worked for in a session
-/// that the server itself opens and gives to the owner at once: [`Oid::INVALID`], see
-/// `pg::owner_session`. Refuses an owner that may not connect to the database or is gone.
+/// Returns the role that a worker for this owner's jobs has to connect as: the owner itself if it may log in, and always from
+/// PostgreSQL 17 on. Before that, for an owner without LOGIN, the server itself opens the session and gives it to the owner at once:
+/// this is [`Oid::INVALID`], see `pg::owner_session`. Refuses an owner that may not connect to the database or is gone.
 pub fn login_of(owner: Oid) -> Result<Oid> {
     let Some(row) = role(owner)? else {
         return Err(Error::new(
@@ -38,7 +37,7 @@ pub fn login_of(owner: Oid) -> Result<Oid> {
     })
 }
 
-/// Where and as whom a worker for this owner's jobs has to start.
+/// Returns where a worker for this owner's jobs has to start, and as which role.
 pub fn start_for(owner: Oid) -> Result<Start> {
     Ok(Start {
         database: server::database(),
@@ -47,7 +46,7 @@ pub fn start_for(owner: Oid) -> Result<Start> {
     })
 }
 
-/// The role that the processes of such workers belong to.
+/// Returns the role that the processes of workers with this login belong to.
 pub fn process_role(login: Oid) -> Oid {
     if login == Oid::INVALID {
         Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID)
@@ -56,10 +55,10 @@ pub fn process_role(login: Oid) -> Oid {
     }
 }
 
-/// Makes the session the role's. Within a transaction, in a session opened by the server itself.
+/// Gives the session to the role. Within a transaction, in a session opened by the server itself.
 pub fn give_session_to(role: Oid) {
     server::require_transaction();
-    // SAFETY: within a transaction. The role need not exist: then it is no superuser, and has no rights.
+    // SAFETY: within a transaction. The role need not exist: in that case it is no superuser, and has no rights.
     unsafe { pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role)) };
 }
 

@@ -1,5 +1,5 @@
-//! Reads a table of the system catalogs from its beginning to its end: without SQL, so also from a
-//! process that is connected to no database, and from a parallel worker.
+//! Reads a table of the system catalogs from beginning to end. It needs no SQL, so it also works in a process that is connected to no
+//! database, and in a parallel worker.
 
 use std::marker::PhantomData;
 
@@ -12,16 +12,16 @@ use super::open::Open;
 /// # Safety
 /// Must be the C struct `FormData_...` of that catalog.
 pub(super) unsafe trait Form {
-    /// The catalog's OID.
+    /// OID of the catalog.
     const CATALOG: Oid;
 }
 
-// SAFETY: the struct is made of catalog/pg_database.h, for each major version.
+// SAFETY: the struct is generated from catalog/pg_database.h, for each major version.
 unsafe impl Form for pg_sys::FormData_pg_database {
     const CATALOG: Oid = pg_sys::DatabaseRelationId;
 }
 
-// SAFETY: the struct is made of catalog/pg_extension.h, for each major version.
+// SAFETY: the struct is generated from catalog/pg_extension.h, for each major version.
 unsafe impl Form for pg_sys::FormData_pg_extension {
     const CATALOG: Oid = pg_sys::ExtensionRelationId;
 }
@@ -34,11 +34,10 @@ pub(super) struct Scan<F: Form> {
 }
 
 impl<F: Form> Scan<F> {
-    /// Begins it, under a snapshot of its own. Within a transaction.
+    /// Begins a scan, under a snapshot of its own. Within a transaction.
     pub fn begin() -> Scan<F> {
         let table = Open::table(F::CATALOG);
-        // SAFETY: the table is open, and stays so while the scan lives. No keys are given, for none
-        // are counted.
+        // SAFETY: the table is open, and stays so while the scan lives. The number of keys is 0, so the null pointer is not read.
         let scan =
             unsafe { pg_sys::table_beginscan_catalog(table.as_ptr(), 0, std::ptr::null_mut()) };
         Scan {
@@ -48,7 +47,7 @@ impl<F: Form> Scan<F> {
         }
     }
 
-    /// The next row, which can be looked at until the one after it is asked for.
+    /// Returns the next row, which can be read until the row after it is requested.
     pub fn next(&mut self) -> Option<CatalogRow<'_, F>> {
         // SAFETY: the scan was begun and not ended. Catalogs are heaps.
         let tuple =
@@ -59,12 +58,12 @@ impl<F: Form> Scan<F> {
 
 impl<F: Form> Drop for Scan<F> {
     fn drop(&mut self) {
-        // As with the relation: then it is the abort's.
+        // As with the relation: after an error, the abort ends the scan.
         if std::thread::panicking() {
             return;
         }
-        // SAFETY: it was begun by `begin` and is ended nowhere else. The table is closed afterwards:
-        // fields are dropped after this.
+        // SAFETY: the scan was begun by `begin` and is ended nowhere else. The table is closed afterwards: fields are dropped
+        // after this.
         unsafe { pg_sys::heap_endscan(self.scan) };
     }
 }
@@ -76,19 +75,18 @@ pub(super) struct CatalogRow<'a, F: Form> {
 }
 
 impl<F: Form> CatalogRow<'_, F> {
-    /// Its fixed columns.
+    /// Returns the fixed columns.
     pub fn form(&self) -> &F {
-        // SAFETY: the tuple is the scan's present one, of the catalog that `F` is the struct of, whose
-        // fixed columns are never null and stand at the beginning of each row in its layout.
+        // SAFETY: the tuple is the scan's current one, of the catalog that `F` is the struct of, whose fixed columns are never null
+        // and are at the beginning of each row, in the struct's layout.
         unsafe { &*pg_sys::GETSTRUCT(self.tuple).cast::<F>() }
     }
 
-    /// A column by its number from 1, also a variable one; `None` for NULL. What it points to is part
-    /// of the row.
+    /// Returns a column by its number (from 1), also one of variable length; `None` for NULL. A pointer in it leads into the row.
     pub fn column(&self, number: u32) -> Option<Datum> {
         let mut null = false;
-        // SAFETY: the tuple is the scan's present one, and the descriptor that of its table, which is
-        // open. The column is one of the table's.
+        // SAFETY: the tuple is the scan's current one, and the descriptor that of its table, which is open. The column is one of the
+        // table's.
         let value = unsafe {
             let columns = (*self.scan.table.as_ptr()).rd_att;
             assert!((1..=(*columns).natts).contains(&(number as i32)));

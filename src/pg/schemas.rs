@@ -1,11 +1,11 @@
-//! A schema's name means the same schema for as long as a call, or a statement that is kept, goes by it.
+//! Makes sure that a schema's name stands for the same schema for as long as a call, or a kept statement, uses it.
 //!
-//! Checks are made of a table by its OID; statements name it. Between the two the owner of a schema may rename it and put
-//! another one in its place: the statement would be analysed, and planned, for a table that nobody has looked at, with
-//! constraints and index expressions of somebody else's. No lock keeps a schema from being renamed. So each schema whose name
-//! goes into a statement is remembered, and PostgreSQL is asked at each look-up of a schema's name whether it found another one
-//! of the same name: that raises an error before anything in it is opened. The table itself is locked by its OID before it is
-//! looked at, so that nobody drops or renames it meanwhile.
+//! Checks are made on a table by its OID; statements name it. In between, the owner of a schema may rename it and put another one in
+//! its place: the statement would then be analysed and planned for a table that nobody has checked, with somebody else's constraints
+//! and index expressions. No lock keeps a schema from being renamed. So each schema whose name goes into a statement is remembered,
+//! and at each look-up of a schema by name a hook checks whether PostgreSQL found another schema of the same name; that raises an
+//! error before anything in the schema is opened. The table itself is locked by its OID before it is checked, so nobody drops or
+//! renames it meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
@@ -15,7 +15,7 @@ use pgrx::pg_sys::{self, Oid};
 use super::{object_access, report};
 use crate::error::{Error, sqlstate};
 
-/// Schemas by their OIDs, and what they were called.
+/// Schemas by OID, each with the name that it had.
 type Meant = Vec<(Oid, CString)>;
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Remembers the schema of a relation, until the [`Scope`] ends. Within a transaction.
+/// Remembers the schema of a relation until the [`Scope`] ends. Within a transaction.
 pub fn remember(relation: Oid) {
     install();
     // SAFETY: within a transaction any OID will do.
@@ -39,21 +39,21 @@ pub fn remember(relation: Oid) {
     });
 }
 
-/// What is remembered now, for a statement that is kept.
+/// Returns the schemas remembered now, for a statement that is kept.
 pub fn remembered() -> Meant {
     MEANT.with_borrow(Clone::clone)
 }
 
-/// A time for which names mean the same. What was remembered before it comes back at its end, also where an error passes.
+/// Guard for a period in which names keep their meaning. Dropping it restores what was remembered before, also when an error passes.
 pub struct Scope(Meant);
 
 impl Scope {
-    /// Begins with nothing.
+    /// Begins with no schema remembered.
     pub fn begin() -> Scope {
         Scope::of(&Meant::new())
     }
 
-    /// Begins with what was remembered when a statement was made.
+    /// Begins with the schemas that were remembered when a statement was made.
     pub fn of(meant: &Meant) -> Scope {
         Scope(MEANT.replace(meant.clone()))
     }
@@ -65,10 +65,10 @@ impl Drop for Scope {
     }
 }
 
-/// The schema's name now, if there is such a schema. Within a transaction.
+/// Returns the schema's current name, if the schema exists. Within a transaction.
 fn name_of(schema: Oid) -> Option<CString> {
-    // SAFETY: within a transaction, as schemas are looked up only there, any OID will do. The name is null, or a copy that ends
-    // with a zero byte and that nobody else has: it is copied before it is freed.
+    // SAFETY: within a transaction, as schemas are looked up only there, any OID will do. The name is null, or a zero-terminated
+    // copy that nobody else has: it is copied before it is freed.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);
         if name.is_null() {
@@ -87,7 +87,7 @@ fn install() {
     object_access::watch(on_access);
 }
 
-/// Called for each access: here when PostgreSQL has looked a schema up by its name.
+/// Watcher for accesses: checks each schema that PostgreSQL has looked up by name.
 fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_NAMESPACE_SEARCH
         && class == pg_sys::NamespaceRelationId
@@ -96,8 +96,8 @@ fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     }
 }
 
-/// Raises an error if the schema bears a name that is remembered as that of another one: also if it is remembered itself, under
-/// another name.
+/// Raises an error if the schema has a name that is remembered as the name of another schema, even if the found schema is itself
+/// remembered under another name.
 fn refuse_another(found: Oid) {
     if MEANT.with_borrow(Vec::is_empty) {
         return;

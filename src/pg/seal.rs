@@ -1,9 +1,9 @@
-//! The seal of a job's row: HMAC-SHA256, by PostgreSQL's own functions, under a secret of the cluster that
-//! no table holds. A row that came otherwise than through the extension's functions does not have it.
+//! The seal of a job's row: an HMAC-SHA256, computed by PostgreSQL's own functions with a secret of the cluster that no table holds. A
+//! row that was not written by the extension's functions does not have it.
 //!
-//! The secret is the one that PostgreSQL makes up at initdb to answer for roles that do not exist
-//! (`mock_authentication_nonce` in pg_control): 32 bytes that SQL can't read, the same on physical standbys
-//! and after a failover, another one after initdb and pg_upgrade.
+//! The secret is the one that PostgreSQL makes up at initdb to answer for roles that do not exist (`mock_authentication_nonce` in
+//! pg_control): 32 bytes that SQL can't read, the same on physical standbys and after a failover, but another one after initdb and
+//! pg_upgrade.
 
 use std::ffi::c_int;
 
@@ -11,13 +11,13 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 
-/// `pg_hmac_ctx`, which only PostgreSQL looks into.
+/// `pg_hmac_ctx`, which is opaque to callers.
 #[repr(C)]
 struct Context {
     _private: [u8; 0],
 }
 
-// Not in pg_sys. The signatures are those of common/hmac.h, the same from 15 to 18.
+// Missing from pg_sys. The signatures are those of common/hmac.h, the same from PostgreSQL 15 to 18.
 unsafe extern "C-unwind" {
     fn pg_hmac_create(kind: c_int) -> *mut Context;
     fn pg_hmac_init(context: *mut Context, key: *const u8, length: usize) -> c_int;
@@ -26,20 +26,20 @@ unsafe extern "C-unwind" {
     fn pg_hmac_free(context: *mut Context);
 }
 
-/// `PG_SHA256` of `pg_cryptohash_type`, the same from 15 to 18.
+/// `PG_SHA256` of `pg_cryptohash_type`; the same from PostgreSQL 15 to 18.
 const SHA256: c_int = 3;
-/// Bytes of the cluster's secret: `MOCK_AUTH_NONCE_LEN`.
+/// Length of the cluster's secret in bytes: `MOCK_AUTH_NONCE_LEN`.
 const SECRET: usize = 32;
-/// Bytes of a seal.
+/// Length of a seal in bytes.
 const LENGTH: usize = 32;
-/// Keeps the seals of jobs apart from whatever else is made of the same secret.
+/// Keeps the seals of jobs apart from whatever else is derived from the same secret.
 const PURPOSE: &[u8] = b"backfill job 1\0";
 
-/// The seal of what has this digest.
+/// Computes the seal for a digest.
 pub fn of(digest: &[u8]) -> Result<[u8; LENGTH]> {
     let mut seal = [0; LENGTH];
-    // SAFETY: the context is used between its making and its end alone; each length is that of what the
-    // pointer is to. The secret lies in shared memory for as long as the server runs.
+    // SAFETY: the context is used between its creation and its release only; each length is that of the data that the pointer
+    // leads to. The secret lies in shared memory for as long as the server runs.
     let made = unsafe {
         let secret = pg_sys::GetMockAuthenticationNonce();
         let context = pg_hmac_create(SHA256);
@@ -60,19 +60,19 @@ pub fn of(digest: &[u8]) -> Result<[u8; LENGTH]> {
     }
 }
 
-/// Whether it is the seal of what has this digest. Takes as long for a wrong one, however much of it is right.
+/// Whether `seal` is the seal for this digest. The comparison takes the same time however much of a wrong seal is right.
 pub fn fits(digest: &[u8], seal: &[u8]) -> Result<bool> {
     let wanted = of(digest)?;
     let differing = wanted.iter().zip(seal).fold(0, |all, (a, b)| all | (a ^ b));
     Ok(seal.len() == LENGTH && differing == 0)
 }
 
-/// The bytes in hexadecimal digits, as `decode` reads them.
+/// Returns the bytes as hexadecimal digits, as `decode` reads them.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The bytes that stand in hexadecimal digits.
+/// Parses hexadecimal digits into bytes.
 pub fn from_hex(text: &str) -> Result<Vec<u8>> {
     let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2).unwrap_or_default(), 16);
     (0..text.len())

@@ -1,20 +1,20 @@
-//! Paths that names are looked up on. Pure text.
+//! Search paths that names are looked up on. Pure text processing.
 //!
-//! A path that does not name `pg_temp` is searched there first, for relations and types. What is in it anybody may have made
-//! whose code ran in the session: a temporary table under the name of another one takes its place. So wherever text of users' is
-//! looked at, or runs in a worker, it comes last.
+//! If a path does not name `pg_temp`, PostgreSQL searches that schema first for relations and types. Any code that ran in the session
+//! may have created objects in it, and a temporary table hides a permanent one of the same name. So `pg_temp` comes last wherever
+//! users' text is examined, or runs in a worker.
 
-/// The schema of a session's temporary tables, as a path names it.
+/// Name of the schema of a session's temporary tables in a path.
 const TEMPORARY: &str = "pg_temp";
 
-/// The same path, with the schema of temporary tables last. One that can't be read stays as it is: PostgreSQL refuses it.
+/// Returns the path with the schema of temporary tables last. A path that can't be parsed is returned unchanged: PostgreSQL refuses it.
 pub fn with_temporary_last(path: &str) -> String {
     let Some(mut schemas) = split(path) else {
         return path.to_owned();
     };
     schemas.retain(|schema| !is_temporary(schema));
     if schemas.is_empty() {
-        // By itself it would be where new tables come.
+        // If pg_temp were the only schema, new tables would be created there.
         schemas.push("pg_catalog");
     }
     schemas.push(TEMPORARY);
@@ -25,7 +25,7 @@ fn is_temporary(schema: &str) -> bool {
     schema.eq_ignore_ascii_case(TEMPORARY) || schema == "\"pg_temp\""
 }
 
-/// The schemas of a path as they are written, as PostgreSQL would split it.
+/// Splits a path into its schemas as they are written, in the way PostgreSQL does.
 fn split(path: &str) -> Option<Vec<&str>> {
     let mut schemas = Vec::new();
     let mut rest = path.trim_start();
@@ -53,7 +53,7 @@ fn split(path: &str) -> Option<Vec<&str>> {
     }
 }
 
-/// Where the quotes end that have begun: behind them.
+/// Returns the offset after the closing quote of a quoted identifier, whose opening quote is before `text`.
 fn end_of_quoted(text: &str) -> Option<usize> {
     let mut at = 0;
     loop {

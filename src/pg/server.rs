@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use crate::error::{Error, Result, sqlstate};
 
-/// This process.
+/// Returns the PID of this process.
 pub fn pid() -> i32 {
     // SAFETY: set when the process begins, and never again.
     unsafe { pg_sys::MyProcPid }
@@ -18,35 +18,35 @@ pub fn in_transaction() -> bool {
     unsafe { pg_sys::IsTransactionState() }
 }
 
-/// Raises an error outside of a transaction. PostgreSQL's functions that read catalogs, also by its
-/// caches, take it for granted that there is one, and crash without.
+/// Raises an error outside of a transaction. PostgreSQL's functions that read catalogs, even through its caches, take a transaction for
+/// granted, and crash without one.
 pub(super) fn require_transaction() {
     if !in_transaction() {
         pgrx::error!("backfill: catalogs can be read within a transaction only");
     }
 }
 
-/// The role whose rights are in force.
+/// Returns the role whose rights are in force.
 pub fn current_user() -> Oid {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetUserId() }
 }
 
-/// The role that logged in.
+/// Returns the session's user: the role that logged in.
 pub fn session_user() -> Oid {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetSessionUserId() }
 }
 
-/// The role's name, quoted where need be; its OID outside of a transaction.
+/// Returns the role's name, quoted where needed; outside of a transaction, a text with its OID.
 pub fn role_name(role: Oid) -> String {
     let unknown = || format!("with OID {role}");
-    // Outside of a transaction the system caches would take the server down.
+    // Outside of a transaction, the system caches would crash the server.
     if !in_transaction() {
         return unknown();
     }
-    // SAFETY: within a transaction any OID will do: one of no role gives null. The name is a copy in
-    // the current memory context, and so is its quoted form, or it is the same; `lossy` copies.
+    // SAFETY: within a transaction any OID will do: one of no role gives null. The name is a copy in the current memory context,
+    // and its quoted form is another copy there, or the name itself; `lossy` copies.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
@@ -56,7 +56,7 @@ pub fn role_name(role: Oid) -> String {
     }
 }
 
-/// The role's name as it is, in the server's encoding; `None` if there is no such role. Within a transaction.
+/// Returns the role's name, unquoted, in the server's encoding; `None` if there is no such role. Within a transaction.
 pub fn name_of(role: Oid) -> Option<Vec<u8>> {
     // SAFETY: within a transaction, which the caches need. The name is a C string that lives in the current
     // memory context, and is copied.
@@ -72,22 +72,22 @@ pub fn is_superuser() -> bool {
     unsafe { pg_sys::superuser() }
 }
 
-/// Whether a script of an extension is being run.
+/// Whether an extension's script is running.
 pub fn is_creating_extension() -> bool {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::creating_extension }
 }
 
-/// This database.
+/// Returns the OID of this database.
 pub fn database() -> Oid {
     // SAFETY: set when the process connects; 0 before.
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// The cluster's identifier, the same on its standbys and in its base backups.
+/// Returns the cluster's identifier, which is the same on its standbys and in its base backups.
 pub fn system_identifier() -> i64 {
-    // SAFETY: reads the control file's copy in shared memory, which each process of the server has
-    // been attached to before it runs code of an extension's functions.
+    // SAFETY: reads the control file's copy in shared memory, which each process of the server has been attached to before it
+    // runs code of an extension's functions.
     unsafe { pg_sys::GetSystemIdentifier() as i64 }
 }
 
@@ -97,9 +97,9 @@ pub fn is_client() -> bool {
     unsafe { pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND }
 }
 
-/// Background workers that the server may have, by `max_worker_processes`.
+/// Returns the number of background workers that the server may have (`max_worker_processes`).
 pub fn most_background_workers() -> u32 {
-    // SAFETY: a variable of this process that changes with a restart only.
+    // SAFETY: a variable of this process that changes only with a restart.
     unsafe { pg_sys::max_worker_processes }
         .try_into()
         .unwrap_or_default()
@@ -125,7 +125,7 @@ pub fn has_rights_of(role: Oid, other: Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, other) }
 }
 
-/// Refuses a call that writes where nothing can be written, before PostgreSQL's general error does.
+/// Refuses a call that writes where nothing can be written, with a more specific error than PostgreSQL's general one.
 pub fn refuse_read_only(function: &str) -> Result<()> {
     let (place, hint) = if in_recovery() {
         ("on a standby", "Call it on the primary server.")
@@ -141,9 +141,9 @@ pub fn refuse_read_only(function: &str) -> Result<()> {
     Err(Error::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).hint(hint))
 }
 
-/// Runs `f`, a call that makes a job stand still, which writes to the extension's own tables also where transactions are
-/// read only by default: that is how a server is kept from being written to, and what the call is for. Not where a
-/// transaction was declared READ ONLY, or is serializable: that may count on nothing being written.
+/// Runs `f`, a call that stops a job and therefore writes to the extension's own tables, even if transactions are read-only by
+/// default: that default is a means to keep a server from being written to, and so is the call. An exception is not made for a
+/// transaction that was declared READ ONLY or is serializable, since such a transaction may rely on nothing being written.
 pub fn writing_despite_default<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: variables of this process.
     let by_default = unsafe {
@@ -152,7 +152,7 @@ pub fn writing_despite_default<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     if in_recovery() || !is_read_only() || !by_default {
         return f();
     }
-    // SAFETY: it belongs to the transaction; an abort of that, or of a subtransaction, sets it back.
+    // SAFETY: the variable belongs to the transaction; an abort of the (sub)transaction resets it.
     unsafe { pg_sys::XactReadOnly = false };
     let result = f();
     // SAFETY: as above.
@@ -165,7 +165,7 @@ fn is_read_only() -> bool {
     unsafe { pg_sys::XactReadOnly }
 }
 
-/// Whether the library was loaded by `shared_preload_libraries`.
+/// Whether the library is being loaded by `shared_preload_libraries` now.
 pub fn preloading() -> bool {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
@@ -173,7 +173,7 @@ pub fn preloading() -> bool {
 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
-/// Notes that the library is being loaded by `shared_preload_libraries`: processes that are forked later know it.
+/// Notes that the library is being loaded by `shared_preload_libraries`. Processes that are forked later inherit the note.
 pub fn note_preload() {
     PRELOADED.store(true, Ordering::Relaxed);
 }
@@ -183,23 +183,22 @@ pub fn preloaded() -> bool {
     PRELOADED.load(Ordering::Relaxed)
 }
 
-/// Whether the server was started by `pg_upgrade`, which nothing may change it under.
+/// Whether the server was started by `pg_upgrade`, during which nothing may change it.
 pub fn in_binary_upgrade() -> bool {
     // SAFETY: reads a variable of this process, set by a switch of the command line.
     unsafe { pg_sys::IsBinaryUpgrade }
 }
 
-/// Makes a mistyped setting of ours an error instead of a placeholder that nobody reads.
+/// Makes a mistyped setting of the extension's an error instead of a placeholder that nobody reads.
 pub fn reserve_settings() {
     // SAFETY: the prefix is a constant, of which PostgreSQL makes a copy.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"backfill".as_ptr()) };
 }
 
-/// Background workers of the whole server that run now, whoever they are of, and how many there may be.
+/// Returns the number of background workers running now in the whole server, whoever they belong to, and the maximum number.
 pub fn background_workers() -> (i32, i32) {
-    // SAFETY: the first call makes a copy of all entries, and the numbers are counted in it from 1 up
-    // to what it gives. The copy stays until the transaction ends; each entry is only looked at here.
-    // The rest reads variables of this process.
+    // SAFETY: the first call makes a copy of all entries, whose numbers count from 1 up to its result. The copy stays until the
+    // transaction ends; each entry is only read here. The rest reads variables of this process.
     unsafe {
         let all = 1..=pg_sys::pgstat_fetch_stat_numbackends();
         let workers = all.filter(|number| is_background_worker(*number)).count() as i32;
@@ -208,10 +207,9 @@ pub fn background_workers() -> (i32, i32) {
 }
 
 /// # Safety
-/// After `pgstat_fetch_stat_numbackends` in the same transaction. Any number will do: one of no
-/// entry gives null.
+/// After `pgstat_fetch_stat_numbackends` in the same transaction. Any number will do: one of no entry gives null.
 unsafe fn is_background_worker(number: i32) -> bool {
-    // SAFETY: the entry is null, which `as_ref` looks at, or one of the copy.
+    // SAFETY: the entry is null, which `as_ref` checks, or one of the copy.
     unsafe {
         #[cfg(feature = "pg15")]
         let entry = pg_sys::pgstat_fetch_stat_local_beentry(number);

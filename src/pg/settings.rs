@@ -10,10 +10,10 @@ use super::text::{lossy_whole, to_server};
 use super::{search_path, server, spi};
 use crate::error::Result;
 
-/// The value that is in force; `None` where there is no such setting.
+/// Returns the value in force; `None` if there is no such setting.
 pub fn get(name: &CStr) -> Option<String> {
-    // SAFETY: the name ends with a zero. What comes back is null or a string that does, and stays until the next
-    // call; it is copied before.
+    // SAFETY: the name ends with a zero. The result is null or a zero-terminated string that stays until the next call; it is
+    // copied before.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         match value.is_null() {
@@ -23,7 +23,7 @@ pub fn get(name: &CStr) -> Option<String> {
     }
 }
 
-/// The value that is in force, in the database's encoding.
+/// Returns the value in force, in the database's encoding.
 fn shown(name: &CStr) -> Option<CString> {
     // SAFETY: as above.
     unsafe {
@@ -34,14 +34,14 @@ fn shown(name: &CStr) -> Option<CString> {
 
 /// Whether a setting has exactly this value.
 pub fn is(name: &CStr, value: &CStr) -> bool {
-    // SAFETY: as above; it is compared at once.
+    // SAFETY: as above; the value is compared at once.
     unsafe {
         let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         !current.is_null() && CStr::from_ptr(current) == value
     }
 }
 
-/// Sets it until the enclosing nest level of settings ends.
+/// Sets a setting until the enclosing nest level of settings ends.
 pub fn set_local(name: &CStr, value: &CStr) {
     set(
         name,
@@ -51,8 +51,7 @@ pub fn set_local(name: &CStr, value: &CStr) {
     );
 }
 
-/// The same with a name and a value that are not known before, with the rights of the current user. In a search_path
-/// temporary tables come last.
+/// Like [`set_local`], but for any name and value, with the rights of the current user. In a search_path, temporary tables are put last.
 pub fn set_text_local(name: &str, value: &str) -> Result<()> {
     let action = pg_sys::GucAction::GUC_ACTION_SAVE;
     let value = to_server(&in_force(name, value))?;
@@ -60,7 +59,7 @@ pub fn set_text_local(name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is set where users' text is looked at or run, for this value.
+/// Returns the value to set where users' text is examined or run.
 fn in_force<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     match name.eq_ignore_ascii_case("search_path") {
         true => Cow::Owned(search_path::with_temporary_last(value)),
@@ -68,10 +67,10 @@ fn in_force<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// What the current user may set.
+/// Returns the context for settings that the current user may set.
 fn own_context() -> pg_sys::GucContext::Type {
     server::require_transaction();
-    // SAFETY: within a transaction; it may look into the catalog of roles.
+    // SAFETY: within a transaction; the function may read the catalog of roles.
     if unsafe { pg_sys::superuser() } {
         pg_sys::GucContext::PGC_SUSET
     } else {
@@ -79,7 +78,7 @@ fn own_context() -> pg_sys::GucContext::Type {
     }
 }
 
-/// Sets it until the transaction ends, with the rights of the current user.
+/// Sets a setting until the transaction ends, with the rights of any user.
 pub fn set_for_transaction(name: &CStr, value: &CStr) {
     set(
         name,
@@ -89,7 +88,7 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
     );
 }
 
-/// The same with whatever rights it takes: for values that are the extension's own.
+/// Like [`set_for_transaction`], but with a superuser's rights: for values of the extension's own.
 pub fn set_trusted_for_transaction(name: &CStr, value: &CStr) {
     let (context, action) = (
         pg_sys::GucContext::PGC_SUSET,
@@ -98,7 +97,7 @@ pub fn set_trusted_for_transaction(name: &CStr, value: &CStr) {
     set(name, value, context, action);
 }
 
-/// The same with a value that is not known before.
+/// Like [`set_for_transaction`], but for any value. A value that contains a zero byte is ignored.
 pub fn set_text_for_transaction(name: &CStr, value: &str) {
     if let Ok(value) = CString::new(value) {
         set_for_transaction(name, &value);
@@ -153,33 +152,33 @@ fn set(
     }
 }
 
-/// Whether the current user may set it to this value: an error if not. Nothing stays changed.
+/// Returns an error unless the current user may set the setting to this value. Nothing stays changed.
 pub fn try_value(name: &str, value: &str) -> Result<()> {
     let (name, value) = (to_server(name)?, to_server(value)?);
     let context = own_context();
-    // The check of a value may read catalogs: what an error in it has left is cleaned up with the subtransaction.
+    // The check of a value may read catalogs: what an error in it leaves behind is cleaned up with the subtransaction.
     spi::undone(|| {
         set(&name, &value, context, pg_sys::GucAction::GUC_ACTION_SAVE);
         Ok(())
     })
 }
 
-/// Runs `f`, which may set what it likes with the `_local` functions; all is put back afterwards, by the abort of
-/// the (sub)transaction where an error or a panic leaves `f`.
+/// Runs `f`, which may change settings with the `_local` functions; all of them are put back afterwards. If an error or a panic leaves
+/// `f`, the abort of the (sub)transaction puts them back.
 pub fn nested<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     server::require_transaction();
-    // SAFETY: within a transaction. An abort puts back all levels that were begun since the (sub)transaction
-    // was, this one among them; and whoever catches an error has to abort, see `capture`. So there is nothing
-    // for a guard to do, which moreover would run the hooks of settings in a transaction that has failed.
+    // SAFETY: within a transaction. An abort puts back all levels begun since the (sub)transaction began, this one among them;
+    // and whoever catches an error has to abort, see `capture`. So a guard would have nothing to do, and moreover it would run
+    // the hooks of settings in a transaction that has failed.
     let nest = unsafe { pg_sys::NewGUCNestLevel() };
     let result = f();
-    // SAFETY: `f` has returned: it has ended what levels and transactions it began, and not the one around it,
-    // so that the level is still there.
+    // SAFETY: `f` has returned: it has ended all levels and transactions that it began, and not the one around it, so the level
+    // is still there.
     unsafe { pg_sys::AtEOXact_GUC(false, nest) };
     result
 }
 
-/// Runs `f` with settings of its own, which are put back afterwards.
+/// Runs `f` with these settings, which are put back afterwards.
 pub fn with<T>(values: &[(&CStr, &CStr)], f: impl FnOnce() -> Result<T>) -> Result<T> {
     if values.iter().all(|(name, value)| is(name, value)) {
         return f();
@@ -192,7 +191,7 @@ pub fn with<T>(values: &[(&CStr, &CStr)], f: impl FnOnce() -> Result<T>) -> Resu
     })
 }
 
-/// Settings that a worker keeps in force from batch to batch.
+/// Settings that a worker keeps in force across batches.
 #[derive(Debug, Default)]
 pub struct Pins(Vec<Pin>);
 
@@ -200,19 +199,19 @@ pub struct Pins(Vec<Pin>);
 struct Pin {
     name: CString,
     value: CString,
-    /// As PostgreSQL shows it once it is set: `64MB` becomes `65536`.
+    /// The value as PostgreSQL shows it once it is set: `64MB` becomes `65536`.
     shown: Option<CString>,
-    /// Set by the extension itself, with whatever rights that takes.
+    /// Whether the extension itself sets the setting, with a superuser's rights.
     trusted: bool,
 }
 
 impl Pins {
-    /// Adds a setting of the owner's, to be set with his rights; a later one of the same name wins.
+    /// Adds a setting of the owner's, to be set with the owner's rights. It replaces an earlier one of the same name.
     pub fn pin(&mut self, name: &str, value: &str) -> Result<()> {
         self.add(name, value, false)
     }
 
-    /// Adds a setting of the extension's.
+    /// Adds a setting of the extension's, to be set with a superuser's rights. It replaces an earlier one of the same name.
     pub fn pin_trusted(&mut self, name: &str, value: &str) -> Result<()> {
         self.add(name, value, true)
     }
@@ -230,14 +229,14 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether all are in force.
+    /// Whether all settings are in force.
     pub fn hold(&self) -> bool {
         self.0
             .iter()
             .all(|pin| pin.shown.as_ref().is_some_and(|shown| is(&pin.name, shown)))
     }
 
-    /// Puts all in force for the session. Within a transaction.
+    /// Puts all settings in force for the session. Within a transaction.
     pub fn apply(&mut self) {
         for pin in &mut self.0 {
             if pin.shown.as_ref().is_some_and(|shown| is(&pin.name, shown)) {

@@ -1,5 +1,5 @@
-//! Signal handlers of a worker: PostgreSQL's own, so that cancel, terminate, lock_timeout and a
-//! fast shutdown work as they do in any backend.
+//! Signal handlers of a worker. They are PostgreSQL's own, so that cancel, terminate, lock_timeout and a fast shutdown work as they do
+//! in any backend.
 
 use std::ffi::c_int;
 
@@ -7,9 +7,9 @@ use pgrx::pg_sys;
 
 type Handler = unsafe extern "C-unwind" fn(c_int);
 
-// tcop/tcopprot.h, postmaster/interrupt.h and port.h. The wrappers in pg_sys can't be taken as function
-// pointers. The same in the headers of 15, 16 and 18, but for what pqsignal gives: the handler from before,
-// and nothing from 18 on. Nobody looks at it.
+// From tcop/tcopprot.h, postmaster/interrupt.h and port.h. The wrappers in pg_sys can't be used as function pointers. The same in the
+// headers of PostgreSQL 15, 16 and 18, except for the result of pqsignal: the previous handler, and nothing from 18 on. The result is
+// not used.
 unsafe extern "C-unwind" {
     fn die(signal: c_int);
     fn StatementCancelHandler(signal: c_int);
@@ -22,11 +22,10 @@ const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 
-/// Installs the handlers and unblocks signals; the first thing a worker does.
+/// Installs the handlers and unblocks signals. A worker calls this first.
 pub fn install() {
-    // SAFETY: the handlers are the server's own, made for these signals in each process that runs
-    // transactions: they set flags and the latch. Signals are blocked until the last line, so that none
-    // meets a handler halfway.
+    // SAFETY: the handlers are the server's own, made for these signals in each process that runs transactions: they set flags
+    // and the latch. Signals are blocked until the last line, so no signal arrives while the handlers are only partly installed.
     unsafe {
         pqsignal(SIGTERM, die);
         pqsignal(SIGINT, StatementCancelHandler);
@@ -35,10 +34,10 @@ pub fn install() {
     }
 }
 
-/// Reads postgresql.conf again if a reload was asked for; says whether it was.
+/// Reads postgresql.conf again if a reload was requested. Returns whether it was.
 pub fn reload_if_asked() -> bool {
-    // SAFETY: the flag is set by a signal handler, and cleared before the file is read, so that no
-    // reload is lost. Workers call this between transactions, where PostgreSQL's own processes do.
+    // SAFETY: the flag is set by a signal handler, and cleared before the file is read, so no reload is lost. Workers call this
+    // between transactions, as PostgreSQL's own processes do.
     unsafe {
         if pg_sys::ConfigReloadPending == 0 {
             return false;

@@ -1,10 +1,9 @@
-//! Worker slots: the bounds on workers of the whole server, and on those of one role, as session locks that all databases
-//! share.
+//! Worker slots: limits on the number of workers of the whole server, and of one role, as session locks that all databases share.
 //!
-//! A worker holds a [`Lock::Slot`], a [`Lock::Seat`] of the same number, and unless its role is a superuser a [`Lock::Share`].
-//! The first one is an advisory lock, which user code can let go of (pg_advisory_unlock_all). The others are of the method of
-//! table locks, which it can't; but the abort of a transaction lets these go. No code of a user's runs without one or the
-//! other: before each batch, [`are_held`] and [`take`] see to what is missing. So nobody gets more slots by either.
+//! A worker holds a [`Lock::Slot`], a [`Lock::Seat`] of the same number and, unless its role is a superuser, a [`Lock::Share`]. The
+//! first one is an advisory lock, which user code can release (pg_advisory_unlock_all). The others use the lock method of table
+//! locks, so user code can't release them, but the abort of a transaction does. A worker that has lost both kinds runs no users' code:
+//! before each batch, [`are_held`] and [`take`] check for missing locks and replace them. So neither way lets anybody get more slots.
 
 use std::cell::{Cell, RefCell};
 
@@ -16,18 +15,18 @@ use super::spi::{self, Arg};
 use crate::error::Result;
 use crate::guc;
 
-/// What came of a try to take a slot.
+/// Result of an attempt to take a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// It is taken.
+    /// A slot was taken.
     Taken,
-    /// All of the server's are in use.
+    /// All slots of the server are in use.
     Full,
-    /// The role has as many as it may have.
+    /// The role has as many slots as it may have.
     Crowded,
 }
 
-/// What the process holds, as far as nothing has let it go.
+/// The locks of this process, as far as nothing has released them.
 #[derive(Debug, Clone, Copy)]
 struct Places {
     slot: Lock,
@@ -46,7 +45,7 @@ impl Places {
         self.all().all(Lock::is_held)
     }
 
-    /// Takes again what is missing; false if somebody was quicker.
+    /// Retakes the locks that are missing. Returns false if another process was quicker.
     fn keep(&self) -> bool {
         self.all().all(|lock| lock.is_held() || lock.try_session())
     }
@@ -61,12 +60,12 @@ thread_local! {
 }
 
 thread_local! {
-    /// Whether the locks are let go when the process exits.
+    /// Whether the locks are released when the process exits.
     static LET_GO_AT_EXIT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has the locks let go at whatever exit of the process. PostgreSQL does so for advisory locks, and for table locks where a
-/// transaction is in progress: a process that is terminated between two batches would keep its seat for ever.
+/// Arranges that the locks are released at any exit of the process. PostgreSQL does so for advisory locks, and for table locks if a
+/// transaction is in progress: without this, a process that is terminated between two batches would keep its seat for ever.
 fn let_go_at_exit() {
     if !LET_GO_AT_EXIT.replace(true) {
         // SAFETY: registers a function that lives as long as the process, once in it.
@@ -76,13 +75,13 @@ fn let_go_at_exit() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
-    // SAFETY: comes after the transaction was aborted, and before the process gives up its place in shared memory, as that
-    // is registered earlier. Nothing of this process needs a lock any more.
+    // SAFETY: comes after the transaction was aborted, and before the process gives up its place in shared memory, whose callback
+    // was registered earlier. Nothing of this process needs a lock any more.
     unsafe { pg_sys::LockReleaseAll(pg_sys::DEFAULT_LOCKMETHOD as u16, true) };
 }
 
-/// Takes a free slot for the session, for a job of `owner`'s, or what is missing of the one that it has. Within a transaction
-/// that is committed.
+/// Takes a free slot for the session, for a job of `owner`'s; if the process has a slot already, replaces its missing locks. Within a
+/// transaction that is committed.
 pub fn take(owner: Oid) -> Room {
     let_go_at_exit();
     if let Some(places) = TAKEN.take() {
@@ -121,21 +120,21 @@ pub fn take(owner: Oid) -> Room {
     Room::Taken
 }
 
-/// Whether the session still holds all that it took, and its role may still have so many.
+/// Whether the session still holds all locks that it took, and its role may still have that many slots.
 pub fn are_held() -> bool {
     TAKEN.with_borrow(|taken| {
         taken.is_some_and(|places| places.are_held() && within_limit(places.share))
     })
 }
 
-/// Lets the slot go.
+/// Releases the slot.
 pub fn release() {
     if let Some(places) = TAKEN.take() {
         places.release();
     }
 }
 
-/// How many slots one role's jobs may hold.
+/// Returns how many slots the jobs of one role may hold.
 pub fn limit() -> u32 {
     let all = guc::MAX_WORKERS.get().max(1) as u32;
     match guc::MAX_WORKERS_PER_ROLE.get() {
@@ -152,13 +151,13 @@ fn within_limit(share: Option<Lock>) -> bool {
     }
 }
 
-/// Superusers could change the setting. Within a transaction.
+/// Whether the limit per role does not apply to the owner: superusers could change the setting. Within a transaction.
 pub fn is_exempt(owner: Oid) -> bool {
     // SAFETY: reads the system cache, within a transaction.
     unsafe { pg_sys::superuser_arg(owner) }
 }
 
-/// How many slots of the server are taken. Within `spi::connect`.
+/// Returns how many slots of the server are taken. Within `spi::connect`.
 pub fn in_use() -> Result<i64> {
     let row = as_extension(|| {
         spi::kept_first(
@@ -173,7 +172,7 @@ pub fn in_use() -> Result<i64> {
     row.map_or(Ok(0), |row| row.number(0))
 }
 
-/// Roles, superusers left out, that have slots, and how many more they may have. Within `spi::connect`.
+/// Returns the roles that hold slots (except superusers), and how many more each of them may take. Within `spi::connect`.
 pub fn rooms() -> Result<Vec<(Oid, i64)>> {
     let rows = as_extension(|| {
         spi::kept(
@@ -192,7 +191,7 @@ pub fn rooms() -> Result<Vec<(Oid, i64)>> {
         .collect()
 }
 
-/// The roles that may have no more slots now. Within `spi::connect`.
+/// Returns the roles that may take no more slots now. Within `spi::connect`.
 pub fn crowded() -> Result<Vec<Oid>> {
     let rooms = rooms()?.into_iter();
     Ok(rooms

@@ -1,4 +1,4 @@
-//! Strings between Rust (UTF-8) and the database's encoding.
+//! Converts strings between Rust (UTF-8) and the database's encoding.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -10,16 +10,16 @@ use crate::error::{Error, Result, sqlstate};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 
-/// A C string in the database's encoding. Outside a transaction PostgreSQL converts nothing: what
-/// is not ASCII is replaced then (log lines only).
+/// Converts to a C string in the database's encoding. Outside of a transaction PostgreSQL can convert nothing; characters that are not
+/// ASCII are replaced then (this concerns log lines only).
 pub fn to_server(text: &str) -> Result<CString> {
     let plain = terminated(text.as_bytes())?;
     if encoding_is_utf8() {
         return Ok(plain);
     }
-    // SAFETY: within a transaction, the conversion of the encodings can be looked up. The text has as many bytes as
-    // are given, and is read only; the result ends with a zero, is it or a copy in the current memory
-    // context, and is copied at once.
+    // SAFETY: within a transaction, the conversion between the encodings can be looked up. The text has as many bytes as are
+    // given, and is only read; the result ends with a zero, is the text itself or a copy in the current memory context, and is
+    // copied at once.
     unsafe {
         if !pg_sys::IsTransactionState() {
             let ascii: String = text
@@ -28,7 +28,7 @@ pub fn to_server(text: &str) -> Result<CString> {
                 .collect();
             return Ok(CString::new(ascii).unwrap_or_default());
         }
-        // What was not valid when it was read: no other encoding has a sign for that.
+        // Stands for what was invalid when it was read; other encodings have no such character.
         let plain = match text.contains(char::REPLACEMENT_CHARACTER) {
             true => terminated(text.replace(char::REPLACEMENT_CHARACTER, "?").as_bytes())?,
             false => plain,
@@ -39,7 +39,7 @@ pub fn to_server(text: &str) -> Result<CString> {
     }
 }
 
-/// A Rust string from a C string in the database's encoding.
+/// Converts a C string in the database's encoding to a Rust string.
 ///
 /// # Safety
 /// `text` must point to a zero-terminated string.
@@ -64,18 +64,18 @@ pub unsafe fn from_server(text: *const c_char) -> Result<String> {
     }
 }
 
-/// A Rust string from the bytes of a text value in the database's encoding.
+/// Converts the bytes of a text value in the database's encoding to a Rust string.
 pub fn from_bytes(bytes: &[u8]) -> Result<String> {
     let text = terminated(bytes)?;
-    // SAFETY: it ends with a zero.
+    // SAFETY: the text ends with a zero.
     unsafe { from_server(text.as_ptr()) }
 }
 
-/// Bytes that are kept of a text which only people read.
+/// Number of bytes kept of a text that is only shown to people.
 pub const MOST_SHOWN: usize = 8192;
 
-/// A Rust string with what is not valid replaced: for names and messages. Of a longer text the first
-/// [`MOST_SHOWN`] bytes, and how long it was.
+/// Converts a C string to a Rust string with invalid characters replaced; for names and messages. A text longer than [`MOST_SHOWN`]
+/// bytes is cut to its beginning, and its length is appended.
 ///
 /// # Safety
 /// `text` must be null or point to a zero-terminated string.
@@ -84,10 +84,10 @@ pub unsafe fn lossy(text: *const c_char) -> Option<String> {
     unsafe { beginning(text, MOST_SHOWN) }
 }
 
-/// The same with another bound than [`MOST_SHOWN`]: of a longer text somewhat less than `most` bytes.
+/// Like [`lossy`], but with another limit than [`MOST_SHOWN`]: a text longer than `most` bytes is cut to somewhat less than `most` bytes.
 ///
 /// # Safety
-/// As of [`lossy`].
+/// As for [`lossy`].
 pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
     if text.is_null() {
         return None;
@@ -95,7 +95,7 @@ pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
     if bytes.len() > most {
-        // Not converted: what is cut here may end within a character of any encoding.
+        // Not converted: the cut may be in the middle of a character, in any encoding.
         let start = String::from_utf8_lossy(&bytes[..most - most.min(128) / 2]);
         let start = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
         return Some(format!("{start}... ({} bytes)", bytes.len()));
@@ -105,7 +105,7 @@ pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
     Some(unsafe { from_server(text) }.unwrap_or_else(|_| replaced()))
 }
 
-/// A Rust string of any length with what is not valid replaced: for what a program reads.
+/// Converts a C string of any length to a Rust string with invalid characters replaced; for texts that a program reads.
 ///
 /// # Safety
 /// `text` must point to a zero-terminated string.

@@ -1,4 +1,4 @@
-//! What the catalogs have to say about a table before its rows are changed: what is easily forgotten.
+//! Finds, in the catalogs, what is easily forgotten about a table before its rows are changed.
 
 use std::sync::LazyLock;
 
@@ -9,37 +9,37 @@ use super::spi::{self, Arg};
 use super::{server, visible};
 use crate::error::Result;
 
-/// Something to know of before a backfill.
+/// Something that one should know about before a backfill.
 struct Trap {
-    /// What it is called.
+    /// Name of the trap.
     item: &'static str,
-    /// Finds it: one text, NULL where there is nothing. `$1`: the table, `$2`: the columns that are set, `$3`: whether
+    /// Query that finds it: returns one text, NULL if there is nothing. `$1`: the table, `$2`: the columns that are set, `$3`: whether
     /// triggers fire.
     sql: &'static str,
-    /// What to do about it.
+    /// Advice on what to do about the trap.
     advice: &'static str,
 }
 
-/// What was found.
+/// A trap that was found.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// What it is called.
+    /// Name of the trap.
     pub item: &'static str,
-    /// What there is.
+    /// Description of what was found.
     pub value: String,
-    /// What to do about it.
+    /// Advice on what to do about the trap.
     pub advice: &'static str,
 }
 
-/// The numbers of the columns that are set.
+/// Subquery for the numbers of the columns that are set.
 const SET: &str = "(SELECT pg_catalog.array_agg(a.attnum) FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped)";
 
-/// Of the table.
+/// Traps of the table.
 const OF_TABLE: &[Trap] = &[
     Trap {
         item: "triggers",
-        // 16: UPDATE; 2: BEFORE; 1: for each row. Those that name columns fire for these only.
+        // Bits of tgtype: 16 is UPDATE, 2 BEFORE, 1 for each row. Triggers that name columns fire for these only.
         sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(t.tgname, ' (', CASE WHEN t.tgtype & 2 > 0 THEN 'before' ELSE 'after' END,
                      CASE WHEN t.tgtype & 1 > 0 THEN ' each row, ' ELSE ' each batch, ' END, t.tgfoid::pg_catalog.regproc, ')'), ', ' ORDER BY t.tgname)
               FROM pg_catalog.pg_trigger t
@@ -152,7 +152,8 @@ const OF_TABLE: &[Trap] = &[
     },
 ];
 
-/// Of the server, as it is now, as far as `$1` is told by PostgreSQL's own views: `{SEES a}` is whether it sees sessions of the role `a`.
+/// Traps of the server in its current state, as far as PostgreSQL's own views show it to the role `$1`. `{SEES a}` stands for whether
+/// that role sees sessions of the role `a`.
 const OF_SERVER: &[Trap] = &[
     Trap {
         item: "long transactions",
@@ -196,13 +197,13 @@ const OF_SERVER: &[Trap] = &[
     },
 ];
 
-/// The statements of [`OF_TABLE`] and [`OF_SERVER`], in their order.
+/// The statements of [`OF_TABLE`] and [`OF_SERVER`], in the same order.
 static QUESTIONS: LazyLock<[Vec<String>; 2]> = LazyLock::new(|| {
     let of = |traps: &[Trap], args| traps.iter().map(|trap| question(trap, args)).collect();
     [of(OF_TABLE, 3), of(OF_SERVER, 1)]
 });
 
-/// What is to be said of a table.
+/// Returns the traps of a table.
 pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Result<Vec<Finding>> {
     let args = [
         Arg::Oid(table),
@@ -212,7 +213,7 @@ pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Resu
     find(OF_TABLE, &QUESTIONS[0], &args)
 }
 
-/// What is to be said of the server.
+/// Returns the traps of the server.
 pub fn of_server() -> Result<Vec<Finding>> {
     let args = [Arg::Oid(server::current_user())];
     find(OF_SERVER, &QUESTIONS[1], &args)
@@ -232,13 +233,13 @@ fn find(traps: &[Trap], questions: &'static [String], args: &[Arg]) -> Result<Ve
     Ok(found)
 }
 
-/// The statement that looks for it, with this many arguments.
+/// Builds the statement that looks for the trap, with `args` arguments.
 fn question(trap: &Trap, args: usize) -> String {
     let mut sql = trap.sql.replace("{SET}", SET);
     for role in ["a.usesysid", "NULL::pg_catalog.oid"] {
         sql = sql.replace(&format!("{{SEES {role}}}"), &visible::sessions("$1", role));
     }
-    // Each has all of the arguments, whether or not it asks for them.
+    // Each statement gets all arguments, whether or not it uses them.
     let given: Vec<String> = (1..=args).map(|n| format!("${n} IS NOT NULL")).collect();
     let given = given.join(" AND ");
     format!("SELECT f.value FROM ({sql}) AS f (value) WHERE {given}")

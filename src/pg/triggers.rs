@@ -1,5 +1,5 @@
-//! What a session meets in which triggers don't fire (`session_replication_role = replica`): the checks
-//! of constraints that are triggers are left out, too, and some triggers fire all the same.
+//! Consequences of a session in which triggers don't fire (`session_replication_role = replica`): constraints that are checked by
+//! triggers are not checked either, and some triggers still fire.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,13 +8,12 @@ use super::spi::{self, Arg, Row};
 use super::{relation, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
-/// The setting that does it, and its value.
+/// The setting that keeps triggers from firing, and its value.
 pub const SETTING: (&str, &str) = ("session_replication_role", "replica");
 
-/// The columns that an UPDATE of `$2` of `$1` writes, with the generated ones that are computed of
-/// them; and of the constraints that are checked by triggers the first that has one of these: foreign
-/// keys of either side, and what is deferrable. The columns in expressions and predicates are known to
-/// the index of the constraint.
+/// Query for the first constraint that is checked by triggers and has a column that an UPDATE of the columns `$2` of the table `$1`
+/// writes, including generated columns computed from these. Such constraints are foreign keys on either side, and deferrable ones.
+/// Columns in expressions and predicates are found through the index of the constraint.
 const UNCHECKED: &str = "
 WITH written AS (
     SELECT a.attnum, a.attname FROM pg_catalog.pg_attribute a
@@ -44,8 +43,8 @@ JOIN written w ON c.conrelid = $1 AND w.attnum = ANY (c.conkey)
 WHERE c.contype = 'f' OR c.contype IN ('p', 'u', 'x') AND c.condeferrable
 ORDER BY c.conname, c.oid, w.attnum LIMIT 1";
 
-/// Whether a trigger that fires before each update of a row names one of these columns, in its function or its arguments: it may be
-/// taken to keep the column right.
+/// Whether a trigger that fires before each update of a row names one of these columns, in its function or its arguments: it is then
+/// assumed to keep the column right.
 pub fn sets_along(relation: Oid, columns: &[String]) -> Result<bool> {
     let row = as_extension(|| {
         spi::kept_first(
@@ -64,8 +63,8 @@ pub fn sets_along(relation: Oid, columns: &[String]) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// Refuses to write columns of a constraint that would not be checked: those that are set, and any where a
-/// trigger that fires all the same may write to the row.
+/// Refuses to write columns of a constraint that would not be checked: columns that are set, and any column if a trigger that still
+/// fires may write to the row.
 pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {
     let unchecked = |columns: &[String]| {
         as_extension(|| spi::kept_first(UNCHECKED, &[Arg::Oid(relation), Arg::Texts(columns)]))
@@ -105,14 +104,14 @@ fn refused(row: &Row) -> Result<Error> {
     ))
 }
 
-/// The first trigger that fires all the same and may change any column of a row before it is written.
+/// Query for the first trigger that still fires and may change any column of a row before it is written.
 const WRITES_ROWS: &str = "
 SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
 WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled IN ('R', 'A') AND (t.tgtype & 19) = 19
 ORDER BY t.tgname LIMIT 1";
 
-/// The triggers of an UPDATE, quoted where need be: those that would not fire, and those that would all
-/// the same. Bits of `tgtype`: 16 is UPDATE.
+/// Returns the names of the triggers of an UPDATE, quoted where needed: those that would not fire, and those that would still fire. Bits
+/// of `tgtype`: 16 is UPDATE.
 pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
     let rows = as_extension(|| {
         spi::kept(
@@ -129,7 +128,7 @@ pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
     Ok((of(false)?, of(true)?))
 }
 
-/// An error if the current user may not keep triggers from firing.
+/// Returns an error if the current user may not keep triggers from firing.
 pub fn may_skip() -> Result<()> {
     settings::try_value(SETTING.0, SETTING.1).map_err(|error| {
         let me = server::role_name(server::current_user());

@@ -1,15 +1,14 @@
-//! In a superuser's job no function runs that somebody else can change.
+//! Keeps functions that somebody else can change from running in a superuser's job.
 //!
-//! What an UPDATE calls is more than its clauses name: triggers, constraints, defaults, index expressions, types' input
-//! functions and casts, and what referential checks plan on other tables. Whoever owns one of these functions could have
-//! anything done with the rights of the job. `define` and `start` look for such authors in the catalogs, to say early what
-//! is wrong ([`partition::author_without_superuser`](super::partition::author_without_superuser)). This is the wall behind
-//! that: PostgreSQL asks, for each function that it is about to call, whether it may.
+//! An UPDATE calls more functions than its clauses name: triggers, constraints, defaults, index expressions, types' input functions
+//! and casts, and those in plans of referential checks on other tables. Whoever owns one of these functions could do anything with the
+//! rights of the job. `define` and `start` look for such authors in the catalogs, to report the problem early
+//! ([`partition::author_without_superuser`](super::partition::author_without_superuser)). This module is the wall behind that check:
+//! for each function that PostgreSQL is about to call, it asks whether it may.
 //!
-//! - `needs_fmgr_hook` is asked when a function is looked up to be called, whatever calls it: expressions, triggers, types,
-//!   indexes, languages. A function that is not trusted is marked, and not inlined; its call raises an error (`fmgr_hook`).
-//! - `object_access_hook` (`OAT_FUNCTION_EXECUTE`) is asked for each function of an expression, those of PostgreSQL's own
-//!   as well.
+//! - `needs_fmgr_hook` is asked when a function is looked up to be called, whatever calls it: expressions, triggers, types, indexes,
+//!   languages. A function that is not trusted is marked, and not inlined; calling it raises an error (`fmgr_hook`).
+//! - `object_access_hook` (`OAT_FUNCTION_EXECUTE`) is asked for each function of an expression, PostgreSQL's own included.
 //!
 //! Parallel workers have the rights of a superuser, and none of these hooks: nothing is planned for them meanwhile.
 //!
@@ -29,9 +28,9 @@ use crate::error::{Error, sqlstate};
 use crate::guc;
 
 thread_local! {
-    /// Whether all of this process is a superuser's job.
+    /// Whether this whole process is a superuser's job.
     static FOR_GOOD: Cell<bool> = const { Cell::new(false) };
-    /// How many [`Only`] there are.
+    /// Number of live [`Only`] guards that are on.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
@@ -89,7 +88,8 @@ const RUN_TEXT: &[&CStr] = &[
     c"ts_rewrite",
 ];
 
-/// From now on, in a process whose session is a superuser's: only trusted functions. Within a transaction.
+/// Allows only trusted functions from now on, if the current user is a superuser. For a process whose session is the owner's. Within a
+/// transaction.
 pub fn only_for_good() {
     if server::is_superuser() {
         install();
@@ -97,11 +97,11 @@ pub fn only_for_good() {
     }
 }
 
-/// A time in which only trusted functions are called, if the current user is a superuser.
+/// Guard: while it lives, only trusted functions may be called, if the current user is a superuser.
 pub struct Only(bool);
 
 impl Only {
-    /// Begins it. Within a transaction.
+    /// Begins the restriction. Within a transaction.
     pub fn begin() -> Only {
         let on = server::is_superuser();
         if on {
@@ -120,7 +120,7 @@ impl Drop for Only {
     }
 }
 
-/// Whether only trusted functions may be called now. Statements of the extension's own call what they have to.
+/// Whether only trusted functions may be called now. The extension's own statements may call any function.
 fn is_on() -> bool {
     is_up() && !elevate::is_elevated() && !guc::SUPERUSER_JOBS.get()
 }
@@ -140,8 +140,8 @@ fn install() {
     if INSTALLED.replace(true) {
         return;
     }
-    // SAFETY: the hooks are read and written by this process alone, which has one thread. The functions are this library's,
-    // which is never unloaded, and call those that were there before.
+    // SAFETY: the hooks are read and written by this process alone, which has one thread. The functions are this library's, which is
+    // never unloaded, and they call the previous hooks.
     unsafe {
         NEEDS.set(pg_sys::needs_fmgr_hook);
         pg_sys::needs_fmgr_hook = Some(on_lookup);
@@ -153,11 +153,11 @@ fn install() {
     superuser_jobs::keep(keeps_setting);
 }
 
-/// Called by PostgreSQL as its hook `needs_fmgr_hook`: whether `on_call` is to be asked at each call of the function.
+/// The hook `needs_fmgr_hook`, called by PostgreSQL. Returns whether `on_call` must be called at each call of the function.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_lookup(function: Oid) -> bool {
     let wanted = NEEDS.get().is_some_and(|next| {
-        // SAFETY: it is the hook that was there before, called with what this one was.
+        // SAFETY: it is the previous hook, called with the same argument as this one.
         unsafe { next(function) }
     });
     wanted || is_on() && (around(function) != Around::Unknown || distrust(function).is_some())
@@ -202,7 +202,7 @@ fn count(event: pg_sys::FmgrHookEventType::Type, function: Oid, kept: &mut Datum
     }
 }
 
-/// Called by PostgreSQL as its hook `fmgr_hook`, before and after calls of functions that were marked.
+/// The hook `fmgr_hook`, called by PostgreSQL before and after calls of functions that were marked.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_call(
     event: pg_sys::FmgrHookEventType::Type,
@@ -210,7 +210,7 @@ unsafe extern "C-unwind" fn on_call(
     argument: *mut Datum,
 ) {
     if let Some(next) = CALLED.get() {
-        // SAFETY: it is the hook that was there before, called with what this one was.
+        // SAFETY: it is the previous hook, called with the same arguments as this one.
         unsafe { next(event, info, argument) };
     }
     // SAFETY: PostgreSQL hands over the function that it is about to call, or has called, and a place of this call's own.
@@ -221,7 +221,7 @@ unsafe extern "C-unwind" fn on_call(
     count(event, function, kept);
 }
 
-/// Called for each access: here for a function of an expression, before that is evaluated.
+/// Watcher for accesses: checks each function of an expression before the expression is evaluated.
 fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
         && class == pg_sys::ProcedureRelationId
@@ -289,8 +289,8 @@ fn distrust(function: Oid) -> Option<String> {
 /// Shows the function's row in pg_proc, and its name, to `f`; nothing if there is no such function. Within a transaction.
 fn look_up<T>(function: Oid, f: impl FnOnce(&pg_sys::FormData_pg_proc, &CStr) -> T) -> Option<T> {
     server::require_transaction();
-    // SAFETY: within a transaction. An entry of this cache is a row of pg_proc, which begins with that struct, and stays
-    // while it is held; its name ends with a zero byte. Where an error leaves this, the abort lets the entry go.
+    // SAFETY: within a transaction. An entry of this cache is a row of pg_proc, which begins with that struct, and stays while it is
+    // held; its name ends with a zero byte. If an error leaves this function, the abort releases the entry.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(
             pg_sys::SysCacheIdentifier::PROCOID as i32,
@@ -316,13 +316,13 @@ fn may_everybody_call(function: Oid) -> bool {
 
 #[cfg(feature = "pg15")]
 unsafe fn execute_check(function: Oid, mode: pg_sys::AclMode) -> pg_sys::AclResult::Type {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     unsafe { pg_sys::pg_proc_aclcheck(function, Oid::from(pg_sys::ACL_ID_PUBLIC), mode) }
 }
 
 #[cfg(not(feature = "pg15"))]
 unsafe fn execute_check(function: Oid, mode: pg_sys::AclMode) -> pg_sys::AclResult::Type {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     unsafe {
         pg_sys::object_aclcheck(
             pg_sys::ProcedureRelationId,

@@ -1,4 +1,4 @@
-//! Transactions of a background worker, with a way back from every error.
+//! Transactions of a background worker, which recover from every error.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
@@ -10,19 +10,19 @@ use super::capture::capture;
 use super::{lock, planner, schemas, server, settings, spi};
 use crate::error::{Error, Result};
 
-/// Whether a commit waits for the disk.
+/// Durability of a commit: whether it waits for the WAL to be safe, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// `synchronous_commit = off`: a crash may lose it, together with its checkpoint.
+    /// Uses the session's `synchronous_commit`, which is off: a crash may lose the commit, together with its checkpoint.
     Deferred,
-    /// Waits for this server's disk, and for no standby.
+    /// Waits for this server's disk, but for no standby (`synchronous_commit = local`).
     Local,
-    /// Waits for the disk.
+    /// Waits for the disk, and for synchronous standbys if there are any (`synchronous_commit = on`).
     Immediate,
 }
 
 impl Durability {
-    /// The value of `synchronous_commit`, where it is not the session's.
+    /// Returns the value of `synchronous_commit`; `None` for that of the session.
     fn setting(self) -> Option<&'static CStr> {
         match self {
             Durability::Deferred => None,
@@ -32,28 +32,28 @@ impl Durability {
     }
 }
 
-/// What becomes of settings that are set in a transaction, for the session, by whatever code runs in it.
+/// Fate of settings that any code running in a transaction SETs for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Settings {
-    /// They are put back before it commits: what a trigger has SET is not met by the next transaction.
+    /// Settings are put back before the transaction commits: a trigger's SET does not affect the next transaction.
     PutBack,
-    /// They stay.
+    /// Settings stay.
     Stay,
 }
 
 thread_local! {
     static ACTING: Cell<Option<Oid>> = const { Cell::new(None) };
     static ONLY_LOOKS: Cell<bool> = const { Cell::new(false) };
-    /// The nest level of settings that is put back before the transaction in progress commits.
+    /// Nest level of settings that is put back before the transaction in progress commits.
     static LEVEL: Cell<Option<i32>> = const { Cell::new(None) };
-    /// How long that commit waits.
+    /// Durability of that commit.
     static DURABILITY: Cell<Durability> = const { Cell::new(Durability::Deferred) };
-    /// Whether the server tells this process of commits.
+    /// Whether the server reports commits to this process.
     static TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on the transactions of this process are read-only, but for statements of the extension's own: for a job that only
-/// looks, whose owner's text runs wherever it is analysed, and at the commit. Or they are not any more.
+/// Makes the transactions of this process read-only from now on (except for the extension's own statements), or writable again.
+/// Read-only is for a job that only looks: its owner's text runs wherever it is analysed, and at the commit.
 pub fn only_look(looks: bool) {
     ONLY_LOOKS.set(looks);
 }
@@ -63,23 +63,22 @@ pub(super) fn only_looks() -> bool {
     ONLY_LOOKS.get()
 }
 
-/// From now on every transaction of this process runs as `owner`, though the session belongs to
-/// another role, in a security context in which user code can neither SET ROLE nor SET SESSION
-/// AUTHORIZATION (the one that PostgreSQL uses inside SECURITY DEFINER functions).
+/// Runs every transaction of this process as `owner` from now on, though the session belongs to another role, in a security context in
+/// which user code can neither SET ROLE nor SET SESSION AUTHORIZATION (the one that PostgreSQL uses inside SECURITY DEFINER functions).
 pub fn act_as(owner: Oid) {
     ACTING.set(Some(owner));
 }
 
-/// Runs `f` in a transaction, connected to SPI, and commits it. An error of whatever kind, also
-/// one that comes up while committing, aborts it and is given back.
+/// Runs `f` in a transaction, connected to SPI, and commits it. An error of any kind, also one raised while committing, aborts the
+/// transaction and is returned.
 ///
-/// Settings are as they were afterwards, whatever code of users' that ran in it has SET: also in what is deferred to the commit.
+/// Afterwards settings are as they were before, whatever users' code has SET in the transaction, including code deferred to the commit.
 pub fn run<T>(durability: Durability, f: impl FnOnce() -> Result<T>) -> Result<T> {
     run_after(|| {}, durability, f)
 }
 
-/// The same, with something to be done first that needs no snapshot and may take long: to wait for
-/// a lock while holding a snapshot would hold back VACUUM everywhere.
+/// Like [`run`], but first calls `before`, which needs no snapshot and may take long: waiting for a lock while holding a snapshot would
+/// hold back VACUUM everywhere.
 pub fn run_after<T>(
     before: impl FnOnce(),
     durability: Durability,
@@ -88,7 +87,7 @@ pub fn run_after<T>(
     run_steps(Settings::PutBack, durability, before, || spi::connect(f))
 }
 
-/// Like [`run`], but settings that `f` sets stay for the session. It must run no code of users'.
+/// Like [`run`], but settings that `f` sets stay for the session. `f` must run no users' code.
 pub fn run_setting<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     run_steps(
         Settings::Stay,
@@ -98,29 +97,27 @@ pub fn run_setting<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     )
 }
 
-/// The same without SPI, for a process that is connected to no database.
+/// Like [`run`] without SPI, for a process that is connected to no database.
 pub fn run_bare<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     run_steps(Settings::PutBack, Durability::Deferred, || {}, f)
 }
 
-/// Runs `f` in a transaction that it may commit itself, and follow by others, as VACUUM does. The
-/// last one is committed; an error aborts it and is given back.
+/// Runs `f` in a transaction that `f` may commit itself, and follow by others, as VACUUM does. The last one is committed; an error
+/// aborts it and is returned.
 ///
-/// It runs as the session's user, also where [`act_as`] is in force: the session is the owner's
-/// too, and the security context that goes with it would pass from one of `f`'s transactions to the
-/// next, which PostgreSQL asserts not to happen. So `f` must run user code only as PostgreSQL's
-/// own maintenance commands do: in a security-restricted operation.
+/// The transaction runs as the session's user, even if [`act_as`] is in force: the session is the owner's, too, and the security
+/// context of `act_as` would pass from one of `f`'s transactions to the next, which PostgreSQL asserts not to happen. So `f` must run
+/// user code only as PostgreSQL's own maintenance commands do: in a security-restricted operation.
 pub fn run_committing(f: impl FnOnce() -> Result<()>) -> Result<()> {
     refuse_within();
-    // SAFETY: no transaction is in progress. `f` leaves one, which is committed.
+    // SAFETY: no transaction is in progress. `f` leaves one in progress, which is committed.
     let result = capture(|| unsafe {
         begin();
         f()?;
         pg_sys::CommitTransactionCommand();
         Ok(())
     });
-    // SAFETY: whatever state an error has left, this call gets out of it. Outside of a transaction, statistics can
-    // be sent.
+    // SAFETY: this call recovers from whatever state an error has left. Outside of a transaction, statistics can be sent.
     unsafe {
         if result.is_err() {
             planner::reset();
@@ -139,15 +136,16 @@ fn be_told_of_commits() {
     }
 }
 
-/// Puts settings back once all code of users' has run: what is deferred to the commit, too. It may still fail here.
+/// Transaction callback: puts settings back once all users' code has run, including code deferred to the commit. An error may still be
+/// raised here.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
         return;
     }
     if let Some(level) = LEVEL.take() {
-        // SAFETY: the level was begun by the transaction that commits, whose subtransactions and statements, with their levels,
-        // have ended.
+        // SAFETY: the level was begun by the transaction that commits, whose subtransactions and statements have ended, with their
+        // levels.
         unsafe { pg_sys::AtEOXact_GUC(false, level) };
     }
     if let Some(value) = DURABILITY.replace(Durability::Deferred).setting() {
@@ -155,7 +153,7 @@ unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _arg: 
     }
 }
 
-/// Raises an error within a transaction, as in a session that is not ours: [`run`] would end that of others.
+/// Raises an error within a transaction, as in a client's session: [`run`] would end somebody else's transaction.
 fn refuse_within() {
     if server::in_transaction() {
         pgrx::error!("backfill: a transaction is in progress already");
@@ -165,20 +163,18 @@ fn refuse_within() {
 /// # Safety
 /// In a process with a session, or connected to the shared catalogs, and outside of a transaction.
 unsafe fn begin() {
-    // SAFETY: as the caller promises. The rest are variables that a transaction begins with, and has not looked
-    // at yet.
+    // SAFETY: as the caller promises. The rest are variables that a transaction begins with, and has not read yet.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
-        // Whatever a trigger's SET default_transaction_... left behind.
+        // Overrides whatever a trigger's SET default_transaction_... left behind.
         pg_sys::XactReadOnly = ONLY_LOOKS.get();
         pg_sys::XactDeferrable = false;
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }
 }
 
-/// Like [`run_after`], but the transaction is rolled back in any case: nothing that `f` does stays,
-/// and what is deferred to a commit never runs.
+/// Like [`run_after`], but the transaction is rolled back in any case: no effect of `f` stays, and code deferred to a commit never runs.
 pub fn run_undone<T>(before: impl FnOnce(), f: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut value = None;
     let undone = run_steps(Settings::PutBack, Durability::Deferred, before, || {
@@ -202,9 +198,9 @@ fn run_steps<T>(
     be_told_of_commits();
     let session = identity();
     let _names = schemas::Scope::begin();
-    // SAFETY: no transaction is in progress, so that this one is ours. Its identity is put back below. The snapshot that is
-    // pushed is popped, unless an error leaves it to the abort, before the commit, which needs none; `f` leaves
-    // the stack as it was, if with another snapshot on top of it.
+    // SAFETY: no transaction is in progress, so this one is ours. Its identity is put back below. The snapshot pushed here is popped
+    // before the commit, which needs none, unless an error leaves it to the abort; `f` leaves the stack with the same depth, though
+    // maybe with another snapshot on top.
     let result = capture(|| unsafe {
         begin();
         if set == Settings::PutBack {
@@ -222,12 +218,11 @@ fn run_steps<T>(
         pg_sys::CommitTransactionCommand();
         Ok(value)
     });
-    // Those of a transaction that has failed are put back by its abort.
+    // If the transaction has failed, its abort puts the settings back.
     LEVEL.set(None);
     DURABILITY.set(Durability::Deferred);
-    // SAFETY: whatever state an error has left, the abort gets out of it, with the identity that the transaction
-    // began with; after a commit it is still the one from above. Outside of a transaction, as here, it is
-    // the session's. Statistics can be sent then.
+    // SAFETY: the abort recovers from whatever state an error has left, with the identity that the transaction began with; after a
+    // commit it is still the one from above. Outside of a transaction, as here, it is the session's. Statistics can be sent then.
     unsafe {
         if result.is_err() {
             planner::reset();
@@ -242,11 +237,10 @@ fn run_steps<T>(
     result
 }
 
-/// Takes a new snapshot in place of the transaction's, which holds the horizon: statements that follow
-/// see what has been committed since. Within [`run`] or [`run_after`], between statements.
+/// Replaces the transaction's snapshot, which holds the horizon back, by a new one: statements that follow see what has been committed
+/// since. Within [`run`] or [`run_after`], between statements.
 pub fn renew_snapshot() {
-    // SAFETY: the snapshot on top is the transaction's, as between statements nothing else is pushed: another one
-    // takes its place.
+    // SAFETY: the snapshot on top is the transaction's, as nothing else is pushed between statements: another one replaces it.
     unsafe {
         pg_sys::PopActiveSnapshot();
         pg_sys::InvalidateCatalogSnapshot();
@@ -254,7 +248,7 @@ pub fn renew_snapshot() {
     }
 }
 
-/// The current user, and the security context that is in force.
+/// Returns the current user and the security context in force.
 pub(super) fn identity() -> (Oid, i32) {
     let (mut user, mut security) = (Oid::INVALID, 0);
     // SAFETY: writes two variables of this function.

@@ -1,4 +1,4 @@
-//! Whether a call is what a client has typed, or something else that its statement runs.
+//! Tells a call that a client has typed from a call that something else in its statement makes.
 
 use std::ffi::{CStr, c_char};
 
@@ -20,8 +20,8 @@ use super::list;
 /// # Safety
 /// `fcinfo` must be the one that the function was called with.
 pub unsafe fn is_typed(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> bool {
-    // SAFETY: as the caller promises. The active portal is null or whole, and so is its query while it runs, with its
-    // plan; a node is taken for what its tag says. Both texts are null or end with a zero.
+    // SAFETY: as the caller promises. The active portal is null or whole, and so is its query while it runs, with its plan; a node
+    // is treated as what its tag says. Both texts are null or end with a zero.
     unsafe {
         let (sent, portal) = (pg_sys::debug_query_string, pg_sys::ActivePortal);
         if sent.is_null() || portal.is_null() || (*portal).sourceText.is_null() {

@@ -1,5 +1,5 @@
-//! What the current user may see of rows and of other sessions, where something is looked at with more rights, or beside the
-//! rights that a statement asks for.
+//! Decides what the current user may see of rows and of other sessions, where code looks at something with more rights than the
+//! user's, or beyond the rights that a statement requires.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -7,7 +7,7 @@ use super::server;
 use super::text::lossy;
 use crate::error::{Error, Result, sqlstate};
 
-/// An error unless the current user may SELECT these columns of a relation.
+/// Returns an error unless the current user may SELECT these columns of a relation.
 pub fn require(relation: Oid, columns: impl IntoIterator<Item = i16>) -> Result<()> {
     server::require_transaction();
     let (me, granted) = (server::current_user(), pg_sys::AclResult::ACLCHECK_OK);
@@ -21,7 +21,7 @@ pub fn require(relation: Oid, columns: impl IntoIterator<Item = i16>) -> Result<
     let Some(hidden) = columns.into_iter().find(|number| !whole && !may(*number)) else {
         return Ok(());
     };
-    // SAFETY: as above; what is given back is null or a string in the current memory context, of which a copy is made.
+    // SAFETY: as above; each result is null or a string in the current memory context, which is copied.
     let (table, column) = unsafe {
         (
             lossy(pg_sys::get_rel_name(relation)).unwrap_or_default(),
@@ -39,7 +39,7 @@ pub fn require(relation: Oid, columns: impl IntoIterator<Item = i16>) -> Result<
     )))
 }
 
-/// The condition that PostgreSQL's views of activity show the role `me` sessions of `role`, both as SQL.
+/// Returns an SQL condition for whether PostgreSQL's activity views show the role `me` the sessions of `role`. Both are SQL expressions.
 pub fn sessions(me: &str, role: &str) -> String {
     format!(
         "(pg_catalog.pg_has_role({me}, 'pg_read_all_stats'::pg_catalog.name, 'USAGE')

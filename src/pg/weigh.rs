@@ -1,4 +1,4 @@
-//! How many bytes a row takes before an update, and how many after.
+//! Computes how many bytes a row takes before an update, and how many after.
 
 use std::ffi::{CStr, c_char};
 
@@ -7,48 +7,49 @@ use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varsize_any};
 
 use super::evaluate::Change;
 
-// Not among pgrx' bindings; the server exports it for extensions (access/toast_internals.h).
+// Missing from the bindings of pgrx; the server exports it for extensions (access/toast_internals.h).
 unsafe extern "C-unwind" {
     fn toast_compress_datum(value: Datum, method: c_char) -> Datum;
 }
 
-/// Bytes of a row's header, its marks of NULL included.
+/// Size of a row's header in bytes, null bitmap included.
 const HEADER: usize = 24;
-/// A row longer than this is made shorter: `TOAST_TUPLE_TARGET`.
+/// Rows longer than this many bytes are toasted: `TOAST_TUPLE_TARGET`.
 const TARGET: usize = 2032;
-/// A longer value has a header of four bytes, of which three are saved else: `VARATT_SHORT_MAX`.
+/// Largest size, in bytes, of a value with a one-byte header; larger ones have a four-byte header: `VARATT_SHORT_MAX`.
 const LONGEST_SHORT: usize = 127;
 
-/// What a row takes, in bytes.
+/// Sizes of a row, in bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weight {
-    /// Of the row before, in the table itself.
+    /// The old row, in the table itself.
     pub before: usize,
-    /// Of the new version: its header, and its values of fixed length.
+    /// The header and the fixed-length values of the new version.
     pub fixed: usize,
-    /// Its values of variable length.
+    /// The variable-length values of the new version.
     pub values: Vec<Value>,
-    /// Of the values that are set, in the table itself.
+    /// The new values of the columns that are set, in the table itself.
     pub set: usize,
-    /// Of values of the row before that are replaced, in the TOAST table.
+    /// Replaced values of the old row, in the TOAST table.
     pub replaced: usize,
-    /// Of each column of the new version, as an index has it; 0 is NULL. In the order of their numbers.
+    /// Each column of the new version, as an index stores it; 0 for NULL. In the order of the column numbers.
     pub columns: Vec<usize>,
 }
 
-/// A value of variable length of the new version.
+/// A variable-length value of the new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
-    /// Bytes that it takes in the row.
+    /// Size in the row, in bytes.
     pub stored: usize,
-    /// Bytes that it takes compressed; `None` if it is not to be, or does not get smaller.
+    /// Compressed size in bytes; `None` if the value is not to be compressed, or does not get smaller.
     pub compressed: Option<usize>,
-    /// Whether it may be moved to the TOAST table.
+    /// Whether the value may be moved to the TOAST table.
     pub movable: bool,
 }
 
 impl Change<'_> {
-    /// Weighs the row. What may be compressed is, to see what comes of it, which takes as long as in an update.
+    /// Computes the sizes of the row. Compresses the values that an update would compress, to learn their size, which takes as long as in
+    /// an update.
     pub fn weight(&self) -> Weight {
         let mut weight = Weight {
             before: HEADER,
@@ -69,7 +70,7 @@ impl Change<'_> {
             }
             let Some(new) = new else { continue };
             match new.varies {
-                // What is set comes as a whole, wherever it was read from.
+                // A value that is set is stored as a whole, wherever it was read from.
                 true if set => values.push((number, new, true)),
                 true => values.push((number, new, false)),
                 false => fixed += new.stored,
@@ -99,18 +100,18 @@ impl Change<'_> {
     }
 }
 
-/// A value, as it is stored or would be.
+/// A value as it is stored, or as it would be.
 struct Column {
     value: Datum,
-    /// Bytes in the row.
+    /// Size in the row, in bytes.
     stored: usize,
-    /// Bytes of the value as a whole.
+    /// Size of the whole value, in bytes.
     plain: usize,
-    /// Bytes that are in the TOAST table.
+    /// Size in the TOAST table, in bytes.
     elsewhere: usize,
-    /// Whether its length varies.
+    /// Whether the value has a variable length.
     varies: bool,
-    /// Whether it may be moved there.
+    /// Whether the value may be moved to the TOAST table.
     movable: bool,
 }
 
@@ -128,7 +129,7 @@ impl Column {
         };
         Some(match attribute.attlen {
             -1 => Column::varlena(attribute, value),
-            // SAFETY: a type of this length has values that end in zero.
+            // SAFETY: types of this length have zero-terminated values.
             -2 => column(unsafe { CStr::from_ptr(value.cast_mut_ptr()) }.count_bytes() + 1),
             length => column(usize::from(length.unsigned_abs())),
         })
@@ -137,8 +138,8 @@ impl Column {
     fn varlena(attribute: &pg_sys::FormData_pg_attribute, value: Datum) -> Column {
         let plain_storage = attribute.attstorage == b'p' as c_char;
         let pointer = value.cast_mut_ptr::<pg_sys::varlena>();
-        // SAFETY: a type of length -1 has varlena values, one of which it is: the macros look at its header only, and the
-        // functions at what it refers to in the TOAST table.
+        // SAFETY: a type of length -1 has varlena values, and this is one of them: the macros read its header only, and the functions
+        // read what it refers to in the TOAST table.
         unsafe {
             let external = varatt_is_1b_e(pointer);
             let whole = pg_sys::toast_raw_datum_size(value) as usize;
@@ -165,15 +166,15 @@ impl Column {
         }
     }
 
-    /// Bytes that it takes compressed, where that is less.
+    /// Returns the compressed size in bytes; `None` if it is not smaller, or the column's storage does not compress.
     fn compressed(&self, change: &Change, number: i16) -> Option<usize> {
         let attribute = change.attribute(number);
         let compresses = [b'x' as c_char, b'm' as c_char].contains(&attribute.attstorage);
         if !compresses {
             return None;
         }
-        // SAFETY: a varlena value, as `of` saw. The copy that is compressed is a whole one in the current memory context, and
-        // freed if it is one; an error becomes a panic at the boundary, with nothing to be dropped before it.
+        // SAFETY: a varlena value, as `of` checked. The copy that is compressed is a whole one in the current memory context, and is
+        // freed if it is a copy; an error becomes a panic at the boundary, with nothing to be dropped before it.
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 let given = self.value.cast_mut_ptr::<pg_sys::varlena>();

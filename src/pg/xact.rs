@@ -1,5 +1,5 @@
-//! Things to be done when the surrounding transaction commits, and only then: starting a worker,
-//! waking one, interrupting its batch, telling others.
+//! Actions to be performed when the surrounding transaction commits, and only then: starting a worker, waking one, interrupting its
+//! batch, sending notifications.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -12,16 +12,15 @@ use super::{latch, notify, report, server};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
-/// Something to be done at commit. All of it is prepared beforehand: a commit callback must not fail.
+/// An action to be performed at commit. Everything in it is prepared beforehand: a commit callback must not fail.
 pub enum Action {
     /// Registers a background worker for the job.
     Register(i64, Box<pg_sys::BackgroundWorker>),
     /// Sets the latch of the process.
     Wake(i32),
-    /// Cancels the statement that the process is in, if it is still a session of this database
-    /// and of that role.
+    /// Cancels the process's current statement, if the process is still a session of this database and of that role.
     Interrupt(i32, pg_sys::Oid),
-    /// Sends a notification: the channel, and what is said. Just before the commit, as it may fail.
+    /// Sends a notification: channel and payload. This happens just before the commit, as it may fail.
     Notify(&'static CStr, CString),
     /// Writes a line to the server log.
     Log(String),
@@ -30,18 +29,18 @@ pub enum Action {
 thread_local! {
     static PENDING: RefCell<Vec<(pg_sys::SubTransactionId, Action)>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
-    /// Whether the transaction in progress is not to be prepared.
+    /// Whether the transaction in progress must not be prepared.
     static CALLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has PREPARE TRANSACTION refused from here on. What a call has locked and written would be held for as long as anybody likes,
-/// by a session of nobody's, and also after its role has lost its rights.
+/// Makes PREPARE TRANSACTION fail from here on in this transaction. A prepared transaction would hold what a call has locked and written
+/// for any length of time, without a session, and even after its role has lost its rights.
 pub fn refuse_to_prepare() {
     be_told();
     CALLED.set(true);
 }
 
-/// Does `action` once the current (sub)transaction and all around it have committed.
+/// Performs `action` once the current (sub)transaction and all around it have committed.
 pub fn at_commit(action: Action) {
     server::require_transaction();
     be_told();
@@ -60,7 +59,7 @@ fn be_told() {
     }
 }
 
-// Of the C library.
+// From the C library.
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
 }
@@ -86,7 +85,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
     }
 }
 
-/// The commit may still fail here.
+/// Sends the pending notifications, while the commit may still fail.
 fn notify_all() {
     let mut payloads: Vec<(&CStr, CString)> = Vec::new();
     PENDING.with_borrow(|pending| {
@@ -110,9 +109,9 @@ fn refuse_prepare() -> Error {
     .hint("Call them in a transaction of its own.")
 }
 
-/// An ERROR in here would take the server down: nothing in it may fail.
+/// Performs the pending actions. An ERROR in here would take the server down: nothing in it may fail.
 ///
-/// Of many jobs started at once only as many get a worker as may run: each takes up the next.
+/// If many jobs are started at once, only as many get a worker as may run; each worker then takes up the next job.
 fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
     let mut left = guc::MAX_WORKERS.get();
     for (_, action) in pending {
@@ -129,7 +128,7 @@ fn perform_all(pending: Vec<(pg_sys::SubTransactionId, Action)>) {
     }
 }
 
-/// How often a session logs that there is no process for a job.
+/// Minimum interval between two log lines of a session about a missing process for a job.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -137,10 +136,9 @@ thread_local! {
 }
 
 fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
-    // SAFETY: the description is complete, and is copied into shared memory. No handle is asked for, so that nothing is
-    // allocated.
+    // SAFETY: the description is complete, and is copied into shared memory. No handle is requested, so nothing is allocated.
     let registered = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, null_mut()) };
-    // Somebody may try in a loop.
+    // Someone may be trying in a loop.
     let quiet = LAST_LOG
         .get()
         .is_some_and(|at: Instant| at.elapsed() < LOG_EVERY);
@@ -154,8 +152,8 @@ fn register(job: i64, mut worker: Box<pg_sys::BackgroundWorker>) -> bool {
 }
 
 fn interrupt(pid: i32, role: pg_sys::Oid) {
-    // SAFETY: as above; the fields of an entry can be read without a lock, as one word each. The signal goes to a
-    // process of this server's, or to none, where it has ended since: what pg_cancel_backend does.
+    // SAFETY: the fields of an entry can be read without a lock, as one word each. The signal goes to a process of this server's, or
+    // to none if it has ended since, as with pg_cancel_backend.
     unsafe {
         let process = pg_sys::BackendPidGetProc(pid);
         let same = !process.is_null()

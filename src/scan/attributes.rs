@@ -1,4 +1,4 @@
-//! Which columns a walk was begun with. Another column can be given a name, but never a number.
+//! Remembers which columns a walk was begun with. A column's name can pass to another column, its number never.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,30 @@ use crate::error::{Error, sqlstate};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Attributes {
-    /// Whose numbers they are: in a copy of the table, columns may be numbered otherwise.
+    /// Identifies the table that the numbers belong to: in a copy of it, columns may have other numbers.
     pub of: String,
     /// The columns that the clauses use, by name.
     pub clauses: BTreeMap<String, i16>,
     /// The columns of the key.
     pub key: Vec<i16>,
-    /// The labels of the enums that values of the key are, or have within.
+    /// The labels of the enums among the types of the key columns, or contained in them.
     pub labels: Vec<Label>,
 }
 
 /// A label of an enum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// The OID of the value, which it keeps when it is renamed.
+    /// OID of the value, which stays the same when the value is renamed.
     pub oid: u32,
-    /// What it is called.
+    /// The label itself.
     pub label: String,
 }
 
-/// A column as it is now.
+/// A column as it is now: number and name.
 pub type Numbered<'a> = (i16, &'a str);
 
 impl Attributes {
-    /// Why the clauses would mean other columns now, if so. `table` is for the message.
+    /// Returns an error if the clauses would refer to other columns now. `table` is for the message.
     pub fn changed(&self, table: &str, now: &[Numbered]) -> Option<Error> {
         let column = self.clauses.iter().find(|(name, number)| {
             let found = now.iter().find(|(n, _)| n == *number);
@@ -61,14 +61,14 @@ impl Attributes {
         })
     }
 
-    /// Why a key that was kept as a label would be another value now, or none, if so. `same`: OIDs are those of the
-    /// database that the walk was begun in; in a copy of it only the order of the labels tells.
+    /// Returns an error if a key that was stored as a label would be another value now, or none. `same`: whether OIDs are those of the
+    /// database that the walk was begun in; in a copy of it, only the order of the labels counts.
     pub fn relabelled(&self, now: &[Label], same: bool) -> Option<Error> {
         let mut rest = now.iter();
         let is = |begun: &Label, found: &Label| {
             found.label == begun.label && (!same || found.oid == begun.oid)
         };
-        // New labels may have come in between.
+        // New labels may have been added in between.
         let lost = self
             .labels
             .iter()
@@ -88,7 +88,7 @@ impl Attributes {
             .hint("Rename them back (ALTER TYPE ... RENAME VALUE) and resume the job. Or cancel it and start another; with a where_clause that tells done rows, only the rest is done."))
     }
 
-    /// The column of the key, of those with these names, that was dropped, if any.
+    /// Returns the name of a key column that was dropped, if any. `names` are the names of the key columns.
     pub fn dropped_key<'a>(&self, names: &'a [String], now: &[Numbered]) -> Option<&'a str> {
         let dropped = |number: &i16| !now.iter().any(|(n, _)| n == number);
         let mut columns = self.key.iter().zip(names);
@@ -130,7 +130,7 @@ mod tests {
         assert!(swapped.message.ends_with("\"low\" is \"high\" now"));
         assert!(swapped.hint.is_some());
         assert!(lost(&[(10, "low"), (11, "top")], true).is_some());
-        // Shifted by one that was added in front: the names are in the same order.
+        // Shifted by a label that was added in front: the names are in the same order.
         assert!(lost(&[(9, "low"), (10, "high"), (11, "top")], true).is_some());
     }
 

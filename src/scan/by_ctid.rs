@@ -1,11 +1,10 @@
-//! The statements of a walk in physical order, where rows are known by their place.
+//! The statements of a walk in physical order, in which rows are identified by their ctids.
 
 use crate::quote::ident;
 use crate::scan::sql::{Param, Statement, Target, Writer};
 
 impl Target {
-    /// The places of the rows in a range of pages that match the WHERE clause: parameters are the
-    /// range and 1.
+    /// Selects the ctids of the matching rows in a range of pages. Parameters: the range, and 1.
     pub fn read_pages(&self) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -19,8 +18,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// Those of a list of rows, by their place, that match and that nobody else has locked: locks them,
-    /// and gives the places of their newest versions. Parameters are the list and its length.
+    /// Locks those rows of a list of ctids that match and that nobody else has locked, and returns the ctids of their newest versions.
+    /// Parameters: the list, and its length.
     pub fn lock_listed_places(&self) -> Statement {
         let mut w = self.writer();
         let name = self.name();
@@ -35,7 +34,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// The values of these columns of the row at a place: parameters are the place, in a list, and 1.
+    /// Selects these columns of the row at a ctid. Parameters: the ctid, in a list, and 1.
     pub fn columns_at(&self, columns: &[String]) -> Statement {
         let mut w = self.writer();
         let name = self.name();
@@ -53,8 +52,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// How many rows there are in a sample of the table's pages, and how many of them match: the
-    /// parameter is the percentage of pages.
+    /// Counts the rows in a sample of the table's pages, and how many of them match. Parameter: the percentage of pages.
     pub fn sample_matches(&self) -> Statement {
         let mut w = self.writer();
         let percent = w.one(Param::Percent);
@@ -67,7 +65,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// How many rows there are on a percentage of the pages, which is the parameter.
+    /// Counts the rows in a sample of the table's pages. Parameter: the percentage of pages.
     pub fn sample_count(&self) -> Statement {
         let mut w = self.writer();
         let percent = w.one(Param::Percent);
@@ -78,7 +76,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// How many rows match, up to a limit.
+    /// Counts the matching rows, up to a limit. Parameter: the limit.
     pub fn count_matches(&self) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -90,10 +88,9 @@ impl Target {
         w.statement(text)
     }
 
-    /// Locks rows that match, from a page on, and gives their places: that of the newest version of
-    /// each, since who waits for a lock gets that. Parameters are the range and the number of rows
-    /// at most. In a small table there is no upper bound: a row that moved behind it meanwhile would be
-    /// left out.
+    /// Locks matching rows from a page on, and returns their ctids. The ctid is that of each row's newest version, since a wait for a lock
+    /// ends with that version. Parameters: the range, and the maximum number of rows. In a small table there is no upper bound (`bounded`
+    /// is false): it would exclude a row that has moved beyond it meanwhile.
     pub fn lock_places(&self, bounded: bool) -> Statement {
         let mut w = self.writer();
         let name = self.name();
@@ -108,7 +105,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// How many rows there are in a range of pages: parameters are the range.
+    /// Counts the rows in a range of pages. Parameters: the range.
     pub fn count_pages(&self) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -119,8 +116,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// The places of rows in a range of pages that match, with their keys: parameters are the range and the
-    /// number of rows at most.
+    /// Selects the ctids and keys of matching rows in a range of pages. Parameters: the range, and the maximum number of rows.
     pub fn sample_pages(&self) -> Statement {
         let mut w = self.writer();
         let key: String = w.key().iter().map(|column| format!(", {column}")).collect();
@@ -137,7 +133,7 @@ impl Target {
 }
 
 impl Writer<'_> {
-    /// A range of pages: one condition of a scan by place.
+    /// Returns the condition for a range of pages, which a TID range scan can use.
     pub fn pages(&mut self) -> String {
         format!(
             "{} AND {}.ctid OPERATOR(pg_catalog.<) {}",

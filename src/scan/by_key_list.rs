@@ -1,17 +1,17 @@
-//! Statements about rows that are known by their keys: a list of them, or one.
+//! Statements about rows that are identified by their keys: a list of keys, or one.
 
 use crate::quote::ident;
 use crate::scan::sql::{Param, Selected, Statement, Target, Writer};
 
-/// What a list of keys, and its columns, are called in a statement that joins it; and in one whose
-/// table or clauses know the first of these names.
+/// Names for a list of keys and for its columns in a statement that joins it. The second pair is for statements whose table or clauses
+/// contain a name of the first.
 const LIST: [(&str, &str); 2] = [
     ("backfill keys", "backfill key"),
     ("backfill list", "backfill column"),
 ];
 
 impl Target {
-    /// A list of keys. Single values are a condition of the index; keys of several columns are joined to it.
+    /// Selects rows by a list of keys. Keys of one column are an index condition; keys of several columns are joined.
     pub(super) fn listed(&self, w: &mut Writer, clauses: &[&str]) -> Selected {
         if let [key] = w.key().as_slice() {
             let arrays = w.many(Param::Keys);
@@ -27,8 +27,8 @@ impl Target {
         }
     }
 
-    /// Which keys of a list, counted from 1, are those of rows that match and that nobody else has
-    /// locked; these rows are locked. Parameters are the list and its length.
+    /// Locks those rows of a list of keys that match and that nobody else has locked, and returns the numbers of their keys in the list,
+    /// counted from 1. Parameters: the list, and its length.
     pub fn lock_list(&self) -> Statement {
         let mut w = self.writer();
         let (list, column) = self.names_of_list(&[]);
@@ -44,8 +44,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// Whether there is a row of this key that matches, or with `lock` one that nobody else has locked:
-    /// it is locked then. Parameters are the key and 1.
+    /// Tests whether there is a matching row with this key. With `lock`, only a row counts that nobody else has locked; it is locked then.
+    /// Parameters: the key, and 1.
     pub fn find_row(&self, lock: bool) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -59,7 +59,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// At the end of a SELECT: locks its rows as the UPDATE does.
+    /// Returns the clause at the end of a SELECT that locks its rows as the UPDATE does.
     pub(super) fn locking(&self) -> String {
         let strength = if self.writes_key {
             "UPDATE"
@@ -70,13 +70,13 @@ impl Target {
         format!(" FOR {strength} OF {}", ident(known_as))
     }
 
-    /// The same; passes over those that others have locked.
+    /// Returns the clause that locks the rows as the UPDATE does, but skips those that others have locked.
     pub(super) fn skipping(&self) -> String {
         format!("{} SKIP LOCKED", self.locking())
     }
 
-    /// The keys of a list as an item of FROM, with their numbers in a column of this name, and the
-    /// condition that a row's key is one of them.
+    /// Returns the list of keys as an item of FROM, with their numbers in a column named `number`, and the condition that a row's key is
+    /// one of them.
     fn joined(&self, w: &mut Writer, number: Option<&str>, clauses: &[&str]) -> (String, String) {
         let arrays = w.many(Param::Keys);
         let lists: Vec<String> = arrays
@@ -104,7 +104,7 @@ impl Target {
         (item, equal.join(" AND "))
     }
 
-    /// Names for a list of keys that mean nothing else in the statement.
+    /// Returns names for a list of keys and its columns that have no other meaning in the statement.
     fn names_of_list(&self, clauses: &[&str]) -> (&'static str, &'static str) {
         let known_as = self.alias.as_ref().unwrap_or(&self.relation);
         let mine = [self.where_clause.as_deref(), Some(known_as)];

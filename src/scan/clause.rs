@@ -1,17 +1,17 @@
 //! The lexical check of a user's clause, before PostgreSQL's parser sees it.
 //!
-//! A clause is put into statements of our own. What could end it early, or hide what follows it,
-//! has to be found first: a semicolon, a comment, an unclosed quote, a parenthesis that closes one
-//! of ours. Strings follow `standard_conforming_strings = on`, which define and the worker pin.
+//! A clause becomes part of the extension's own statements. Whatever could end it early, or hide what follows it, must be found first: a
+//! semicolon, a comment, an unclosed quote, a parenthesis that closes one outside of the clause. Strings follow
+//! `standard_conforming_strings = on`, which define and the worker set.
 
 use crate::error::{Error, Result, sqlstate};
 
-/// The text without blanks around it: also those of Unicode that PostgreSQL takes for letters, which nobody means as such.
+/// Returns the text without white space around it, including Unicode spaces, which PostgreSQL would take for letters.
 pub fn trimmed(text: &str) -> &str {
     text.trim()
 }
 
-/// Checks that `text` can be put between parentheses of ours. `what` names the clause in errors.
+/// Checks that `text` can be put between parentheses in a statement. `what` names the clause in errors.
 pub fn check(what: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(Error::invalid(format!("{what} is empty")).hint(match what {
@@ -76,14 +76,14 @@ impl Scanner<'_> {
         self.chars.get(self.at + ahead).map(|(_, c)| *c)
     }
 
-    /// Identifiers and numbers: a `$` inside is part of them and opens no quote.
+    /// Steps over an identifier or a number. A `$` inside is part of it and opens no quote.
     fn word(&mut self) {
         while self.peek(0).is_some_and(|c| is_word(c) || c == '$') {
             self.at += 1;
         }
     }
 
-    /// Whether the quote at hand belongs to E'…', where a backslash escapes.
+    /// Whether the current quote belongs to E'…', where a backslash escapes.
     fn is_escape_string(&self) -> bool {
         let before = |n: usize| self.at.checked_sub(n).map(|i| self.chars[i].1);
         matches!(before(1), Some('e' | 'E')) && !before(2).is_some_and(|c| is_word(c) || c == '$')
@@ -107,8 +107,8 @@ impl Scanner<'_> {
         Err(self.refuse(start, "an unclosed quote"))
     }
 
-    /// Steps into the next part of a string that goes on after a line break: what follows E'…'
-    /// there is an escape string too, without an E of its own.
+    /// Steps into the next part of a string that continues after a line break. After E'…' that part is an escape string, too, without an E
+    /// of its own.
     fn continued(&mut self) -> bool {
         let blank = |c: Option<char>| c.is_some_and(|c| c.is_ascii_whitespace());
         let mut ahead = 0;
@@ -124,7 +124,7 @@ impl Scanner<'_> {
         goes_on
     }
 
-    /// A dollar quote `$tag$ … $tag$`, or a lone `$` (a parameter: the parser refuses that).
+    /// Steps over a dollar quote `$tag$ … $tag$`, or over a lone `$` (a parameter, which the parser refuses).
     fn dollar(&mut self) -> Result<()> {
         let start = self.at;
         let mut end = start + 1;
@@ -167,7 +167,7 @@ fn is_word(c: char) -> bool {
     c == '_' || c.is_alphanumeric() || !c.is_ascii()
 }
 
-/// The condition that is true where all of these are; none if there are none.
+/// Returns the condition that is true where all of these are; `None` if there are none.
 pub fn all_of(conditions: impl IntoIterator<Item = String>) -> Option<String> {
     let conditions: Vec<String> = conditions.into_iter().collect();
     match conditions.as_slice() {

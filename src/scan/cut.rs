@@ -1,20 +1,20 @@
-//! Into how many slices a table is cut, and where.
+//! Decides into how many slices a table is cut, and where.
 
 use crate::scan::position::Key;
 
-/// Rows of a slice: a region's, so that waves have room, and so few that the last one to be
-/// finished doesn't keep the others waiting for long.
+/// Rows per slice: enough for a region, so that waves have room, and few enough that the slice finished last doesn't keep the others
+/// waiting for long.
 const ROWS_PER_SLICE: f64 = 65_000.0;
-/// Slices of one table; beyond that they get larger.
+/// Maximum number of slices of one table; larger tables get larger slices.
 const MOST_SLICES: usize = 256;
-/// Slices of one job, over all its partitions.
+/// Maximum number of slices of one job, over all its partitions.
 const MOST_OF_ALL: usize = 2048;
 
-/// Pages to be read for a sample of a table: of its keys, or to see how many rows there are.
+/// Number of pages to read for a sample of a table: of its keys, or to estimate the number of rows.
 pub const SAMPLE_PAGES: f64 = 400.0;
 
-/// Slices for a table of so many rows, of a job with so many in `all` its tables. Where there are more
-/// than `workers`, each is to have as many as the others.
+/// Returns the number of slices for a table with `rows` rows, in a job whose tables have `all` rows together. If there are more slices
+/// than `workers`, the number is a multiple of `workers`, so that each gets the same number.
 pub fn slices(rows: f64, all: f64, workers: i32) -> usize {
     let share = MOST_OF_ALL as f64 * rows / all.max(rows).max(1.0);
     let most = (share as usize).clamp(1, MOST_SLICES);
@@ -25,8 +25,7 @@ pub fn slices(rows: f64, all: f64, workers: i32) -> usize {
     }
 }
 
-/// The keys after which the second slice and each further one begin: quantiles of a sample that is
-/// given in the order of the walk.
+/// Returns the keys after which the second and each further slice begin: quantiles of a sample that is given in the order of the walk.
 pub fn bounds(mut sample: Vec<Key>, slices: usize) -> Vec<Key> {
     sample.dedup();
     let n = slices.min(sample.len());
@@ -37,7 +36,7 @@ pub fn bounds(mut sample: Vec<Key>, slices: usize) -> Vec<Key> {
     bounds
 }
 
-/// The pages at which the slices begin and end.
+/// Returns the first page of each slice and the page behind its last one.
 pub fn pages(pages: i64, slices: usize) -> Vec<(i64, i64)> {
     let n = (slices as i64).clamp(1, pages.max(1));
     (0..n)
@@ -64,7 +63,7 @@ mod tests {
             let of_each = slices(1e9, 1e9 * tables as f64, 1);
             assert!(of_each * tables <= MOST_OF_ALL.max(tables));
         }
-        // A large one among many small ones.
+        // A large table among many small ones.
         assert_eq!(slices(1e9, 1e9 + 2000.0 * 1000.0, 1), 256);
         assert_eq!(slices(1000.0, 1e9 + 2000.0 * 1000.0, 1), 1);
     }

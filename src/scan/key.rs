@@ -1,4 +1,4 @@
-//! The choice of the key: which unique index orders the walk.
+//! The choice of the key: the unique index that orders the walk.
 
 use crate::error::{Error, Result, sqlstate};
 
@@ -7,81 +7,81 @@ use crate::error::{Error, Result, sqlstate};
 pub struct Column {
     /// Name of the table's column.
     pub name: String,
-    /// Its number in the table, which stays when it is renamed.
+    /// Number of the column in the table, which stays the same when the column is renamed.
     pub number: i16,
-    /// OID of the column's type; of the type below it, where it is a domain.
+    /// OID of the column's type; for a domain, of its base type.
     pub type_oid: u32,
     /// Whether the column is NOT NULL.
     pub not_null: bool,
-    /// DESC in the index.
+    /// Whether the column is DESC in the index.
     pub descending: bool,
-    /// NULLS FIRST in the index.
+    /// Whether the column is NULLS FIRST in the index.
     pub nulls_first: bool,
     /// Whether the operator class belongs to the default operator family of its type.
     pub default_opclass: bool,
-    /// The schema that the operators `>`, `=` and `<=` of the operator family are in.
+    /// Schema of the operators `>`, `=` and `<=` of the operator family; `None` if they are in several schemas.
     pub operator_schema: Option<String>,
-    /// The index' collation, as (schema, name), where it is not the column's own.
+    /// The index's collation, as (schema, name), if it is not the column's own.
     pub collation: Option<(String, String)>,
     /// Whether PostgreSQL computes the column from others.
     pub generated: bool,
-    /// All that makes the order of its values: operator family, type, collation and its version.
+    /// Everything that determines the order of the values: operator family, type, collation and its version.
     pub order: String,
-    /// What may become of its values in text form.
+    /// Stability of the values' text form.
     pub text: TextForm,
 }
 
-/// What may become of values that are kept in their text form.
+/// Stability of values that are stored in their text form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextForm {
-    /// They stay what they are.
+    /// The text keeps its meaning.
     Lasting,
-    /// They are of an OID alias type (regproc, regclass, ...), or have such values within: names, which can change their meaning.
+    /// The type is an OID alias type (regproc, regclass, ...), or contains one: the text is a name, which can change its meaning.
     Names,
-    /// They are of a row type, or have such values within, whose attributes can be dropped, and others added.
+    /// The type is a row type, or contains one, whose attributes can be dropped and others added.
     Rows,
 }
 
-/// Built-in types whose text form is the same under all settings: bool, "char", name, int8, int2,
-/// int4, text, oid, cidr, macaddr, inet, bpchar, varchar, bit, varbit, numeric, uuid.
+/// Built-in types whose text form is the same under all settings: bool, "char", name, int8, int2, int4, text, oid, cidr, macaddr, inet,
+/// bpchar, varchar, bit, varbit, numeric, uuid.
 const SAME_UNDER_ALL_SETTINGS: &[u32] = &[
     16, 18, 19, 20, 21, 23, 25, 26, 650, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950,
 ];
 
 impl Column {
-    /// Whether settings such as DateStyle may change the text form of its values.
+    /// Whether settings such as DateStyle may change the text form of the values.
     pub fn depends_on_settings(&self) -> bool {
         !SAME_UNDER_ALL_SETTINGS.contains(&self.type_oid)
     }
 }
 
-/// A unique index, as the catalogs describe it.
+/// An index, as the catalogs describe it: a candidate for the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its OID.
+    /// OID of the index.
     pub oid: u32,
-    /// Its name.
+    /// Name of the index.
     pub name: String,
-    /// Whether it is the primary key.
+    /// Whether the index is that of the primary key.
     pub primary: bool,
-    /// Whether it is unique.
+    /// Whether the index is unique.
     pub unique: bool,
-    /// Whether it is valid, ready and live.
+    /// Whether the index is valid, ready and live.
     pub valid: bool,
-    /// Whether it is checked at once (not DEFERRABLE).
+    /// Whether uniqueness is checked at once (not DEFERRABLE).
     pub immediate: bool,
-    /// Whether it has a predicate.
+    /// Whether the index has a predicate.
     pub partial: bool,
-    /// Whether it has expressions.
+    /// Whether the index has expressions.
     pub expressions: bool,
-    /// Whether it is a btree.
+    /// Whether the index is a btree.
     pub btree: bool,
-    /// Its key columns, without INCLUDE.
+    /// Key columns of the index, without INCLUDE columns.
     pub columns: Vec<Column>,
 }
 
 impl Candidate {
-    /// Why the index can't order a walk, if so.
+    /// Returns why the index can't order a walk, as a phrase that follows the index's name; `None` if it can.
     pub fn unusable(&self) -> Option<&'static str> {
         let columns = &self.columns;
         if !self.btree {
@@ -126,35 +126,35 @@ impl Candidate {
         }
     }
 
-    /// What makes the order of its keys, column by column.
+    /// Returns what determines the order of the keys, for each column.
     pub fn order(&self) -> Vec<String> {
         self.columns.iter().map(|c| c.order.clone()).collect()
     }
 
-    /// The numbers of its columns.
+    /// Returns the numbers of the columns.
     pub fn numbers(&self) -> Vec<i16> {
         self.columns.iter().map(|c| c.number).collect()
     }
 
-    /// The names of its columns.
+    /// Returns the names of the columns.
     pub fn column_names(&self) -> Vec<String> {
         self.columns.iter().map(|c| c.name.clone()).collect()
     }
 }
 
-/// What is known of the key that is to order a walk.
+/// Requirements for the key that orders a walk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// The index that the option `key` means on this table.
+    /// The index of this table that the option `key` refers to.
     pub named: Option<&'a str>,
-    /// The columns that it was settled on when the job was defined; none: no key was.
+    /// The columns of the key that was chosen when the job was defined; empty if there was none.
     pub columns: &'a [String],
-    /// The columns that are set: a row whose key changes would move while it is walked.
+    /// The columns that are set: a row whose key changes would move during the walk.
     pub written: &'a [String],
 }
 
-/// The index that orders a walk: on the columns that were settled, where there are any; else the best one without a
-/// column that is set. `relation` is for the error.
+/// Picks the index that orders a walk: one on the columns chosen at definition, if any; otherwise the best one without a column that is
+/// set. `relation` is for the error.
 pub fn pick(mut candidates: Vec<Candidate>, wanted: Wanted, relation: &str) -> Result<Candidate> {
     if wanted.columns.is_empty() {
         let written = |name: &String| wanted.written.contains(name);
@@ -167,8 +167,8 @@ pub fn pick(mut candidates: Vec<Candidate>, wanted: Wanted, relation: &str) -> R
     choose(candidates, named, relation)
 }
 
-/// Chooses the index that orders the walk: the one named, else the primary key, else the usable
-/// unique index with the fewest columns (by name where they tie). `relation` is for the error.
+/// Chooses the index that orders the walk: the named one; otherwise the primary key; otherwise the usable unique index with the fewest
+/// columns (the first by name if there are several). `relation` is for the error.
 pub fn choose(
     candidates: Vec<Candidate>,
     named: Option<&str>,

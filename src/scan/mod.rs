@@ -1,5 +1,5 @@
-//! Which rows a batch is about: the key, the order of the scan, where it is cut, where it stands, and the statements that name
-//! rows. Nothing here needs a server.
+//! Selects the rows of a batch: the key, the order of the scan, where it is cut, its position, and the statements that select rows.
+//! Nothing here needs a server.
 
 pub mod attributes;
 mod by_ctid;

@@ -1,25 +1,25 @@
-//! The order of a walk: by a key, or by the pages of the table. [`decide`] is the one place that says which: `plan`,
-//! `preview`, `start`, `procedure` and the workers ask it.
+//! The order of a walk: by a key, or by the pages of the table. Only [`decide`] chooses it: `plan`, `preview`, `start`, `procedure` and
+//! the workers call it.
 
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::{Options, Walk};
 use crate::scan::key::Candidate;
 
-/// What the owner has asked for, as far as the order depends on it.
+/// The requests of the owner that the order depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// Option `walk`.
     pub walk: Walk,
-    /// Whether options bound the walk by keys.
+    /// Whether options limit the walk to a range of keys.
     pub bounded: bool,
     /// Whether the option `key` names an index.
     pub named: bool,
-    /// Whether rows are only read: a dry run, a verification.
+    /// Whether rows are only read, as in a dry run or a verification.
     pub read_only: bool,
 }
 
 impl Asked {
-    /// By these options; `read_only` says whether rows are only read.
+    /// Reads the options; `read_only` tells whether rows are only read.
     pub fn of(options: &Options, read_only: bool) -> Asked {
         Asked {
             walk: options.walk(),
@@ -30,71 +30,71 @@ impl Asked {
     }
 }
 
-/// Whether the pages of a table may order its walk.
+/// Facts that decide whether the pages of a table may order its walk.
 pub trait Pages {
-    /// The table's name, for errors.
+    /// Returns the table's name, for errors.
     fn table(&self) -> &str;
-    /// Why the table cannot be walked in physical order, as a phrase; `None` where it can.
+    /// Returns why the table cannot be walked in physical order, as a phrase; `None` if it can.
     fn unsound(&self) -> Result<Option<String>>;
 }
 
-/// What the order depends on besides. Each is looked up when it is asked for: the last ones read rows.
+/// Further facts that the order depends on. Each is looked up only when requested: the last ones read rows.
 pub trait Facts: Pages {
     /// Whether the WHERE clause names a column that is set.
     fn extinguishes(&self) -> bool;
-    /// Pages of the table.
+    /// Returns the number of pages of the table.
     fn pages(&self) -> Result<i64>;
-    /// Correlation of the key's first column and the place of the rows, from -1 to 1, if it is known.
+    /// Returns the correlation between the key's first column and the physical order of the rows, from -1 to 1, if it is known.
     fn correlation(&self, key: &Candidate) -> Result<Option<f64>>;
-    /// Rows of the table, by the planner's estimate, and how many of them match by it.
+    /// Returns the planner's estimates of the table's rows and of the matching ones.
     fn planned(&self) -> Result<(f64, Option<f64>)>;
-    /// Rows of a sample of [`LOOKED_AT`] rows, and how many of them match.
+    /// Returns the number of rows in a sample of about [`LOOKED_AT`] rows, and how many of them match.
     fn sample(&self) -> Result<(f64, f64)>;
 }
 
-/// What orders a walk.
+/// The order of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// The columns of this index.
+    /// By the columns of this index.
     Key(Box<Candidate>),
-    /// The pages of the table.
+    /// By the pages of the table.
     Pages,
 }
 
-/// What may order a walk, as far as definitions tell: of `Either`, [`decide`] takes one by what the table holds.
+/// The orders that definitions allow. For `Either`, [`decide`] chooses one by the contents of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Possible {
-    /// A key alone.
+    /// Only a key.
     Key(Box<Candidate>, Why),
-    /// The pages alone.
+    /// Only the pages.
     Pages(Why),
-    /// Both.
+    /// Both a key and the pages.
     Either(Box<Candidate>),
 }
 
-/// Why a walk goes in its order.
+/// Reason for the order of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Option `walk`.
+    /// Option `walk` says so.
     Walk,
-    /// Options `key_from` and `key_to`.
+    /// Options `key_from` and `key_to` need a key.
     Bounds,
-    /// Option `key`.
+    /// Option `key` names an index.
     Named,
     /// There is no key.
     NoKey,
-    /// The table has a key, and nothing speaks for its pages.
+    /// The table has a key, and no reason to prefer the pages.
     Best,
-    /// The pages would not do.
+    /// A walk by pages would be unsound.
     Unsound,
-    /// Going by the key would read pages in no order.
+    /// A walk by the key would read the pages in random order.
     Scattered,
     /// Few rows match, so the walk mostly reads.
     FewMatch,
 }
 
 impl Why {
-    /// As a phrase.
+    /// Returns the reason as a phrase.
     pub fn shown(self) -> &'static str {
         match self {
             Why::Walk => "option \"walk\"",
@@ -108,8 +108,8 @@ impl Why {
     }
 }
 
-/// What may order the walk of a table. `key` is the index that it would go by, or the error that says why there is none.
-/// An error if neither a key nor its pages can.
+/// Returns the orders that are possible for the walk of a table. `key` is the index that it would use, or the error that says why there
+/// is none. Returns an error if neither a key nor the pages can order it.
 pub fn possible(asked: Asked, key: Result<Candidate>, facts: &impl Pages) -> Result<Possible> {
     let by_key = |key, why| Ok(Possible::Key(Box::new(key), why));
     match (asked.walk, key) {
@@ -117,9 +117,9 @@ pub fn possible(asked: Asked, key: Result<Candidate>, facts: &impl Pages) -> Res
         (Walk::Auto, Ok(key)) if asked.named => by_key(key, Why::Named),
         (Walk::Auto, Err(error)) if asked.named => Err(error),
         (Walk::Auto, Ok(key)) if asked.bounded => by_key(key, Why::Bounds),
-        // Pages know nothing of keys.
+        // Pages can't be limited by keys.
         (Walk::Auto | Walk::Physical, _) if asked.bounded => Err(no_bounds(facts.table())),
-        // What is not changed does not move: any table can be read page by page.
+        // Rows that are not changed do not move: any table can be read page by page.
         (Walk::Auto, Ok(key)) if asked.read_only => by_key(key, Why::Best),
         (Walk::Auto, Ok(key)) => Ok(Possible::Either(Box::new(key))),
         (Walk::Auto, Err(_)) if asked.read_only => Ok(Possible::Pages(Why::NoKey)),
@@ -135,7 +135,7 @@ pub fn possible(asked: Asked, key: Result<Candidate>, facts: &impl Pages) -> Res
     }
 }
 
-/// What orders the walk of a table, and why. Arguments and errors are those of [`possible`].
+/// Decides the order of the walk of a table, and returns it with the reason. Arguments and errors are those of [`possible`].
 pub fn decide(asked: Asked, key: Result<Candidate>, facts: &impl Facts) -> Result<(Order, Why)> {
     let key = match possible(asked, key, facts)? {
         Possible::Key(key, why) => return Ok((Order::Key(key), why)),
@@ -151,7 +151,7 @@ pub fn decide(asked: Asked, key: Result<Candidate>, facts: &impl Facts) -> Resul
     if scattered(facts.correlation(&key)?) {
         return Ok((Order::Pages, Why::Scattered));
     }
-    // The planner's word is not enough, since it knows nothing of a new column.
+    // The planner's estimate is not enough, since it knows nothing of a new column.
     let (rows, planned) = facts.planned()?;
     if planned.is_some_and(|planned| few(planned, rows)) {
         let (seen, matching) = facts.sample()?;
@@ -162,11 +162,11 @@ pub fn decide(asked: Asked, key: Result<Candidate>, facts: &impl Facts) -> Resul
     Ok((Order::Key(key), Why::Best))
 }
 
-/// What a where_clause has to be like for a walk in physical order.
+/// The kind of where_clause that a walk in physical order needs.
 const FALLS_OUT: &str =
     "a where_clause that no longer holds for a row once it is updated, such as 'rate_new IS NULL'";
 
-/// That there is no key, nor can the pages order the walk, and what would help.
+/// The error for a table that neither a key nor its pages can order, with what would help.
 fn neither(mut no_key: Error, why: &str) -> Error {
     let detail = no_key.detail.take().unwrap_or_default();
     let hint = no_key.hint.take().unwrap_or_default();
@@ -177,7 +177,7 @@ fn neither(mut no_key: Error, why: &str) -> Error {
         ))
 }
 
-/// The error of bounds where there is no key that they could be of.
+/// The error for key bounds on a table without a key.
 pub fn no_bounds(table: &str) -> Error {
     Error::invalid(format!(
         "options \"key_from\" and \"key_to\" need a key to walk by, and table {table} goes in physical order"
@@ -195,21 +195,21 @@ fn not_by_pages(table: &str, why: &str) -> Error {
     ))
 }
 
-/// Below this correlation of key and place, rows of neighbouring keys are all over the table.
+/// Below this absolute correlation, rows of neighbouring keys are scattered over the table.
 const SCATTERED: f64 = 0.5;
-/// A table of fewer pages is in the cache after one pass in any order.
+/// A table with fewer pages is in the cache after one pass in any order.
 const SMALL: i64 = 1000;
-/// Fewer matching rows than this share are few.
+/// Share of matching rows below which they are few.
 const FEW: f64 = 0.02;
-/// Rows to look at to see whether they are.
+/// Number of rows to sample to find out whether few rows match.
 pub const LOOKED_AT: f64 = 2_000.0;
 
-/// Whether a table is large enough for it to matter.
+/// Whether a table is so large that the order matters.
 pub fn matters(pages: i64) -> bool {
     pages >= SMALL
 }
 
-/// Whether going by the key would read pages in no order.
+/// Whether a walk by the key would read the pages in random order.
 pub fn scattered(correlation: Option<f64>) -> bool {
     correlation.is_some_and(|c| c.abs() < SCATTERED)
 }
@@ -219,13 +219,13 @@ pub fn few(matching: f64, rows: f64) -> bool {
     matching < rows * FEW
 }
 
-/// Whether a sample of `seen` rows says so, too.
+/// Whether a sample of `seen` rows confirms that few rows match. A small sample does not.
 pub fn few_seen(matching: f64, seen: f64) -> bool {
     seen >= LOOKED_AT / 4.0 && few(matching, seen)
 }
 
-/// Whether the WHERE clause may well be false of a row once it is updated: it names a column that is
-/// set. That it is false is seen with each batch; here it only spares a vain attempt.
+/// Whether the WHERE clause probably becomes false for a row once the row is updated: it names a column that is set. Each batch checks
+/// that it really does; this only avoids futile attempts.
 pub fn extinguishes(where_clause: Option<&str>, set_columns: &[String]) -> bool {
     let clause = where_clause.unwrap_or_default().to_lowercase();
     let named = |column: &String| clause.contains(&column.to_lowercase());

@@ -4,7 +4,7 @@ use super::*;
 
 use crate::scan::key::{Candidate, test_column};
 
-/// A table; what is not expected to be looked up is `None`.
+/// A table; facts that must not be looked up are `None`.
 #[derive(Default)]
 struct Table {
     unsound: Option<&'static str>,
@@ -178,7 +178,7 @@ fn without_a_key_the_pages_have_to_do() {
     };
     let error = decide(physical, key(), &unsound).unwrap_err();
     assert!(error.message.ends_with("in physical order: a trigger"));
-    // What is only read does not move.
+    // Rows that are only read do not move.
     let read_only = Asked {
         read_only: true,
         ..ASKED

@@ -1,4 +1,4 @@
-//! Where a slice stands: what a checkpoint holds.
+//! The position of a slice, as a checkpoint stores it.
 
 use crate::waves::passes::Passes;
 use crate::waves::spread::Spread;
@@ -6,41 +6,40 @@ use crate::waves::spread::Spread;
 /// A key in text form.
 pub type Key = Vec<String>;
 
-/// Where a slice stands.
+/// The position of a slice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Position {
     /// Everything up to this key is done; `None` at the slice's start.
     pub key: Option<Key>,
     /// In physical order: every page before this one is done.
     pub block: Option<i64>,
-    /// The region after `key` that is passed over in waves, if one is open.
+    /// The open region after `key`, which is done in waves; `None` if there is none.
     pub region: Option<Region>,
 }
 
-/// A stretch of the walk, from the position's key on, that is passed over several times: each
-/// pass does the rows of one wave or of several, and the last pass may do all that are left.
+/// A stretch of the walk, from the position's key on, that several passes go over: each pass does the rows of one wave or several, and
+/// the last pass may do all that are left.
 ///
-/// Which wave a row belongs to is a pure function of its key, so that whoever takes over after a
-/// crash finds the same rows done and undone. It and the region's end stay until the region is
-/// done.
+/// The wave of a row is a pure function of its key, so a worker that takes over after a crash finds the same rows done and undone. That
+/// function and the region's end stay the same until the region is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Region {
-    /// Its last key.
+    /// Last key of the region.
     pub end: Key,
-    /// Waves in all.
+    /// Total number of waves.
     pub waves: i32,
-    /// What gives a key its wave.
+    /// Assigns a wave to each key.
     pub spread: Spread,
-    /// The first wave of the present pass: those before it are done.
+    /// First wave of the current pass; the waves before it are done.
     pub wave: i32,
-    /// The last wave of the present pass.
+    /// Last wave of the current pass.
     pub to: i32,
-    /// The present pass is done up to this key; `None` at its start.
+    /// Key up to which the current pass is done; `None` at its start.
     pub key: Option<Key>,
 }
 
 impl Region {
-    /// A region of which nothing is done.
+    /// Creates a region of which nothing is done.
     pub fn new(end: Key, waves: i32, spread: Spread, passes: Passes) -> Region {
         Region {
             end,
@@ -52,14 +51,14 @@ impl Region {
         }
     }
 
-    /// Whether the present pass does this wave.
+    /// Whether the current pass does this wave.
     pub fn includes(&self, wave: i32) -> bool {
         (self.wave..=self.to).contains(&wave)
     }
 }
 
 impl Position {
-    /// The position after the present pass is done up to `key`.
+    /// Returns the position after the current pass is done up to `key`.
     pub fn at(&self, key: Key) -> Position {
         let mut next = self.clone();
         if let Some(region) = &mut next.region {
@@ -68,8 +67,8 @@ impl Position {
         next
     }
 
-    /// The position once the present pass over the open region is done: at the next one, or behind
-    /// the region. `None` for the passes: the next one does all that are left.
+    /// Returns the position once the current pass over the open region is done: at the next pass, or behind the region. If `passes` is
+    /// `None`, the next pass does all remaining waves.
     pub fn after_pass(&self, passes: Option<Passes>) -> Position {
         let mut next = self.clone();
         let Some(region) = &mut next.region else {
@@ -86,7 +85,7 @@ impl Position {
         next
     }
 
-    /// The position behind everything up to `key`, with no region open.
+    /// Returns the position behind everything up to `key`, with no region open.
     pub fn behind(&self, key: Key) -> Position {
         Position {
             key: Some(key),

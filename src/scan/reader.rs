@@ -1,20 +1,20 @@
-//! How many rows a statement may read, so that none runs away, however dear the predicate.
+//! Decides how many rows a statement may read, so that none runs away, however expensive the predicate.
 
 use std::time::Duration;
 
-/// What a statement that only reads may take, where no target is given: it holds a snapshot.
+/// Milliseconds that a read-only statement may take if no target is given. It holds a snapshot.
 const BUDGET_MS: i32 = 250;
-/// Rows to begin with when nothing is known.
+/// Number of rows to begin with when nothing is known.
 const FIRST: i64 = 5_000;
-/// Fewer would not be worth the statement.
+/// Minimum number of rows; fewer would not be worth a statement.
 const FEWEST: i64 = 100;
-/// How much of a faster read goes into the expectation; a slower one is believed at once.
+/// Weight of a faster read in the expectation; a slower one replaces the expectation at once.
 const WEIGHT_OF_FASTER: f64 = 0.3;
-/// A faster one that is so many times as long is believed at once, too: what the first reads take is
-/// mostly what any statement takes, and caches that are cold.
+/// A faster read of at least this many times as many rows as the last one replaces the expectation at once, too: the time of the first
+/// reads is mostly the overhead of a statement, and cold caches.
 pub const MUCH_LONGER: i64 = 4;
 
-/// Measures what it takes to read a row, its predicate included.
+/// Measures the time to read a row, its predicate included.
 #[derive(Debug, Default)]
 pub struct Reader {
     last: Option<Reference>,
@@ -23,22 +23,22 @@ pub struct Reader {
 #[derive(Debug, Clone, Copy)]
 struct Reference {
     seconds_per_row: f64,
-    /// Rows of the read that it is known from.
+    /// Number of rows of the read that was measured.
     rows: i64,
 }
 
 impl Reader {
-    /// Rows that a statement may read.
+    /// Returns the number of rows that a statement may read.
     pub fn most(&self, target_ms: Option<i32>) -> i64 {
         let Some(last) = self.last else {
             return FIRST;
         };
         let seconds = f64::from(target_ms.unwrap_or(BUDGET_MS)) / 1000.0;
-        // A float beyond the integers becomes the greatest of them.
+        // A float beyond the range of the integer becomes its maximum.
         ((seconds / last.seconds_per_row.max(1e-9)) as i64).max(FEWEST)
     }
 
-    /// Takes in what a statement took.
+    /// Records the rows and the time of a statement.
     pub fn measured(&mut self, rows: i64, elapsed: Duration) {
         if rows <= 0 {
             return;
@@ -61,19 +61,19 @@ impl Reader {
     }
 }
 
-/// Rows to read under one snapshot: one that is held keeps the waves of other workers waiting, so it
-/// should last as long as a batch does, some milliseconds.
+/// Number of rows to read under one snapshot. A snapshot keeps the waves of other workers waiting, so it should last as long as a batch
+/// does, some milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion(pub i64);
 
-/// As long as this is right for a portion, and so is half or twice of it.
+/// Ideal time of a portion; half or twice of it is fine, too.
 const MOMENT: Duration = Duration::from_millis(4);
 
 impl Portion {
-    /// The first one: nothing is known of what a row takes.
+    /// The first portion, when nothing is known about the time per row.
     pub const FIRST: Portion = Portion(4_000);
 
-    /// The one after this, which took so long.
+    /// Returns the portion after this one, which took `elapsed`.
     pub fn next(self, elapsed: Duration) -> Portion {
         Portion(if elapsed < MOMENT / 2 {
             self.0.saturating_mul(2)

@@ -36,7 +36,7 @@ impl Table {
     }
 }
 
-/// Runs batches; gives the size and the seconds of each.
+/// Runs batches and returns the size and the seconds of each.
 fn run(sizer: &mut Sizer, table: &mut Table, target_ms: i32, batches: usize) -> Vec<(i32, f64)> {
     (0..batches)
         .map(|_| {
@@ -63,7 +63,7 @@ fn without_a_target_the_limit_holds() {
 fn starts_modestly() {
     assert_eq!(Sizer::default().size(100_000, Some(1000)), 100);
     assert_eq!(Sizer::default().size(20, Some(1000)), 20);
-    // A batch without rows teaches nothing.
+    // A batch without rows is ignored.
     let mut sizer = Sizer::default();
     sizer.size(100_000, Some(1000));
     sizer.measured(0, Duration::from_micros(10));
@@ -147,7 +147,7 @@ fn a_batch_far_over_its_time_shrinks_the_next_at_once() {
 fn a_single_slow_batch_is_got_over() {
     let (mut sizer, mut table) = (Sizer::default(), Table::new(0.000_1, 0.000_05));
     let before = run(&mut sizer, &mut table, 100, 50)[49].0;
-    // It waited for a lock, say.
+    // As if it had waited for a lock.
     sizer.measured(
         i64::from(sizer.size(LIMIT, Some(100))),
         Duration::from_secs(1),
@@ -183,12 +183,12 @@ fn batches_of_few_rows_say_nothing_of_larger_ones() {
     let (mut sizer, mut table) = (Sizer::default(), Table::new(0.005, 0.000_05));
     run(&mut sizer, &mut table, 100, 50);
     let before = sizer.size(LIMIT, Some(100));
-    // The ends of slices and waves, each cheap as such and dear per row.
+    // The ends of slices and waves, each cheap in total and expensive per row.
     for rows in [0, 1, 3, 17] {
         sizer.measured(rows, Duration::from_millis(6));
         assert_eq!(sizer.size(LIMIT, Some(100)), before);
     }
-    // One that found few rows in a long time makes the next smaller, but not smaller each time.
+    // A batch that found few rows in a long time makes the next smaller, but a second one does not make it smaller still.
     sizer.measured(3, Duration::from_millis(200));
     let after = sizer.size(LIMIT, Some(100));
     assert!(

@@ -1,87 +1,87 @@
-//! The statements of a walk. Pure text: every identifier is quoted, every operator qualified, every
-//! value a parameter, so that neither names nor the search_path can change what they mean.
+//! The statements of a walk. Pure text: every identifier is quoted, every operator is qualified, and every value is a parameter, so that
+//! neither names nor the search_path can change their meaning.
 
 use crate::quote::{ident, qualified};
 use crate::scan::key::Column;
 
-/// Parameters of a statement, in the order in which they are to be bound.
+/// Parameters of a statement, in the order in which they must be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Param {
-    /// The key columns of the cursor: everything up to it is done.
+    /// The key columns of the cursor, up to which everything is done.
     After,
-    /// The key columns of the batch's (or the walk's) last row.
+    /// The key columns of the last row of the batch (or of the walk).
     UpTo,
     /// A number of rows.
     Rows,
-    /// A list of keys: an array for each key column.
+    /// A list of keys: one array per key column.
     Keys,
-    /// A tid[]: a list of rows by their place.
+    /// A list of ctids (tid[]).
     Tids,
-    /// The place (tid) at which a range of pages begins.
+    /// The ctid at which a range of pages begins.
     From,
-    /// The place (tid) before which it ends.
+    /// The ctid before which a range of pages ends.
     Until,
     /// A percentage (real).
     Percent,
 }
 
-/// A statement and what is bound to it.
+/// A statement and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The text, with `$1` … in the order of `params`.
     pub text: String,
-    /// The parameters; `After`, `UpTo` and `Keys` stand for one each per key column.
+    /// The parameters; `After`, `UpTo` and `Keys` each stand for one value per key column.
     pub params: Vec<Param>,
 }
 
-/// How a statement names rows.
+/// The ways in which a statement selects rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
-    /// A range of keys: up to `UpTo`, and behind `After` if so.
+    /// A range of keys: up to `UpTo` and, if it has a lower bound, after `After`.
     Range {
-        /// Whether it has a lower bound.
+        /// Whether the range has a lower bound.
         after: bool,
     },
     /// A list of keys (`Keys`).
     Keys,
     /// One key (`UpTo`).
     Key,
-    /// A list of places (`Tids`).
+    /// A list of ctids (`Tids`).
     Places,
     /// A range of pages (`From`, `Until`).
     Pages,
 }
 
-/// Rows, as parts of a statement.
+/// A selection of rows, as parts of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
-    /// A list of keys that is joined, as an item of FROM.
+    /// The list of keys to be joined, as an item of FROM, if there is one.
     pub list: Option<String>,
-    /// What is true of them.
+    /// The condition that is true for the rows.
     pub condition: String,
 }
 
-/// Whether a row matches, as a value. Not the clause itself: after WHERE the server looks first at what costs
-/// least, and no further once something is not true; as a value, NULL AND an error is an error. OFFSET keeps the
-/// planner from making a hash table of what it takes for a comparison with other rows.
+/// Returns an expression for whether a row matches. It is not the clause itself: in a WHERE, the server evaluates the cheapest condition
+/// first, and no further ones once one is not true, whereas in an expression, NULL AND an error is an error. OFFSET keeps the planner
+/// from building a hash table for what looks like a comparison with other rows.
 pub fn matches(where_clause: &str) -> String {
     format!("EXISTS (SELECT WHERE (\n{where_clause}\n) OFFSET 0)")
 }
 
-/// What is scanned: a relation, the key that orders it, and which of its rows are meant.
+/// The object of a scan: a relation, the key that orders it, and the condition on its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Schema of the relation.
     pub schema: String,
     /// Name of the relation.
     pub relation: String,
-    /// What the clauses may call it: a partition goes by the name of the partitioned table.
+    /// Name that the clauses may use for the relation: for a partition, that of the partitioned table.
     pub alias: Option<String>,
-    /// The key's columns, in index order.
+    /// Columns of the key, in index order.
     pub key: Vec<Column>,
     /// The WHERE clause, if any.
     pub where_clause: Option<String>,
-    /// Whether the action writes a column of a unique key: rows are locked for more then.
+    /// Whether the action writes a column of a unique key, which takes a stronger row lock.
     pub writes_key: bool,
 }
 
@@ -93,7 +93,7 @@ pub struct Writer<'a> {
 }
 
 impl Target {
-    /// What columns are qualified with.
+    /// Returns the name that qualifies columns.
     pub fn name(&self) -> String {
         match &self.alias {
             Some(alias) => ident(alias),
@@ -101,7 +101,7 @@ impl Target {
         }
     }
 
-    /// The relation as the item of a FROM list.
+    /// Returns the relation as an item of a FROM list.
     pub fn item(&self) -> String {
         let name = qualified(&self.schema, &self.relation);
         match &self.alias {
@@ -119,7 +119,8 @@ impl Target {
         }
     }
 
-    /// The parts of a statement that name rows. `clauses` is what else stands in it: names that are added are not to be met there.
+    /// Returns the parts of a statement that select rows. `clauses` are the other texts in the statement: names that are added must not
+    /// occur in them.
     pub fn select(&self, w: &mut Writer, rows: Rows, clauses: &[&str]) -> Selected {
         let condition = match rows {
             Rows::Range { after } => w.range(after),
@@ -137,12 +138,12 @@ impl Target {
         }
     }
 
-    /// How the rows' keys compare to this one: its values as SQL, column by column.
+    /// Returns a condition that compares the rows' keys with this key, given as SQL expressions for its columns.
     pub fn compared(&self, operator: &str, values: &[String]) -> String {
         self.writer().compared(operator, values)
     }
 
-    /// The last key of the relation, or the last that stands so to each of these: parameters are theirs, and the one that says "one row".
+    /// Selects the greatest key that satisfies all `bounds`. Parameters: each bound, then 1 for LIMIT.
     pub fn greatest(&self, bounds: &[(&str, Param)]) -> Statement {
         let mut w = self.writer();
         let conditions: Vec<String> = bounds
@@ -163,7 +164,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// What the planner expects of a range of keys: parameters are the cursor (if `after`) and the last key.
+    /// Explains a range of keys, to learn what the planner expects. Parameters: the cursor (if `after`), and the last key.
     pub fn explain_range(&self, after: bool) -> Statement {
         let mut w = self.writer();
         let range = w.range(after);
@@ -174,9 +175,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// The key at which a batch without a WHERE clause ends: that of the n-th row after the cursor.
-    /// Parameters are the cursor (if `after`), the walk's last key, n - 1, and 1. No row: fewer
-    /// are left.
+    /// Selects the key at which a batch without a WHERE clause ends: that of the n-th row after the cursor. Parameters: the cursor (if
+    /// `after`), the walk's last key, n - 1, and 1. Returns no row if fewer rows are left.
     pub fn bound(&self, after: bool) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -191,7 +191,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// The key of the n-th row of the table: parameters are n - 1, and 1.
+    /// Selects the key of the n-th row of the table. Parameters: n - 1, and 1.
     pub fn nth(&self) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -205,8 +205,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// The keys of the next rows, with a WHERE clause whether each matches it, and, if wanted, where
-    /// each is: parameters are the cursor (if `after`), the last key, and how many rows.
+    /// Selects the keys of the next rows; with a WHERE clause, also whether each row matches it; with `places`, also each row's ctid.
+    /// Parameters: the cursor (if `after`), the last key, and the number of rows.
     pub fn read(&self, after: bool, places: bool) -> Statement {
         let mut w = self.writer();
         let hit = self.where_clause.as_ref();
@@ -226,8 +226,8 @@ impl Target {
         w.statement(text)
     }
 
-    /// Keys of rows from all over the table, in order: parameters are the key that they come after (if
-    /// `after`), the walk's last key and the percentage of pages to look at.
+    /// Selects keys of rows from all over the table, in order. Parameters: the key that they come after (if `after`), the walk's last key,
+    /// and the percentage of pages to look at.
     pub fn sample(&self, after: bool) -> Statement {
         let mut w = self.writer();
         let range = w.range(after);
@@ -241,8 +241,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// How many rows are left, up to a limit: parameters are the cursor (if `after`), the walk's
-    /// last key, and the limit.
+    /// Counts the rows that are left, up to a limit. Parameters: the cursor (if `after`), the walk's last key, and the limit.
     pub fn count(&self, after: bool) -> Statement {
         let mut w = self.writer();
         let text = format!(
@@ -254,7 +253,7 @@ impl Target {
         w.statement(text)
     }
 
-    /// The WHERE clause as a further condition; nothing where there is none.
+    /// Returns the WHERE clause as a further condition; empty if there is none.
     pub fn and_where(&self) -> String {
         self.where_clause
             .as_ref()
@@ -263,7 +262,7 @@ impl Target {
 }
 
 impl Writer<'_> {
-    /// The statement with this text, and the parameters that were asked for.
+    /// Finishes the statement with this text and the parameters requested so far.
     pub fn statement(self, text: String) -> Statement {
         Statement {
             text,
@@ -271,7 +270,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The key's columns, with the index' collation where it is not the column's.
+    /// Returns the key's columns, with the index's collation if it is not the column's own.
     pub(super) fn key(&self) -> Vec<String> {
         let table = self.target.name();
         let column = |c: &Column| {
@@ -286,13 +285,13 @@ impl Writer<'_> {
         self.target.key.iter().map(column).collect()
     }
 
-    /// The key's columns, as a list.
+    /// Returns the key's columns as a list.
     pub fn columns(&self) -> String {
         self.key().join(", ")
     }
 
-    /// ORDER BY in ascending order: forwards through an ascending index, backwards through a
-    /// descending one (which turns the place of its NULLs around too).
+    /// Returns the ORDER BY list for ascending order: this reads an ascending index forwards, and a descending one backwards (which also
+    /// reverses the position of its NULLs). `reversed` returns descending order.
     fn order(&self, reversed: bool) -> String {
         let item = |(name, c): (String, &Column)| {
             let nulls_first = c.nulls_first != (c.descending != reversed);
@@ -315,14 +314,14 @@ impl Writer<'_> {
         self.one(Param::Rows)
     }
 
-    /// A parameter that is one value.
+    /// Adds a parameter that is one value.
     pub(super) fn one(&mut self, param: Param) -> String {
         self.params.push(param);
         self.bound += 1;
         format!("${}", self.bound)
     }
 
-    /// A parameter that is one value per key column.
+    /// Adds a parameter that is one value per key column.
     pub(super) fn many(&mut self, param: Param) -> Vec<String> {
         self.params.push(param);
         let first = self.bound + 1;
@@ -330,7 +329,7 @@ impl Writer<'_> {
         (first..=self.bound).map(|n| format!("${n}")).collect()
     }
 
-    /// An operator of the key's, which is in one schema for all its columns.
+    /// Returns an operator of the key, qualified by the one schema that it has for all key columns.
     pub(super) fn operator(&self, name: &str) -> String {
         let schema = self.target.key[0].operator_schema.as_deref();
         format!("OPERATOR({}.{name})", ident(schema.unwrap_or("pg_catalog")))
@@ -345,7 +344,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A row comparison: one index condition, however many columns.
+    /// Returns a row comparison, which is a single index condition for any number of columns.
     pub(super) fn compare(&mut self, operator: &str, param: Param) -> String {
         let values = self.many(param);
         self.compared(operator, &values)

@@ -1,4 +1,4 @@
-//! What the statements of a walk look like.
+//! Tests of the statements of a walk.
 
 use super::*;
 use crate::scan::key::test_column;

@@ -1,7 +1,6 @@
-//! A backfill as a procedure in PL/pgSQL that needs nothing of this extension. Pure text.
+//! Writes a backfill as a procedure in PL/pgSQL that does not need this extension. Pure text.
 //!
-//! The walk is the one that hand-written procedures do ("keyset pagination"), with the checkpoint in a table, so that
-//! it commits with its batch.
+//! The walk is that of hand-written procedures ("keyset pagination"), with the checkpoint in a table, so that it commits with its batch.
 
 use std::collections::BTreeSet;
 
@@ -11,77 +10,76 @@ const BY_KEY: &str = include_str!("standalone/by_key.sql");
 const BY_PAGES: &str = include_str!("standalone/by_pages.sql");
 const BATCH: &str = include_str!("standalone/batch.sql");
 
-/// Rows that a page is taken to have, where a batch is given in rows and goes by pages.
+/// Assumed number of rows per page, to convert a batch given in rows into pages.
 const ROWS_OF_A_PAGE: i32 = 50;
 
-/// The word that the tag of the quotes begins with.
+/// First word of the tag of the dollar quotes.
 const TAG: &str = "backfill";
 
-/// What the statement of a batch is indented by.
+/// Line break and indentation of the statement of a batch.
 const INDENT: &str = "\n                ";
 
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyColumn {
-    /// Its name.
+    /// Name of the column.
     pub name: String,
-    /// Its type, ready to be put into a statement.
+    /// Type of the column, ready to be put into a statement.
     pub type_name: String,
-    /// The index' collation where it is not the column's, ready to be put into a statement.
+    /// The index's collation if it is not the column's own, ready to be put into a statement.
     pub collation: Option<String>,
-    /// Whether NULLs come first where the index is read in ascending order, and by that are not where ORDER BY has
-    /// them by itself.
+    /// Whether NULLs come first when the index is read in ascending order, which differs from the default of ORDER BY.
     pub nulls_first: bool,
-    /// The schema of its operators, where that is not pg_catalog; quoted.
+    /// Schema of the column's operators, quoted, if it is not pg_catalog.
     pub operators: Option<String>,
 }
 
-/// A backfill, ready to be written down.
+/// A backfill, with everything that the script needs.
 pub struct Standalone {
-    /// Quotes an identifier where need be.
+    /// Quotes an identifier if it needs quotes.
     pub quote: fn(&str) -> String,
-    /// What it is, in a line.
+    /// Title, in one line.
     pub title: String,
-    /// The job that it comes from, for people.
+    /// The job that the script comes from, as text for people.
     pub job: String,
     /// Version of the extension.
     pub version: String,
-    /// Schema of the table, and of what is created.
+    /// Schema of the table, and of the objects that are created.
     pub schema: String,
     /// Name of the table.
     pub table: String,
-    /// Whether it is partitioned.
+    /// Whether the table is partitioned.
     pub partitioned: bool,
-    /// Names of its columns.
+    /// Names of the table's columns.
     pub columns: Vec<String>,
     /// Name of the procedure.
     pub procedure: String,
-    /// Name of the table of its checkpoint.
+    /// Name of the table that holds the checkpoint.
     pub checkpoint: String,
     /// Name of the function that does one batch.
     pub function: String,
-    /// What orders the walk; nothing: by pages.
+    /// Columns of the key that orders the walk; empty for a walk by pages.
     pub key: Vec<KeyColumn>,
-    /// The first key, in text form, column by column.
+    /// First key of the walk, in text form, column by column.
     pub key_from: Option<Vec<String>>,
-    /// The last one.
+    /// Last key of the walk, likewise.
     pub key_to: Option<Vec<String>>,
     /// The SET list.
     pub set_clause: String,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// Settings of each transaction.
+    /// Settings for each transaction.
     pub settings: Vec<(String, String)>,
-    /// Rows per transaction.
+    /// Number of rows per transaction.
     pub batch_size: i32,
-    /// Pause, in milliseconds.
+    /// Pause after a transaction, in milliseconds.
     pub sleep_ms: i32,
-    /// How long a batch waits for a lock, in milliseconds.
+    /// Maximum time that a batch waits for a lock, in milliseconds.
     pub lock_timeout_ms: i32,
 }
 
 impl Standalone {
-    /// The script that creates the procedure and its checkpoint.
+    /// Returns the script that creates the procedure and its checkpoint.
     pub fn script(&self) -> String {
         match self.key.is_empty() {
             true => self.fill(BY_PAGES),
@@ -89,14 +87,14 @@ impl Standalone {
         }
     }
 
-    /// The script that creates a function that does one batch.
+    /// Returns the script that creates a function which does one batch.
     pub fn batch(&self) -> String {
         self.fill(BATCH)
     }
 
     fn fill(&self, template: &str) -> String {
-        // A tag that stands nowhere in what is quoted, nor in the rest: what a name, a type or a clause has in it must not
-        // end the quotes.
+        // The tag must occur neither in the quoted text nor in the rest: nothing in a name, a type or a clause may end the
+        // quotes.
         let quotes = template.matches("{{quote}}").count();
         let taken = tags(&self.filled(template, "$"));
         let mut length = 0;
@@ -106,7 +104,7 @@ impl Standalone {
             }
             let quote = format!("${TAG}{}$", "_".repeat(length));
             let text = self.filled(template, &quote);
-            // Not so where the quote makes one more with what is next to it, which is another length's for the next.
+            // False if the quote forms one more occurrence together with adjacent text; then the next length is tried.
             if occurrences(&text, &quote) == quotes {
                 return text;
             }
@@ -221,7 +219,7 @@ impl Standalone {
         })
     }
 
-    /// What no column's name begins with: variables that could be taken for columns would be.
+    /// Returns a prefix that no column's name begins with, so that variables can't be taken for columns.
     fn prefix(&self) -> String {
         let mut prefix = "_".to_owned();
         let taken = |prefix: &str| {
@@ -238,7 +236,7 @@ impl Standalone {
         format!("{}.{}", (self.quote)(&self.schema), (self.quote)(name))
     }
 
-    /// What the clauses may call it.
+    /// Returns the name that the clauses may use for the table.
     fn name(&self) -> String {
         (self.quote)(&self.table)
     }
@@ -252,7 +250,7 @@ impl Standalone {
         self.key.iter().map(f).collect::<Vec<_>>().join(", ")
     }
 
-    /// The column, as a statement has it.
+    /// Returns the column as it is written in a statement.
     fn column(&self, column: &KeyColumn) -> String {
         let name = format!("{}.{}", self.name(), (self.quote)(&column.name));
         match &column.collation {
@@ -261,7 +259,7 @@ impl Standalone {
         }
     }
 
-    /// A name made of a column's: of its number where one of them would be too long for the server.
+    /// Returns a name made of a column's name, or of its number if any of these names would be too long for the server.
     fn made_of(&self, text: &str, column: &KeyColumn) -> String {
         const LONGEST: usize = 63;
         let name = |c: &KeyColumn| format!("{text}{}", c.name);
@@ -276,7 +274,7 @@ impl Standalone {
         (self.quote)(&self.made_of(&format!("{}{text}", self.prefix()), column))
     }
 
-    /// A column of the checkpoint.
+    /// Returns the name of a column of the checkpoint.
     fn kept(&self, text: &str, column: &KeyColumn) -> String {
         (self.quote)(&self.made_of(text, column))
     }
@@ -324,7 +322,7 @@ impl Standalone {
         })
     }
 
-    /// A row comparison, which is one condition of the index.
+    /// Returns a row comparison, which is a single index condition.
     fn compared(&self, operator: &str, with: &str) -> String {
         let operator = match self.key.first().and_then(|c| c.operators.as_ref()) {
             Some(schema) => format!("OPERATOR({schema}.{operator})"),
@@ -363,7 +361,7 @@ impl Standalone {
         pairs.join(",\n            ")
     }
 
-    /// The parameters of a batch: its range.
+    /// Returns the parameters of a batch: its range.
     fn parameters(&self) -> String {
         let prefix = self.prefix();
         if self.key.is_empty() {
@@ -406,8 +404,8 @@ impl Standalone {
     }
 }
 
-/// With how many lines behind it the word of a tag stands in a text, from `$` to `$`. In one look at the text, however many
-/// there are.
+/// Returns the numbers of underscores with which the tag's word occurs in a text, from `$` to `$`. One scan of the text finds them all,
+/// however many there are.
 fn tags(text: &str) -> BTreeSet<usize> {
     let start = format!("${TAG}");
     let lengths = text.match_indices(&start).filter_map(|(at, _)| {
@@ -418,14 +416,15 @@ fn tags(text: &str) -> BTreeSet<usize> {
     lengths.collect()
 }
 
-/// How often a text stands in another one, also where two of them overlap.
+/// Counts the occurrences of a text in another one, overlapping ones included.
 fn occurrences(text: &str, part: &str) -> usize {
     text.char_indices()
         .filter(|(at, _)| text[*at..].starts_with(part))
         .count()
 }
 
-/// Puts values for the `{{name}}`s of a template. In a line that is a comment, a value stays on that line.
+/// Replaces the `{{name}}`s of a template by values. In a comment line, control characters of a value become spaces, so that it stays on
+/// that line.
 fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut out = String::new();
     for line in template.split_inclusive('\n') {

@@ -140,7 +140,7 @@ fn without_a_key_it_goes_by_pages() {
     assert!(it.batch().contains("_until_page bigint"));
 }
 
-/// Whatever name, type or value of somebody's holds the tag: it does not end the quotes.
+/// A name, type or value that contains the tag must not end the quotes, whoever it is from.
 #[test]
 fn nothing_in_it_ends_the_quotes() {
     let evil = "x$backfill$;ALTER ROLE eve SUPERUSER;--";
@@ -173,7 +173,7 @@ fn nothing_in_it_ends_the_quotes() {
     }
 }
 
-/// Tags by the thousand are found in one look, and the shortest one is taken that is not there.
+/// Thousands of tags are found in one scan, and the shortest unused one is taken.
 #[test]
 fn a_clause_full_of_tags() {
     let mut it = standalone(&["id"]);

@@ -10,7 +10,7 @@ use crate::quote::{ident, literal};
 use crate::scan::key::{Candidate, Column, TextForm};
 use crate::scan::sql::Target;
 
-/// All indexes of the table. Within `spi::connect`.
+/// Returns all indexes of the table. Within `spi::connect`.
 pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
     let rows = as_extension(|| spi::kept(COLUMNS, &[Arg::Oid(table)]))?.rows;
     let mut found: Vec<Candidate> = Vec::new();
@@ -26,8 +26,8 @@ pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
     Ok(found)
 }
 
-/// Whether a key does not come after another one, in the order of the index. Both column by column, in text form.
-/// As the current user, within `spi::connect`.
+/// Whether the key `low` does not come after `high` in the order of the index. Both are given column by column, in text form. As the
+/// current user, within `spi::connect`.
 pub fn in_order(index: &Candidate, low: &[String], high: &[String]) -> Result<bool> {
     let collations = as_extension(|| spi::query(COLLATIONS, &[Arg::Oid(index.oid.into())]))?.rows;
     let mut arguments = Vec::new();
@@ -53,7 +53,7 @@ pub fn in_order(index: &Candidate, low: &[String], high: &[String]) -> Result<bo
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// How the keys of a table's rows compare to this one, which is in text form: a condition.
+/// Returns a condition that compares the keys of the table's rows with this key, which is in text form.
 pub fn condition(target: &Target, operator: &str, key: &[String]) -> Result<String> {
     let pairs = target.key.iter().zip(key);
     let value = |(column, text): (&Column, &String)| {
@@ -67,7 +67,7 @@ pub fn condition(target: &Target, operator: &str, key: &[String]) -> Result<Stri
     Ok(target.compared(operator, &values?))
 }
 
-/// That a bound would be another value under the settings of the job.
+/// The error for a bound that would be another value under the settings of the job.
 fn misread(column: &str, text: &str) -> Error {
     Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -115,7 +115,7 @@ fn column(row: &Row) -> Result<Column> {
     })
 }
 
-/// The collations of an index' key columns.
+/// Query for the collations of an index's key columns.
 const COLLATIONS: &str = "
 SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname)
 FROM pg_catalog.pg_index i
@@ -125,11 +125,11 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
 WHERE i.indexrelid = $1
 ORDER BY k.n";
 
-/// A row per index and key column. 403 is btree; strategies 2, 3 and 5 are `<=`, `=` and `>`; option bits
-/// 1 and 2 are DESC and NULLS FIRST. A collation is given where it is not the column's own; the
-/// version in the order is the provider's present one, also for the database's default. The OIDs are those of the
-/// types regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regnamespace, regrole and
-/// regcollation, which are looked for within arrays, domains, ranges and row types, too.
+/// Query for one row per index and key column. 403 is btree; strategies 2, 3 and 5 are `<=`, `=` and `>`; option bits 1 and 2 are DESC
+/// and NULLS FIRST. A collation is returned if it is not the column's own; the version in the order is the provider's current one, also
+/// for the database's default. The OIDs are those of the types regproc, regprocedure, regoper, regoperator, regclass, regtype,
+/// regconfig, regdictionary, regnamespace, regrole and regcollation, which are also looked for within arrays, domains, ranges and row
+/// types.
 const COLUMNS: &str = "
 SELECT i.indexrelid::bigint, ic.relname, i.indisprimary, i.indisunique,
        i.indisvalid AND i.indisready AND i.indislive, i.indimmediate,

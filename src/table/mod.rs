@@ -1,4 +1,4 @@
-//! What the server's catalogs say of a table, in the words of `scan`.
+//! Reads what the server's catalogs say about a table, in the terms of `scan`.
 
 pub mod index;
 pub mod walked;

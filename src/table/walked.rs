@@ -1,4 +1,4 @@
-//! What decides how a table is walked, as the server has it now: the key, and what speaks for its pages.
+//! The facts that decide how a table is walked, read from the server's current state: the key, and whether its pages may order the walk.
 
 use pgrx::pg_sys;
 
@@ -12,8 +12,8 @@ use crate::scan::order::{self, Facts, Pages};
 use crate::scan::sql::Target;
 use crate::table::index;
 
-/// A table that is to be walked: the one that a job is on, or a partition of it. What it says is looked up when it is
-/// asked for, as the current user and in a session of the clauses' owner, within `spi::connect`.
+/// A table to be walked: the one that a job is on, or a partition of it. Its facts are looked up when they are requested, as the current
+/// user and in a session of the clauses' owner, within `spi::connect`.
 #[derive(Debug, Clone, Copy)]
 pub struct Walked<'a> {
     /// The table.
@@ -22,14 +22,14 @@ pub struct Walked<'a> {
     pub root: &'a Relation,
     /// The WHERE clause.
     pub where_clause: Option<&'a str>,
-    /// The update that is made of its rows, or looked at.
+    /// The update of the table's rows, or the one that is only evaluated.
     pub update: &'a Update,
-    /// Whether only those triggers fire that fire in a replica, too.
+    /// Whether only triggers fire that fire in a replica, too.
     pub skips_triggers: bool,
 }
 
 impl Walked<'_> {
-    /// What the clauses call the table, if it is not its own name: that of the partitioned table.
+    /// Returns the name that the clauses use for the table if it is not the table's own: that of the partitioned table.
     fn known_as(&self) -> Option<&str> {
         (self.table.oid != self.root.oid).then_some(self.root.name.as_str())
     }
@@ -46,8 +46,8 @@ impl Walked<'_> {
     }
 }
 
-/// The index that a walk of `table` would go by, or the error that says why there is none. `named` is the option `key`,
-/// `settled` the columns of the key that a job on `root` was defined with.
+/// Returns the index that a walk of `table` would use, or the error that says why there is none. `named` is the option `key`; `settled`
+/// are the key columns with which a job on `root` was defined.
 pub fn key(
     table: &Relation,
     root: &Relation,
@@ -59,10 +59,10 @@ pub fn key(
         Some(name) => partition::index_named(table.oid, root.oid, name)?,
         None => None,
     };
-    // Indexes are not inherited: a table that inherits goes by its own key.
+    // Indexes are not inherited: a table that inherits uses a key of its own.
     let child = root.kind == 'r' && table.oid != root.oid;
     let wanted = Wanted {
-        // A name that means no index is what the error is about.
+        // If the name matches no index, the error is about that name.
         named: mine.as_deref().or(named.filter(|_| !child)),
         columns: if table.oid == root.oid { settled } else { &[] },
         written,
@@ -120,10 +120,11 @@ impl Facts for Walked<'_> {
     }
 }
 
-/// Rows of a table, as it is now: by a count on pages all over it, `pages` at most. PostgreSQL's own estimate is taken where
-/// it is near: it is exact after ANALYZE, but knows nothing of pages that only dead rows have filled since.
+/// Returns the current number of rows of a table, from a count on a sample of at most `most_pages` of its pages; `None` if it is zero or
+/// unknown. If PostgreSQL's own estimate is near the count, the estimate is used instead: it is exact after ANALYZE, but ignores pages
+/// that only dead rows have filled since.
 pub fn rows(target: &Target, table: pg_sys::Oid, most_pages: f64) -> Result<Option<f64>> {
-    /// As far as the count of a sample may be off.
+    /// Relative error that the count of a sample may have.
     const NEAR: f64 = 0.2;
     let Some((pages, _)) = heap::pages(table)?.filter(|(pages, _)| *pages > 0) else {
         return Ok(relation::estimate_rows(table).map(|rows| rows as f64));
@@ -142,8 +143,8 @@ pub fn rows(target: &Target, table: pg_sys::Oid, most_pages: f64) -> Result<Opti
     Ok(Some(if near { planned } else { counted }).filter(|rows| *rows > 0.0))
 }
 
-/// Looks at about so many rows of a table that has `rows`, on pages all over it: how many there were, and how many of
-/// them match. Changes nothing.
+/// Reads about `wanted` rows of a table with `rows` rows, from pages all over it. Returns how many there were, and how many of them match.
+/// Changes nothing.
 pub fn sample(target: &Target, rows: f64, wanted: f64) -> Result<(f64, f64)> {
     let percent = (wanted * 100.0 / rows.max(1.0))
         .clamp(0.0001, 100.0)

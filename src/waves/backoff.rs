@@ -1,30 +1,30 @@
-//! When waves rest, and for how long.
+//! Decides when waves rest, and for how long.
 
-/// Passes in a row that have to go wrong before waves are given up: one may be unlucky.
+/// Number of consecutive passes that must go wrong before waves are given up: one may be bad luck.
 const PATIENCE: u32 = 2;
-/// Regions to rest for after waves achieved little, at first; doubled each time.
+/// Number of regions to rest for at first, after waves have achieved little; doubled each time.
 const REST: u32 = 2;
-/// The longest such rest.
+/// Maximum number of regions of such a rest.
 const LONGEST_REST: u32 = 512;
 
-/// Why there are no waves for now.
+/// Reason why there are no waves for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rest {
-    /// Until the horizon has passed this transaction id.
+    /// Waves rest until the horizon has passed this transaction ID.
     Horizon(u32),
-    /// For so many regions.
+    /// Waves rest for this many regions.
     Regions(u32),
 }
 
-/// What a worker has learned about waves, and takes from one slice of a job to the next.
+/// The state of waves that a worker carries from one slice of a job to the next: whether they rest, and what it has learned about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rests {
     now: Option<Rest>,
-    /// How long the next one is to be, where more is not known.
+    /// Length of the next rest in regions, unless more is known.
     next: u32,
-    /// Whether waiting was not worth it in the last region that went in waves.
+    /// Whether the last region done in waves had a wait that was not worth it.
     strained: bool,
-    /// Passes in a row over the open region, after its first, that did little good.
+    /// Number of consecutive passes over the open region, after its first one, that achieved little.
     poor: u32,
 }
 
@@ -40,13 +40,13 @@ impl Default for Rests {
 }
 
 impl Rests {
-    /// Whether waves rest.
+    /// Returns the reason why waves rest; `None` if they do not.
     pub fn now(&self) -> Option<Rest> {
         self.now
     }
 
-    /// The same for the region that comes next. `is_held`: whether the horizon has still not passed
-    /// that transaction.
+    /// Moves on to the next region and returns the reason why waves rest in it, if they do. `is_held`: whether the horizon has still not
+    /// passed that transaction.
     pub fn for_region(&mut self, is_held: impl FnOnce(u32) -> bool) -> Option<Rest> {
         self.now = match self.now {
             Some(Rest::Horizon(xid)) if is_held(xid) => self.now,
@@ -56,20 +56,20 @@ impl Rests {
         self.now
     }
 
-    /// A region is open.
+    /// States that a region was opened.
     pub fn opened(&mut self) {
         self.poor = 0;
     }
 
-    /// The region is done.
+    /// States that the region is done.
     pub fn closed(&mut self) {
         if self.now.is_none() {
             self.strained = false;
         }
     }
 
-    /// It was not worth it to wait any longer for the horizon. `next_xid`: all that hold it back are
-    /// before that. Where it comes too late again and again, though it moves, waves rest for longer.
+    /// States that it was not worth waiting any longer for the horizon. `next_xid`: all transactions that hold it back precede this one. If
+    /// the horizon moves, but too late again and again, waves rest for longer.
     pub fn too_late(&mut self, next_xid: u32) {
         if self.strained {
             self.longer();
@@ -79,8 +79,8 @@ impl Rests {
         self.strained = true;
     }
 
-    /// A pass over the region has ended: whether it did good; nothing of its first, which makes the
-    /// room. Tells whether waves rest now.
+    /// States that a pass over the region has ended. `good`: whether it achieved something; `None` for the first pass, which makes the
+    /// room. Returns whether waves rest now.
     pub fn at_border(&mut self, good: Option<bool>) -> bool {
         self.poor = if good == Some(false) {
             self.poor + 1
@@ -88,7 +88,7 @@ impl Rests {
             0
         };
         if self.now.is_some() {
-            // The horizon is not worth waiting for.
+            // Waves rest already: the horizon is not worth waiting for.
         } else if self.poor >= PATIENCE {
             self.longer();
         } else if good == Some(true) && !self.strained {
@@ -131,7 +131,7 @@ mod tests {
             rests.too_late(78);
             assert_eq!(regions_of_rest(&mut rests), rest);
         }
-        // A region without waiting for too long, and all is forgotten.
+        // After a region without too long a wait, everything is forgotten.
         rests.opened();
         assert!(!rests.at_border(Some(true)));
         rests.closed();
@@ -151,7 +151,7 @@ mod tests {
             assert!(rests.at_border(Some(false)));
             assert_eq!(regions_of_rest(&mut rests), rest);
         }
-        // One bad pass is bad luck, and good ones make the next rest short again.
+        // One bad pass is bad luck, and good passes make the next rest short again.
         rests.opened();
         for good in [None, Some(false), Some(true), Some(false), Some(true)] {
             assert!(!rests.at_border(good));

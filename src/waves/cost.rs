@@ -1,8 +1,7 @@
-//! Waves: how many there are, and how large a region is.
+//! The cost model of waves: how many waves there are, and how large a region is.
 //!
-//! A region of the walk is passed over several times, and each pass updates a part of every page.
-//! The first moves rows away; the versions it leaves behind are dead by the next, which finds room
-//! on the page: heap-only tuples, without entries in the indexes.
+//! Several passes go over a region of the walk, and each of them updates a part of every page. The first pass moves rows away; the
+//! versions it leaves behind are dead by the next pass, which finds room on the page: heap-only tuples, without entries in the indexes.
 
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use crate::model::options::{Options, Strategy};
 use crate::waves::passes::{Passes, Room};
 use crate::waves::spread::MOST_WAVES;
 
-/// Rows per page, of the pages of a sample in the order of the walk. Of the first and the last
-/// page, the sample may have a part only.
+/// Returns the number of rows per page, from the pages of a sample in the order of the walk. The first and the last page are left out if
+/// possible, since the sample may hold only a part of them.
 pub fn density(places: &[u32]) -> f64 {
     let ends = [places.first(), places.last()];
     let within = |place: &&u32| !ends.contains(&Some(*place));
@@ -25,49 +24,48 @@ pub fn density(places: &[u32]) -> f64 {
     rows as f64 / pages.len().max(1) as f64
 }
 
-// What an update costs, in microseconds of processor time. Measured with a million rows of about 170
-// bytes, 48 to a page, on a busy machine. Only the ratios matter.
+// Costs of an update, in microseconds of processor time. Measured with a million rows of about 170 bytes, 48 to a page, on a busy
+// machine. Only the ratios matter.
 
-/// A heap-only update of a row, what its batch costs included.
+/// Cost of a heap-only update of a row, its share of the batch included.
 const ROW: f64 = 5.4;
-/// A pass's visit of a page: to prune it and log that, to look at all its rows. With one index, 48
-/// passes took 2.8 s longer than 16.
+/// Cost of a pass's visit to a page: pruning it, logging that, and checking all its rows. With one index, 48 passes took 2.8 s longer
+/// than 16.
 const VISIT: f64 = 4.2;
-/// What a row costs more that has to go to another page, with its entry in the key's index: one pass
-/// took 7.2 s with one index, though it left all rows to other pages.
+/// Extra cost of a row that has to go to another page, with its entry in the key's index. One pass took 7.2 s with one index, though it
+/// moved all rows to other pages.
 const ELSEWHERE: f64 = 1.8;
-/// An entry in each further index: one pass took 39 s with five.
+/// Cost of an entry in each further index: one pass took 39 s with five.
 const INDEX_ENTRY: f64 = 8.0;
-/// Waves have to save this share of the time: less is within the error of this model.
+/// Minimum share of the time that waves have to save; less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
-/// As long as this share of what a region's waves save is worth waiting for them.
+/// Share of the time saved by a region's waves that is worth spending on waiting for them.
 const WORTH_WAITING: f64 = 0.5;
-/// The longest that is ever waited for a region's waves, in seconds.
+/// Maximum wait for the waves of a region, in seconds.
 const LONGEST_WAIT: f64 = 5.0;
-/// What is always worth waiting: transactions of other workers and of the application end in it.
+/// Wait that is always worth it: transactions of other workers and of the application end within it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-/// Fewer rows are moved as long as that costs no more than this share: it saves bloat.
+/// Fewer rows are moved as long as that costs no more than this share of the time: it reduces bloat.
 const FOR_LESS_BLOAT: f64 = 0.03;
-/// How much larger a new version is, in bytes: a number that is filled in for the first time, and a
-/// line pointer.
+/// Growth of a new version in bytes: a number that is filled in for the first time, and a line pointer.
 const GROWN: f64 = 12.0;
-/// The end of a page that INSERTs have filled, on average, in rows.
+/// Average unused end of a page that INSERTs have filled, in rows.
 const SLACK: f64 = 0.5;
 
-/// What the best passes depend on.
+/// The facts that the best passes depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
-    /// Indexes that get an entry for a row that goes to another page: all that there are.
+    /// Number of indexes that get an entry for a row that goes to another page, which is all of them.
     pub indexes: i32,
-    /// Rows to be updated on a page.
+    /// Number of rows to be updated per page.
     pub rows_per_page: f64,
-    /// What a page has for new versions from the start.
+    /// Room that a page has for new versions from the start.
     pub room: Room,
 }
 
 impl Shape {
-    /// Of a table: its indexes, rows to be updated on a page, rows that fit on a page as it is, bytes of a row,
-    /// and line pointers that a page may still have.
+    /// Returns the shape of a table from its number of indexes, the rows to be updated per page, the rows that fit on a page in addition to
+    /// those there, the bytes of a row, and the line pointers that a page may still get.
     pub fn of(indexes: i32, rows_per_page: f64, fits: f64, row_bytes: f64, pointers: f64) -> Shape {
         Shape {
             indexes,
@@ -80,13 +78,13 @@ impl Shape {
         }
     }
 
-    /// Waves to deal out the rows to: one for each row of a page.
+    /// Returns the number of waves to deal the rows out to: one for each row of a page.
     pub fn waves(&self) -> i32 {
         (self.rows_per_page.round() as i32).clamp(1, MOST_WAVES)
     }
 
-    /// The share of the rows to be updated that have to go to another page, with entries in all indexes, where each new
-    /// version is `grown` bytes larger than the old one, of `row_bytes`. The page has `room` for so many bytes, if that is known.
+    /// Returns the share of the rows to be updated that have to go to another page, with entries in all indexes, if each new version is
+    /// `grown` bytes larger than the old one of `row_bytes`. `room` is the free space of a page in bytes, if known.
     pub fn share_elsewhere(
         self,
         (waves, passes): (i32, Passes),
@@ -96,7 +94,7 @@ impl Shape {
         let mut page = self;
         page.room.growth = (grown / row_bytes.max(1.0)).max(0.0);
         if let Some(bytes) = room {
-            // In rows as they were: a new version is larger.
+            // In rows of the old size: a new version is larger.
             page.room.rows = bytes / row_bytes.max(1.0);
         }
         let rows = self.rows_per_page.max(1.0);
@@ -104,7 +102,7 @@ impl Shape {
         (gone / rows).clamp(0.0, 1.0)
     }
 
-    /// Microseconds per page.
+    /// Returns microseconds per page.
     fn cost(&self, waves: i32, passes: Passes) -> f64 {
         let sizes = passes.sizes(waves);
         let rows = self.rows_per_page.max(0.0);
@@ -113,8 +111,8 @@ impl Shape {
         ROW * rows + VISIT * sizes.len() as f64 + entries * elsewhere
     }
 
-    /// Rows of a page that have to go to another one. Each pass finds the room that all before it
-    /// have left, and what doesn't fit goes, and leaves room in turn.
+    /// Returns the number of rows of a page that have to go to another page. Each pass finds the room that all passes before it have left;
+    /// rows that don't fit go elsewhere, and leave room in turn.
     fn elsewhere(&self, sizes: &[i32], rows_per_wave: f64) -> f64 {
         let mut room = self.room;
         let gone = |size: &i32| room.update(f64::from(*size) * rows_per_wave);
@@ -122,8 +120,7 @@ impl Shape {
     }
 }
 
-/// The passes that make the job fastest over the waves that [`Shape::waves`] gives; `None` where a
-/// single pass does.
+/// Returns the passes that make the job fastest over the waves that [`Shape::waves`] returns; `None` if a single pass does.
 pub fn best_passes(shape: Shape) -> Option<Passes> {
     let waves = shape.waves();
     let passes = |first: i32| Passes::fitting(first, shape.room);
@@ -137,30 +134,30 @@ pub fn best_passes(shape: Shape) -> Option<Passes> {
     (1..=waves).find(good).map(passes)
 }
 
-/// Fewer rows than these on a page leave nothing for a second wave.
+/// With fewer rows per page than this, nothing is left for a second wave.
 pub const FEWEST_PER_PAGE: f64 = 1.5;
 
-/// Why a table goes in one pass.
+/// Reason why a table is walked in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Single {
     /// Nothing is changed.
     ReadOnly,
-    /// Option `limit_rows`.
+    /// Option `limit_rows` is set.
     Limited,
-    /// Option `strategy`.
+    /// Option `strategy` says so.
     Asked,
-    /// An index of this name is on what is set.
+    /// An index, given by its name, contains what is set.
     Blocked(String),
     /// Neighbours in the walk are on different pages.
     Scattered,
-    /// There is one index only.
+    /// There is only one index.
     OneIndex,
     /// One pass is faster.
     Faster,
 }
 
 impl Single {
-    /// As a phrase.
+    /// Returns the reason as a phrase.
     pub fn shown(&self) -> String {
         match self {
             Single::ReadOnly => "nothing is changed".to_owned(),
@@ -177,14 +174,14 @@ impl Single {
         }
     }
 
-    /// Whether the owner has asked for it, and so knows it.
+    /// Whether the owner has asked for a single pass, and so knows about it.
     pub fn is_asked_for(&self) -> bool {
         matches!(self, Single::ReadOnly | Single::Limited | Single::Asked)
     }
 }
 
-/// Whether to go in waves: how many, and their passes; or why not. `blocked_by` is an index on what is set. The one place
-/// that decides it: `plan` asks it, and the workers do before each region.
+/// Decides whether to use waves: returns their number and their passes, or the reason for a single pass. `blocked_by` is an index that
+/// contains what is set. All such decisions are made here: `plan` calls this function, and the workers do before each region.
 pub fn choose(
     options: &Options,
     blocked_by: Option<&str>,
@@ -215,7 +212,7 @@ pub fn choose(
     Ok((waves, passes))
 }
 
-/// The passes that the owner asks for, or that suit the table; `None` where one is faster.
+/// Returns the passes that the owner asks for, or that suit the table; `None` if a single pass is faster.
 pub fn suited(options: &Options, shape: Shape) -> Option<Passes> {
     match options.waves {
         Some(_) => Some(Passes::Even),
@@ -223,14 +220,13 @@ pub fn suited(options: &Options, shape: Shape) -> Option<Passes> {
     }
 }
 
-/// The same for those who ask for waves where a single pass would be faster: an eighth of the rows
-/// moves away.
+/// Returns the passes for owners who ask for waves where a single pass would be faster: an eighth of the rows moves away.
 pub fn passes_for_less_bloat(shape: Shape) -> Passes {
     Passes::fitting((shape.waves() + 7) / 8, shape.room)
 }
 
-/// How long to wait, in all, for the versions that the passes over a region of so many rows leave
-/// to become removable: longer, and a single pass would be the better choice.
+/// Returns how long to wait, in total, for the versions left by the passes over a region of `rows` rows to become removable. If the wait
+/// were longer, a single pass would be the better choice.
 pub fn worth_waiting(shape: Shape, waves: i32, passes: Passes, rows: usize) -> Duration {
     let saved = shape.cost(1, Passes::Even) - shape.cost(waves, passes);
     let pages = rows as f64 / shape.rows_per_page.max(1.0);
@@ -238,18 +234,16 @@ pub fn worth_waiting(shape: Shape, waves: i32, passes: Passes, rows: usize) -> D
     Duration::from_secs_f64(seconds).max(SHORTEST_WAIT)
 }
 
-/// A pass over a region should have so many commits of the batch size. Between two passes over one
-/// page, all transactions must have ended that were there when the first committed, those of other
-/// workers among them.
+/// Minimum number of commits of the batch size in a pass over a region. Between two passes over one page, all transactions must have
+/// ended that were in progress when the first pass committed, those of other workers among them.
 const COMMITS_PER_PASS: i64 = 2;
-/// For the same reason, a region of small batches has at least so many rows.
+/// Minimum number of rows of a region, for the same reason, if batches are small.
 const FEWEST_ROWS: i64 = 64_000;
-/// A worker has the keys of its region in memory, and more rows gain nothing.
+/// Maximum number of rows of a region: a worker keeps their keys in memory, and more rows gain nothing.
 const MOST_ROWS: i64 = 1_000_000;
 
-/// Rows of a region of so many passes. All of them should find their pages in the cache, so they share a quarter of
-/// it with those of the other workers. `row_bytes` counts a row's share of the table and of all
-/// its indexes.
+/// Returns the number of rows of a region with `passes` passes. All passes should find their pages in the cache, so the regions of all
+/// workers share a quarter of it. `row_bytes` is a row's share of the table and of all its indexes.
 pub fn region_rows(
     passes: i32,
     batch_size: i32,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::waves::spread;
 
-/// Rows of about 8,168 bytes a page, filled but for half a row, and room for `fits` of them.
+/// Returns the shape of pages with about 8,168 bytes of rows, full but for half a row, with room for `fits` of them.
 fn shape(indexes: i32, rows_per_page: f64, fits: f64) -> Shape {
     Shape {
         indexes,
@@ -16,7 +16,7 @@ fn shape(indexes: i32, rows_per_page: f64, fits: f64) -> Shape {
     }
 }
 
-/// How many passes there are over a page.
+/// Returns the number of passes over a page.
 fn passes(shape: Shape) -> usize {
     best_passes(shape).map_or(1, |passes| passes.sizes(shape.waves()).len())
 }
@@ -54,7 +54,7 @@ fn the_model_gives_the_times_that_were_measured() {
 
 #[test]
 fn rows_go_elsewhere_as_they_were_seen_to() {
-    // Per cent of the rows that were not heap-only, of pages with 48.
+    // Percentage of rows that were not heap-only, on pages with 48 rows.
     let mut before = 100.0;
     for (first, seen) in [(7, 14.6), (6, 12.5), (5, 10.4)] {
         let shape = shape(5, 48.0, 0.0);
@@ -82,7 +82,7 @@ fn narrow_rows_run_out_of_line_pointers() {
     let gone = shape.elsewhere(&[20; 11], 1.0);
     assert!(gone >= 226.0 - 65.0 - 6.0, "{gone}");
     let sizes = best_passes(shape).map(|passes| passes.sizes(226));
-    // What does not stay anyway goes at once.
+    // Rows that can't stay on the page go elsewhere in one pass.
     assert!(
         sizes.is_none_or(|sizes| sizes.last() > Some(&100)),
         "in equal passes"
@@ -199,10 +199,10 @@ fn regions_have_bounds() {
 fn the_density_is_that_of_whole_pages() {
     // The first and the last page are cut off.
     assert_eq!(density(&[1, 2, 2, 2, 3, 3, 3, 4]), 3.0);
-    // Nothing but those.
+    // No other pages than these.
     assert_eq!(density(&[5, 5, 5]), 3.0);
     assert_eq!(density(&[5, 5, 6, 6]), 2.0);
-    // Neighbours in the walk that are all over the table.
+    // Neighbours in the walk are all over the table.
     assert_eq!(density(&[9, 1, 7, 3, 8, 2]), 1.0);
     assert_eq!(density(&[]), 0.0);
 }

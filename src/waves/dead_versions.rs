@@ -1,23 +1,23 @@
-//! What the waves of a region leave behind, and how long to wait until it can be removed.
+//! Tracks the dead versions that the waves of a region leave behind, and how long to wait until they can be removed.
 
 use std::time::Duration;
 
-/// The transactions of the batches of a region's last pass, and of the present one.
+/// The transactions of the batches of a region's last pass, and of the current one.
 ///
-/// A batch of one pass puts its new versions where the one before it, on the same pages, has left
-/// dead ones. These can be removed only once every transaction has ended that might still see them.
+/// A batch of one pass puts its new versions where the previous pass has left dead ones on the same pages. These can be removed only
+/// once every transaction has ended that might still see them.
 #[derive(Debug, Default)]
 pub struct Trail {
     last: Vec<Step>,
     present: Vec<Step>,
-    /// Rows of the present pass, and of each of its batches.
+    /// Number of rows of the current pass, and of each of its batches.
     rows: usize,
     batch: usize,
-    /// How long waiting is worth it for this region, in all.
+    /// Time that may still be spent waiting for this region.
     left: Duration,
 }
 
-/// A batch: the rows of the pass up to its end, and its transaction.
+/// A batch: the number of rows of the pass up to the batch's end, and its transaction.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     rows: usize,
@@ -25,7 +25,7 @@ struct Step {
 }
 
 impl Trail {
-    /// Of a region that is worth so much waiting, whose first pass is over so many rows.
+    /// Creates the trail of a region for which waiting is worth `left`, and whose first pass goes over `rows` rows in batches of `batch`.
     pub fn new(left: Duration, rows: usize, batch: usize) -> Trail {
         Trail {
             left,
@@ -35,7 +35,7 @@ impl Trail {
         }
     }
 
-    /// A batch of the present pass; no transaction if it has changed nothing.
+    /// Adds a batch of the current pass. `xid` is `None` if it has changed nothing.
     pub fn add(&mut self, rows: usize, xid: Option<u32>) {
         let before = done(&self.present);
         self.present.push(Step {
@@ -44,23 +44,23 @@ impl Trail {
         });
     }
 
-    /// The next pass begins, over so many rows, in batches of so many.
+    /// Begins the next pass, over `rows` rows, in batches of `batch`.
     pub fn turn(&mut self, rows: usize, batch: usize) {
         self.last = std::mem::take(&mut self.present);
         (self.rows, self.batch) = (rows, batch);
     }
 
-    /// The last transaction that the last pass has left on the pages of the next batch.
+    /// Returns the last transaction of the last pass that has left versions on the pages of the next batch.
     pub fn awaited(&self) -> Option<u32> {
         let end = (done(&self.present) + self.batch).min(self.rows);
-        // As many rows of the last pass as are on the same pages.
+        // The part of the last pass's rows that is on the same pages.
         let share = (end * done(&self.last)).div_ceil(self.rows.max(1));
         let covering = self.last.partition_point(|step| step.rows < share) + 1;
         let on_them = &self.last[..covering.min(self.last.len())];
         on_them.iter().rev().find_map(|step| step.xid)
     }
 
-    /// Counts time spent waiting; true once it is more than it is worth.
+    /// Counts time spent waiting. Returns true once no more waiting is worth it.
     pub fn waited(&mut self, time: Duration) -> bool {
         self.left = self.left.saturating_sub(time);
         self.left.is_zero()
@@ -83,20 +83,20 @@ mod tests {
             trail.add(100, Some(xid));
             assert_eq!(trail.awaited(), None);
         }
-        // Two batches are where four were.
+        // Two batches cover the pages of four.
         trail.turn(200, 100);
         assert_eq!(trail.awaited(), Some(11));
         trail.add(100, None);
         assert_eq!(trail.awaited(), Some(13));
         trail.add(100, Some(21));
-        // Three, of which one and a half are where each of the two was. The first wrote nothing.
+        // Three batches: each of the two covers one and a half of them. The first of the two wrote nothing.
         trail.turn(300, 100);
         assert_eq!(trail.awaited(), None);
         trail.add(100, Some(30));
         assert_eq!(trail.awaited(), Some(21));
         trail.add(100, Some(31));
         assert_eq!(trail.awaited(), Some(21));
-        // A single one is on the pages of all.
+        // A single batch covers all pages.
         trail.add(100, Some(32));
         trail.turn(10, 1000);
         assert_eq!(trail.awaited(), Some(32));

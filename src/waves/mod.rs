@@ -1,5 +1,5 @@
-//! Waves: several passes over a region of pages, each of which updates some rows of every page, so that the updates that
-//! follow find room on the page and stay heap-only. Nothing here needs a server. See docs/waves.md.
+//! Waves: several passes over a region of pages, each of which updates some rows of every page, so that later updates find room on the
+//! page and stay heap-only. Nothing here needs a server. See docs/waves.md.
 
 pub mod backoff;
 pub mod cost;

@@ -1,23 +1,23 @@
-//! Passes: which waves of a region are done together.
+//! Passes: groups of waves of a region that are done together.
 //!
-//! The versions that one pass leaves dead on a page make the room of the next, and each row that
-//! stays takes a bit of it, since rows grow. So the first pass moves as many rows away as it takes
-//! to make that room, and those after it are as large as what is left of it: they get smaller.
+//! The versions that one pass leaves dead on a page are the room of the next pass, and each row that stays on the page uses up some of
+//! it, since rows grow. So the first pass moves away enough rows to make that room, and each later pass is as large as the room that is
+//! left: passes get smaller.
 
-/// What a page has for new versions.
+/// The room that a page has for new versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Room {
-    /// Room, in rows.
+    /// Free space, in rows.
     pub rows: f64,
-    /// How much larger the new version of a row is, with its line pointer, as a share of the row.
+    /// Growth of a row's new version, with its line pointer, as a share of the row.
     pub growth: f64,
-    /// Line pointers. Each heap-only version takes one, and the row's first stays as a redirection
-    /// to it: pages full of narrow rows soon have none, whatever their room.
+    /// Number of free line pointers. Each heap-only version takes one, and the row's first line pointer stays as a redirect to it, so pages
+    /// full of narrow rows soon have none left, however much free space they have.
     pub pointers: f64,
 }
 
 impl Room {
-    /// Updates so many rows; tells how many of them have to go to another page.
+    /// Updates `rows` rows. Returns how many of them have to go to another page.
     pub fn update(&mut self, rows: f64) -> f64 {
         let stay = rows.min(self.fitting());
         self.rows += rows - stay - self.growth * stay;
@@ -25,48 +25,47 @@ impl Room {
         rows - stay
     }
 
-    /// New versions that the page has room for.
+    /// Returns the number of new versions that the page has room for.
     fn fitting(&self) -> f64 {
-        // One that fits exactly does.
+        // A version that fits exactly does fit, in spite of rounding.
         let rows = (self.rows / (1.0 + self.growth) + 1e-9).floor();
         rows.min(self.pointers.floor()).max(0.0)
     }
 }
 
-/// How the waves of a region are grouped into passes. No promise depends on it: the checkpoint has
-/// the waves of the present pass.
+/// The grouping of a region's waves into passes. No promise depends on it: the checkpoint holds the waves of the current pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Passes {
-    /// Each wave has its own.
+    /// Each wave has a pass of its own.
     Even,
-    /// Each pass has the waves that fit into the room that is left, and one at least.
+    /// Each pass has the waves that fit into the room that is left, but at least one.
     Fitting {
-        /// Waves of the first.
+        /// Number of waves of the first pass.
         first: i32,
-        /// The room after it.
+        /// Room after the first pass.
         room: Room,
     },
 }
 
 impl Passes {
-    /// Passes that fit, where a page has one row of each wave.
+    /// Returns passes that fit, if a page has one row of each wave.
     pub fn fitting(first: i32, mut room: Room) -> Passes {
         room.update(f64::from(first));
         Passes::Fitting { first, room }
     }
 
-    /// The last wave of the pass that begins with this one.
+    /// Returns the last wave of the pass that begins with `wave`.
     pub fn end(self, wave: i32) -> i32 {
         let size = match self {
             Passes::Even => 1,
             Passes::Fitting { first, .. } if wave < first => first - wave,
             Passes::Fitting { first, mut room } => {
-                // Those before have stayed.
+                // The rows of the passes before have stayed on the page.
                 let rows = f64::from(wave - first);
                 room.rows -= room.growth * rows;
                 room.pointers -= rows;
                 if room.pointers < 1.0 {
-                    // None of the rest will stay.
+                    // None of the remaining rows will stay on the page.
                     return i32::MAX;
                 }
                 room.fitting().max(1.0) as i32
@@ -75,7 +74,7 @@ impl Passes {
         wave.saturating_add(size.max(1) - 1)
     }
 
-    /// How many waves each pass has.
+    /// Returns the number of waves of each pass.
     pub fn sizes(self, waves: i32) -> Vec<i32> {
         let mut sizes = Vec::new();
         let mut wave = 0;
@@ -88,26 +87,25 @@ impl Passes {
     }
 }
 
-/// How much dearer a row of the first of several passes is: with five indexes it took 28 us, one of the
-/// others 4 to 5. Its commits have as many rows fewer, since an open transaction keeps the waves of
-/// other workers waiting.
+/// Cost of a row in the first of several passes, relative to the others: with five indexes it took 28 us, and 4 to 5 us in the others.
+/// Commits of the first pass have fewer rows by this factor, since an open transaction keeps the waves of other workers waiting.
 const DEARER: i32 = 4;
 
-/// The present pass over a region.
+/// The current pass over a region.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
-    /// Rows that it is over.
+    /// Number of rows that the pass goes over.
     pub rows: usize,
-    /// Whether it is the only one.
+    /// Whether the pass is the only one.
     pub only: bool,
-    /// Whether it is the first of several: its rows go to other pages, with entries in all indexes.
+    /// Whether the pass is the first of several: its rows go to other pages, with entries in all indexes.
     pub first: bool,
 }
 
 impl Pass {
-    /// Rows of each of its commits: as even as can be, `most` at most, less in the first, and so that
-    /// there are two. A commit of the next pass then finds that the one on its pages was not the very
-    /// last, beside which others were just at work. Where it is the only pass, `most`.
+    /// Returns the number of rows of each commit of the pass: as even as possible, at most `most`, less in the first pass, and such that
+    /// there are at least two commits. The commit of the previous pass on the pages of the next commit is then not the very last one, whose
+    /// versions other transactions may still see. For an only pass, returns `most`.
     pub fn rows_per_commit(self, most: i32) -> i32 {
         let most = most.max(1);
         if self.only {
@@ -122,15 +120,15 @@ impl Pass {
     }
 }
 
-/// The wave of a row of a page, by its number there: one after the other, and evenly where the page
-/// has fewer rows than there are waves, or those of the first pass would be too many.
+/// Returns the wave of a row from its number on its page: in turns, and evenly distributed if the page has fewer rows than there are
+/// waves (otherwise the first pass would get too many).
 pub fn turn(number: usize, rows_of_page: usize, waves: usize) -> usize {
     let stretch = waves.max(rows_of_page);
     number * stretch / rows_of_page.max(1) % waves.max(1)
 }
 
-/// Deals the rows of each page out to the waves, one after the other, and tells in which pass each
-/// comes, first those of the first. Rows are given page by page; `sizes` has the waves of each pass.
+/// Deals the rows of each page out to the waves in turns. Returns each row with its pass, those of the first pass first. Rows are given
+/// page by page; `sizes` holds the number of waves of each pass.
 pub fn deal<R: Copy>(rows: Vec<R>, page: impl Fn(&R) -> u32, sizes: &[i32]) -> Vec<(i32, R)> {
     let numbered = (0..).zip(sizes);
     let pass_of_wave: Vec<i32> = numbered
@@ -144,7 +142,7 @@ pub fn deal<R: Copy>(rows: Vec<R>, page: impl Fn(&R) -> u32, sizes: &[i32]) -> V
             (pass_of_wave.get(wave).copied().unwrap_or(0), *row)
         }));
     }
-    // Stable: within a pass, the order of the pages stays.
+    // Stable: the order of the pages is kept within a pass.
     dealt.sort_by_key(|(pass, _)| *pass);
     dealt
 }
@@ -164,10 +162,10 @@ mod tests {
         };
         assert_eq!(of(0), [0, 10, 20]);
         assert_eq!(of(1), [1, 2, 3, 11, 12, 13, 21]);
-        // More rows than waves go round.
+        // If there are more rows than waves, the waves repeat.
         let dealt = deal(vec![0, 1, 2, 3, 4], |_| 0, &[1, 1]);
         assert_eq!(dealt, [(0, 0), (0, 2), (0, 4), (1, 1), (1, 3)]);
-        // One pass leaves them as they are.
+        // A single pass keeps the order.
         assert_eq!(deal(vec![7, 8], |_| 0, &[1]), [(0, 7), (0, 8)]);
         assert!(deal(Vec::new(), |row: &u32| *row, &[1, 1]).is_empty());
     }

@@ -1,47 +1,47 @@
-//! Which wave of a region a row belongs to: a pure function of its key, so that whoever goes on
-//! after a crash finds the same rows done and undone.
+//! Assigns rows to the waves of a region by a pure function of the key, so that a worker that goes on after a crash finds the same rows
+//! done and undone.
 
 use std::rc::Rc;
 use std::str::FromStr;
 
 use crate::waves::passes;
 
-/// How the keys of a region are dealt out to its waves, as evenly over each page as can be. Chosen
-/// anew for each region, and stored with it: it must not change while the region is walked.
+/// The assignment of a region's keys to its waves, as even on each page as possible. It is chosen for each region, and stored with it: it
+/// must not change while the region is being done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spread {
-    /// In turns, one wave each `stride` from `origin`.
+    /// In turns: keys at distances of `stride`, counted from `origin`, belong to consecutive waves.
     Modulo {
-        /// At least 1.
+        /// Distance of the keys; at least 1.
         stride: i64,
         /// Any key of the grid.
         origin: i64,
     },
-    /// As the rows lay when the region was opened: a key has the wave that is at its hash modulo
-    /// the length.
+    /// By the position of the rows when the region was opened: the wave of a key is the element of this list at the key's hash modulo the
+    /// list's length.
     Dealt(Rc<[u8]>),
 }
 
-/// Rows of a region that are to be dealt out, in the order of the walk.
+/// The rows of a region that are dealt out, in the order of the walk.
 #[derive(Debug)]
 pub struct Rows<'a> {
-    /// The page of each.
+    /// The page of each row.
     pub pages: &'a [u32],
-    /// Waves to deal them out to: at least 1, and at most [`MOST_WAVES`].
+    /// Number of waves to deal the rows out to: from 1 to [`MOST_WAVES`].
     pub waves: i32,
 }
 
-/// A wave is one byte of [`Spread::Dealt`].
+/// Maximum number of waves: a wave is one byte in [`Spread::Dealt`].
 pub const MOST_WAVES: i32 = 255;
 
-/// Turns are good enough if no more than this share of the rows is in the way of another one.
+/// Turns are even enough if at most this share of the rows shares a page and a wave with more rows than is fair.
 const CROWDED: f64 = 0.03;
-/// Places in the list of waves for each row. Two rows in one place have the same wave, but nearly
-/// always one of two such is free to be where it should be: it comes first on its page.
+/// Number of places in the list of waves for each row. Two rows in one place have the same wave, but nearly always one of them can get the
+/// wave it should have: it comes first on its page.
 const PLACES: usize = 2;
 
 impl Spread {
-    /// As it is stored: "mod 16 from 3", or "dealt", which has a list beside it.
+    /// Returns the text form that is stored: "mod 16 from 3", or "dealt", which is stored along with its list.
     pub fn to_text(&self) -> String {
         match self {
             Spread::Modulo { stride, origin } => format!("mod {stride} from {origin}"),
@@ -49,7 +49,7 @@ impl Spread {
         }
     }
 
-    /// Reads what [`Spread::to_text`] wrote; `waves` is the list beside it.
+    /// Parses the result of [`Spread::to_text`]; `waves` is the list stored along with it.
     pub fn parse(text: &str, waves: Option<Vec<u8>>) -> Option<Spread> {
         if text == "dealt" {
             return waves
@@ -61,7 +61,7 @@ impl Spread {
         (stride >= 1).then_some(Spread::Modulo { stride, origin })
     }
 
-    /// In turns by the greatest common divisor of the distances of these keys.
+    /// Creates turns whose stride is the greatest common divisor of the distances of these keys.
     pub fn in_turns(keys: &[i64]) -> Spread {
         let stride = keys
             .windows(2)
@@ -72,20 +72,20 @@ impl Spread {
     }
 }
 
-/// The wave of a key whose turn comes by its distance from `origin`, from 0.
+/// Returns the wave (from 0) of a key that takes turns by its distance from `origin`.
 pub fn wave_in_turn(stride: i64, origin: i64, key: i64, waves: i32) -> i32 {
-    // The distance of two keys may be beyond their type.
+    // The distance of two keys may exceed their type.
     let steps = (i128::from(key) - i128::from(origin)).div_euclid(i128::from(stride.max(1)));
     steps.rem_euclid(i128::from(waves.max(1))) as i32
 }
 
-/// The wave of a key by its hash, from 0. The list is that of [`Spread::Dealt`].
+/// Returns the wave (from 0) of a key by its hash. The list is that of [`Spread::Dealt`].
 pub fn wave_of_hash(list: &[u8], hash: u64) -> i32 {
     i32::from(list[(hash % list.len() as u64) as usize])
 }
 
 impl Rows<'_> {
-    /// Whether these waves are spread over each page evenly enough.
+    /// Whether these waves, one for each row, are distributed over each page evenly enough.
     pub fn even(&self, waves: &[i32]) -> bool {
         let mut crowded = 0;
         let mut counts = vec![0; self.waves.max(1) as usize];
@@ -102,7 +102,7 @@ impl Rows<'_> {
         crowded as f64 <= self.pages.len() as f64 * CROWDED
     }
 
-    /// Deals out rows by the hashes of their keys, page by page.
+    /// Deals out the rows by the hashes of their keys, page by page.
     pub fn deal(&self, hashes: &[u64]) -> Spread {
         let places = (hashes.len() * PLACES).max(1);
         let mut list: Vec<Option<u8>> = vec![None; places];
@@ -111,7 +111,7 @@ impl Rows<'_> {
         for page in order.chunk_by(|a, b| self.page(*a) == self.page(*b)) {
             let turn = |number| passes::turn(number, page.len(), self.waves as usize) as u8;
             let mut wanted: Vec<u8> = (0..page.len()).map(turn).collect();
-            // What is taken already stays.
+            // A place that has a wave already keeps it.
             let mut free: Vec<usize> = Vec::with_capacity(page.len());
             for place in page.iter().map(place) {
                 match list[place] {
@@ -127,7 +127,7 @@ impl Rows<'_> {
                 list[*place] = Some(wanted[number * wanted.len() / free.len()]);
             }
         }
-        // Those that no row has now: for rows that are inserted.
+        // Places without a row now get a wave, too, for rows that are inserted later.
         let others = (0..places).map(|place| (place % self.waves.max(1) as usize) as u8);
         let list = list.into_iter().zip(others);
         Spread::Dealt(list.map(|(wave, other)| wave.unwrap_or(other)).collect())
@@ -137,7 +137,7 @@ impl Rows<'_> {
         self.pages[row as usize]
     }
 
-    /// The rows in the order of their pages.
+    /// Returns the rows in the order of their pages.
     fn by_page(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.pages.len() as u32).collect();
         order.sort_by_key(|row| self.page(*row));

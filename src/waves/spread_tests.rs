@@ -1,8 +1,8 @@
-//! Tests of how keys are dealt out to waves.
+//! Tests of dealing keys out to waves.
 
 use super::*;
 
-/// Numbers that look random, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 pub struct Random(pub u64);
 
 impl Random {
@@ -13,7 +13,7 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// One of 0 to `bound` - 1.
+    /// Returns a number from 0 to `bound` - 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -25,7 +25,7 @@ fn modulo(stride: i64, origin: i64) -> Spread {
     Spread::Modulo { stride, origin }
 }
 
-/// Pages of so many rows each.
+/// Returns the pages of `rows` rows, with `of_page` rows to a page.
 fn pages(rows: usize, of_page: usize) -> Vec<u32> {
     (0..rows).map(|row| (row / of_page) as u32).collect()
 }
@@ -38,7 +38,7 @@ fn in_turns(keys: &[i64], waves: i32) -> Vec<i32> {
     keys.iter().map(wave).collect()
 }
 
-/// The waves of rows that were dealt out.
+/// Returns the waves of rows that were dealt out.
 fn dealt(rows: &Rows, hashes: &[u64]) -> Vec<i32> {
     let Spread::Dealt(list) = rows.deal(hashes) else {
         panic!("not dealt")
@@ -49,7 +49,7 @@ fn dealt(rows: &Rows, hashes: &[u64]) -> Vec<i32> {
         .collect()
 }
 
-/// The share of rows whose page has a row of their wave already.
+/// Returns the share of rows whose page already has a row of the same wave.
 fn crowded(pages: &[u32], waves: &[i32]) -> f64 {
     let all = pages.len();
     let mut taken: Vec<(u32, i32)> = pages.iter().copied().zip(waves.iter().copied()).collect();
@@ -156,7 +156,7 @@ fn ids_on_a_grid_take_turns() {
     }
 }
 
-/// Keys for which no turns are even, each with what it stands for.
+/// Returns keys for which no turns are even, each list with a name.
 fn uneven() -> Vec<(&'static str, Vec<i64>)> {
     let mut random = Random(2);
     let gaps = (0..20_000).filter(|_| random.below(4) > 0).collect();
@@ -165,7 +165,7 @@ fn uneven() -> Vec<(&'static str, Vec<i64>)> {
         .collect();
     sparse.sort_unstable();
     let mut now = 1_700_000_000_000;
-    // Milliseconds, a machine, and a counter that starts anew each millisecond.
+    // Milliseconds, a machine, and a counter that restarts each millisecond.
     let clock = (0..10_000)
         .map(|_| {
             now += 1 + random.below(20) as i64;
@@ -196,7 +196,7 @@ fn where_turns_are_uneven_rows_are_dealt_out() {
         let waves = dealt(&rows, &hashes);
         let share = crowded(&pages, &waves);
         assert!(share < 0.03, "{name}: {share}");
-        // What hashes alone come to.
+        // Hashes alone would be far worse.
         let hashed: Vec<i32> = hashes.iter().map(|hash| (hash % 41) as i32).collect();
         assert!(crowded(&pages, &hashed) > 0.3, "{name}");
     }
@@ -255,7 +255,7 @@ fn any_rows_can_be_dealt_out() {
             };
             assert!(list.iter().all(|wave| i32::from(*wave) < waves));
             assert!(rows.even(&vec![0; pages.len()]) || waves > 1);
-            // Also a key that was not there.
+            // A key that was not there gets a wave, too.
             assert!((0..waves).contains(&wave_of_hash(&list, 4711)));
         }
     }

@@ -1,4 +1,4 @@
-//! SQL from inside the server. Values go in with their type and come back as text.
+//! Runs SQL from inside the server. Values go in with their type and come back as text.
 
 mod kept;
 mod plan;
@@ -16,44 +16,43 @@ use super::text::to_server;
 use super::{confine, elevate, server};
 use crate::error::{Error, Result, sqlstate};
 
-/// What a statement gave.
+/// Result of a statement.
 #[derive(Debug)]
 pub struct Output {
-    /// Rows returned.
+    /// The rows returned.
     pub rows: Vec<Row>,
-    /// Rows processed, as SPI counts them.
+    /// Number of rows processed, as SPI counts them.
     pub processed: i64,
 }
 
-/// Connects to SPI, runs `f` and disconnects. After an error nothing is left to do: the abort of
-/// the transaction disconnects.
+/// Connects to SPI, runs `f` and disconnects. After an error nothing is left to do: the abort of the transaction disconnects.
 pub fn connect<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     server::require_transaction();
-    // SAFETY: within a transaction. What is connected here is disconnected below, or, where an error leaves `f`,
-    // by the abort of the (sub)transaction that the error ends.
+    // SAFETY: within a transaction. The connection is closed below or, if an error leaves `f`, by the abort of the
+    // (sub)transaction that the error ends.
     if unsafe { pg_sys::SPI_connect() } < 0 {
         return Err(Error::internal("SPI_connect failed"));
     }
     let result = f();
-    // SAFETY: `f` has left SPI as it found it, as whatever connects in it disconnects. Nothing of Rust's lives
-    // in the memory that this frees: rows are copied out of it, and `visit` lends them only.
+    // SAFETY: `f` has left SPI as it found it, since whatever connects within it disconnects. Nothing of Rust's lives in the
+    // memory that this frees: rows are copied out of it, and `visit` only lends them.
     unsafe { pg_sys::SPI_finish() };
     result
 }
 
-/// Runs a statement once, within [`connect`]: one of the extension's own within `as_extension`, or one with
-/// text of users where that is allowed, see [`confine`].
+/// Runs a statement once, within [`connect`]. It must be one of the extension's own, within `as_extension`, or contain users' text only
+/// where that is allowed, see [`confine`].
 pub fn query(sql: &str, args: &[Arg]) -> Result<Output> {
     allowed()?;
     execute(sql, args, false)
 }
 
-/// Runs a statement that is part of this library, and so holds nobody's text, as the current user.
+/// Runs a statement that is part of this library, and so contains no user's text, as the current user.
 pub fn fixed(sql: &'static str, args: &[Arg]) -> Result<Output> {
     execute(sql, args, false)
 }
 
-/// Like [`fixed`]; gives the first row, if any.
+/// Like [`fixed`], but returns only the first row, if any.
 pub fn fixed_first(sql: &'static str, args: &[Arg]) -> Result<Option<Row>> {
     Ok(fixed(sql, args)?.rows.into_iter().next())
 }
@@ -65,19 +64,19 @@ fn allowed() -> Result<()> {
     confine::require()
 }
 
-/// Runs a query under a snapshot of its own, whatever the isolation level: it sees what others
-/// have committed by now, and what this transaction has done.
+/// Runs a query under a new snapshot, whatever the isolation level: it sees what others have committed by now, and what this
+/// transaction has done.
 pub fn query_latest(sql: &str, args: &[Arg]) -> Result<Output> {
     allowed()?;
     server::require_transaction();
-    // SAFETY: within a transaction. The snapshot that is pushed is popped below, or, where an error leaves
-    // `execute`, by the abort that follows.
+    // SAFETY: within a transaction. The snapshot pushed here is popped below or, if an error leaves `execute`, by the abort that
+    // follows.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
     }
     let output = execute(sql, args, true);
-    // SAFETY: it is the one from above, as a statement leaves the stack as it was.
+    // SAFETY: the top snapshot is the one from above, since a statement leaves the stack as it was.
     unsafe { pg_sys::PopActiveSnapshot() };
     output
 }
@@ -85,9 +84,8 @@ pub fn query_latest(sql: &str, args: &[Arg]) -> Result<Output> {
 fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
     let text = to_server(sql)?;
     let mut bound = Bound::new(args)?;
-    // SAFETY: SPI refuses to work where it is not connected. As many types, values of these types and marks of
-    // NULL are there as are counted; they, and the text, live until the statement has run. `output` reads the
-    // result of this call.
+    // SAFETY: SPI returns an error where it is not connected. Types, values of these types and null flags are as many as are
+    // counted; they, and the text, live until the statement has run. `output` reads the result of this call.
     unsafe {
         let code = pg_sys::SPI_execute_with_args(
             text.as_ptr(),
@@ -102,17 +100,16 @@ fn execute(sql: &str, args: &[Arg], read_only: bool) -> Result<Output> {
     }
 }
 
-/// Runs a statement of a user's within [`connect`], whatever it is; what it returns is thrown away row
-/// by row.
+/// Runs any statement of a user's within [`connect`]; the rows that it returns are discarded one by one.
 pub fn run_for_effect(sql: &str) -> Result<()> {
     confine::require()?;
     let text = to_server(sql)?;
-    // A client's own statement is what it is shown with.
+    // In a client's session, pg_stat_activity keeps showing the client's own statement.
     if !server::is_client() {
         super::report::activity(&text);
     }
-    // SAFETY: SPI refuses to work where it is not connected. The text and the options, in which what is not said
-    // is zero, live until the statement has run. The receiver that throws rows away is a constant of the server.
+    // SAFETY: SPI returns an error where it is not connected. The text and the options, in which every field not given is zero,
+    // live until the statement has run. The receiver that discards rows is a constant of the server.
     let code = unsafe {
         let options = pg_sys::SPIExecuteOptions {
             dest: pg_sys::None_Receiver,
@@ -131,25 +128,25 @@ pub fn run_for_effect(sql: &str) -> Result<()> {
     Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
 }
 
-/// Runs a query within [`connect`] that may change nothing; gives its first row, if any.
+/// Runs a query within [`connect`] that may change nothing. Returns its first row, if any.
 pub fn read_only(sql: &str) -> Result<Option<Row>> {
     confine::require()?;
     Ok(execute(sql, &[], true)?.rows.into_iter().next())
 }
 
-/// Runs a statement within [`connect`] and gives its first row, if any.
+/// Runs a statement within [`connect`] and returns its first row, if any.
 pub fn first(sql: &str, args: &[Arg]) -> Result<Option<Row>> {
     Ok(query(sql, args)?.rows.into_iter().next())
 }
 
-/// Like [`query`] in a subtransaction of its own: an error comes back as a value, with its
-/// position, and leaves the transaction usable.
+/// Runs a statement like [`query`], in a subtransaction of its own: an error is returned with its position, and leaves the
+/// transaction usable.
 pub fn attempt(sql: &str) -> Result<Output> {
     in_subtransaction(|| query(sql, &[]))
 }
 
-/// What is bound to the parameters of a statement: as many types, values of these, and marks of NULL. The values
-/// live in the memory context in which this was made, and so until `connect` ends.
+/// The parameters of a statement: types, values of these types, and null flags, equal in number. The values live in the memory context
+/// that was current when this was made, and so until `connect` ends.
 struct Bound {
     types: Vec<Oid>,
     values: Vec<Datum>,
@@ -172,9 +169,9 @@ impl Bound {
 /// Reads the result of the last SPI call and frees it.
 ///
 /// # Safety
-/// `code` must be what the last call of SPI's that runs a statement gave, and nobody may have read its result.
+/// `code` must be the result of the last SPI call that runs a statement, and nobody may have read the rows of that call.
 unsafe fn output(code: i32) -> Result<Output> {
-    // SAFETY: then the result is SPI's own, or null for none, and has as many rows as it says.
+    // SAFETY: as the caller promises: the table is SPI's own, or null for no rows, and has as many rows as it says.
     unsafe {
         if code < 0 {
             return Err(Error::internal(format!("SPI returned {code}")));

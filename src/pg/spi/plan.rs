@@ -1,4 +1,4 @@
-//! Statements that are analysed once and run again and again.
+//! Statements that are analysed once and run many times.
 
 use std::ffi::CString;
 
@@ -10,30 +10,30 @@ use super::row::Columns;
 use super::{Arg, Bound, CANONICAL, Output, RawRow, allowed, output};
 use crate::error::{Error, Result};
 
-/// A statement that was analysed once and is kept for the life of the process (or until dropped).
-/// Always run with a generic plan: its parameters are bounds, whose values don't change the plan.
+/// A statement that was analysed once and is kept for the life of the process (or until dropped). It always runs with a generic plan:
+/// its parameters are bounds, whose values don't change the plan.
 #[derive(Debug)]
 pub struct Plan {
     pointer: pg_sys::SPIPlanPtr,
-    /// Those of its parameters.
+    /// Types of the parameters.
     types: Vec<Oid>,
-    /// Whether it is one of the extension's own, which runs within `as_extension` only; others never do.
+    /// Whether the statement is one of the extension's own. These run within `as_extension` only; others never do.
     own: bool,
-    /// What the names of schemas in it mean: it may be analysed again each time that it runs.
+    /// The schemas that the names in the statement stand for. They are checked on each run, as the statement may be analysed again.
     meant: Vec<(Oid, CString)>,
     /// The statement's text, as `pg_stat_activity` shows it.
     pub text: CString,
 }
 
 impl Plan {
-    /// Analyses a statement, within [`connect`].
+    /// Analyses a statement, within [`connect`](super::connect).
     pub fn prepare(sql: &str, types: &[Oid]) -> Result<Plan> {
         allowed()?;
         let own = elevate::is_elevated();
         let text = to_server(sql)?;
         let mut types = types.to_vec();
-        // SAFETY: SPI refuses to work where it is not connected. The text and as many types as are counted are
-        // copied into the plan, which, once it is kept, lives until `drop` frees it.
+        // SAFETY: SPI returns an error where it is not connected. The text and the counted types are copied into the plan, which,
+        // once it is kept, lives until `drop` frees it.
         unsafe {
             let pointer = pg_sys::SPI_prepare_cursor(
                 text.as_ptr(),
@@ -54,34 +54,34 @@ impl Plan {
         }
     }
 
-    /// Runs the statement, within [`connect`].
+    /// Runs the statement, within [`connect`](super::connect).
     pub fn run(&self, args: &[Arg]) -> Result<Output> {
         let bound = Bound::new(args)?;
         let code = self.execute(bound)?;
-        // SAFETY: it is the code of the call before this.
+        // SAFETY: `code` is the result of the call just before.
         unsafe { output(code) }
     }
 
-    /// The same for values whose text form depends on settings: they are converted under
-    /// [`CANONICAL`] ones, while the statement itself runs under those in force.
+    /// Runs the statement with values whose text form depends on settings: they are converted under [`CANONICAL`] settings, and so are the
+    /// rows, while the statement itself runs under the settings in force. Within [`connect`](super::connect).
     pub fn run_canonical(&self, args: &[Arg]) -> Result<Output> {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
         let code = self.execute(bound)?;
-        // SAFETY: it is the code of the last call, as `with` makes none.
+        // SAFETY: `code` is the result of the last call that runs a statement, as `with` makes none.
         settings::with(CANONICAL, || unsafe { output(code) })
     }
 
-    /// Runs the statement and shows each row to `f` as the server holds it: nothing of it may be
-    /// kept but copies. Values that are bound are converted under [`CANONICAL`] settings.
+    /// Runs the statement, within [`connect`](super::connect), and calls `f` with each row in the server's own form: only copies of it may
+    /// be kept. Bound values are converted under [`CANONICAL`] settings.
     pub fn visit(&self, args: &[Arg], mut f: impl FnMut(&RawRow) -> Result<()>) -> Result<()> {
         let bound = settings::with(CANONICAL, || Bound::new(args))?;
         let code = self.execute(bound)?;
         if code < 0 {
             return Err(Error::internal(format!("SPI returned {code}")));
         }
-        // SAFETY: the result of the call before this, or null, if the statement gives no rows. It stays until it
-        // is freed below, or SPI is left, whatever `f` runs meanwhile, and has as many rows as it says. Each row
-        // is lent to `f` for as long as its call lasts.
+        // SAFETY: the table is the result of the call just before, or null if the statement returns no rows. It stays until it is
+        // freed below, or SPI is left, whatever `f` runs meanwhile, and has as many rows as it says. Each row is lent to `f` for
+        // the duration of the call.
         unsafe {
             let table = pg_sys::SPI_tuptable;
             if table.is_null() {
@@ -114,8 +114,8 @@ impl Plan {
             return Err(Error::internal(message));
         }
         let _names = (!self.own).then(|| schemas::Scope::of(&self.meant));
-        // SAFETY: the plan was kept, and is freed by `drop` only; SPI refuses to work where it is not connected.
-        // The values are those that the plan has parameters for, and live until it has run.
+        // SAFETY: the plan was kept, and is freed by `drop` only; SPI returns an error where it is not connected. The values match
+        // the plan's parameters, and live until it has run.
         let code = unsafe {
             pg_sys::SPI_execute_plan(
                 self.pointer,
@@ -131,8 +131,8 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        // SAFETY: kept by `prepare`, and freed by nobody else. One that is in use, as it may be where an error is
-        // on its way, is counted by those who use it.
+        // SAFETY: kept by `prepare`, and freed by nobody else. If it is in use, as it may be when an error is on its way, its users
+        // hold reference counts on it.
         unsafe { pg_sys::SPI_freeplan(self.pointer) };
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of a result: copied, as text, or lent, as the server holds them.
+//! Rows of a result: copied as text, or lent in the server's own form.
 
 use std::cell::Cell;
 
@@ -8,23 +8,23 @@ use super::super::heap::{self, Tid};
 use super::super::text::{from_server, lossy_whole};
 use crate::error::{Error, Result};
 
-/// A row of a result, column by column in text form.
+/// A row of a result, as the text forms of its columns.
 #[derive(Debug, Clone)]
 pub struct Row(Vec<Option<String>>);
 
 impl Row {
-    /// The column, or NULL.
+    /// Returns the column; `None` for NULL.
     pub fn get(&self, column: usize) -> Option<&str> {
         self.0.get(column).and_then(|v| v.as_deref())
     }
 
-    /// The column, which must not be NULL.
+    /// Returns the column, which must not be NULL.
     pub fn text(&self, column: usize) -> Result<&str> {
         self.get(column)
             .ok_or_else(|| Error::internal(format!("column {column} is NULL")))
     }
 
-    /// The column as what it parses into, or NULL.
+    /// Parses the column; `None` for NULL.
     pub fn parse<T: std::str::FromStr>(&self, column: usize) -> Result<Option<T>> {
         self.get(column)
             .map(|text| {
@@ -34,24 +34,24 @@ impl Row {
             .transpose()
     }
 
-    /// The column as a number, which must not be NULL.
+    /// Parses the column, which must not be NULL, as a number.
     pub fn number(&self, column: usize) -> Result<i64> {
         self.text(column)?;
         Ok(self.parse(column)?.unwrap_or_default())
     }
 
-    /// The column as a boolean; NULL is false.
+    /// Returns the column as a boolean; NULL is false.
     pub fn bool(&self, column: usize) -> bool {
         self.get(column) == Some("t")
     }
 
-    /// The first `n` columns, none of which may be NULL.
+    /// Returns the first `n` columns, none of which may be NULL.
     pub fn texts(&self, n: usize) -> Result<Vec<String>> {
         (0..n).map(|i| self.text(i).map(str::to_owned)).collect()
     }
 }
 
-/// A row of a result as the server holds it. Columns are counted from 0.
+/// A row of a result in the server's own form. Columns are counted from 0.
 #[derive(Debug)]
 pub struct RawRow<'a> {
     pub(super) tuple: pg_sys::HeapTuple,
@@ -59,57 +59,57 @@ pub struct RawRow<'a> {
 }
 
 impl RawRow<'_> {
-    /// The value of a column of this type, or of a domain over it; NULL is `None`. It is part of the row, if it
-    /// is not passed by value. An error for a column of another type.
+    /// Returns the value of a column of this type, or of a domain over it; `None` for NULL. The value points into the row, unless it is
+    /// passed by value. Returns an error for a column of another type.
     pub(in crate::pg) fn of_type(&self, column: usize, of: Oid) -> Result<Option<Datum>> {
         if self.columns.types.get(column) != Some(&of) {
             let message = format!("column {column} of a result is not of type {of}");
             return Err(Error::internal(message));
         }
         let (description, mut null) = (self.columns.description, false);
-        // SAFETY: the row is one of the result that the description is of, which `visit` frees after it has shown
-        // all of them, and the column is there.
+        // SAFETY: the row belongs to the result that the description is of, which `visit` frees after it has lent all of its rows,
+        // and the column exists.
         let value =
             unsafe { pg_sys::SPI_getbinval(self.tuple, description, column as i32 + 1, &mut null) };
         Ok((!null).then_some(value))
     }
 
-    /// A boolean column; NULL is false.
+    /// Returns a boolean column; NULL is false.
     pub fn bool(&self, column: usize) -> Result<bool> {
         let value = self.of_type(column, pg_sys::BOOLOID)?;
         Ok(value.is_some_and(|value| value.value() != 0))
     }
 
-    /// A column of type bigint.
+    /// Returns a bigint column; `None` for NULL.
     pub fn number(&self, column: usize) -> Result<Option<i64>> {
         let value = self.of_type(column, pg_sys::INT8OID)?;
         Ok(value.map(|value| value.value() as i64))
     }
 
-    /// A column of type tid.
+    /// Returns a tid column; `None` for NULL.
     pub fn tid(&self, column: usize) -> Result<Option<Tid>> {
         let value = self.of_type(column, pg_sys::TIDOID)?;
-        // SAFETY: it is of that type, and not NULL.
+        // SAFETY: the value is of that type, and not NULL.
         Ok(value.map(|value| unsafe { heap::tid(value) }))
     }
 }
 
-/// The columns of a result that is being looked at.
+/// The columns of a result that is being read.
 #[derive(Debug)]
 pub(super) struct Columns {
     description: pg_sys::TupleDesc,
-    /// Their types; of a domain, that which it is over.
+    /// Types of the columns; for a domain, its base type.
     types: Vec<Oid>,
 }
 
 impl Columns {
     /// # Safety
-    /// `description` must be that of a result, which lives as long as this. Within a transaction.
+    /// `description` must be that of a result which lives as long as this. Within a transaction.
     pub(super) unsafe fn of(description: pg_sys::TupleDesc) -> Columns {
-        // SAFETY: as the caller promises. The types of columns that are there exist.
+        // SAFETY: as the caller promises. The types of existing columns exist.
         let base = |number| unsafe {
             match pg_sys::SPI_gettypeid(description, number) {
-                // Below, there are no domains.
+                // No type with an OID below this one is a domain.
                 own if own.to_u32() < pg_sys::FirstGenbkiObjectId => own,
                 own => pg_sys::getBaseType(own),
             }
@@ -123,13 +123,13 @@ impl Columns {
     }
 }
 
-/// The row, copied, value by value in text form.
+/// Copies the row, each value in its text form.
 ///
 /// # Safety
-/// The row must be one of the result that the description is of.
+/// The row must belong to the result that the description is of.
 pub(super) unsafe fn copy(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDesc) -> Result<Row> {
-    // SAFETY: as the caller promises. Columns are counted from 1. The text of a value is allocated for the caller
-    // alone, and ends with a zero; it is copied, and then freed.
+    // SAFETY: as the caller promises. Columns are counted from 1. The text of a value is allocated for the caller alone, and ends
+    // with a zero; it is copied, and then freed.
     unsafe {
         let shown = FOR_PEOPLE.get();
         let mut values = Vec::with_capacity((*description).natts as usize);
