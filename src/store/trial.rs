@@ -1,13 +1,13 @@
-//! Jobs that only look, on behalf of another one: its dry run, its verification.
+//! Jobs that only look, on behalf of another job: its dry run or its verification.
 
 use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::job::{Job, find};
 
-/// How many seconds ago the newest dry run of the same thing has completed, if there is one. A part of the rows
-/// tells nothing of the others, nor one table of those that inherit from it; and on another search_path, or under other settings,
-/// clauses mean something else.
+/// Returns how many seconds ago the newest dry run of the same work completed, if there is one. A dry run of some rows
+/// only does not count, nor one of a table without those that inherit from it; on another search_path, or under other
+/// settings, clauses mean something else.
 pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
     let definition = &job.definition;
     let row = as_extension(|| {
@@ -33,8 +33,8 @@ pub fn dry_run_of(job: &Job) -> Result<Option<f64>> {
     row.map_or(Ok(None), |row| row.parse(0))
 }
 
-/// The job that has begun last of those that verify this one and were not cancelled. Numbers do not tell: whoever may write to
-/// all sequences can set them back.
+/// Returns the job that began last among those that verify this one and were not cancelled. Ids do not tell: a role
+/// that may write to all sequences can set them back.
 pub fn last_verification(id: i64) -> Result<Option<Job>> {
     Ok(find(
         "WHERE j.work #>> '{question,verify,job}' = $1::pg_catalog.int8::pg_catalog.text AND j.wish <> 'cancel'
