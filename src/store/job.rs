@@ -367,8 +367,8 @@ fn ids(condition: &str, args: &[Arg]) -> Result<Vec<i64>> {
 pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
                AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
 
-/// Time since when a job has waited for a worker. If a worker has left it, because the job itself was waiting, that was
-/// the job's turn, and the time counts from there.
+/// Time since when a job has waited for a worker. A job that a worker has left, for example because the job was waiting
+/// itself, has had its turn: the time counts from there.
 const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
 
 /// Returns jobs that should run and have fewer workers than they want: those with no worker first, then the longest
