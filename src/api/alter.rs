@@ -1,4 +1,4 @@
-//! `backfill.alter`: changes the pace of a job.
+//! `backfill.alter`: changes the pace and the options of a job.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::model::state::State;
 use crate::pg::server;
 use crate::store::{event, failed_row, job, rights, slice, walk};
 
-/// Options that are run, or decide what clauses mean.
+/// Options that are run, or that decide what the clauses mean.
 const TEXTS: &[&str] = &["on_end", "settings", "throttle_query"];
 
-/// Changes what is given; in force with the next batch. `typed`: whether the call is a client's statement of its own.
+/// Changes what is given, with effect from the next batch. `typed`: whether the call is a client's own statement.
 pub fn alter(
     job_id: Option<i64>,
     batch_size: Option<i32>,
@@ -27,7 +27,7 @@ pub fn alter(
     let job = locked_job(job_id, "backfill.alter()")?;
     let change = required(options, "options")?;
     let over = match job.state() {
-        // Those that failed may be tried again.
+        // Failed rows of a completed job may be tried again.
         State::Completed => failed_row::count(job.id)? == 0,
         state => state == State::Cancelled,
     };
@@ -85,8 +85,8 @@ pub fn alter(
     Ok(())
 }
 
-/// Whether the clauses may give something else under the one than under the other: a setting of the application's own, or one
-/// that is taken from the defining session for that reason.
+/// True if the clauses may yield something else with these settings: because of a setting of the application's own, or
+/// one that is taken from the defining session for that reason.
 fn means_something_else(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
@@ -98,7 +98,7 @@ fn means_something_else(
         .any(|name| before.get(name) != after.get(name))
 }
 
-/// What is altered, from what, to what.
+/// Lists what is altered: name, old value, new value.
 fn differences(job: &job::Job, pace: Pace, after: &Options) -> Vec<(&'static str, String, String)> {
     let mut all = vec![
         (
