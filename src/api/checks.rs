@@ -103,8 +103,8 @@ pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
     Ok(())
 }
 
-/// Where triggers should not fire: checks that the caller may ask for that and that no constraint is bypassed, and
-/// names the triggers that do not fire and those that still do.
+/// If triggers should not fire, checks that the caller may ask for that and that no constraint is bypassed, and names
+/// the triggers that do not fire and those that still do.
 pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Result<()> {
     if !call.options.skips_triggers() {
         return Ok(());

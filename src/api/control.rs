@@ -39,7 +39,7 @@ fn resume_job(job: &Job) -> Result<String> {
     }
     if is_orphan(job) {
         if !launch::has_room(job)? {
-            // A worker that gives a slot back looks for the job; another process would only find that there is none.
+            // A worker that gives a slot back looks for the job; another process would only find no free slot.
             launch::announce_full_house(job)?;
             return Ok(State::Running.to_string());
         }

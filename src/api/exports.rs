@@ -523,7 +523,7 @@ fn standing(
     Some(unwrap(capture(|| origin::standing(&row))).name())
 }
 
-/// For an upgrade script, which creates the SQL function and drops it again.
+/// Seals all jobs, for an upgrade script, which creates the SQL function and drops it again.
 #[pg_extern(sql = false)]
 fn seal_all() {
     unwrap(capture(|| connect(origin::seal_all)));

@@ -99,7 +99,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if crowd.is_some() => {
             crowd.map(|crowd| format!("a worker of its role to end: {crowd}"))
         }
-        // Not if the clock was set back since then.
+        // A negative time means that the clock was set back since then.
         "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
         }

@@ -30,7 +30,7 @@ const PAGES: i64 = 10_000;
 pub struct Backfill {
     /// The table.
     pub relation: Relation,
-    /// What the backfill does with its rows.
+    /// The action on the rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,

@@ -74,7 +74,7 @@ pub fn worth_writing(taken: &BTreeMap<String, String>) -> Result<BTreeMap<String
     Ok(worth)
 }
 
-/// True if a setting has this value where nobody sets it.
+/// True if the setting has this value by default.
 fn is_built_in(name: &str, value: &str) -> Result<bool> {
     let own = if INSTALLED.contains(&name) {
         "reset_val"

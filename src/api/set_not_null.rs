@@ -174,7 +174,7 @@ fn run(column: &Column, todo: &str, tries: i32) -> Result<Ending> {
         return Ok(Ending::Done);
     };
     match error.sqlstate.as_str() {
-        // Also if another call has done this step meanwhile.
+        // Trying again helps, also if another call has done this step meanwhile.
         sqlstate::LOCK_NOT_AVAILABLE
         | sqlstate::DEADLOCK_DETECTED
         | sqlstate::NOT_IN_PREREQUISITE_STATE => Ok(Ending::Late),

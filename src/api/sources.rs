@@ -11,9 +11,9 @@ use crate::quote::ident;
 pub struct Sources {
     /// The columns, for people.
     pub columns: String,
-    /// What happens, as a sentence.
+    /// Description of what happens, as a sentence.
     pub value: String,
-    /// What to do about it, as a sentence.
+    /// Advice on what to do about it, as a sentence.
     pub advice: String,
 }
 

@@ -80,7 +80,7 @@ pub fn start(
         return Ok(job.id);
     }
     if call.set_clause.is_none() {
-        // What was true for its owner when the job was defined may no longer be true.
+        // The policies may have changed since its owner defined the job.
         checks::policies(&call.relation, job.definition.options.only(), job.owner)?;
     }
     let job = if job.here {

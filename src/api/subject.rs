@@ -20,7 +20,7 @@ pub struct Subject {
     relation: u32,
     relation_name: String,
     owner: u32,
-    /// What the job does with its rows.
+    /// The action on the job's rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,

@@ -147,7 +147,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     existing::refuse_overlap(id)?;
     verify_failure::take_up(verification.id, id)?;
     let rows = if wrong == 1 { "row" } else { "rows" };
-    // Where the SET list was evaluated, rows are not checked again before they are set.
+    // If the SET list was evaluated, rows are not checked again before they are set.
     let still = if question.evaluates() {
         ""
     } else {

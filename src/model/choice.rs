@@ -11,7 +11,7 @@ pub enum Strategy {
     Auto,
     /// Several passes over each region; each pass takes a part of the rows of each page.
     Waves,
-    /// One pass.
+    /// A single pass.
     Sequential,
 }
 
@@ -28,7 +28,7 @@ pub enum Walk {
     Physical,
 }
 
-/// How a batch treats rows that other transactions have locked (option `locked_rows`).
+/// The treatment of rows that other transactions have locked (option `locked_rows`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LockedRows {
@@ -43,14 +43,14 @@ pub enum LockedRows {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Triggers {
-    /// They fire as for any UPDATE.
+    /// Triggers fire as for any UPDATE.
     #[default]
     Fire,
     /// Only ENABLE REPLICA and ENABLE ALWAYS triggers fire.
     Skip,
 }
 
-/// What a job does once every row between its bounds is done (option `at_bounds`).
+/// The state a job takes once every row between its bounds is done (option `at_bounds`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AtBounds {

@@ -19,7 +19,7 @@ pub struct Beat<'a> {
     pub eta_state: Option<&'a str>,
     /// Number of processes that work on the job.
     pub workers: Option<&'a str>,
-    /// What the job waits for.
+    /// The reason why the job waits.
     pub waiting_for: Option<&'a str>,
 }
 

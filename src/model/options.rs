@@ -46,7 +46,7 @@ pub struct Options {
     /// Rows that may fail, and are stepped over, before the job fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failed_rows: Option<i64>,
-    /// How a batch treats rows that other transactions have locked.
+    /// Treatment of rows that other transactions have locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked_rows: Option<LockedRows>,
     /// Whether the table's triggers fire.
@@ -79,7 +79,7 @@ pub struct Options {
     /// Last key of the walk, in the form of `key_from`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_to: Option<KeyText>,
-    /// What the job does once every row between `key_from` and `key_to` is done.
+    /// The state the job takes once every row between `key_from` and `key_to` is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_bounds: Option<AtBounds>,
     /// The owner's SQL statement that runs after the end of the job.

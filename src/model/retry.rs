@@ -1,4 +1,4 @@
-//! How a failed batch is retried: which errors pass by themselves, how long to wait before the next try, and with how
+//! Rules for retrying a failed batch: which errors pass by themselves, how long to wait before the next try, and with how
 //! many rows.
 
 use std::time::Duration;

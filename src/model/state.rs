@@ -27,7 +27,7 @@ pub enum State {
     Failed,
 }
 
-/// What the users want of a job: set by the last of their calls.
+/// The wish of the users for a job, set by the last of their calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// The job is only defined.
@@ -40,7 +40,7 @@ pub enum Wish {
     Cancel,
 }
 
-/// How the last worker ended the job.
+/// The way in which the last worker ended the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The walk reached its end.
@@ -238,7 +238,7 @@ pub fn next(from: State, on: Event) -> Option<State> {
 pub struct Facts {
     /// The wish of the last call.
     pub wish: Wish,
-    /// How often the job was started or resumed.
+    /// Number of times the job was started or resumed.
     pub attempt: i32,
     /// The outcome that a worker wrote last, if it ended the job.
     pub outcome: Option<Outcome>,

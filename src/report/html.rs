@@ -95,7 +95,7 @@ fn of_section(section: &Section) -> String {
                 .iter()
                 .map(|name| format!("<th>{}</th>", escape(name)))
                 .collect();
-            // Where the layout shows a row as a block, each cell shows its column's name.
+            // Some layouts show a row as a block, so each cell carries its column's name.
             let cell = |(name, cell): (&&str, &String)| {
                 format!("<td data-of=\"{}\">{}</td>", escape(name), escape(cell))
             };

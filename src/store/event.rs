@@ -56,7 +56,7 @@ SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill_internal.even
        pg_catalog.pg_get_userbyid($6)
 WHERE EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = $1)";
 
-/// How often an id of our own is tried: other sessions that do so at the same time may be faster.
+/// Number of attempts with an id of our own: other sessions that do so at the same time may be faster.
 const NUMBERS_TRIED: usize = 10;
 
 /// SQLSTATEs raised when a sequence is exhausted or was set back.

@@ -62,7 +62,7 @@ pub struct Job {
 /// The work of a job, as its owner gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// What the job does with its rows.
+    /// The action on the job's rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,

@@ -39,7 +39,7 @@ pub fn all(job: i64) -> Result<Vec<Oid>> {
 pub struct Left {
     /// The table.
     pub oid: Oid,
-    /// Its name for people.
+    /// Name of the table, for people.
     pub shown: String,
 }
 

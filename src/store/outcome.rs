@@ -173,7 +173,7 @@ fn set_summed(job: i64, summed: bool) -> Result<()> {
 pub struct Took {
     /// The job.
     pub id: i64,
-    /// Its owner.
+    /// Owner of the job.
     pub owner: Oid,
     /// Seconds of work per row updated.
     pub seconds_per_row: f64,

@@ -57,7 +57,7 @@ pub struct KeyRange {
     pub last: Key,
     /// The columns of the key.
     pub columns: Vec<String>,
-    /// What determined the order of each column when the walk began.
+    /// The properties that determined the order of each column when the walk began.
     pub order: Vec<String>,
 }
 

@@ -22,7 +22,7 @@ const AT_ONCE: u32 = 2;
 const SHARE: u32 = 4;
 /// Time in which a checker has to end once it has answered. One that does not keeps its places until it ends.
 const END_WITHIN: Duration = Duration::from_secs(1);
-/// How long to wait for a free background worker, and how long between two tries.
+/// Longest wait for a free background worker, and the pause between two tries.
 const PROCESS_WITHIN: Duration = Duration::from_secs(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// Time between two looks at what a checker waits for.

@@ -13,7 +13,7 @@ pub struct Place {
     number: u32,
 }
 
-/// Whom a place belongs to.
+/// The party a place belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Of {
     /// The server.

@@ -51,13 +51,14 @@ pub struct Entry {
     pub signal: Signal,
     /// The name that the views show, and that of the option that bounds the signal.
     pub name: &'static str,
-    /// How the signal makes a job wait.
+    /// The way in which the signal makes a job wait.
     pub waits: Waits,
     /// The option and the setting that bound the signal; `None`: users cannot choose a bound.
     pub bound: Option<Bound>,
 }
 
-/// How a signal makes a job wait. The views show the text, with `{found}`, `{bound}` and `{who}` filled in.
+/// The way in which a signal makes a job wait. The views show the text, with `{found}`, `{bound}` and `{who}` filled
+/// in.
 #[derive(Debug, Clone, Copy)]
 pub enum Waits {
     /// The job waits while the amount found by the probe is over the bound, and goes on when it is down to this

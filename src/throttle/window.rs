@@ -164,7 +164,7 @@ fn days(text: &str) -> Option<((u16, u16), &str)> {
 fn day(text: &str) -> Option<(u16, &str)> {
     let (name, rest) = (text.get(..3)?, &text[3..]);
     let number = DAYS.iter().position(|day| day.eq_ignore_ascii_case(name))?;
-    // Not the beginning of a longer word.
+    // Refuses the beginning of a longer word.
     (!rest.starts_with(char::is_alphanumeric)).then_some((number as u16, rest))
 }
 

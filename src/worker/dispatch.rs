@@ -16,11 +16,11 @@ use crate::store::{extension, on_end};
 use crate::worker::patience::patiently;
 use crate::worker::throttle::probes::{self, hours};
 
-/// How often a sweep tries to register a worker when no process of the server is free, and how long between two tries.
-/// The process of a worker that ends is freed only once it is gone.
+/// Number of times a sweep tries to register a worker when no process of the server is free, and the pause between two
+/// tries. The process of a worker that ends is freed only once it is gone.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long a worker that has ended its job waits for a process to hand over to, if no other worker could do so.
+/// Time that a worker which has ended its job waits for a process to hand over to, if no other worker could do so.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A job that wants workers, and the role that these connect as.
@@ -129,7 +129,7 @@ impl Waiting {
     }
 }
 
-/// What a process that has run no user's code should do with its slot.
+/// The next step of a process that holds a slot and has run no user's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Run this job.

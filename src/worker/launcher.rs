@@ -18,7 +18,7 @@ use crate::worker::{dispatch, session};
 const SWEEP_WITHIN: Duration = Duration::from_secs(30);
 /// Time the launcher waits for a sweeper that was told to end, before it starts the next one.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// How often to look whether a sweeper has ended, in case the signal was lost.
+/// Time between two checks whether a sweeper has ended, in case the signal was lost.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Longest sleep of the launcher at a time.

@@ -27,12 +27,12 @@ use crate::worker::job::stop_reason::{self, Ending};
 use crate::worker::patience::patiently;
 use crate::worker::{cut_slices, hints, session};
 
-/// What a process has done for a job.
+/// The result of a process's work on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// Nothing: the job should not run, or others run it. No user's code was run.
     Nothing,
-    /// Its part of the work.
+    /// It has done its part of the work.
     Settled,
     /// Something remains unsettled: the job may still wait for a worker, but this process should leave it alone.
     Unsettled,

@@ -8,8 +8,8 @@ use crate::model::retry;
 use crate::pg::{latch, report};
 use crate::worker::batch::failures::jitter;
 
-/// How often a worker tries. With pauses of two seconds at most, and a wait of one second in each, that is about ten
-/// minutes; then the job is left to the launcher, or to `backfill.resume`.
+/// Number of times a worker tries. With pauses of two seconds at most, and a wait of one second in each, that is about
+/// ten minutes; then the job is left to the launcher, or to `backfill.resume`.
 const TRIES: u32 = 250;
 
 /// Runs `f`, again and again while it fails because of a lock.

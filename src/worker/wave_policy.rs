@@ -20,18 +20,18 @@ const POOR_SHARE: f64 = 0.5;
 /// Correlation from which neighbours by key count as neighbours in the table.
 const NEAR: f64 = 0.95;
 
-/// How the next region is walked.
+/// The plan for the walk of the next region.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tactic {
     /// Number of waves that the rows are dealt out to; 1: a single pass.
     pub waves: i32,
-    /// How the waves are grouped into passes.
+    /// The passes, which group the waves.
     pub passes: Passes,
     /// Rows to be read for the region.
     pub rows: i64,
 }
 
-/// What is known of a table, and of how waves have done.
+/// Knowledge of a table, and of how waves have done on it.
 #[derive(Debug)]
 pub struct Tactics {
     relation: Oid,

@@ -31,7 +31,7 @@ pub struct Line {
     pub item: String,
     /// The finding.
     pub value: String,
-    /// What to do about it.
+    /// Advice on what to do about it.
     pub advice: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! How each table would be walked, and why.
+//! The order of each table's walk, and the reasons for it.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const PAGES_COUNTED: f64 = 4_000.0;
 /// Seconds that reading a row takes at most if the WHERE clause costs nothing.
 const CHEAP: f64 = 1e-6;
 
-/// How a table would be walked.
+/// The way in which a table would be walked.
 pub struct Way {
     /// The table, or the partition.
     pub table: Relation,

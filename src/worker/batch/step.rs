@@ -39,9 +39,9 @@ pub struct Work<'a> {
     pub note: Option<String>,
     /// The batch size in force.
     pub batch_rows: Option<i32>,
-    /// How long to sleep after the batch.
+    /// Length of the sleep after the batch.
     pub pause: Duration,
-    /// What the sleep is for, if it is not the pace.
+    /// Reason for the sleep, if it is not the pace.
     pub waits: Option<String>,
 }
 

@@ -35,7 +35,7 @@ impl Round {
         }
     }
 
-    /// Begins the round anew.
+    /// Begins the round again.
     pub fn restart(&mut self) {
         self.last = 0;
         self.progress = false;

@@ -82,7 +82,7 @@ impl Pages {
     ) -> Result<Pages> {
         let places = Places::prepare(relation, target, action(job))?;
         let tactics = Tactics::new(job, relation, rests)?;
-        // Where others walk the pages after this slice, they may already have passed them.
+        // Other workers that walk the pages after this slice may already have passed them.
         let end_of_pass = match (first_pass, job.definition.options.workers()) {
             (true, 1) => slice::end_of_pass(job.id, relation)?.unwrap_or(range.end),
             _ => range.end,

@@ -227,10 +227,10 @@ fn bounded(job: &Job, table: &Table, part: Part) -> Result<()> {
     table.cut(job, part, cut_slices::slices(job, some, some), rows, some)
 }
 
-/// What remains to be done once every row between the bounds is done.
+/// The work that remains once every row between the bounds is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beyond {
-    /// There are no bounds, or they were removed, and nothing new is to be done.
+    /// There are no bounds, or they were removed, and there is nothing new to do.
     Nothing,
     /// The bounds were widened, and there are more slices.
     More,

@@ -255,7 +255,7 @@ fn insert_pages(
     checkpoint::insert(id, &position, &Progress::new(estimate))
 }
 
-/// Begins a table's pass anew after the table was rewritten.
+/// Begins a table's pass again after the table was rewritten.
 pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
     let Some(weight) = abandon(job, table.0)? else {
         return Ok(());

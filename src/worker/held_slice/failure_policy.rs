@@ -5,14 +5,14 @@ use crate::model::retry;
 use crate::worker::batch::failures::{Retry, Split};
 use crate::worker::held_slice::{Course, Walk};
 
-/// What to do about a batch that failed.
+/// The reaction to a batch that failed.
 #[derive(Debug, Clone, Copy)]
 pub enum Recourse {
     /// Try it again at once.
     Again,
     /// Try it again after a pause.
     Later(Retry),
-    /// Leave the slice: another worker has it.
+    /// Leave the slice, since another worker has it.
     NextSlice,
     /// Walk the table by key: it cannot be walked in physical order.
     ByKey,

@@ -10,7 +10,7 @@ use crate::store::job::{self, Job};
 use crate::store::walk::{self, FOR_THE_REST, PAUSED_AT};
 use crate::store::{event, slice};
 
-/// How long to wait for a call that is changing the job.
+/// Length of the wait for a call that is changing the job.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// Returns the number of rows that may still be updated; `None` if there is no limit.

@@ -49,7 +49,7 @@ pub struct Walk {
     pub target: Target,
     /// The slice itself.
     pub slice: Slice,
-    /// How the slice is walked.
+    /// The order of the slice's walk, with its statements.
     pub course: Course,
     /// The enums of the slice's key.
     pub enums: Rc<Enums>,
@@ -63,13 +63,13 @@ pub struct Walk {
     pub writer: Writer,
     /// Tells whether anything about the job has changed.
     pub versions: VersionReader,
-    /// What was learned in this slice and in earlier ones.
+    /// Knowledge gained in this slice and in earlier ones.
     pub learned: Learned,
     /// Failures of the slice's batches.
     pub setbacks: Setbacks,
 }
 
-/// What a worker has learned, and takes from one slice of a job to the next.
+/// Knowledge that a worker gains, and takes from one slice of a job to the next.
 #[derive(Debug, Default)]
 pub struct Learned {
     /// When to do without waves.
@@ -92,7 +92,7 @@ pub struct Learned {
     claiming: Option<i32>,
 }
 
-/// How a slice is walked.
+/// The order in which a slice is walked.
 #[derive(Debug)]
 pub enum Course {
     /// In the order of its keys.
@@ -140,7 +140,7 @@ pub fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
         return Ok(Claim::None);
     }
     let taken = take(job, slice, learned);
-    // What was learned now belongs to the walk, but the transaction may still fail.
+    // The walk owns what was learned by now, but the transaction may still fail.
     learned.claiming = Some(id);
     if !matches!(taken, Ok(Claim::Taken(_))) {
         lock.release_session();
@@ -412,7 +412,7 @@ impl Walk {
     /// already.
     pub fn refresh(&mut self, job: &Job) -> Result<Ground> {
         let table = self.slice.relation;
-        // Also false if the table is gone.
+        // This is also false if the table is gone.
         let same_name = relation::is_named(table, &self.target.schema, &self.target.relation);
         if same_name && !relation::take_changed() {
             return Ok(Ground::Firm);

@@ -16,7 +16,7 @@ use crate::worker::throttle::RECOUNT;
 /// Longest sleep without a look. A latch wakes the worker; this limits the delay if a wake-up is lost.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
 
-/// How often to look whether the horizon has moved.
+/// Time between two checks whether the horizon has moved.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// Gives other transactions a moment to end: dead versions that they may still see are in the way of the next batch.

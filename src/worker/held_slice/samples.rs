@@ -8,7 +8,7 @@ use crate::pg::txn::{self, Durability};
 use crate::store::job::Job;
 use crate::store::sample;
 
-/// How often a worker looks whether a sample is due: samples are at least ten seconds apart.
+/// Time between two checks whether a sample is due: samples are at least ten seconds apart.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// When this worker last looked.

@@ -106,7 +106,7 @@ fn after_last(job: &Job, start: Start) -> Ending {
                 job::load(job.id)
             });
             if let Ok(Some(now)) = shown {
-                // How many workers are wanted does not matter any more.
+                // The number of workers wanted does not matter any more.
                 wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
             }
             wanted.is_none() && guc::ENABLED.get()

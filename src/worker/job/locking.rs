@@ -16,7 +16,7 @@ pub fn lock_tables(job: &Job, tables: &[Oid]) {
     tables
         .iter()
         .for_each(|table| relation::lock_for_update(*table));
-    // What follows waits only for workers of the same job, which don't wait for others.
+    // The next lock waits only for workers of the same job, which don't wait for others.
     settings::set_for_transaction(c"lock_timeout", c"0");
 }
 

@@ -22,7 +22,7 @@ const MOST_PASSES: i32 = 20;
 /// Largest number up to which remaining rows are counted.
 const COUNTED: i64 = 100_000;
 
-/// What the workers of a job do next.
+/// The next step of a job's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Claim slices: there are some that nobody holds.

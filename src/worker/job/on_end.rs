@@ -17,7 +17,7 @@ use crate::worker::session;
 /// Milliseconds the statement may take if the job's batches have no limit: it holds a worker slot, which other jobs
 /// wait for.
 const LIMIT: i32 = 60_000;
-/// How often the statement is started if no worker survives it: it may crash the server.
+/// Number of times the statement is started if no worker survives it: it may crash the server.
 const TRIES: i32 = 3;
 
 /// A statement that is due: the job, how it ended, and in which attempt.

@@ -9,7 +9,7 @@ use crate::store::job::{self, Job};
 use crate::store::{event, extension, failed_row, on_end, outcome};
 use crate::worker::patience::patiently;
 
-/// How often a worker tries to record its end.
+/// Number of times a worker tries to record its end.
 const TRIES: u32 = 2;
 
 /// Why a worker stops.
@@ -17,7 +17,7 @@ const TRIES: u32 = 2;
 pub enum Ending {
     /// Everything is done.
     Completed,
-    /// What is left to be done is held by others.
+    /// Others hold what is left to be done.
     Left,
     /// The job waits for a signal, and another job could use its worker slot.
     Behind,

@@ -21,11 +21,11 @@ use crate::worker::throttle::probes::Probe;
 use crate::worker::throttle::probes::batch::Batch;
 use crate::worker::throttle::probes::look::{Look, Readings};
 
-/// How long the result of a look at the signals is used, and how long to wait before another look.
+/// Time for which a look at the signals is used, and time until the next look while a job waits.
 pub const LOOK: Duration = Duration::from_secs(1);
-/// How old the text about a signal in the view may be.
+/// Greatest age of the text about a signal in the view.
 const RETELL: Duration = Duration::from_secs(5);
-/// How often the time of a long wait is counted.
+/// Time between two counts during a long wait.
 pub const RECOUNT: Duration = Duration::from_secs(10);
 /// Length of a wait after which the worker slot is given to a job that could run.
 const LONG: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ const SHORT: Duration = Duration::from_millis(20);
 /// Least number of batches per second of a job whose rows per second are bounded, so that the rate is steady.
 const STEADY: u64 = 8;
 
-/// What a worker knows of the signals, and an account of its time.
+/// The worker's knowledge of the signals, and an account of its time.
 #[derive(Debug, Default)]
 pub struct Throttle {
     /// The bounds in force.

@@ -19,7 +19,7 @@ use crate::throttle::signals::{Entry, SIGNALS, Signal};
 use crate::worker::throttle::probes::batch::Batch;
 use crate::worker::throttle::probes::look::Look;
 
-/// How a signal is read.
+/// The way in which a signal is read.
 pub enum Probe {
     /// A function that is called between two batches, in a transaction.
     Look(fn(&mut Look) -> Result<Found>),
