@@ -9,7 +9,7 @@ use crate::pg::spi::{self, Arg};
 /// The role that started a job which needs an approval.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The role itself.
+    /// The role that made the call (the current user).
     pub by: Oid,
     /// The role that had logged in (the session user).
     pub session: Oid,

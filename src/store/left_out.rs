@@ -62,7 +62,7 @@ pub fn of(job: &Job) -> Result<Vec<Left>> {
     )
 }
 
-/// For a job on its table alone: returns the tables that inherit from it, have rows, and were done by no other job
+/// Returns, for a job on its table alone, the tables that inherit from it, have rows, and were done by no other job
 /// instead. Looks at the size of their files, since asking for the size of a table would wait for its lock.
 pub fn below(job: &Job) -> Result<Vec<Left>> {
     read(

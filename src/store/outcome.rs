@@ -80,7 +80,7 @@ fn sum_up(job: i64) -> Result<()> {
 pub struct CameTo {
     /// Rows updated.
     pub updated: i64,
-    /// Seconds from its start to its end.
+    /// Seconds from the job's start to its end.
     pub seconds: f64,
     /// Rows stepped over because of an error.
     pub failed: i64,

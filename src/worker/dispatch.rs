@@ -160,8 +160,8 @@ pub fn next(me: Start, except: &[i64]) -> Next {
 ///
 /// Where the server has no process left, that of this worker will be free, but only once it has ended. Then the
 /// postmaster is asked to start this process again, if a job of the same owner waits. Otherwise the other workers of
-/// this database are woken to start a worker. If there are none, this one waits for a while for a process
-/// that others give back.
+/// this database are woken to start a worker. If there are none, this one waits for a while for a process that others
+/// give back.
 pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
     if unsettled.len() > MOST_LEFT_ALONE {
         report::log(

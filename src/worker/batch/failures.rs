@@ -89,7 +89,7 @@ impl Setbacks {
             return Split::OneRow;
         }
         if self.bound.is_one() {
-            // The batch of one row that was asked for was not any smaller.
+            // The bound was one row already, and yet the batch was larger.
             return Split::Useless;
         }
         self.bound.halve(self.size);

@@ -1,8 +1,8 @@
 //! A walk in physical order: pages in the order in which they are stored, for rows whose predicate excludes them once
 //! updated.
 //!
-//! An update gives a row another place, so nothing but the predicate keeps a row from being done twice. That the
-//! predicate does so is checked for each updated row before the batch commits.
+//! An update gives a row another place, so nothing but the predicate keeps a row from being done twice. Each updated row
+//! is checked against the predicate before the batch commits.
 
 mod by_ctid;
 
