@@ -1,4 +1,4 @@
-//! The extension's settings. Each says why its default is what it is.
+//! The extension's settings. Each one documents the reason for its default.
 
 pub mod throttles;
 
@@ -6,55 +6,53 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 /// `backfill.enabled`: the kill switch.
 ///
-/// Default on. Reloadable (`SIGHUP`) rather than per session: it must reach workers that are
-/// already running, and only someone who may reload the server may throw it.
+/// Default on. Reloadable (`SIGHUP`) rather than per session: it has to reach workers that are already running, and
+/// only someone who may reload the server may turn it off.
 pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
-/// `backfill.max_workers`: how many job workers may run at once in the whole server.
+/// `backfill.max_workers`: number of workers that may run at once in the whole server.
 ///
-/// Default 4: `max_worker_processes` is 8 by default and is shared with parallel query and
-/// logical replication; half of it leaves room for them, and for a successor to be registered
-/// while its predecessor is still ending. Reloadable.
+/// Default 4: `max_worker_processes` is 8 by default and is shared with parallel query and logical replication; half of
+/// it leaves room for them, and for a successor that is registered while its predecessor is still ending. Reloadable.
 pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 
-/// `backfill.max_workers_per_role`: how many of these slots the jobs of one role may hold at once.
+/// `backfill.max_workers_per_role`: number of these slots that the jobs of one role may hold at once.
 ///
-/// Default -1, all but one of `backfill.max_workers`, at least one: a role that has started many jobs, which may wait for
-/// ever, leaves a slot to others, and has nearly all of the server where nobody else wants it. 0: no limit. Superusers are exempt:
-/// they could change it. Reloadable.
+/// Default -1, all but one of `backfill.max_workers`, at least one: a role with many jobs, which may wait for ever,
+/// leaves a slot to others, and has nearly the whole server where nobody else wants it. 0: no limit. Superusers are
+/// exempt, since they could change the setting. Reloadable.
 pub static MAX_WORKERS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// `backfill.launcher_interval`: seconds between two sweeps of the launcher over all databases.
 ///
-/// Default 60: start, crash and promotion are swept at once, and a job that waits for a slot is
-/// normally taken up by the next worker that ends; the sweep only catches what those miss (a
-/// worker that was terminated, a slot freed in another database), and each costs a connection
-/// per database. 0 turns periodic sweeps off. Needs `shared_preload_libraries`.
+/// Default 60: a server start, a crash and a promotion lead to a sweep at once, and a job that waits for a slot is
+/// normally taken up by the next worker that ends. Periodic sweeps only catch what those miss (a worker that was
+/// terminated, a slot freed in another database), and each costs a connection per database. 0 turns periodic sweeps
+/// off. Needs `shared_preload_libraries`.
 pub static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 
-/// `backfill.log_heartbeat_interval`: seconds between two lines in the server log that say how far a
-/// job is.
+/// `backfill.log_heartbeat_interval`: seconds between two lines in the server log that report a job's progress.
 ///
-/// Default 300: twelve lines an hour and job, which nobody minds, and often enough to tell afterwards
-/// when a job of a night slowed down. 0 turns them off. Reloadable.
+/// Default 300: twelve lines an hour per job, which nobody minds, and often enough to tell afterwards when a job slowed
+/// down overnight. 0 turns the lines off. Reloadable.
 pub static LOG_HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 
-/// `backfill.require_dry_run`: seconds that a completed dry run may be old for its backfill to be started.
+/// `backfill.require_dry_run`: a backfill can be started only if a dry run of it completed within this many seconds.
 ///
-/// Default 0, none is required: a team that wants it says so for the server. Superusers may set it
-/// for a session, for the one job that can't wait.
+/// Default 0, no dry run is required: a team that wants one requires it for the server. Superusers may set it for a
+/// session, for the one job that cannot wait.
 pub static REQUIRE_DRY_RUN: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// `backfill.require_approval`: whether a job that was started waits until another person approves it.
 ///
-/// Default off: a house rule, as a dry run is. Superusers may turn it off for a session.
+/// Default off: it is a house rule, like `require_dry_run`. Superusers may turn it off for a session.
 pub static REQUIRE_APPROVAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-/// `backfill.allow_superuser_jobs`: whether a superuser may define a job on a table of a role that is none.
+/// `backfill.allow_superuser_jobs`: whether a superuser may define a job on a table whose owner is not a superuser.
 ///
-/// Default off: such a job runs that role's triggers, constraints and index expressions as a superuser, which few
-/// expect of a call that only names a table; SET ROLE to the table's owner costs a line. Superusers may set it for a
-/// session.
+/// Default off: such a job runs the triggers, constraints and index expressions of the table's owner as a superuser,
+/// which few expect of a call that only names a table. SET ROLE to the table's owner costs one line. Superusers may set
+/// it for a session.
 pub static SUPERUSER_JOBS: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Declares the settings, but for `backfill.allow_superuser_jobs`, which has a check of its own in `pg::superuser_jobs`; called once

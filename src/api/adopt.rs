@@ -1,4 +1,4 @@
-//! Jobs that may not be run as they stand, and who may decide that they run all the same.
+//! Jobs that may not run as their rows stand, and who may decide that they run nevertheless.
 
 use super::call::{Call, check_kind, refuse_superusers_job};
 use super::define;
@@ -10,8 +10,8 @@ use crate::pg::{name, role, server};
 use crate::store::job::{self, Job};
 use crate::store::{event, origin};
 
-/// Makes a job that stands still one that may be run, if the caller may decide so: one of a copy whoever may
-/// act for its owner, any other a superuser. False if it may be run as it is.
+/// Makes a job that may not run as its row stands one that may, if the caller may decide that: for a copy, whoever may
+/// act for its owner; for any other, a superuser. Returns false if the job may already run.
 pub fn if_need_be(job: &Job) -> Result<bool> {
     match job.standing {
         Standing::Here => return Ok(false),
@@ -73,7 +73,7 @@ fn require_superuser(job: &Job) -> Result<()> {
     )))
 }
 
-/// Says which jobs `resume_all` has left out.
+/// Warns of the jobs that `resume_all` has left out.
 pub fn warn_of_left_out(idle: impl Fn(&Job) -> bool) -> Result<()> {
     let mut left = Vec::new();
     for id in job::unfinished(server::current_user())? {
@@ -93,8 +93,8 @@ pub fn warn_of_left_out(idle: impl Fn(&Job) -> bool) -> Result<()> {
     Ok(())
 }
 
-/// The definition checked again, here and now, as `define` does, for its owner: one of a copy, whose text was
-/// checked elsewhere. Others may not start it.
+/// Checks the definition of a copy again, in this database, as `define` does: its text was checked elsewhere. Only the
+/// owner may start it.
 pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
     if job.standing != Standing::Copy || server::current_user() != job.owner {
         let refused = origin::refused("start", &job.shown(), job.id, job.standing);

@@ -1,4 +1,4 @@
-//! `backfill.alter`: changes the pace of a job.
+//! `backfill.alter`: changes the pace and the options of a job.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::pg::server;
 use crate::store::job::Job;
 use crate::store::{event, failed_row, job, rights, slice, walk};
 
-/// Options that are run, or decide what clauses mean.
+/// Options that are run, or that decide what the clauses mean.
 const TEXTS: &[&str] = &["on_end", "settings", "throttle_query"];
 
-/// Changes what is given; in force with the next batch. `typed`: whether the call is a client's statement of its own.
+/// Changes what is given, with effect from the next batch. `typed`: whether the call is a client's own statement.
 pub fn alter(
     job_id: Option<i64>,
     batch_size: Option<i32>,
@@ -29,7 +29,7 @@ pub fn alter(
     let job = locked_job(job_id, "backfill.alter()")?;
     let change = required(options, "options")?;
     let over = match job.state() {
-        // Those that failed may be tried again.
+        // Failed rows of a completed job may be tried again.
         State::Completed => failed_row::count(job.id)? == 0,
         state => state == State::Cancelled,
     };

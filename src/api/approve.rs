@@ -1,5 +1,5 @@
-//! `backfill.approve`: four eyes. With `backfill.require_approval` a job that was started waits until another person
-//! says so.
+//! `backfill.approve`: the four-eyes principle. With `backfill.require_approval`, a job that was started waits until
+//! another person approves it.
 
 use super::caller::activated_job;
 use super::control::{refused, start_of};
@@ -14,7 +14,7 @@ use crate::store::approval::{self, Asked};
 use crate::store::event;
 use crate::store::job::{self, Job};
 
-/// Options that decide what a job does to rows, or runs, and not only at what pace.
+/// Options that decide what a job does to rows, or what it runs, and not only its pace.
 const WHAT_IT_DOES: &[&str] = &[
     "set_clause",
     "where_clause",
@@ -27,8 +27,8 @@ const WHAT_IT_DOES: &[&str] = &[
     "triggers",
 ];
 
-/// Keeps a job that is to run now from it, if it needs an approval: true if it has to wait. What changes no row needs none. `typed`:
-/// whether the call is a client's statement of its own.
+/// Returns true if the job must wait for approval, and records who asks for it. A job that changes no row needs none.
+/// `typed`: whether the call is a client's own statement.
 pub fn hold(job: &Job, typed: bool) -> Result<bool> {
     if !guc::REQUIRE_APPROVAL.get() || job.definition.action.is_read_only() {
         return Ok(false);
@@ -51,7 +51,7 @@ pub fn hold(job: &Job, typed: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Refuses a start that somebody else may have written than who runs it: that one could approve it.
+/// Refuses a start whose author may be someone other than the role that runs it: that person could then approve it.
 fn refuse_nested(job: &Job, typed: bool) -> Result<()> {
     if typed {
         return Ok(());
@@ -67,7 +67,8 @@ fn refuse_nested(job: &Job, typed: bool) -> Result<()> {
     .hint("Send the call as it is, by itself, with constants or parameters: SELECT backfill.start(...), with the schema."))
 }
 
-/// Lets a job run that waits for it. Gives the state that results. `typed`: whether the call is a client's statement of its own.
+/// Approves a job that waits for it; returns the resulting state. `typed`: whether the call is a client's own
+/// statement.
 pub fn approve(job_id: Option<i64>, typed: bool) -> Result<String> {
     let job = activated_job(job_id, "backfill.approve()")?;
     let old = job.state();
@@ -97,7 +98,7 @@ pub fn approve(job_id: Option<i64>, typed: bool) -> Result<String> {
     Ok(new.to_string())
 }
 
-/// Refuses a change of what an approved job does, or one that waits for it, unless it comes from one who might approve it.
+/// Refuses to change what a job does, if it was approved or waits for approval, unless the caller might approve it.
 pub fn check_altered(job: &Job, changed: &[&str], typed: bool) -> Result<()> {
     let Some(what) = changed.iter().find(|name| WHAT_IT_DOES.contains(name)) else {
         return Ok(());
@@ -113,8 +114,8 @@ pub fn check_altered(job: &Job, changed: &[&str], typed: bool) -> Result<()> {
     }
 }
 
-/// Refuses a change of what a job does that nobody had to approve when it was started, where that is asked of all now: it
-/// goes on as it is. Of one that was not started yet nothing is in force.
+/// Refuses to change what a job does if it was started without an approval and the server requires one now; the job may
+/// go on as it is. A job that was not started yet may be changed.
 pub fn refuse_unasked(job: &Job, verb: &str) -> Result<()> {
     let definition = &job.definition;
     if !guc::REQUIRE_APPROVAL.get()
@@ -137,7 +138,9 @@ pub fn refuse_unasked(job: &Job, verb: &str) -> Result<()> {
     )))
 }
 
-/// Refuses who started the job, as whichever role, and its owner.
+/// Refuses the role that started the job, or was logged in when it did, and the job's owner. Refuses also calls that the
+/// session user may not have meant (from a background process, a SECURITY DEFINER function, or another statement), and a
+/// session user without the owner's rights.
 fn refuse_the_same(job: &Job, asked: Asked, verb: &str, typed: bool) -> Result<()> {
     let (me, session) = (server::current_user(), server::session_user());
     let starters = [asked.session, asked.by];
@@ -197,7 +200,7 @@ fn alone(job: &Job, verb: &str, why: String) -> Error {
     ))
 }
 
-/// The trail names the role that acted; where that is not the one that logged in, this one as well.
+/// Records the session user of an event, if that is not the role that acted. The event itself names only the latter.
 fn record_session(job: &Job, event: &str) -> Result<()> {
     let (me, session) = (server::current_user(), server::session_user());
     if me == session {

@@ -1,4 +1,4 @@
-//! The options "key_from" and "key_to": whether they can be keys of the table.
+//! Checks of the options `key_from` and `key_to`: whether they can be keys of the table.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -25,9 +25,9 @@ const ISO: &[(&CStr, &CStr)] = &[
     (c"lc_monetary", c"C"),
 ];
 
-/// Refuses bounds that no key of this kind can have; `key` is the one that orders the walk, if one does.
+/// Refuses bounds that no key of the table can have; `key` is the one that orders the walk, if there is one.
 ///
-/// Reading a value of a type, and comparing two, may call functions of whoever made it: within a session of
+/// Reading a value of a type, and comparing two values, may call functions of the type's author. Within a session of
 /// the bounds' owner.
 pub fn check(options: &Options, table: &str, key: Option<&Candidate>) -> Result<()> {
     let Some(bounds) = options.bounds() else {
@@ -77,8 +77,9 @@ fn check_values(bounds: &Bounds, table: &str, key: &Candidate) -> Result<()> {
     Ok(())
 }
 
-/// The options with bounds that mean the same under all settings: read under `reading` and, beyond that, the
-/// session's, of the table's key with these columns. Within a session of the owner's.
+/// Returns the options with bounds that mean the same under all settings. The bounds are read under the settings in
+/// `reading` and otherwise those of the session, as values of the table's key with these columns. Within a session of
+/// the owner's.
 pub fn settle(
     table: (Oid, &str),
     columns: &[String],
@@ -107,7 +108,7 @@ pub fn settle(
     })
 }
 
-/// A key, with the values that settings could change the meaning of as ISO 8601 has them, with the time zone.
+/// Rewrites a key so that values whose meaning depends on settings are in ISO 8601 form, with the time zone.
 fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     if !key.columns.iter().any(Column::depends_on_settings) {
         return Ok(bound.clone());
@@ -120,7 +121,7 @@ fn in_iso_form(bound: &KeyText, key: &Candidate) -> Result<KeyText> {
     Ok(KeyText::from(texts))
 }
 
-/// What a job has begun with: `None` if it has not begun, else the bounds of its walk, which may be open.
+/// Returns the bounds of the walk that a job has begun, which may be open; `None` if it has not begun.
 pub fn covered(job: &Job) -> Result<Option<Bounds>> {
     if walk::pass(job.id)?.is_none() {
         return Ok(None);
@@ -128,8 +129,8 @@ pub fn covered(job: &Job) -> Result<Option<Bounds>> {
     Ok(Some(walk::bounds(job.id)?.unwrap_or_default()))
 }
 
-/// Refuses bounds that leave out what a job has begun with: it stays between them. Within a session of the
-/// owner's, with settled options.
+/// Refuses bounds that leave out a part of what a job has begun to walk. Within a session of the owner's, with options
+/// from [`settle`].
 pub fn refuse_narrowed(
     job: &str,
     relation_name: &str,
@@ -150,7 +151,7 @@ pub fn refuse_narrowed(
     }
 }
 
-/// Refuses bounds that leave out what the walk has begun with: what lies between these and those would be done.
+/// Refuses bounds that leave out a part of the range `covered`, since rows there may be done already.
 fn refuse_moved(job: &str, key: &Candidate, covered: &Bounds, wanted: &Bounds) -> Result<()> {
     let before = |new: &[String], old: &[String]| index::in_order(key, new, old);
     let after = |new: &[String], old: &[String]| index::in_order(key, old, new);
@@ -173,7 +174,7 @@ fn refuse_moved(job: &str, key: &Candidate, covered: &Bounds, wanted: &Bounds) -
     .hint("Bounds can be widened only. For rows elsewhere, start another job."))
 }
 
-/// Whether a bound lies as far out as another one; none lies furthest.
+/// True if the bound `new` lies at least as far out as `old`; no bound lies furthest.
 fn reaches(
     new: &Option<Vec<String>>,
     old: &Option<Vec<String>>,
@@ -186,7 +187,7 @@ fn reaches(
     }
 }
 
-/// The key of the table with these columns, or else of one of its partitions.
+/// Returns the key with these columns, of the table or else of one of its partitions.
 fn key_of(relation: Oid, columns: &[String]) -> Result<Option<Candidate>> {
     let mut tables = vec![relation];
     tables.extend(

@@ -1,4 +1,4 @@
-//! The arguments that `define` and `start` share, and the checks that need no more than these.
+//! The arguments that `define` and `start` share, and the checks that need nothing else.
 
 use pgrx::pg_sys::Oid;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::pg::relation::{self, Relation};
 use crate::pg::{server, txn};
 use crate::scan::clause;
 
-/// The arguments that `define` and `start` share, as they came.
+/// The arguments that `define` and `start` share, as they were given.
 pub struct Request {
     /// The table.
     pub relation: Option<Oid>,
@@ -20,13 +20,13 @@ pub struct Request {
     pub set_clause: Option<String>,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// What makes the call repeatable.
+    /// The name, which makes the call repeatable.
     pub name: Option<String>,
     /// The options.
     pub options: Option<Value>,
 }
 
-/// A request whose arguments were found to be sound one by one.
+/// A request whose arguments are each valid.
 pub struct Call {
     /// The table.
     pub relation: Relation,
@@ -40,7 +40,7 @@ pub struct Call {
     pub options: Options,
 }
 
-/// Checks the arguments that need no other.
+/// Checks each argument by itself.
 pub fn check(request: Request, function: &str) -> Result<Call> {
     server::refuse_read_only(function)?;
     if txn::in_security_definer() {
@@ -83,8 +83,8 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
     })
 }
 
-/// Refuses a superuser's own job on a table of a role that is none: the table's triggers, constraints, defaults and
-/// index expressions are text of that role's, and planning the clauses runs some of it at once.
+/// Refuses a superuser's own job on a table whose owner is not a superuser: the table's triggers, constraints, defaults
+/// and index expressions were written by that role, and planning the clauses already runs some of them.
 pub fn refuse_superusers_job(relation: &Relation) -> Result<()> {
     if !server::is_superuser() || guc::SUPERUSER_JOBS.get() {
         return Ok(());
@@ -120,7 +120,7 @@ fn check_name(name: String) -> Result<String> {
         return Err(Error::new(sqlstate::INVALID_NAME, "name is empty")
             .hint("Leave it NULL, or give a name that makes the call repeatable."));
     }
-    // It is shown by psql and in the log as it is.
+    // psql and the log show the name as it is.
     if let Some(control) = name.chars().find(|c| c.is_control()) {
         return Err(Error::new(
             sqlstate::INVALID_NAME,
@@ -141,7 +141,7 @@ fn check_name(name: String) -> Result<String> {
     Ok(name)
 }
 
-/// Only ordinary tables and partitioned ones are walked.
+/// Refuses relations other than ordinary and partitioned tables.
 pub fn check_kind(relation: &Relation) -> Result<()> {
     let shown = &relation.shown;
     let wrong = |what: &str, hint: &str| {

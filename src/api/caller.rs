@@ -1,4 +1,4 @@
-//! Who calls, and what he may do.
+//! The caller, and what the caller may do.
 
 use super::existing;
 use crate::error::{Error, Result, sqlstate};
@@ -7,7 +7,7 @@ use crate::pg::{partition, server};
 use crate::store::job::{self, Job};
 use crate::store::origin;
 
-/// The argument, which must not be NULL.
+/// Returns the argument, which must not be NULL.
 pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
     value.ok_or_else(|| {
         Error::new(
@@ -18,7 +18,7 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T> {
     })
 }
 
-/// Calls about a job that may not be run as it stands, which decide about it and run nothing of it.
+/// Calls about a job that may not run as its row stands: they decide about it, and run nothing of it.
 const WHATEVER_IT_IS: &[&str] = &[
     "backfill.pause()",
     "backfill.resume()",
@@ -27,8 +27,8 @@ const WHATEVER_IT_IS: &[&str] = &[
     "backfill.forget()",
 ];
 
-/// Refuses a job that was not written by the functions, or whose owner is another role now. One of a copy
-/// is for whoever may act for its owner.
+/// Refuses a job that was not written by the functions, or whose owner is another role now. A copy is allowed, for
+/// whoever may act for its owner.
 pub fn refuse_unsound(job: &Job) -> Result<()> {
     match job.standing {
         Standing::Here | Standing::Copy => Ok(()),
@@ -36,28 +36,29 @@ pub fn refuse_unsound(job: &Job) -> Result<()> {
     }
 }
 
-/// The job, locked against other calls, if the caller may act on it, and may do so as it stands.
+/// Returns the job, locked against other calls, if the caller may act on it and the standing of its row allows the
+/// call.
 pub fn locked_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     locked(&found(job_id, function, |job| Ok(may_act(job)))?, function)
 }
 
-/// The job, if the caller may act on it, and may do so as it stands. Not locked: for a call that changes nothing of it, and
-/// may take long.
+/// Returns the job, if the caller may act on it and its row is sound. Does not lock it: for calls that change nothing
+/// of the job and may take long.
 pub fn known_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
     refuse_unsound(&job)?;
     Ok(job)
 }
 
-/// The same for a call that makes the job one that writes: with the lock under which overlap is looked for. It comes first,
-/// as in `start`: two calls that took the two in different order would wait for each other.
+/// Like [`locked_job`], for a call after which the job writes: takes also the lock under which overlap is checked. It
+/// is taken first, as in `start`, since two calls that took the two locks in different order would wait for each other.
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
     existing::lock(job.relation)?;
     locked(&job, function)
 }
 
-/// The same for a call that only makes the job stand still: the owner of its table may, too.
+/// Like [`locked_job`], for a call that only makes the job stop: the owner of its table may make it, too.
 pub fn attended_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     locked(&found(job_id, function, may_attend)?, function)
 }
@@ -81,18 +82,18 @@ fn may_act(job: &Job) -> bool {
     server::may_act_for(job.owner)
 }
 
-/// Whether the caller may see a job, and make it stand still: with the rights of its owner, or of the owner of its table.
+/// True if the caller may see a job and make it stop: with the rights of its owner, or of the owner of its table.
 pub fn may_attend(job: &Job) -> Result<bool> {
     Ok(may_act(job) || partition::may_act_for_owner(job.relation)?)
 }
 
-/// The error for a job of somebody else's.
+/// Returns the error about a job of another role.
 pub fn denied(id: i64) -> Error {
     Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for backfill job {id}"))
         .hint("It takes the rights of the role that defined the job: be a member of that role, or a superuser.")
 }
 
-/// Refuses a job that only reads, where it is about what a job changes.
+/// Refuses a job that only reads, for calls about what a job changes.
 pub fn refuse_read_only(job: &Job) -> Result<()> {
     if !job.definition.action.is_read_only() {
         return Ok(());

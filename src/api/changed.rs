@@ -1,5 +1,5 @@
-//! What a call changes of a stored job's options, where that is text: it is checked in a session of the owner's,
-//! as whom it is to run.
+//! The check of options that a call changes in a stored job. Options that are text are checked in a session of the
+//! owner's, with whose rights they will run.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::pg::settings;
 use crate::store::job::Job;
 use crate::stranger::errand::{Errand, carry_out};
 
-/// The changes of a stored job's options that are text of somebody's.
+/// Changes to a stored job's options whose text has to be checked.
 #[derive(Serialize, Deserialize)]
 pub struct ChangesOf {
     subject: Subject,
@@ -25,18 +25,18 @@ pub struct ChangesOf {
     settings: BTreeMap<String, String>,
     throttle_query: Option<String>,
     on_end: Option<String>,
-    /// Whether the bounds have changed; and what the job has begun with, if that matters.
+    /// Whether the bounds have changed; and, if so, the bounds of the walk that the job has begun.
     bounds: bool,
     covered: Option<Bounds>,
 }
 
-/// The query of `after`, if it is another one than that of `before`.
+/// Returns the query of `after`, if it differs from that of `before`.
 fn query(before: &Options, after: &Options) -> Option<String> {
     let query = |options: &Options| options.throttles.query().map(str::to_owned);
     query(after).filter(|_| query(before) != query(after))
 }
 
-/// Checks what `after` has that `before` has not; gives it with bounds that mean the same under all settings.
+/// Checks what `after` changes; returns it with bounds that mean the same under all settings.
 pub fn check(job: &Job, before: &Options, after: Options) -> Result<Options> {
     if after.throttles != before.throttles {
         throttles::check(&after.throttles)?;
@@ -63,7 +63,7 @@ pub fn check(job: &Job, before: &Options, after: Options) -> Result<Options> {
     if nothing {
         return Ok(after);
     }
-    // Its text may be another role's than the row says.
+    // The text may belong to another role than the row says.
     refuse_unsound(job)?;
     carry_out(changes)
 }

@@ -1,4 +1,4 @@
-//! What a checker can be asked: the errands of the calls, by their names.
+//! The errands that a checker can run: those of the calls, by name.
 #![allow(unsafe_code)]
 
 use pgrx::pg_sys::Datum;
@@ -20,10 +20,12 @@ const ERRANDS: &[Entry] = &[
     entry::<not_null::Step>(),
 ];
 
-/// Looks at text of the role's that it is connected as, for somebody else. The argument is a handle of shared memory.
+/// Runs a checker: looks at text of the role that it is connected as, for another role. The argument is a handle of
+/// shared memory.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backfill_checker_main(argument: Datum) {
-    // SAFETY: it is the argument that the postmaster has started this process with, and nothing came before.
+    // SAFETY: it is the argument that the postmaster started this process with, and nothing else has been called
+    // before.
     unsafe { serve::main(argument, ERRANDS, extension::check_version) };
 }

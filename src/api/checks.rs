@@ -12,7 +12,7 @@ use crate::pg::report::{notice, warning};
 use crate::pg::{partition, server, spi, triggers};
 use crate::quote::{ident, literal};
 
-/// Adds what to do to PostgreSQL's own errors about the clauses.
+/// Adds a hint to PostgreSQL's own errors about the clauses.
 pub fn with_hint(error: Error, relation: &Relation) -> Error {
     if error.hint.is_some() {
         return error;
@@ -33,7 +33,7 @@ pub fn with_hint(error: Error, relation: &Relation) -> Error {
     error.hint(hint)
 }
 
-/// Refuses to write the key of the walk, or what PostgreSQL computes itself.
+/// Refuses to set columns of the walk's key, and columns that PostgreSQL computes itself.
 pub fn columns(relation: &Relation, set: &[String], key: &[String]) -> Result<()> {
     for name in set {
         if key.contains(name) {
@@ -60,7 +60,7 @@ pub fn columns(relation: &Relation, set: &[String], key: &[String]) -> Result<()
     Ok(())
 }
 
-/// Refuses to write what decides in which partition a row is.
+/// Refuses to set a column that decides to which partition a row belongs.
 pub fn partition_key(relation: &Relation, set: &[String]) -> Result<()> {
     let key = partition::key_columns(relation.oid)?;
     let Some(column) = set.iter().find(|column| key.contains(column)) else {
@@ -75,8 +75,8 @@ pub fn partition_key(relation: &Relation, set: &[String]) -> Result<()> {
     .hint("A batch updates one partition alone, and cannot move a row to another. Use an UPDATE of the partitioned table for that."))
 }
 
-/// Refuses policies of row security that could hide rows from the job's owner: of the relation, of
-/// its partitions, and of the partitioned tables between them.
+/// Refuses row security policies that could hide rows from the job's owner: on the relation, on its partitions, and on
+/// the partitioned tables between them.
 pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
     let between = partition::branches(relation.oid)?;
     let leaves = partition::leaves(relation.oid, only)?;
@@ -103,8 +103,8 @@ pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
     Ok(())
 }
 
-/// Where triggers are not to fire: whether the caller may do that and no constraint suffers, and what
-/// it means.
+/// If triggers should not fire, checks that the caller may ask for that and that no constraint is bypassed, and names
+/// the triggers that do not fire and those that still do.
 pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Result<()> {
     if !call.options.skips_triggers() {
         return Ok(());
@@ -139,8 +139,8 @@ pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Res
     Ok(())
 }
 
-/// Says which options have no effect, and what a clause reads that the worker does not know of.
-/// `without_key`: the first table that goes in physical order.
+/// Sends notices about options without effect, and about settings that the clauses read and the worker does not know.
+/// `without_key`: the first table that is walked in physical order.
 pub fn notice_of_options(call: &Call, without_key: Option<&str>) {
     if let Some(table) = without_key
         && call.options.max_failed_rows() > 0
@@ -171,7 +171,7 @@ pub fn notice_of_options(call: &Call, without_key: Option<&str>) {
     }
 }
 
-/// Says that rows of other tables are done, too, as an UPDATE would do them.
+/// Sends a notice that rows of child tables are done, too, as an UPDATE would do them.
 pub fn notice_of_children(relation: &Relation, tables: &[Relation]) {
     let children = tables.iter().filter(|table| table.oid != relation.oid);
     let names: Vec<&str> = children.map(|table| table.shown.as_str()).collect();
@@ -193,7 +193,7 @@ pub fn notice_of_children(relation: &Relation, tables: &[Relation]) {
     );
 }
 
-/// What an unlogged table is worth to whoever fills it.
+/// Warns that a crash of the server empties unlogged tables.
 pub fn warn_of_unlogged(tables: &[Relation]) {
     const HINT: &str = "ALTER TABLE ... SET LOGGED if its rows matter.";
     let unlogged: Vec<&str> = tables
@@ -213,7 +213,7 @@ pub fn warn_of_unlogged(tables: &[Relation]) {
     warning(&what, Some(HINT));
 }
 
-/// The walk reads the key (or the place of each row), so it takes SELECT on it besides UPDATE.
+/// Refuses a caller without SELECT on the key (or on ctid, in physical order): the walk reads it, besides the UPDATE.
 pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
     for column in key {
         let row = spi::fixed_first(
@@ -244,10 +244,10 @@ pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Longest list of partitions in a hint.
+/// Greatest number of partitions listed in a hint.
 const LISTED: usize = 20;
 
-/// Says, where privileges on partitions are missing, how to grant them all at once.
+/// Adds a hint on how to grant privileges on all partitions at once, where they are missing.
 pub fn with_grants(
     error: Error,
     root: &Relation,
@@ -296,7 +296,7 @@ pub fn with_grants(
 
 fn has_privileges(table: &Relation, set_columns: &[String]) -> Result<bool> {
     let row = spi::fixed_first(
-        // A column that there is not is no question of privileges.
+        // A column that does not exist is not a question of privileges.
         "SELECT pg_catalog.has_table_privilege($1, 'SELECT')
                 AND COALESCE(pg_catalog.bool_and(pg_catalog.has_column_privilege($1, a.attnum, 'UPDATE')), true)
          FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped",

@@ -1,4 +1,4 @@
-//! `backfill.pause`, `resume`, `cancel`, and the two for all jobs.
+//! `backfill.pause`, `resume`, `cancel`, `pause_all` and `resume_all`.
 
 use super::caller::{activated_job, attended_job, required};
 use super::existing::{refuse_overlap, try_lock};
@@ -11,7 +11,7 @@ use crate::quote::literal;
 use crate::store::job::{self, Job};
 use crate::store::{event, on_end};
 
-/// Holds the job after its batch, or at once.
+/// Pauses the job after its batch, or at once.
 pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
     server::writing_despite_default(|| {
@@ -27,7 +27,7 @@ pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     })
 }
 
-/// Lets the job go on, or gives a running one that has lost its worker a new one.
+/// Lets the job go on, or gives a new worker to a running job that has lost its own.
 pub fn resume(job_id: Option<i64>) -> Result<String> {
     resume_job(&activated_job(job_id, "backfill.resume()")?)
 }
@@ -39,7 +39,7 @@ fn resume_job(job: &Job) -> Result<String> {
     }
     if is_orphan(job) {
         if !launch::has_room(job)? {
-            // Whoever gives a slot back looks for it. A process more would only find that out.
+            // A worker that gives a slot back looks for the job; another process would only find no free slot.
             launch::announce_full_house(job)?;
             return Ok(State::Running.to_string());
         }
@@ -57,12 +57,12 @@ fn resume_job(job: &Job) -> Result<String> {
     change(job, Event::Resume, false)
 }
 
-/// Whether the job is to run and nothing runs it.
+/// True if the job should run and has no worker.
 fn is_orphan(job: &Job) -> bool {
     job.state() == State::Running && job.workers.is_empty()
 }
 
-/// Ends the job after its batch, or at once.
+/// Cancels the job after its batch, or at once.
 pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
     server::writing_despite_default(|| {
@@ -78,7 +78,7 @@ pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     })
 }
 
-/// Pauses every running job of the caller's.
+/// Pauses every running job that the caller may act on.
 pub fn pause_all() -> Result<i64> {
     let running = |job: &Job| job.state() == State::Running;
     let ready = |_: &Job| Ok(true);
@@ -89,7 +89,7 @@ pub fn pause_all() -> Result<i64> {
     })
 }
 
-/// Resumes every paused job of the caller's, and every running one that has lost its worker.
+/// Resumes every paused job that the caller may act on, and every running one that has lost its worker.
 pub fn resume_all() -> Result<i64> {
     let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
     let ready = |job: &Job| try_lock(job.relation);
@@ -142,12 +142,12 @@ fn all(
     Ok(count)
 }
 
-/// Ends a job that somebody else needs the columns of, and interrupts its batch. Its row is locked.
+/// Cancels a job whose columns another job needs, and interrupts its batch. The job's row must be locked.
 pub fn end(job: &Job) -> Result<String> {
     change(job, Event::Cancel, true)
 }
 
-/// Takes the one edge of the state machine that `event` stands for, or refuses.
+/// Takes the edge of the state machine for `event`, or refuses.
 fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     let old = job.state();
     let (wish, verb) = match event {
@@ -170,7 +170,7 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     let new = changed.state();
     event::change(job.id, server::current_user(), verb, Some(old), new)?;
     if matches!(new, State::Paused | State::Cancelled) {
-        // No worker is there to say so, nor to do what the owner wants done at the end.
+        // No worker is there to report this, or to run the owner's statement for the end.
         launch::say(&changed, new);
         if new == State::Cancelled && on_end::is_owed(&changed) {
             launch::finisher(&changed);
@@ -179,7 +179,7 @@ fn change(job: &Job, event: Event, now: bool) -> Result<String> {
     Ok(new.to_string())
 }
 
-/// The error for a call that the job's state does not allow.
+/// Returns the error for a call that the job's state does not allow.
 pub fn refused(job: &Job, state: State, verb: &str) -> Error {
     let id = job.id;
     let hint = match (state, verb) {
@@ -212,10 +212,10 @@ pub fn refused(job: &Job, state: State, verb: &str) -> Error {
     .hint(hint)
 }
 
-/// How a failed job goes on.
+/// Returns the hint on how a failed job goes on.
 pub fn after_failure(job: &Job) -> String {
     let id = job.id;
-    // The row that fails is known by its key: then it can be stepped over.
+    // The error names the row by its key, so the row can be stepped over.
     let one_row = job.last_error.as_deref();
     let past = match one_row
         .is_some_and(|error| error.contains(" in batch (") && error.contains(") = ("))
@@ -238,7 +238,7 @@ pub fn after_failure(job: &Job) -> String {
     )
 }
 
-/// What is left of a cancelled job, and how to go on: the same again would do rows twice.
+/// Returns the hint on what is left of a cancelled job and how to go on: repeating the job would do rows twice.
 pub fn after_cancel(job: &Job) -> String {
     let id = job.id;
     let name = match job.name {
@@ -255,7 +255,7 @@ pub fn after_cancel(job: &Job) -> String {
     }
 }
 
-/// The call that starts a pending job.
+/// Returns the call that starts a pending job.
 pub fn start_of(job: &Job) -> String {
     let table = literal(&job.relation_name);
     match &job.name {

@@ -1,4 +1,4 @@
-//! Roles that have as many worker slots as they may have.
+//! Roles that have all the worker slots they may have.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::pg::{server, slots, spi};
 use crate::store::job;
 
-/// How crowded the role is that a job belongs to, for a person; nothing if there is room. Not for who can't read the job.
+/// Returns how crowded the role of a job is, for a person; `None` if there is room, or if the caller may not read the
+/// job.
 pub fn of(job_id: i64) -> Option<String> {
     let look = || match job::load(job_id)? {
         Some(job) if may_attend(&job)? || server::may_act_for(inspect::monitor()?) => {
@@ -19,7 +20,7 @@ pub fn of(job_id: i64) -> Option<String> {
     spi::connect(look).ok().flatten()
 }
 
-/// The same of a role. Within `spi::connect`.
+/// Returns how crowded a role is; `None` if there is room. Within `spi::connect`.
 pub fn of_role(owner: Oid) -> Result<Option<String>> {
     let limit = slots::limit();
     Ok(slots::crowded()?.contains(&owner).then(|| {

@@ -17,10 +17,10 @@ use crate::pg::{clauses, confine, server};
 use crate::store::event;
 use crate::store::job::{self, Definition};
 
-/// Pace of a job that was defined and not started.
+/// Batch size of a job that was defined and not started.
 pub const DEFAULT_BATCH_SIZE: i32 = 1000;
 
-/// Stores a definition, or finds the one that an earlier call with the same name stored.
+/// Stores a definition, or finds the one that an earlier call with the same name stored. Returns its id.
 pub fn define(request: Request) -> Result<i64> {
     let call = call::check(request, "backfill.define()")?;
     let set_clause = required(call.set_clause.clone(), "set_clause")?;
@@ -53,7 +53,7 @@ pub fn define(request: Request) -> Result<i64> {
     store(&call, set_clause, DEFAULT_BATCH_SIZE, 0)
 }
 
-/// Checks the clauses as the caller, and stores the definition.
+/// Checks the clauses as the caller, and stores the definition; returns its id.
 pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
     let definition = checked(call, set_clause, batch_size)?;
     let owner = server::current_user();
@@ -69,7 +69,7 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
     Ok(id)
 }
 
-/// Checks the caller's own text from end to end, for commits of `batch_size` rows; gives what is to be stored.
+/// Checks the caller's own text from end to end, for commits of `batch_size` rows; returns the definition to be stored.
 pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
     let (update, key_columns, options) = confine::own_text(server::current_user(), || {
@@ -77,7 +77,7 @@ pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Defin
     })?;
     let mut session = session::take();
     if server::is_superuser() && guc::SUPERUSER_JOBS.get() {
-        // Its workers look again.
+        // The job's workers check this setting again.
         session.insert("backfill.allow_superuser_jobs".to_owned(), "on".to_owned());
     }
     Ok(Definition {
@@ -89,7 +89,7 @@ pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Defin
     })
 }
 
-/// The update that a call wants, or a look at it.
+/// Returns the update that a call asks for, or a look at it.
 pub fn action(call: &Call, update: Update) -> Kind {
     match call.options.dry_run() {
         true => Kind::Look(Look {
@@ -100,7 +100,7 @@ pub fn action(call: &Call, update: Update) -> Kind {
     }
 }
 
-/// The update, the columns that order the walk, and the options as they are to be stored.
+/// Checks the clauses and options; returns the update, the columns that order the walk, and the options to be stored.
 fn check(
     call: &Call,
     set_clause: String,

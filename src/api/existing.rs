@@ -1,4 +1,4 @@
-//! Jobs that are there already: under the same name, or on the same column.
+//! Jobs that exist already: under the same name, or on the same column.
 
 use pgrx::pg_sys::Oid;
 
@@ -14,9 +14,9 @@ use crate::pg::{partition, server};
 use crate::store::job::{self, Job};
 use crate::store::{event, holder, rights};
 
-/// The job that an earlier call with this name left, if it was for the same thing: the caller's own, or one on the same
-/// table of a role that has the rights of the table's owner. Names are each owner's own, so what somebody else has done
-/// under this one is no proof.
+/// Returns the job that an earlier call with this name left, if it has the same definition: the caller's own, or one on
+/// the same table whose owner has the rights of the table's owner. Names belong to each owner, so another role's job of
+/// this name proves nothing.
 pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     let Some(name) = &call.name else {
         return Ok(None);
@@ -35,7 +35,7 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     };
     refuse_recreated(&known, &call.relation)?;
     let definition = &known.definition;
-    // It is about other rows then.
+    // With another `only`, the job is about other rows.
     let alone = definition.options.only() != call.options.only();
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
@@ -73,8 +73,8 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     }
 }
 
-/// Jobs with this name that the caller may act on; the caller's own before others'. A dry run may have the name of
-/// the run that it is for.
+/// Returns the jobs with this name that the caller may act on; the caller's own come first. A dry run may have the name
+/// of the run that it is for.
 pub fn named(name: &str, dry_run: bool) -> Result<Vec<Job>> {
     let me = server::current_user();
     let mut known = job::named(name, me)?;
@@ -83,7 +83,7 @@ pub fn named(name: &str, dry_run: bool) -> Result<Vec<Job>> {
     Ok(known)
 }
 
-/// The job, for a message; with its owner, where that is not the caller.
+/// Returns the job for a message; with its owner, unless that is the caller.
 pub fn with_owner(job: &Job) -> String {
     if job.owner == server::current_user() {
         return job.shown();
@@ -91,7 +91,8 @@ pub fn with_owner(job: &Job) -> String {
     format!("{} of role {}", job.shown(), server::role_name(job.owner))
 }
 
-/// The error for a job of somebody else's that is no proof of anything, as that role may not do what it likes to the table.
+/// Returns the error about another role's job that proves nothing, as that role could not do anything it likes to the
+/// table.
 pub fn no_proof(job: &Job) -> Result<Error> {
     let owner = server::role_name(job.owner);
     let tables = rights::tables_owner(job)?.unwrap_or_default();
@@ -111,7 +112,7 @@ pub fn no_proof(job: &Job) -> Result<Error> {
     )))
 }
 
-/// Refuses a job whose table was dropped, and which is asked about another one that has its name now.
+/// Refuses a job whose table was dropped, when it is asked about another table that has the name now.
 pub fn refuse_recreated(job: &Job, relation: &Relation) -> Result<()> {
     let again = job.relation != relation.oid && job.relation_name == relation.shown;
     if !again || relation::describe(job.relation)?.is_some() {
@@ -120,7 +121,7 @@ pub fn refuse_recreated(job: &Job, relation: &Relation) -> Result<()> {
     Err(recreated(job))
 }
 
-/// The error for a job whose table is gone, and another one has its name.
+/// Returns the error about a job whose table is gone while another one has its name.
 pub fn recreated(job: &Job) -> Error {
     Error::new(
         sqlstate::UNDEFINED_TABLE,
@@ -141,12 +142,12 @@ pub fn recreated(job: &Job) -> Error {
     ))
 }
 
-/// Lets one call at a time define or start a job on the relation, or on what it has rows in common
-/// with, until the transaction ends. Whoever else holds that is waited for a few seconds; then the error
-/// says who it is. Taken before the row of a job, by all who take both.
+/// Lets one call at a time define or start a job on the relation, or on a relation with common rows, until the
+/// transaction ends. Waits a few seconds for another holder of the lock; then the error names it. Every call that takes
+/// both takes this lock before the row of a job.
 ///
-/// Only for those who may write there: code of theirs is run while the clauses are planned, and
-/// must not hold up calls on somebody else's table. Others are refused by the checks that follow.
+/// Takes the lock only for callers who may write to the table: their code is run while the clauses are planned, and
+/// must not hold up calls on another role's table. The checks that follow refuse other callers.
 pub fn lock(relation: Oid) -> Result<()> {
     if partition::may_update_any(relation, server::current_user())? {
         let lock = Lock::Definition(partition::representative(relation)?.to_u32());
@@ -158,7 +159,7 @@ pub fn lock(relation: Oid) -> Result<()> {
     Ok(())
 }
 
-/// The same without waiting: false if somebody else holds it.
+/// Like [`lock`], without waiting; returns false if another session holds the lock.
 pub fn try_lock(relation: Oid) -> Result<bool> {
     if !partition::may_update_any(relation, server::current_user())? {
         return Ok(true);
@@ -171,9 +172,9 @@ fn shown(table: Oid) -> Result<String> {
     Ok(relation::describe(table)?.map_or_else(|| format!("with OID {table}"), |found| found.shown))
 }
 
-/// Refuses another job that writes the same column of the same rows at the same time: of the same
-/// table, or of one above or below it among partitions. One whose owner may not write there any more is
-/// ended instead. Only under [`lock`].
+/// Refuses to let the job write the same column of the same rows as another active job: on the same table, or on one
+/// above or below it among partitions. A job whose owner may not write there any more is cancelled instead. Only under
+/// [`lock`].
 pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
@@ -187,7 +188,7 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     }
     others.retain(|other| *other != id);
     for other in others {
-        // One after the other: what they say may be long.
+        // Loaded one by one, since their text may be long.
         let Some(other) = job::load_latest(other)? else {
             continue;
         };
@@ -226,7 +227,8 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Whether jobs on two tables have no rows in common, since one of them leaves out what inherits from its table.
+/// True if jobs on two tables have no rows in common, since one of them leaves out the tables that inherit from its
+/// own.
 fn apart(one: &Job, other: &Job) -> Result<bool> {
     let walks = |job: &Job, table: Oid| -> Result<bool> {
         let tables = partition::leaves(job.relation, job.definition.options.only())?;
@@ -238,7 +240,7 @@ fn apart(one: &Job, other: &Job) -> Result<bool> {
     Ok(one.relation != other.relation && (alone(one, other)? || alone(other, one)?))
 }
 
-/// Cancels a job that could not do another batch, in the name of who needs its columns.
+/// Cancels a job that could not do another batch, on behalf of the job that needs its columns.
 fn end_without_rights(job: &Job, lost: &str) -> Result<()> {
     let Some(job) = job::lock(job.id)?.filter(|job| job.state().active()) else {
         return Ok(());

@@ -1,6 +1,6 @@
-//! The C entry points behind `sql/functions.sql`. Nothing but conversion of arguments and errors.
+//! The C entry points behind `sql/functions.sql`. They only convert arguments and errors.
 #![allow(unsafe_code)]
-// pgrx wants the columns of a result spelled out.
+// pgrx requires the columns of a result to be spelled out.
 #![allow(clippy::type_complexity)]
 
 use std::ffi::CStr;
@@ -23,8 +23,8 @@ use crate::pg::text::{from_bytes, to_server};
 use crate::pg::{guard, schemas, typed, xact};
 use crate::store::{extension, origin};
 
-/// Runs a function with SQL at hand, if this library and the extension belong together. Errors of
-/// PostgreSQL's own are raised again by us, since pgrx would drop their context and add a backtrace.
+/// Runs a function within `spi::connect`, if this library and the extension have the same version. PostgreSQL's own
+/// errors are raised again from here, since pgrx would drop their context and add a backtrace.
 fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     unwrap(capture(|| {
         let _names = schemas::Scope::begin();
@@ -34,7 +34,7 @@ fn call<T>(f: impl FnOnce() -> Result<T>) -> T {
     }))
 }
 
-/// A text argument of `most` bytes at most. Taken as bytes, since pgrx takes only UTF-8 for text.
+/// Reads a text argument of `most` bytes at most. It is taken as bytes, since pgrx accepts only UTF-8 for text.
 fn text(what: &str, argument: Option<&[u8]>, most: usize) -> Result<Option<String>> {
     let Some(bytes) = argument else {
         return Ok(None);
@@ -43,25 +43,26 @@ fn text(what: &str, argument: Option<&[u8]>, most: usize) -> Result<Option<Strin
     from_bytes(bytes).map(Some)
 }
 
-/// A name, or a word out of a few.
+/// Reads an argument that is a name, or one of a few words.
 fn name(what: &str, argument: Option<&[u8]>) -> Result<Option<String>> {
     text(what, argument, limits::NAME)
 }
 
-/// A text that a view hands over, which has come from a table of ours.
+/// Reads a text that a view passes on, and that comes from one of our tables.
 fn word(argument: Option<&[u8]>) -> Option<String> {
     argument
         .filter(|bytes| bytes.len() <= limits::NAME)
         .and_then(|bytes| from_bytes(bytes).ok())
 }
 
-/// A jsonb argument. Taken as a datum, since pgrx would panic on what serde_json cannot hold.
+/// Reads a jsonb argument. It is taken as a datum, since pgrx would panic on values that serde_json cannot hold.
 fn json(argument: Option<Internal>) -> Result<Option<serde_json::Value>> {
     let Some(datum) = argument.and_then(Internal::unwrap) else {
         return Ok(None);
     };
     let check = |bytes| limits::check("options", bytes, limits::JSON);
-    // SAFETY: `options` is declared as jsonb in each function that takes it, in sql/functions.sql, and is not NULL here.
+    // SAFETY: `options` is declared as jsonb in each function that takes it, in sql/functions.sql, and is not NULL
+    // here.
     let text = unsafe { spi::output_jsonb(datum, check) }?;
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::invalid(format!("options cannot be read: {e}"))
@@ -69,7 +70,7 @@ fn json(argument: Option<Internal>) -> Result<Option<serde_json::Value>> {
     })
 }
 
-/// The arguments that `define`, `start`, `plan` and `preview` share.
+/// Reads the arguments that `define`, `start`, `plan` and `preview` share.
 fn request(
     relation: Option<Oid>,
     set_clause: Option<&[u8]>,
@@ -207,7 +208,7 @@ fn reapply(job_id: Option<i64>, fcinfo: pg_sys::FunctionCallInfo) -> Option<i64>
     call(|| verify::reapply(job_id, typed))
 }
 
-/// As for `preview`.
+/// Text is returned as bytes, see `preview`.
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn plan(
@@ -247,7 +248,7 @@ fn plan(
     TableIterator::new(lines)
 }
 
-/// As for `preview`.
+/// Text is returned as bytes, see `preview`.
 #[pg_extern(sql = false)]
 fn rehearse(
     job_id: Option<i64>,
@@ -291,7 +292,7 @@ type Sample = (
     Option<Vec<u8>>,
 );
 
-/// Text is given as bytes, which have the same form, since pgrx gives only UTF-8 for text.
+/// Text is returned as bytes, which have the same form, since pgrx returns only UTF-8 for text.
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn preview(
@@ -332,7 +333,7 @@ fn preview(
     TableIterator::new(rows)
 }
 
-/// Of the version before, until its update.
+/// Used by the previous version's SQL until it is updated.
 #[pg_extern(sql = false)]
 fn require_completed(name: Option<&[u8]>, verified: Option<bool>) {
     call(|| require::require_completed(self::name("name", name)?, verified, None))
@@ -386,7 +387,7 @@ fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, fcinfo: pg_sys::FunctionCa
     }))
 }
 
-/// Of the version before, until its update: its `set_not_null` asks whether it may commit.
+/// Used by the previous version's SQL until it is updated: its `set_not_null` asks whether it may commit.
 #[pg_extern(sql = false)]
 fn outside_block(called: Option<&[u8]>, fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: it is the one that this function was called with.
@@ -407,7 +408,7 @@ fn set_not_null(
     unwrap(capture(|| {
         extension::check_version()?;
         require::outside_block("backfill.set_not_null", atomic)?;
-        // A value of type name ends with a zero.
+        // A value of type name ends with a zero byte.
         let column = column_name.map(|name| from_bytes(name.to_bytes()));
         set_not_null::set_not_null(set_not_null::Wanted {
             relation,
@@ -423,7 +424,7 @@ fn library_version() -> &'static str {
     extension::LIBRARY
 }
 
-/// Of the version before, until its update: the view of that shows what there is.
+/// Used by the previous version's view until its SQL is updated.
 #[pg_extern(sql = false)]
 fn state_of(
     wish: Option<&[u8]>,
@@ -455,7 +456,7 @@ fn state_of_job(
     inspect::state_of(wish, attempt, outcome, outcome_attempt, live, here)
 }
 
-/// As `state_of`.
+/// Used by the previous version's view until its SQL is updated.
 #[pg_extern(sql = false)]
 fn waiting_for(
     state: Option<&[u8]>,
@@ -500,7 +501,7 @@ fn waiting_for_job(
     })
 }
 
-/// Tells whether a seal fits; makes none.
+/// Tells whether a seal is valid; never makes one.
 #[pg_extern(sql = false)]
 fn standing(
     owner: Option<Oid>,
@@ -522,7 +523,7 @@ fn standing(
     Some(unwrap(capture(|| origin::standing(&row))).name())
 }
 
-/// For an upgrade script, which creates the SQL function, and drops it.
+/// Seals all jobs, for an upgrade script, which creates the SQL function and drops it again.
 #[pg_extern(sql = false)]
 fn seal_all() {
     unwrap(capture(|| connect(origin::seal_all)));
@@ -532,7 +533,7 @@ fn seal_all() {
 fn guard(fcinfo: pg_sys::FunctionCallInfo) -> Internal {
     // SAFETY: it is the one that this function was called with.
     let fired = unsafe { guard::fired(fcinfo) };
-    // Of whatever version: an update writes to these tables, too. The row is handed on as it came.
+    // Works with SQL of any version, since an update writes to these tables, too. The row is passed on unchanged.
     let row = unwrap(capture(|| match fired {
         Some(fired) => guard::pass(fired),
         None => Err(Error::new(

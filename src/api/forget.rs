@@ -5,10 +5,10 @@ use crate::error::{Error, Result, sqlstate};
 use crate::pg::lock::Lock;
 use crate::store::job;
 
-/// Removes the job and all that is recorded of it.
+/// Removes the job and everything recorded about it.
 pub fn forget(job_id: Option<i64>) -> Result<()> {
     let found = locked_job(job_id, "backfill.forget()")?;
-    // A worker that is just recording the end comes first, and finds no job afterwards.
+    // Waits for a worker that is just recording the end; a later one finds no job.
     if !Lock::Council(found.id).in_time()? {
         return Err(Error::new(
             sqlstate::LOCK_NOT_AVAILABLE,

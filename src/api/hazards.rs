@@ -1,4 +1,4 @@
-//! Warns of clauses that come out otherwise in batches than in one UPDATE.
+//! Warnings about clauses whose result differs between batches and a single UPDATE.
 
 use crate::error::Result;
 use crate::model::options::Options;
@@ -6,9 +6,9 @@ use crate::pg::hazards::{self, Hazards};
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;
 
-/// A danger in the clauses, told before they run.
+/// A danger in the clauses, reported before they run.
 pub struct Hazard {
-    /// The danger's heading in the plan.
+    /// The heading in the plan.
     pub item: &'static str,
     /// The finding, as a sentence.
     pub value: String,
@@ -30,7 +30,7 @@ pub fn of(
     Ok(read_back.into_iter().chain(drawn).collect())
 }
 
-/// Sends them to the client.
+/// Sends the hazards to the client as warnings.
 pub fn warn(hazards: &[Hazard]) {
     for Hazard { value, advice, .. } in hazards {
         warning(value, Some(advice));

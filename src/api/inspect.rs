@@ -1,4 +1,4 @@
-//! What the views ask: the state of a job, what it waits for, and who may see it.
+//! Functions behind the views: the state of a job, what it waits for, and who may see it.
 
 use pgrx::pg_sys::Oid;
 
@@ -12,7 +12,7 @@ use crate::pg::elevate::{self, as_extension};
 use crate::pg::{server, spi};
 use crate::store::{extension, job};
 
-/// The state of a job, from the columns that it is derived from.
+/// Returns the state of a job, from the columns that it is derived from.
 pub fn state_of(
     wish: Option<&str>,
     attempt: Option<i32>,
@@ -33,26 +33,26 @@ pub fn state_of(
     Some(derive(facts).to_string())
 }
 
-/// Seconds after `start` or `resume` in which a missing worker is nothing to worry about: it is starting.
+/// Seconds after `start` or `resume` during which a missing worker is normal: it is starting.
 const STARTING: f64 = 2.0;
 
-/// What [`waiting_for`] looks at.
+/// The input of [`waiting_for`].
 pub struct Waiting {
     /// The job's state.
     pub state: String,
-    /// The job.
+    /// The job's id.
     pub job_id: i64,
     /// Workers that hold the job, or record its end.
     pub workers: i32,
     /// Worker slots of the server that are taken.
     pub slots_in_use: i32,
-    /// Time since somebody last wanted it to run, or to stand still.
+    /// Seconds since a user last asked for the job to run or to pause.
     pub wished_seconds_ago: f64,
-    /// How its row stands.
+    /// The standing of the job's row.
     pub standing: Standing,
 }
 
-/// What a job waits for, and what to do about it; nothing where a worker runs it.
+/// Returns what a job waits for, and what to do about it; `None` if a worker runs it.
 pub fn waiting_for(job: Waiting) -> Option<String> {
     let Waiting {
         job_id,
@@ -99,7 +99,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         "running" if crowd.is_some() => {
             crowd.map(|crowd| format!("a worker of its role to end: {crowd}"))
         }
-        // Not where the clock was set back since.
+        // A negative time means that the clock was set back since then.
         "running" if (0.0..STARTING).contains(&job.wished_seconds_ago) => {
             Some("its worker, which is starting".to_owned())
         }
@@ -113,7 +113,7 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
     }
 }
 
-/// The id, if the caller may see the job.
+/// Returns the id if the caller may see the job, or an error.
 pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
@@ -124,7 +124,7 @@ pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     }
 }
 
-/// The role whose members may see all jobs.
+/// Returns the role whose members may see all jobs.
 pub fn monitor() -> Result<Oid> {
     let row = as_extension(|| {
         spi::first(

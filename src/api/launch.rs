@@ -10,8 +10,7 @@ use crate::pg::xact::{Action, at_commit};
 use crate::pg::{role, slots};
 use crate::store::job::Job;
 
-/// Has the workers that the job wants started at commit. Refuses an owner that no worker can work
-/// for.
+/// Starts, at commit, the workers that the job wants. Refuses an owner as whom no worker can connect.
 pub fn workers(job: &Job) -> Result<()> {
     let start = role::start_for(job.owner)?;
     if !guc::ENABLED.get() {
@@ -33,8 +32,8 @@ pub fn workers(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Has a worker come at commit that does what the owner wants done at the end of a job that no worker
-/// holds. That there can be none now is no reason to refuse the end: one that comes later does it.
+/// Starts a worker at commit that runs the owner's statement for the end of a job that no worker holds. If no worker
+/// can be started now, the end is not refused: a later worker runs the statement.
 pub fn finisher(job: &Job) {
     if guc::ENABLED.get()
         && let Ok(start) = role::start_for(job.owner)
@@ -46,12 +45,12 @@ pub fn finisher(job: &Job) {
     }
 }
 
-/// A line in the server log, at commit, for what no worker says.
+/// Writes a line to the server log, at commit, about a change that no worker reports.
 pub fn say(job: &Job, state: State) {
     at_commit(Action::Log(format!("backfill {} {state}", job.logged())));
 }
 
-/// Wakes the job's workers at commit; with `interrupt` their batches are cancelled too.
+/// Wakes the job's workers at commit; with `interrupt`, their batches are cancelled, too.
 pub fn wake(job: &Job, interrupt: bool) {
     for pid in job.workers.iter().copied() {
         at_commit(Action::Wake(pid));
@@ -62,13 +61,13 @@ pub fn wake(job: &Job, interrupt: bool) {
     }
 }
 
-/// Whether a worker of the job's would find a slot: of the server, and of its role.
+/// True if a worker of the job would find a slot, of the server and of its role.
 pub fn has_room(job: &Job) -> Result<bool> {
     let free = slots::in_use()? < i64::from(guc::MAX_WORKERS.get());
     Ok(free && !slots::crowded()?.contains(&job.owner))
 }
 
-/// Says so when the server has fewer free worker slots than the job wants.
+/// Sends a notice if there are fewer free worker slots than the job wants.
 pub fn announce_full_house(job: &Job) -> Result<()> {
     let used = slots::in_use()?;
     let limit = i64::from(guc::MAX_WORKERS.get());

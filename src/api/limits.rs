@@ -1,13 +1,13 @@
-//! How long arguments may be. Checked on what PostgreSQL holds, before a byte of it is copied.
+//! Length limits of arguments. They are checked on the value that PostgreSQL holds, before a byte of it is copied.
 
 use crate::error::{Error, Result, sqlstate};
 
-/// Bytes of a clause, and of all options together. A clause is stored, travels to workers and stands in several
-/// statements; values by the thousand belong into a table.
+/// Bytes of a clause. A clause is stored, sent to workers and repeated in several statements; thousands of values
+/// belong in a table.
 pub const CLAUSE: usize = 1 << 20;
-/// Bytes of a JSON document.
+/// Bytes of a JSON document: all options together.
 pub const JSON: usize = 1 << 20;
-/// Bytes of a name, or of a word out of a few: those of PostgreSQL's own names, in any encoding.
+/// Bytes of a name, or of one of a few words: the length of PostgreSQL's own names, in any encoding.
 pub const NAME: usize = 4 * 63;
 
 /// Refuses an argument that is longer than `most` bytes.

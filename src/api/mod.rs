@@ -1,4 +1,4 @@
-//! What users call. Meets the workers only in the tables.
+//! The functions that users call. They meet the workers only in the tables.
 
 mod adopt;
 mod alter;

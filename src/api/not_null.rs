@@ -1,5 +1,5 @@
-//! The steps of `backfill.set_not_null` on a table of another role's: ALTER TABLE evaluates what is constant in the
-//! table's CHECK constraints, which are text of its owner's. So they run in a process of the owner's.
+//! The steps of `backfill.set_not_null` on another role's table: ALTER TABLE evaluates constant expressions in the
+//! table's CHECK constraints, which its owner wrote. So the steps run in a process of the owner's.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::{confine, relation, server, settings, txn};
 use crate::stranger::errand::{Errand, carry_out};
 
-/// A statement of those that set a column NOT NULL.
+/// One of the statements that set a column NOT NULL.
 #[derive(Serialize, Deserialize)]
 pub struct Step {
     relation: u32,
@@ -22,8 +22,8 @@ pub struct Step {
     owner: u32,
 }
 
-/// Runs one of the statements that `backfill.set_not_null_statements` gives for the column, or one of those that take
-/// them back, as the table's owner, in a transaction of its own. The caller needs the owner's rights.
+/// Runs one of the statements that `backfill.set_not_null_statements` returns for the column, or one that undoes them,
+/// as the table's owner, in a transaction of its own. The caller needs the owner's rights.
 pub fn step(relation: Oid, column: &str, statement: &str, lock_timeout_ms: i32) -> Result<()> {
     let owner = as_extension(|| {
         let sql = "SELECT c.relowner::bigint FROM pg_catalog.pg_class c WHERE c.oid = $1";
@@ -52,8 +52,8 @@ pub fn step(relation: Oid, column: &str, statement: &str, lock_timeout_ms: i32) 
     carry_out(step)
 }
 
-/// Refuses a table of which a part belongs to another role than the whole: ALTER TABLE runs what that one wrote as the owner of the
-/// whole.
+/// Refuses a table of which a part belongs to another role than the whole: ALTER TABLE would run that role's code as
+/// the owner of the whole.
 fn refuse_others_below(relation: Oid, owner: Oid) -> Result<()> {
     let row = as_extension(|| {
         spi::first(
@@ -76,8 +76,8 @@ fn refuse_others_below(relation: Oid, owner: Oid) -> Result<()> {
     .hint(format!("ALTER TABLE {part} OWNER TO {whole};")))
 }
 
-/// Whether `$3` is one of the statements that are left for the column `$2` of the table `$1`; or takes one of them back,
-/// which is to drop a constraint that is not validated.
+/// Condition that `$3` is one of the remaining statements for the column `$2` of the table `$1`, or undoes one of them
+/// by dropping a constraint that is not validated.
 const KNOWN: &str = "
 SELECT EXISTS (SELECT FROM backfill.set_not_null_statements($1, $2::pg_catalog.name) s WHERE $3 IN (s.statement, s.undo))
        OR EXISTS (SELECT FROM pg_catalog.pg_constraint k
@@ -87,7 +87,7 @@ SELECT EXISTS (SELECT FROM backfill.set_not_null_statements($1, $2::pg_catalog.n
 
 impl Errand for Step {
     const NAME: &'static str = "set_not_null";
-    /// Validating a constraint reads the table.
+    /// Validating a constraint reads the whole table.
     const LIMIT: Option<Duration> = None;
     const ALWAYS_SENT: bool = true;
     const KEPT: bool = true;
@@ -99,8 +99,8 @@ impl Errand for Step {
 
     fn run(self) -> Result<()> {
         settings::set_text_for_transaction(c"lock_timeout", &self.lock_timeout_ms.to_string());
-        // From here on its name means this table: nobody drops or renames it under this lock, which is one of those that the
-        // statement takes, nor is its schema another one.
+        // From here on the table's name means this table: nobody can drop or rename it, or move it to another schema,
+        // under this lock, which is one of those that the statement takes.
         let table = Oid::from(self.relation);
         relation::lock_for_alter(table);
         if relation::describe(table)?.is_none() {

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::pg::clauses;
 
-/// Whether it is one statement that a worker can run in a transaction; and of a query, whether what it
-/// names is there and the owner may use it. Within a session of the owner's.
+/// Checks that it is one statement that a worker can run in a transaction; for a query, also that the objects it names
+/// exist and the owner may use them. Within a session of the owner's.
 pub fn check(statement: Option<&str>) -> Result<()> {
     let Some(statement) = statement else {
         return Ok(());

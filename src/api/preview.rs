@@ -1,4 +1,4 @@
-//! `backfill.preview`: what a backfill would make of some rows, computed without changing any.
+//! `backfill.preview`: the result of a backfill for some rows, computed without changing any.
 
 use std::time::Duration;
 
@@ -24,23 +24,23 @@ use crate::stranger::errand::Errand;
 const MOST: i32 = 1000;
 /// Bytes that all samples together may have: the call ends with the row that reaches them.
 const BYTES: usize = 8 << 20;
-/// Bytes that each value may have at least, also where there are too many for that.
+/// Bytes that each value may have in any case, even if there are many values.
 const LEAST_SHOWN: usize = 64;
 
-/// A row, as it is and as it would be.
+/// A row, before and after the backfill.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its key, as a condition.
+    /// The row's key, as a condition.
     pub key: Option<String>,
-    /// The columns that are set, as they are: a JSON object.
+    /// The columns that are set, before: a JSON object.
     pub before: Option<String>,
-    /// As they would be.
+    /// The columns that are set, after: a JSON object.
     pub after: Option<String>,
-    /// The error, if it would fail.
+    /// The error, if the row would fail.
     pub error: Option<String>,
 }
 
-/// Rows from all over the table, so many at most.
+/// Returns samples of rows from all over the table, `limit` at most.
 pub fn preview(request: Request, limit: Option<i32>) -> Result<Vec<Sample>> {
     let limit = required(limit, "limit")?;
     if !(1..=MOST).contains(&limit) {
@@ -120,7 +120,7 @@ fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// The rows of a part, or the one error that there is in their place.
+/// Returns the rows of a part, or the error that was found instead.
 fn rows_of(
     part: &Part,
 ) -> impl Iterator<Item = (&Part, std::result::Result<&(Tid, String), &Error>)> {
@@ -139,7 +139,7 @@ impl Sample {
     }
 }
 
-/// What would become of one row, of each value `most` bytes or so.
+/// Computes one row's sample; each value is cut to about `most` bytes.
 fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     let mut sample = Sample {
         key: Some(key.to_owned()),
@@ -166,7 +166,7 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     sample
 }
 
-/// The columns that are set, as a JSON object of their text forms.
+/// Returns the columns that are set, as a JSON object of their text forms.
 fn object(
     table: &Relation,
     change: &Change,

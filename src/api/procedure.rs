@@ -1,4 +1,4 @@
-//! `backfill.procedure`: a job as a procedure that needs nothing of this extension.
+//! `backfill.procedure`: writes a job as a stored procedure that does not need this extension.
 
 use super::caller::{denied, refuse_read_only, refuse_unsound, required};
 use super::{require, session, tables};
@@ -14,7 +14,7 @@ use crate::store::job::{self, Job};
 use crate::sync::standalone::{KeyColumn, Standalone};
 use crate::table::walked;
 
-/// What each transaction runs under, as the worker's do: see `worker::session`.
+/// Settings of each transaction, the same as in a worker: see `worker::session`.
 const FIXED: &[(&str, &str)] = &[
     ("row_security", "off"),
     ("standard_conforming_strings", "on"),
@@ -22,14 +22,14 @@ const FIXED: &[(&str, &str)] = &[
     ("synchronous_commit", "off"),
 ];
 
-/// What is to be written.
+/// The kind of script.
 #[derive(Clone, Copy)]
 enum Style {
     Standalone,
     Batch,
 }
 
-/// The script for the job with this id. Where `install` is true it is run, with the caller's rights.
+/// Returns the script for the job with this id. If `install` is true, the script is also run, with the caller's rights.
 pub fn of_job(job_id: Option<i64>, style: Option<String>, install: Option<bool>) -> Result<String> {
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
@@ -40,7 +40,7 @@ pub fn of_job(job_id: Option<i64>, style: Option<String>, install: Option<bool>)
     write(&job, style, install)
 }
 
-/// The same for the backfill of this name.
+/// Like [`of_job`], for the backfill with this name.
 pub fn of_name(
     name: Option<String>,
     style: Option<String>,
@@ -82,7 +82,7 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
     Ok(script)
 }
 
-/// Creating a procedure parses its text, and whoever calls it runs it.
+/// Refuses to install another role's procedure: creating it parses its text, and whoever calls it runs that text.
 fn refuse_to_install_anothers(job: &Job) -> Result<()> {
     if job.owner == server::current_user() {
         return Ok(());
@@ -98,7 +98,7 @@ fn refuse_to_install_anothers(job: &Job) -> Result<()> {
 }
 
 fn with_hint(mut error: Error, standalone: &Standalone) -> Error {
-    // They have the whole script.
+    // Context and position would contain the whole script.
     error.context = None;
     error.position = None;
     let hint = match error.sqlstate.as_str() {
@@ -155,7 +155,7 @@ fn describe(job: &Job) -> Result<Standalone> {
     })
 }
 
-/// One order goes over one table.
+/// Refuses a table that others inherit from, unless it is partitioned: a procedure walks one table, in one order.
 fn refuse_children(relation: &Relation, only: bool) -> Result<()> {
     let tables = tables::of(relation, only)?;
     let Some(child) = tables.iter().find(|table| table.oid != relation.oid) else {
@@ -174,8 +174,9 @@ fn refuse_children(relation: &Relation, only: bool) -> Result<()> {
     .hint("Define a backfill of each table, with the option \"only\": true where others inherit from it, and have a procedure written for each."))
 }
 
-/// The columns that order the walk; none: it goes by pages. A procedure outlives what the table holds now, so that where
-/// both would do it goes by the key. A partitioned table is walked as a whole, which takes a key of its own.
+/// Returns the columns that order the walk; none: it goes by pages. A procedure may outlive the table's present
+/// contents, so where both orders are possible it goes by key. A partitioned table is walked as a whole, which takes a
+/// key of its own.
 fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
     let definition = &job.definition;
     let named = definition.options.key.as_deref();
@@ -188,7 +189,7 @@ fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
             &definition.action.update().set_columns,
         )
     };
-    // Of a table that has another key by now.
+    // The table may have another key by now.
     let key = of(&definition.key_columns).or_else(|_| of(&[]));
     if relation.kind == 'p' {
         return key?.columns.iter().map(key_column).collect();
@@ -202,7 +203,7 @@ fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
     }
 }
 
-/// A table of which a definition was made: whether its clauses suit a walk by pages was seen then.
+/// A table with a stored definition: whether the clauses suit a walk in physical order was checked when it was defined.
 struct Defined<'a>(&'a Relation);
 
 impl Pages for Defined<'_> {
@@ -230,7 +231,7 @@ fn key_column(column: &Column) -> Result<KeyColumn> {
     })
 }
 
-/// Those under which it was defined, those of its options, and ours.
+/// Returns the settings of the defining session, those of the job's options, and the fixed ones.
 fn settings_of(job: &Job) -> Result<Vec<(String, String)>> {
     let definition = &job.definition;
     let mut settings = session::worth_writing(&definition.session)?;

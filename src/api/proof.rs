@@ -1,4 +1,4 @@
-//! What speaks against a completed job having done what one UPDATE of all rows would have done.
+//! Reasons why a completed job may not have done what one UPDATE of all rows would have done.
 
 use pgrx::pg_sys::Oid;
 
@@ -11,7 +11,7 @@ use crate::store::job::Job;
 use crate::store::left_out::{self, Left};
 use crate::store::{failed_row, outcome, slice, trial, walk};
 
-/// Why the job, which has completed, has not done all of its table, or may have not; nothing if it has.
+/// Returns why the completed job has not done all of its table, or may not have; `None` if it has.
 pub fn lacking(job: &Job) -> Result<Option<Error>> {
     if let Some(undone) = undone(job)? {
         return Ok(Some(undone));
@@ -22,7 +22,7 @@ pub fn lacking(job: &Job) -> Result<Option<Error>> {
     Ok(unverified(job)?.map(|error| doubted(job, doubt, error)))
 }
 
-/// The error of a job that has completed, but has to be verified before anybody relies on it. `error` says what the
+/// Returns the error about a completed job that has to be verified before anybody relies on it. `error` says what the
 /// verification lacks.
 fn doubted(job: &Job, doubt: Doubt, mut error: Error) -> Error {
     let what = match doubt {
@@ -39,7 +39,7 @@ fn doubted(job: &Job, doubt: Doubt, mut error: Error) -> Error {
     error.detail(lacks)
 }
 
-/// The rows of the table that the job has not done.
+/// Returns the error about rows of the table that the job has not done, if there are any.
 fn undone(job: &Job) -> Result<Option<Error>> {
     let (id, shown) = (job.id, existing::with_owner(job));
     let but = |what: &str, hint: String| {
@@ -74,7 +74,8 @@ fn undone(job: &Job) -> Result<Option<Error>> {
     }
 }
 
-/// That partitions came during the run, and nothing shows that their rows are done.
+/// Returns the error that partitions were added during the run and nothing shows that their rows are done, if that is
+/// so.
 fn came_during_the_run(job: &Job) -> Result<Option<Error>> {
     let mut left = left_out::of(job)?;
     if !left.is_empty() {
@@ -105,7 +106,8 @@ fn came_during_the_run(job: &Job) -> Result<Option<Error>> {
     ))
 }
 
-/// That tables which inherit from the job's, which was done alone, have rows that nobody has done.
+/// Returns the error that tables inheriting from the job's table, which was done alone, have rows that no job has done,
+/// if that is so.
 fn alone(job: &Job) -> Result<Option<Error>> {
     let left = left_out::below(job)?;
     let Some(first) = left.first() else {
@@ -139,7 +141,7 @@ fn listed(tables: &[Left]) -> String {
     names.join(", ")
 }
 
-/// The tables of which the job's last verification has looked at all rows, and found none wrong.
+/// Returns the tables in which the job's last verification has looked at all rows and found none wrong.
 fn verified_tables(job: &Job) -> Result<Vec<Oid>> {
     if unverified(job)?.is_some() {
         return Ok(Vec::new());
@@ -150,7 +152,7 @@ fn verified_tables(job: &Job) -> Result<Vec<Oid>> {
     }
 }
 
-/// Why the rows of the job are not known to be right; nothing if its last verification says so.
+/// Returns why the rows of the job are not known to be right; `None` if its last verification says they are.
 pub fn unverified(job: &Job) -> Result<Option<Error>> {
     let id = job.id;
     let again = format!("SELECT backfill.verify({id}), and come back when that has completed.");

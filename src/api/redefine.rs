@@ -1,5 +1,5 @@
-//! `backfill.redefine`: other clauses for a job that has failed or is paused. It goes on from its checkpoint with these; rows that
-//! are done are not done again.
+//! `backfill.redefine`: other clauses for a job that has failed or is paused. It goes on from its checkpoint with
+//! these; rows that are done are not done again.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::store::job::{self, Job};
 use crate::store::{approval, event, origin, rights, slice, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
-/// Puts other clauses in the place of a job's; one that is not given stays.
+/// Replaces the clauses of a job; a clause that is not given stays as it is.
 pub fn redefine(
     job_id: Option<i64>,
     set_clause: Option<String>,
@@ -94,7 +94,7 @@ pub fn redefine(
     let values = before.action != after.action;
     let rows = match before.where_clause == after.where_clause {
         true => slice::updated(job.id)?,
-        // Those that did not match may match now, and are passed.
+        // Rows that did not match before may match now, but have been passed.
         false => slice::passed(job.id)?,
     };
     if rows > 0 {
@@ -106,7 +106,7 @@ pub fn redefine(
     Ok(())
 }
 
-/// The job as it is to be.
+/// Returns the job with its new clauses.
 fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) -> Result<Job> {
     for (what, text) in [("set_clause", &set_clause), ("where_clause", &where_clause)] {
         if let Some(text) = text {
@@ -130,7 +130,7 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
     Ok(changed)
 }
 
-/// Only what stands still can go on with other clauses.
+/// Refuses a job in another state than paused or failed: only these can go on with other clauses.
 fn refuse_state(job: &Job) -> Result<()> {
     if job.standing != Standing::Here {
         return Err(origin::refused(
@@ -162,7 +162,7 @@ fn refuse_state(job: &Job) -> Result<()> {
     .hint(hint))
 }
 
-/// In physical order the WHERE clause alone tells which rows are done.
+/// Refuses another WHERE clause in physical order, where it alone tells which rows are done.
 fn refuse_pages(job: &Job) -> Result<()> {
     if !slice::are_in_physical_order(job.id)? {
         return Ok(());
@@ -180,14 +180,14 @@ fn refuse_pages(job: &Job) -> Result<()> {
     )))
 }
 
-/// The clauses of a job as they are to be, checked as `start` does, in a session of the owner's. Gives the columns that they use,
-/// with their numbers, of each table.
+/// Checks the new clauses of a job as `start` does, in a session of the owner's. Returns the columns that they use,
+/// with their numbers, for each table.
 #[derive(Serialize, Deserialize)]
 pub struct RedefinitionOf {
     subject: Subject,
-    /// The columns that order what has been walked so far.
+    /// Columns of the key that has ordered the walk so far.
     key: Vec<String>,
-    /// Rows per commit, at most.
+    /// Rows per commit at most.
     batch_size: i32,
 }
 
@@ -254,7 +254,8 @@ fn used(call: &Call, table: &relation::Relation) -> Result<(u32, BTreeMap<String
     Ok((table.oid.to_u32(), numbered))
 }
 
-/// The rows that are done have what the list before gave: all of its columns are to be right in the end, and no others.
+/// Refuses to set other columns: in the end all columns of the old list must be right in the rows already done, and no
+/// others set.
 fn refuse_other_columns(before: &[String], after: &[String]) -> Result<()> {
     let sorted = |columns: &[String]| {
         let mut columns = columns.to_vec();

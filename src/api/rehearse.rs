@@ -18,29 +18,29 @@ use crate::stranger::errand::{Errand, carry_out};
 
 /// Rows that a call may ask for.
 const MOST: i32 = 100_000;
-/// Rows that failed of which the errors are given.
+/// Number of failed rows that are listed with their errors.
 const SHOWN: usize = 100;
 
-/// What was tried: all rows first, then those that failed, one by one.
+/// A line of the result: first all rows, then the failed ones, one by one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tried {
-    /// Which rows.
+    /// The rows that the line is about.
     pub what: String,
-    /// How many.
+    /// Number of rows.
     pub rows: i64,
-    /// How many of them failed.
+    /// Number of rows that failed.
     pub failed: i64,
-    /// Milliseconds for each.
+    /// Milliseconds per row.
     pub ms_per_row: Option<f64>,
-    /// Bytes of WAL for each.
+    /// Bytes of WAL per row.
     pub wal_bytes_per_row: Option<f64>,
-    /// Dead tuples that are left.
+    /// Dead tuples left behind.
     pub dead_tuples: i64,
-    /// The error.
+    /// The error, if there is one.
     pub error: Option<String>,
 }
 
-/// What batches took.
+/// Sums over the batches.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Sum {
     rows: i64,
@@ -51,7 +51,7 @@ pub struct Sum {
     dead: i64,
     /// Rows that failed.
     failures: i64,
-    /// Of what failed, that which is shown.
+    /// Failures that are shown.
     failed: Vec<Tried>,
 }
 
@@ -107,7 +107,7 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
     Ok(sum.report())
 }
 
-/// The rehearsal of a stored job: what the batches run is run, so it is always sent to a process of the owner's.
+/// The rehearsal of a stored job. It runs what batches run, so it is always sent to a process of the owner's.
 #[derive(Serialize, Deserialize)]
 pub struct RehearsalOf {
     subject: Subject,
@@ -138,7 +138,7 @@ fn batches(backfill: &Backfill, batch_size: i64, rows: i64) -> Result<Sum> {
     let found = backfill.parts(rows)?;
     let mut batch: Vec<(&Part, Tid, &str)> = Vec::new();
     for part in &found.parts {
-        // A batch is of one table.
+        // A batch is about one table.
         if batch
             .first()
             .is_some_and(|(first, ..)| first.table.oid != part.table.oid)
@@ -169,7 +169,7 @@ fn batches(backfill: &Backfill, batch_size: i64, rows: i64) -> Result<Sum> {
 }
 
 impl Sum {
-    /// Tries a batch; if it fails, its rows one by one.
+    /// Tries a batch; if it fails, tries its rows one by one.
     fn batch(&mut self, rows: &[(&Part, Tid, &str)]) {
         let Some((part, ..)) = rows.first() else {
             return;
@@ -202,14 +202,14 @@ impl Sum {
         });
     }
 
-    /// Keeps it, if it is one of the first.
+    /// Keeps the failure, if it is one of the first.
     fn show(&mut self, tried: Tried) {
         if self.failed.len() < SHOWN {
             self.failed.push(tried);
         }
     }
 
-    /// Updates rows and rolls that back. What is deferred to the commit is done at once.
+    /// Updates rows and rolls that back. Deferred constraints and triggers are run at once.
     fn measured(&mut self, part: &Part, places: &[Tid]) -> Result<()> {
         let (begun, before, images) = (Instant::now(), wal::written(), wal::images());
         let updated = spi::undone(|| {
@@ -232,7 +232,7 @@ impl Sum {
         format!("{} full-page image{s}", self.images)
     }
 
-    /// What of the WAL is not the rows': in a long run the rows of a page share its image.
+    /// Describes the part of the WAL that is not the rows' own: in a long run, the rows of a page share its image.
     fn images(&self) -> String {
         format!(
             "{} included (of each page that changes for the first time after a checkpoint)",

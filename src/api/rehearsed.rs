@@ -1,4 +1,4 @@
-//! `backfill.require_dry_run`: a job that changes rows has to have had a dry run.
+//! `backfill.require_dry_run`: a job that changes rows must have had a dry run.
 
 use crate::action::Question;
 use crate::error::{Error, Result, sqlstate};
@@ -6,7 +6,7 @@ use crate::guc;
 use crate::store::job::Job;
 use crate::store::{outcome, trial};
 
-/// Refuses a job that has had no dry run, where the server wants one.
+/// Refuses a job that has had no dry run, if the server requires one.
 pub fn require_dry_run(job: &Job) -> Result<()> {
     if job.definition.action.is_read_only() {
         return Ok(());
@@ -19,8 +19,8 @@ pub fn require_dry_run(job: &Job) -> Result<()> {
     )
 }
 
-/// The same for a job that does rows of another one again: a dry run of that one will do, and so does the verification that has
-/// found the rows, if it has computed what they are to become.
+/// Like [`require_dry_run`], for a job that does rows of another job again: a dry run of that job will do, and so will
+/// the verification that found the rows, if it computed their new values.
 pub fn require_for_reapply(of: &Job, verification: &Job) -> Result<()> {
     let mut found = trial::dry_run_of(of)?;
     if verification
@@ -67,7 +67,7 @@ fn require(job: &Job, found: Option<f64>, hint: &str) -> Result<()> {
     .hint(hint))
 }
 
-/// Seconds, for a person.
+/// Formats seconds for a person.
 fn duration(seconds: i32) -> String {
     match seconds {
         0..=119 => format!("{seconds} seconds"),

@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
 use crate::store::{job, slice, walk};
 
-/// What is read as the caller: the views show him what he may see.
+/// Parts of the record that are read as the caller: the views show what the caller may see.
 const QUERIES: &[(&str, &str)] = &[
     (
         "job",
@@ -66,7 +66,7 @@ const QUERIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The record of a job that the caller may see.
+/// Returns the record of a job that the caller may see.
 pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
     let name = required(format, "format")?;
     let Some(format) = Format::parse(&name) else {
@@ -81,7 +81,7 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
         document.insert((*part).to_owned(), read(sql, id)?);
     }
     if document["job"].is_null() {
-        // It was forgotten just now.
+        // The job was forgotten just now.
         return Err(job::unknown(id));
     }
     document.insert("sizes".to_owned(), sizes(id)?);
@@ -97,7 +97,7 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
 }
 
 fn read(sql: &'static str, id: i64) -> Result<Value> {
-    // Nobody's operators, and times as the caller has them.
+    // No user's operators are called, and times are in the caller's form.
     let plain = [(c"search_path", c"pg_catalog, pg_temp")];
     let row = with(&plain, || spi::fixed_first(sql, &[Arg::Int8(id)]))?;
     let text = row.as_ref().and_then(|row| row.get(0)).unwrap_or("null");
@@ -105,7 +105,7 @@ fn read(sql: &'static str, id: i64) -> Result<Value> {
         .map_err(|e| Error::internal(format!("a part of the report cannot be read: {e}")))
 }
 
-/// For those who have the owner's rights: the settings under which the clauses mean what they meant, and what a
+/// Returns, for callers with the owner's rights, the settings under which the clauses keep their meaning, and what a
 /// verification asks.
 fn of_the_owner(id: i64) -> Result<(Value, Value)> {
     let job = job::load(id)?.filter(|job| server::may_act_for(job.owner));

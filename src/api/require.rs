@@ -1,4 +1,4 @@
-//! `backfill.require_completed`: what the next migration relies on, as an error if it is not so.
+//! `backfill.require_completed`: raises an error unless what the next migration relies on is true.
 
 use pgrx::pg_sys::Oid;
 
@@ -12,8 +12,8 @@ use crate::quote::{ident, literal};
 use crate::store::job::Job;
 use crate::store::{approval, outcome, rights};
 
-/// Returns if the backfill of this name has completed, of all rows of its table and without a failed one, and, if that
-/// is asked, was found to be right since. Never waits.
+/// Returns if the backfill with this name has completed on all rows of its table without a failed one, and, if
+/// `verified`, was found right since. Never waits.
 pub fn require_completed(
     name: Option<String>,
     verified: Option<bool>,
@@ -36,7 +36,7 @@ pub fn require_completed(
     unverified.map_or(Ok(()), Err)
 }
 
-/// Refuses what commits between its steps where it may not commit.
+/// Refuses a procedure that commits between its steps where it may not commit.
 pub fn outside_block(called: &str, atomic: bool) -> Result<()> {
     if !atomic {
         return Ok(());
@@ -48,7 +48,7 @@ pub fn outside_block(called: &str, atomic: bool) -> Result<()> {
     .hint("It commits after each of its steps, so that no lock is held for longer. CALL it by itself, with autocommit on; a migration tool has an option for one migration without a transaction."))
 }
 
-/// The job of this name that the caller may act on; the caller's own before others'.
+/// Returns the job with this name that the caller may act on; the caller's own comes first.
 pub fn of_name(name: &str) -> Result<Job> {
     one(name, known(name)?)
 }
@@ -59,7 +59,7 @@ fn known(name: &str) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
-/// The caller's own job, which comes first; else the only one.
+/// Returns the caller's own job, which comes first, or else the only one.
 fn one(name: &str, mut known: Vec<Job>) -> Result<Job> {
     let me = server::current_user();
     match known.len() {
@@ -80,8 +80,8 @@ fn one(name: &str, mut known: Vec<Job>) -> Result<Job> {
     }
 }
 
-/// The job of this name on the table that is meant: the one that is given; else the job's, unless another table has its
-/// name here.
+/// Returns the job with this name on the right table: the given one, or else the job's own, unless another table has
+/// its name on the caller's search_path.
 fn on_table(name: &str, relation: Option<Oid>) -> Result<Job> {
     let Some(oid) = relation else {
         let job = one(name, known(name)?)?;
@@ -165,10 +165,10 @@ fn refuse(message: String) -> Error {
     Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)
 }
 
-/// That it has not completed: how far it is, and what to do.
+/// Returns the error that the job has not completed: its progress, and what to do.
 fn unfinished(job: &Job) -> Result<Error> {
     let (id, state) = (job.id, job.state());
-    // Some migration tools show the message alone.
+    // Some migration tools show only the message.
     let error = refuse(format!(
         "backfill {} has not completed: it {}",
         job.shown(),

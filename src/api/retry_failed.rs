@@ -1,4 +1,4 @@
-//! `backfill.retry_failed`: tries rows again that were stepped over because of an error.
+//! `backfill.retry_failed`: tries again rows that were stepped over because of an error.
 
 use super::caller::activated_job;
 use super::control::refused;
@@ -9,7 +9,7 @@ use crate::pg::report::notice;
 use crate::pg::server;
 use crate::store::{event, failed_row, job};
 
-/// Lets the job try them when all others are done; gives how many there are.
+/// Makes the job try its failed rows after all others; returns how many there are.
 pub fn retry_failed(job_id: Option<i64>) -> Result<i64> {
     let found = activated_job(job_id, "backfill.retry_failed()")?;
     if found.definition.action.is_read_only() {

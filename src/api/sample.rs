@@ -1,4 +1,4 @@
-//! Rows from all over a table, for what is tried on a few of them.
+//! Rows from all over a table, for calls that try something on a few rows.
 
 use std::collections::BTreeMap;
 
@@ -23,30 +23,30 @@ use crate::stranger::errand::{Errand, carry_out};
 use crate::table::index;
 use crate::table::walked::{self, Walked};
 
-/// Pages that are looked through in search of rows that match.
+/// Pages that are searched for rows that match.
 const PAGES: i64 = 10_000;
 
 /// A backfill that is looked at, or tried on some rows, in a session of its owner's.
 pub struct Backfill {
     /// The table.
     pub relation: Relation,
-    /// What it does to its rows.
+    /// The action on the rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
-    /// The columns of the key that orders the walk, as they were settled; none: pages do.
+    /// The columns of the key that orders the walk, as settled; none: pages order it.
     pub key_columns: Vec<String>,
     /// The options.
     pub options: Options,
-    /// Settings of the defining session that are in force meanwhile.
+    /// Settings of the defining session, in force meanwhile.
     pub session: BTreeMap<String, String>,
 }
 
-/// A part of a table, and what was found there.
+/// A part of a table, and the rows found there.
 pub struct Part {
     /// The table, or the partition.
     pub table: Relation,
-    /// What is done to rows by their places, whether or not they match.
+    /// Statement that treats rows, given by place, whether or not they match.
     pub statement: String,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
@@ -54,18 +54,18 @@ pub struct Part {
     pub rows: Result<Vec<(Tid, String)>>,
 }
 
-/// Parts of all tables; and how many pages there are, and were looked through.
+/// Parts of all tables, and the number of pages.
 pub struct Parts {
-    /// What was found, in the order of the tables and pages.
+    /// The parts, in the order of tables and pages.
     pub parts: Vec<Part>,
     /// Pages of all tables.
     pub pages: i64,
-    /// Pages that were looked through.
+    /// Pages that were searched.
     pub looked: i64,
 }
 
-/// Looks at the backfill that a call is about. If the call defines it, `look` is run at once: it is the caller's own
-/// text. If it is a definition that is pending, `errand` is what is to be found out in a session of its owner's.
+/// Looks at the backfill that a call is about. If the call defines it, runs `look` at once, since it is the caller's
+/// own text. If it is a pending definition, carries out `errand` in a session of its owner's.
 pub fn look_at<E: Errand>(
     request: Request,
     batch_size: i32,
@@ -86,7 +86,7 @@ pub fn look_at<E: Errand>(
 }
 
 impl Backfill {
-    /// The one that a call defines, checked as `backfill.start` would. The caller's own text.
+    /// Makes the backfill that a call defines, checked as `backfill.start` would. The caller's own text.
     fn of_call(call: Call, set_clause: String, batch_size: i32) -> Result<Backfill> {
         let update = Update {
             set_columns: clauses::set_columns(&set_clause)?,
@@ -109,7 +109,7 @@ impl Backfill {
         })
     }
 
-    /// The update that it makes, or looks at.
+    /// Returns the update that the backfill makes, or looks at.
     pub fn update(&self) -> &Update {
         self.action.update()
     }
@@ -129,7 +129,7 @@ impl Backfill {
         })
     }
 
-    /// Rows from all over its tables, `wanted` at most: a table has its share of them, and one at least.
+    /// Returns rows from all over the tables, about `wanted`: each table has its share, and at least one.
     pub fn parts(&self, wanted: i64) -> Result<Parts> {
         let mut tables = Vec::new();
         for table in tables::of(&self.relation, self.options.only())? {
@@ -150,8 +150,8 @@ impl Backfill {
         })
     }
 
-    /// Rows of one table, evenly spread over its pages; gives how many of these were looked through. Between bounds,
-    /// the first ones that the server finds.
+    /// Adds rows of one table, evenly spread over its pages; returns how many pages were searched. Between bounds,
+    /// takes the first rows that the server finds.
     fn of_table(
         &self,
         table: Relation,
@@ -186,7 +186,7 @@ impl Backfill {
         Ok(count * width)
     }
 
-    /// The condition of its bounds, if it has any.
+    /// Returns the condition of the bounds, if there are any.
     pub fn between(&self, target: &Target) -> Result<Option<String>> {
         let bounds = self.options.bounds().unwrap_or_default();
         let sides = [(">=", bounds.from), ("<=", bounds.to)];
@@ -199,12 +199,12 @@ impl Backfill {
         Ok(all_of(conditions))
     }
 
-    /// The table's statements, with the key that a walk of it would go by, if there is one.
+    /// Returns the target of the table's statements, with the key that its walk would use, if there is one.
     pub fn target(&self, table: &Relation) -> Target {
         self.target_with(table, self.key(table).ok().as_ref())
     }
 
-    /// What orders the walk of a table, and why; and its statements.
+    /// Returns the target of the table's statements, the order of its walk, and the reason.
     pub fn ordered(&self, table: &Relation) -> Result<(Target, Order, Why)> {
         let walked = Walked {
             table,
@@ -241,7 +241,7 @@ impl Backfill {
     }
 }
 
-/// Rows that match, from a page to before another, with their keys.
+/// Returns rows that match on a range of pages, with their keys.
 fn find_rows(target: &Target, pages: (i64, i64), most: i64) -> Result<Vec<(Tid, String)>> {
     let (from, until) = (format!("({},0)", pages.0), format!("({},0)", pages.1));
     let args = [
@@ -267,7 +267,7 @@ fn find_rows(target: &Target, pages: (i64, i64), most: i64) -> Result<Vec<(Tid, 
     rows.iter().map(read).collect()
 }
 
-/// An error, for a person.
+/// Formats an error for a person.
 pub fn shown(error: &Error) -> String {
     format!("{} (SQLSTATE {})", error.message, error.sqlstate)
 }

@@ -1,7 +1,7 @@
-//! Which rows a verification is about, and which of them may be done again: none that the job was not about.
+//! The rows that a verification is about, and those that may be done again: only rows that the job was about.
 //!
-//! Of a row that is done the WHERE clause may be true no more (`new IS NULL`), so that it can't tell. Its conditions
-//! that no update of the job changes (`country = 'DE'`) can.
+//! The WHERE clause may no longer be true of a row that is done (`new IS NULL`), so it cannot tell. Those of its
+//! conditions that no update of the job affects (`country = 'DE'`) can.
 
 use super::sample::Backfill;
 use super::tables;
@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::pg::{clauses, conjuncts, physical};
 use crate::scan::clause::all_of;
 
-/// What is as true of each row as it was before the job: conditions on its other columns, and on nothing that may
-/// have changed since. Within a session of the owner's.
+/// Returns what is as true of each row as it was before the job: conditions on other columns than those set, that
+/// depend on nothing that may have changed since. Within a session of the owner's.
 pub fn lasting(of: &Backfill) -> Result<Option<String>> {
     let (set, relation) = (&of.update().set_columns, &of.relation);
     let tables = tables::of(relation, of.options.only())?;
@@ -28,8 +28,8 @@ pub fn lasting(of: &Backfill) -> Result<Option<String>> {
     })
 }
 
-/// What is to be true of a row for it to be done again, as for the first time: all conditions on its other columns.
-/// Within a session of the owner's.
+/// Returns what must be true of a row for it to be done again, as for the first time: all conditions on other columns
+/// than those set. Within a session of the owner's.
 pub fn unset(of: &Backfill) -> Result<Option<String>> {
     let set = &of.update().set_columns;
     conditions(of, |condition| {

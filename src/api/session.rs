@@ -1,4 +1,4 @@
-//! What is taken from the defining session, so that a batch means what its author meant.
+//! Settings that are taken from the defining session, so that a batch means what its author meant.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ const ALWAYS: &[&str] = &[
     "default_text_search_config",
 ];
 
-/// Settings whose values a server may not have: written down only where they are not this server's own.
+/// Settings whose values another server may not have: written down only if they are not this server's own.
 const INSTALLED: &[&str] = &[
     "lc_monetary",
     "lc_numeric",
@@ -44,7 +44,7 @@ const INSTALLED: &[&str] = &[
     "timezone_abbreviations",
 ];
 
-/// Whether what the clauses mean may depend on a setting.
+/// True if the meaning of the clauses may depend on this setting.
 pub fn changes_meaning(name: &str) -> bool {
     let same = |known: &&std::ffi::CStr| {
         known
@@ -54,7 +54,7 @@ pub fn changes_meaning(name: &str) -> bool {
     MEANING.iter().any(same)
 }
 
-/// The settings in force now.
+/// Returns the present values of these settings.
 pub fn take() -> BTreeMap<String, String> {
     let value = |name: &&std::ffi::CStr| {
         settings::get(name).map(|value| (name.to_string_lossy().into_owned(), value))
@@ -62,8 +62,8 @@ pub fn take() -> BTreeMap<String, String> {
     MEANING.iter().filter_map(value).collect()
 }
 
-/// Of the settings that were taken those which have to be set again for the same meaning elsewhere: those in which
-/// servers differ, and what is not what a server has by itself.
+/// Returns those of the settings taken that have to be set again elsewhere for the same meaning: those in which servers
+/// differ, and those without their built-in value.
 pub fn worth_writing(taken: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
     let mut worth = BTreeMap::new();
     for (name, value) in taken {
@@ -74,7 +74,7 @@ pub fn worth_writing(taken: &BTreeMap<String, String>) -> Result<BTreeMap<String
     Ok(worth)
 }
 
-/// Whether a setting has this value where nobody sets it.
+/// True if the setting has this value by default.
 fn is_built_in(name: &str, value: &str) -> Result<bool> {
     let own = if INSTALLED.contains(&name) {
         "reset_val"

@@ -1,5 +1,5 @@
-//! `CALL backfill.set_not_null`: the statements of `backfill.set_not_null_statements` one after another, each in a
-//! transaction of its own, with tries that are short and pauses between them.
+//! `CALL backfill.set_not_null`: runs the statements of `backfill.set_not_null_statements` one after another, each in a
+//! transaction of its own, with short tries and pauses between them.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -14,27 +14,27 @@ use crate::pg::report::notice;
 use crate::pg::spi::{self, Arg};
 use crate::pg::{schemas, settings};
 
-/// What the first step means for others.
+/// Hint about the effect of the first step on others.
 const FROM_HERE: &str = "From here on an INSERT or UPDATE that leaves the column NULL fails, also an UPDATE of other columns in a row that is not filled yet.";
 
-/// The column, and how long it is tried.
+/// The column, and how long to try.
 pub struct Wanted {
-    /// Its table.
+    /// The column's table.
     pub relation: Option<Oid>,
-    /// Its name.
+    /// The column's name.
     pub column: Option<String>,
-    /// How long others may have to wait behind a try.
+    /// Milliseconds that others may have to wait behind a try.
     pub lock_timeout_ms: Option<i32>,
-    /// How many tries may follow a first one.
+    /// Number of tries that may follow a first one.
     pub retries: Option<i32>,
 }
 
 struct Column {
     relation: Oid,
-    /// The table's name.
+    /// The table's name, for people.
     shown: String,
     name: String,
-    /// The same as it stands in a statement.
+    /// The column's name, quoted for a statement.
     quoted: String,
     lock_timeout_ms: i32,
     retries: i32,
@@ -42,17 +42,17 @@ struct Column {
 
 /// Sets the column NOT NULL. To be called where it may commit.
 pub fn set_not_null(wanted: Wanted) -> Result<()> {
-    // SAFETY: called from outside of a transaction block, within a transaction of the CALL's. It is disconnected
-    // below, or by the abort, if an error leaves what is between.
+    // SAFETY: called from outside of a transaction block, within a transaction of the CALL's. It is disconnected below,
+    // or by the abort if an error leaves what is between.
     unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
     pin_path();
     let result = check(wanted).and_then(|column| step_by_step(&column));
-    // SAFETY: connected above; nothing of Rust's lives in the memory that this frees.
+    // SAFETY: connected above; nothing that belongs to Rust lives in the memory that this frees.
     unsafe { pg_sys::SPI_finish() };
     result
 }
 
-/// Until the transaction ends: what stands on the caller's path has no part in this.
+/// Sets search_path until the transaction ends, so that nothing on the caller's path is used here.
 fn pin_path() {
     settings::set_for_transaction(c"search_path", c"pg_catalog, pg_temp");
 }
@@ -69,7 +69,7 @@ fn check(wanted: Wanted) -> Result<Column> {
     };
     let relation = required(wanted.relation, "relation")?;
     let name = required(wanted.column, "column_name")?;
-    // A table that is not there is left to `next`.
+    // `next` reports a table that does not exist.
     let found = spi::fixed_first(
         "SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.quote_ident($2)
          FROM pg_catalog.pg_class c WHERE c.oid = $1",
@@ -96,12 +96,12 @@ fn check(wanted: Wanted) -> Result<Column> {
     })
 }
 
-/// What became of a statement.
+/// The result of a statement.
 enum Ending {
     Done,
-    /// Somebody else was in its way, or was faster.
+    /// Another session was in its way, or was faster.
     Late,
-    /// Rows are NULL.
+    /// The column is NULL in some rows.
     Violated(String),
 }
 
@@ -125,7 +125,7 @@ fn step_by_step(column: &Column) -> Result<()> {
             notice(&todo, todo.ends_with("NOT VALID").then_some(FROM_HERE));
         }
         let ending = run(column, &todo, tries)?;
-        // SAFETY: connected so that it may commit, which was looked at first. Nothing here belongs to the transaction.
+        // SAFETY: connected so that it may commit, which was checked first. Nothing here belongs to the transaction.
         unsafe { pg_sys::SPI_commit() };
         if matches!(ending, Ending::Late) {
             tries += 1;
@@ -151,7 +151,7 @@ fn step_by_step(column: &Column) -> Result<()> {
     }
 }
 
-/// The next statement, and the one that takes back what has been done then.
+/// Returns the next statement, and the one that undoes it.
 fn next(column: &Column) -> Result<Option<(String, Option<String>)>> {
     let found = spi::fixed_first(
         "SELECT s.statement, s.undo FROM backfill.set_not_null_statements($1, $2::pg_catalog.name) s ORDER BY s.step LIMIT 1",
@@ -174,11 +174,11 @@ fn run(column: &Column, todo: &str, tries: i32) -> Result<Ending> {
         return Ok(Ending::Done);
     };
     match error.sqlstate.as_str() {
-        // Also where another call has done this step meanwhile.
+        // Trying again helps, also if another call has done this step meanwhile.
         sqlstate::LOCK_NOT_AVAILABLE
         | sqlstate::DEADLOCK_DETECTED
         | sqlstate::NOT_IN_PREREQUISITE_STATE => Ok(Ending::Late),
-        // Another call was faster, unless it stays so.
+        // Another call was faster, unless the error persists.
         sqlstate::DUPLICATE_OBJECT | sqlstate::UNDEFINED_OBJECT => {
             if tries < column.retries.min(5) {
                 return Ok(Ending::Late);
@@ -192,7 +192,7 @@ fn run(column: &Column, todo: &str, tries: i32) -> Result<Ending> {
     }
 }
 
-/// Others get their turn; 0.1 s at first, 5 s at most.
+/// Gives others their turn: 0.1 s at first, 5 s at most.
 fn pause(tries: i32) {
     let doubled = 2_f64.powi((tries - 1).min(10));
     let end = Instant::now() + Duration::from_secs_f64((0.1 * doubled).min(5.0));

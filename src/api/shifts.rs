@@ -1,4 +1,4 @@
-//! Refuses a shift of unique values, `p = p + 1`, whose batches would meet rows that still have the values they set.
+//! Refuses a shift of unique values (`p = p + 1`) whose batches would meet rows that still have the values they set.
 
 use super::call::Call;
 use crate::action::Update;
@@ -15,15 +15,15 @@ use crate::table::index;
 const LOOKED_AT: f64 = 2_000.0;
 /// Partitions that are looked at.
 const TABLES: usize = 10;
-/// The name of the row that has the value which another one is to get.
+/// Alias of the row that has the value which another row would get.
 const MET: &str = "backfill met";
 const PLACE: &str = "backfill place";
 
-/// A table, and the key that orders its walk, if one does.
+/// A table, and the key that orders its walk, if there is one.
 pub type Ordered = (Relation, Option<Candidate>);
 
-/// Looks among some rows for one that would get a value which another row has, whose turn comes later: a batch would
-/// fail with it. Commits are of `batch_size` rows. Within a session of the owner's.
+/// Looks among some rows for one that would get a value which another row still has, because that row's turn comes
+/// later: a batch would fail with it. Commits are of `batch_size` rows. Within a session of the owner's.
 pub fn refuse(call: &Call, update: &Update, tables: &[Ordered], batch_size: i32) -> Result<()> {
     let clause = call.where_clause.as_deref();
     let shifts = hazards::of(&call.relation, &update.set_clause, clause)?.shifts;
@@ -49,7 +49,7 @@ pub fn refuse(call: &Call, update: &Update, tables: &[Ordered], batch_size: i32)
     Ok(())
 }
 
-/// Whether the index keeps the shifted column unique, among rows that differ in nothing else that is set.
+/// True if the index keeps the shifted column unique, and contains no other column that is set.
 fn is_at_stake(index: &Candidate, shift: &Shift, set_columns: &[String]) -> bool {
     let set = |column: &&Column| set_columns.contains(&column.name);
     let plain = index.unique && index.valid && index.btree && !index.partial && !index.expressions;
@@ -62,7 +62,7 @@ fn is_at_stake(index: &Candidate, shift: &Shift, set_columns: &[String]) -> bool
     plain && names == [shift.column.as_str()]
 }
 
-/// A search for two rows of a table, of which the first is to get a value that the second has.
+/// A search for two rows of a table, of which the first would get a value that the second has.
 struct Pair<'a> {
     call: &'a Call,
     table: &'a Relation,
@@ -72,7 +72,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// The values of two such rows. An error of the clauses is no proof; it comes up in the batches.
+    /// Returns the values of two such rows. An error in the clauses proves nothing; it will come up in the batches.
     fn find(&self, batch_size: i32) -> Result<Option<Row>> {
         let rows = relation::estimate_rows(self.table.oid).unwrap_or(0);
         let several = rows > i64::from(batch_size);
@@ -106,7 +106,7 @@ impl Pair<'_> {
         let before = match self.key {
             None => places,
             Some(key) if several => before(key),
-            // Within one statement rows come in the order of the key or of their places.
+            // Within one statement, rows come in the order of the key or of their places.
             Some(key) => format!("{} AND {places}", before(key)),
         };
         format!(
@@ -138,7 +138,7 @@ impl Pair<'_> {
         .hint(self.steps(set_columns))
     }
 
-    /// What to do instead.
+    /// Returns the hint on what to do instead.
     fn steps(&self, set_columns: &[String]) -> String {
         let others = match set_columns.len() {
             1 => "",
@@ -164,7 +164,7 @@ impl Pair<'_> {
         )
     }
 
-    /// Whether a row has a value below zero; also if that can't be told at once.
+    /// True if a row has a value below zero, or if that cannot be told quickly.
     fn has_negative(&self) -> bool {
         let column = ident(&self.shift.column);
         if self.unique.columns[0].name != self.shift.column {
@@ -176,7 +176,7 @@ impl Pair<'_> {
     }
 }
 
-/// That the walk comes to the shifted row before the other one.
+/// Returns the condition that the walk reaches the shifted row before the other one.
 fn before(key: &Candidate) -> String {
     let side = |name: &str| {
         let column = |c: &Column| {

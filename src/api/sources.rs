@@ -1,4 +1,4 @@
-//! What becomes of rows that the application changes after they were done: they keep what was computed of the values before.
+//! Rows that the application changes after they were done: they keep what was computed from their former values.
 
 use crate::action::Update;
 use crate::error::Result;
@@ -7,19 +7,19 @@ use crate::pg::report::notice;
 use crate::pg::{clauses, triggers};
 use crate::quote::ident;
 
-/// Columns that a SET list reads and does not set, and that may change behind the job's back.
+/// Columns that a SET list reads and does not set, and that may change after a row was done.
 pub struct Sources {
     /// The columns, for people.
     pub columns: String,
-    /// What happens, as a sentence.
+    /// Description of what happens, as a sentence.
     pub value: String,
-    /// What to do about it, as a sentence.
+    /// Advice on what to do about it, as a sentence.
     pub advice: String,
 }
 
-/// Looks for such columns. There are none where a trigger computes what is set with each update, where the WHERE clause compares
-/// the source with what is set, so that a row that has changed matches again, and among the columns of the key. Within a
-/// session of the owner's.
+/// Looks for such columns. Columns of the key do not count. There are none where a trigger computes what is set with
+/// each update, or where the WHERE clause compares the source with what is set, so that a row that has changed matches
+/// again. Within a session of the owner's.
 pub fn of(
     relation: &Relation,
     update: &Update,
@@ -84,7 +84,7 @@ pub fn of(
     }))
 }
 
-/// Says it to the client.
+/// Sends a notice about the columns to the client.
 pub fn say(sources: Option<&Sources>) {
     if let Some(Sources { value, advice, .. }) = sources {
         notice(value, Some(advice));

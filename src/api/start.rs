@@ -1,4 +1,4 @@
-//! `backfill.start`: releases a definition, or defines and releases at once.
+//! `backfill.start`: starts a stored definition, or defines and starts a job at once.
 
 use super::call::{self, Call, Request};
 use super::caller::{refuse_unsound, required};
@@ -16,17 +16,17 @@ use crate::quote::literal;
 use crate::store::job::{self, Definition, Job};
 use crate::store::{approval, event, rights};
 
-/// The pace, within its bounds.
+/// The pace of a job, within its limits.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Pace {
-    /// Rows per commit, at most.
+    /// Rows per commit at most.
     pub batch_size: i32,
     /// Pause between commits, in milliseconds.
     pub sleep_ms: i32,
 }
 
 impl Pace {
-    /// Checks both.
+    /// Checks both values.
     pub fn check(batch_size: i32, sleep_ms: i32) -> Result<Pace> {
         if !(1..=1_000_000).contains(&batch_size) {
             return Err(Error::invalid(format!(
@@ -47,7 +47,7 @@ impl Pace {
     }
 }
 
-/// Starts a job at commit; gives its id. `typed`: whether the call is a client's statement of its own.
+/// Starts a job at commit; returns its id. `typed`: whether the call is a client's own statement.
 pub fn start(
     request: Request,
     batch_size: Option<i32>,
@@ -80,7 +80,7 @@ pub fn start(
         return Ok(job.id);
     }
     if call.set_clause.is_none() {
-        // What was true for its owner when it was defined may not be so any more.
+        // The policies may have changed since its owner defined the job.
         checks::policies(&call.relation, job.definition.options.only(), job.owner)?;
     }
     let job = if job.here {
@@ -92,8 +92,8 @@ pub fn start(
     Ok(job.id)
 }
 
-/// A job that is the dry run of the definition that the call is about, with its name and of its owner's: the
-/// one that is there, or a new one.
+/// Returns the dry run of the definition that the call is about, with its name and owner: the existing one, or a new
+/// one.
 fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
     let mut of = definition(call)?;
     if !of.here {
@@ -151,7 +151,7 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
     job::load(id)?.ok_or_else(|| job::unknown(id))
 }
 
-/// The job that a call without set_clause is about: the one of that name, or the one pending.
+/// Returns the job that a call without set_clause is about: the one with that name, or the pending one.
 pub fn definition(call: &Call) -> Result<Job> {
     if call.where_clause.is_some() {
         return Err(Error::invalid("where_clause is given without set_clause")
@@ -184,14 +184,14 @@ pub fn definition(call: &Call) -> Result<Job> {
     }
 }
 
-/// The caller's own among these; all of them, if none is.
+/// Returns the caller's own jobs; all of them, if none is the caller's.
 fn own_first(jobs: Vec<Job>) -> Vec<Job> {
     let me = server::current_user();
     let (own, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.owner == me);
     if own.is_empty() { others } else { own }
 }
 
-/// The job of this name on the call's table: the caller's own, else the one that is somebody else's.
+/// Returns the job with this name on the call's table: the caller's own, or else the one of another role.
 fn definition_named(call: &Call, name: &str) -> Result<Job> {
     let table = &call.relation.shown;
     let (here, elsewhere): (Vec<Job>, Vec<Job>) = existing::named(name, false)?
@@ -234,7 +234,7 @@ fn definition_named(call: &Call, name: &str) -> Result<Job> {
     .hint("Name its table."))
 }
 
-/// Refuses to call something completed because a role says so that could not be trusted with the table.
+/// Refuses to report a job as completed if its owner could not be trusted with the table.
 fn refuse_strangers_end(job: &Job) -> Result<()> {
     let own = job.owner == server::current_user();
     if own || job.state() != State::Completed || rights::are_the_tables_owners(job)? {
@@ -254,7 +254,7 @@ fn nothing_pending(message: &str) -> Error {
         .hint("Give it a set_clause: SELECT backfill.start('orders', 1000, 50, set_clause => 'rate_new = rate_old'), or store one with backfill.define() first.")
 }
 
-/// A repeated call: says what became of the first.
+/// Answers a repeated call: sends a notice about the state of the first call's job.
 fn notice_of(job: &Job) -> Result<()> {
     let id = job.id;
     if job.state() == State::Completed
@@ -294,7 +294,7 @@ fn release(job: &Job, options: &Options, pace: Pace, typed: bool) -> Result<()> 
         false => changed::check(&locked, &locked.definition.options, merged)?,
     };
     if approval::asked(job.id)?.is_some() && approve::hold(&locked, typed)? {
-        // What was asked for first is what is approved.
+        // The first request is the one to be approved, so later options are ignored.
         return Ok(());
     }
     job::set_pace(job.id, pace.batch_size, pace.sleep_ms, &merged)?;

@@ -13,14 +13,14 @@ use crate::model::options::Options;
 use crate::pg::relation::{self, Relation};
 use crate::store::job::Job;
 
-/// What a job says, as text. It may be one that the caller's transaction has not committed yet, so all of it
-/// travels; its table is looked up where it arrives.
+/// The definition of a job, as text. The caller's transaction may not have committed the job yet, so all of its text is
+/// sent; the table is looked up where it arrives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subject {
     relation: u32,
     relation_name: String,
     owner: u32,
-    /// What it does to its rows.
+    /// The action on the job's rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
@@ -28,12 +28,12 @@ pub struct Subject {
     /// The options.
     pub options: Options,
     session: BTreeMap<String, String>,
-    /// The settings of whoever gave options with this call: values of keys are read under these.
+    /// Settings of the caller who gave options with this call: values of keys are read under these.
     reading: Option<BTreeMap<String, String>>,
 }
 
 impl Subject {
-    /// That of a job that is there already.
+    /// Makes the subject of an existing job.
     pub fn of(job: &Job) -> Subject {
         let definition = &job.definition;
         Subject {
@@ -49,7 +49,7 @@ impl Subject {
         }
     }
 
-    /// The same with other options, which the caller has given a part of.
+    /// Replaces the options, some of which were given under the caller's present settings.
     pub fn with(self, options: Options) -> Subject {
         Subject {
             options,
@@ -58,12 +58,12 @@ impl Subject {
         }
     }
 
-    /// The role that the text belongs to.
+    /// Returns the role that the text belongs to.
     pub fn owner(&self) -> Oid {
         Oid::from(self.owner)
     }
 
-    /// The backfill, with bounds that mean the same under all settings. Within a session of the owner's.
+    /// Returns the backfill, with bounds that mean the same under all settings. Within a session of the owner's.
     pub fn open(&self) -> Result<Backfill> {
         let relation = self.relation()?;
         Ok(Backfill {
@@ -76,19 +76,19 @@ impl Subject {
         })
     }
 
-    /// The options, with bounds that mean the same under all settings. Within a session of the owner's.
+    /// Returns the options, with bounds that mean the same under all settings. Within a session of the owner's.
     pub fn settled(&self) -> Result<Options> {
         let table = (Oid::from(self.relation), self.relation_name.as_str());
         let reading = self.reading.clone().unwrap_or_default();
         bounds::settle(table, &self.key_columns, self.options.clone(), &reading)
     }
 
-    /// The table, and the columns of the key that orders the walk.
+    /// Returns the table, and the columns of the key that orders the walk.
     pub fn key(&self) -> (Oid, &[String]) {
         (Oid::from(self.relation), &self.key_columns)
     }
 
-    /// The settings under which the clauses mean what they meant.
+    /// Returns the settings under which the clauses keep their meaning.
     pub fn session(&self) -> &BTreeMap<String, String> {
         &self.session
     }

@@ -1,5 +1,5 @@
-//! The tables that hold the rows: the one that was named, or the partitions of it. Each is checked
-//! as the batches will treat it, aimed at it alone.
+//! The tables that hold a job's rows: the named table, or its partitions. Each is checked as the batches will treat it:
+//! as the only table of a statement.
 
 use super::call::{Call, refuse_superusers_job};
 use super::{bounds, checks, hazards, shifts};
@@ -12,10 +12,10 @@ use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Possible};
 use crate::table::walked::{self, Walked};
 
-/// How a table will be walked.
+/// The key that orders the walk of a table; `None`: its pages do.
 type Order = Option<Candidate>;
 
-/// The tables that a job on the relation walks, as they are now; `only`: without those that inherit from it.
+/// Returns the tables that a job on the relation walks, as they are now. `only`: without those that inherit from it.
 pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
     let (whole, part) = match relation.kind {
         'p' => ("partitioned table", "partition"),
@@ -27,7 +27,7 @@ pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
             tables.push(held(relation)?);
             continue;
         }
-        // Before it is looked at: nobody drops it, or renames it, while it is gone by by its name.
+        // Locked before it is looked at, so that nobody drops or renames it while it is referred to by name.
         relation::lock_for_update(leaf.oid);
         let Some(table) = relation::describe(leaf.oid)? else {
             continue;
@@ -64,8 +64,9 @@ pub fn of(relation: &Relation, only: bool) -> Result<Vec<Relation>> {
     Ok(tables)
 }
 
-/// The relation once it is locked, as an UPDATE locks it: as it is from then on, until the (sub)transaction ends. Those who may write in
-/// its schema may have dropped it, and made another one of that name, since it was looked at.
+/// Locks the relation as an UPDATE does, and returns it as it stays until the (sub)transaction ends. Fails if it was
+/// dropped or renamed since it was looked at: roles that may write in its schema can replace it by another one of that
+/// name.
 pub fn held(relation: &Relation) -> Result<Relation> {
     relation::lock_for_update(relation.oid);
     let now = relation::describe(relation.oid)?.filter(|now| {
@@ -83,9 +84,9 @@ pub fn held(relation: &Relation) -> Result<Relation> {
     })
 }
 
-/// Checks the clauses and the caller's rights against every table. Gives the columns of the key
-/// that orders the walk, of which `batch_size` rows are committed at a time: of the relation's own, else of its first
-/// partition's; none where pages do.
+/// Checks the clauses and the caller's rights against every table. Returns the columns of the key that orders the walk:
+/// of the relation's own, or else of its first partition's; none where pages order it. `batch_size` rows are committed
+/// at a time.
 pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String>> {
     let (set_clause, set_columns) = (&update.set_clause, &update.set_columns);
     let (relation, only) = (&held(&call.relation)?, call.options.only());
@@ -107,7 +108,7 @@ pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String
     checks::triggers(call, &tables, set_columns)?;
     let mut columns = own_key(call)?;
     if tables.is_empty() {
-        // There is nothing to be done, but a mistake in the clauses is one all the same.
+        // There is nothing to be done, but a mistake in the clauses is still an error.
         checks::columns(
             relation,
             set_columns,
@@ -139,7 +140,7 @@ pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String
     Ok(columns.unwrap_or_default())
 }
 
-/// The key of a partitioned table itself, if it has one that is to be used.
+/// Returns the key of a partitioned table itself, if it has one that is to be used.
 fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
     if call.relation.kind != 'p' || call.options.walk() == Walk::Physical {
         return Ok(None);
@@ -149,13 +150,13 @@ fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
     Ok(key.ok().map(|key| key.column_names()))
 }
 
-/// What may order the walk of one table: a key, or none, its pages. Everything about it is checked. A dry run is checked
-/// like the run that it stands for.
+/// Returns the key that may order the walk of one table; `None`: its pages do. Checks everything about it. A dry run is
+/// checked like the run that it stands for.
 fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
     let (set, set_columns) = (&update.set_clause, &update.set_columns);
     let asked = Asked::of(&call.options, false);
     let named = call.options.key.as_deref();
-    // A key that is written is an error of its own.
+    // Setting a column of the key has its own error.
     let key = walked::key(table, &call.relation, named, &[], &[]);
     let by_pages = match (asked.walk, &key) {
         (Walk::Physical, _) => true,
@@ -191,13 +192,13 @@ fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
     })
 }
 
-/// The name that the clauses may call a partition by.
+/// Returns the name by which the clauses may call a partition.
 fn known_as<'a>(call: &'a Call, table: &Relation) -> Option<&'a str> {
     (table.oid != call.relation.oid).then_some(call.relation.name.as_str())
 }
 
-/// Has PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions: within `confine::own_text`, or in a process
-/// of the owner's.
+/// Makes PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions: within `confine::own_text`, or in
+/// a process of the owner's.
 fn analyse(call: &Call, table: &Relation, set_clause: &str) -> Result<()> {
     let condition = call
         .where_clause

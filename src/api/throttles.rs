@@ -1,4 +1,4 @@
-//! Checks of the options that make a job wait, as far as the server has a say in them.
+//! Checks of the options that make a job wait, as far as they need the server.
 
 use crate::error::{Error, Result};
 use crate::pg::clauses;
@@ -6,7 +6,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::throttle::limits::Throttles;
 
-/// Whether the time zone of `run_window` exists, and no name is both watched and not.
+/// Checks that the time zone of `run_window` exists, and that no name is both included and excluded.
 pub fn check(given: &Throttles) -> Result<()> {
     if let Some(zone) = given.hours().and_then(|hours| hours.zone()) {
         let known = as_extension(|| {
@@ -31,7 +31,7 @@ pub fn check(given: &Throttles) -> Result<()> {
     Ok(())
 }
 
-/// Whether `throttle_query` is one query that gives a boolean and that its owner may run. Within a session of the
+/// Checks that `throttle_query` is one query that returns a boolean and that its owner may run. Within a session of the
 /// owner's.
 pub fn check_query(query: Option<&str>) -> Result<()> {
     let Some(query) = query else {

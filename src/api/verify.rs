@@ -1,5 +1,5 @@
-//! `backfill.verify`: looks whether the rows of a job are as they should be; and `backfill.reapply`, which does
-//! those again that are not.
+//! `backfill.verify`: checks whether the rows of a job are as they should be; and `backfill.reapply`, which does the
+//! wrong ones again.
 
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use crate::store::job::{self, Definition, Job};
 use crate::store::{event, rights, slice, trial, verify_failure, walk};
 use crate::stranger::errand::{Errand, carry_out};
 
-/// Starts a verification of a job at commit; gives its id.
+/// Starts a verification of a job at commit; returns its id.
 pub fn verify(
     job_id: Option<i64>,
     check_clause: Option<String>,
@@ -40,7 +40,7 @@ pub fn verify(
     refuse_options(&inherited(&of), &given)?;
     let before = inherited(&of);
     let options = Options {
-        // What a job has walked between bounds is verified between these.
+        // A job that has walked between bounds is verified between the same bounds.
         key_from: bounds.from.map(KeyText::from),
         key_to: bounds.to.map(KeyText::from),
         ..changed::check(&of, &before, before.overlaid(&given)?)?
@@ -60,12 +60,12 @@ pub fn verify(
         ..of.definition.clone()
     };
     let id = begin(&of, &relation, &definition, "verify")?;
-    // It changes nothing.
+    // A verification changes nothing, so it needs no approval.
     release(id, State::Pending, true)
 }
 
-/// Starts a job at commit that does the rows again which the last verification has found to be wrong; gives
-/// its id, or nothing if there are none. `typed`: whether the call is a client's statement of its own.
+/// Starts a job at commit that does again the rows that the last verification has found to be wrong. Returns its id;
+/// `None` if there are no such rows. `typed`: whether the call is a client's own statement.
 pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     let of = activated_job(job_id, "backfill.reapply()")?;
     rights::require_execute("start")?;
@@ -137,7 +137,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     let definition = Definition {
         where_clause: all_of(unset.into_iter().chain(still)),
         options: Options {
-            // Row by row: these are few.
+            // Row by row, since they are few.
             strategy: Some(Strategy::Sequential),
             ..inherited(&of)
         },
@@ -147,7 +147,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     existing::refuse_overlap(id)?;
     verify_failure::take_up(verification.id, id)?;
     let rows = if wrong == 1 { "row" } else { "rows" };
-    // What the SET list gives is not looked at before it is set.
+    // If the SET list was evaluated, rows are not checked again before they are set.
     let still = if question.evaluates() {
         ""
     } else {
@@ -163,7 +163,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     release(id, State::Pending, typed).map(Some)
 }
 
-/// What a verification of a stored job asks, found to be sound; gives the WHERE clause of the rows to be looked at.
+/// Checks what a verification of a stored job asks; returns the WHERE clause for the rows to be looked at.
 #[derive(Serialize, Deserialize)]
 pub struct VerificationOf {
     subject: Subject,
@@ -233,7 +233,7 @@ impl Errand for ConditionsOf {
     }
 }
 
-/// Refuses to do rows again that may be done already, if the SET list makes something else of these.
+/// Refuses to do rows again that may be done already, if the SET list gives something else for a row that is done.
 fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
     for table in tables::of(&of.relation, of.options.only())? {
         let alias = (table.oid != of.relation.oid).then_some(of.relation.name.as_str());
@@ -251,7 +251,7 @@ fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Why rows can't be done again, where some could not even be looked at.
+/// Returns the error that rows can't be done again because some could not even be looked at.
 pub fn unseen(of: &Job, verification: &Job, failed: i64) -> Error {
     Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,
@@ -266,7 +266,7 @@ pub fn unseen(of: &Job, verification: &Job, failed: i64) -> Error {
     ))
 }
 
-/// The options of a job that hold for another one that follows it, too.
+/// Returns the options of a job that also hold for a job that follows it.
 fn inherited(of: &Job) -> Options {
     Options {
         limit_rows: None,
@@ -278,7 +278,7 @@ fn inherited(of: &Job) -> Options {
     }
 }
 
-/// Refuses what can't be verified.
+/// Refuses a job that cannot be verified.
 fn refuse_part(of: &Job) -> Result<()> {
     if of.definition.action.is_read_only() {
         return Err(Error::new(
@@ -337,7 +337,7 @@ fn its_table(of: &Job) -> Result<Relation> {
     Ok(relation)
 }
 
-/// What is asked of the rows.
+/// Chooses what is asked of the rows.
 fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Check> {
     match (check_clause, recompute) {
         (Some(_), true) => Err(Error::invalid("check_clause and recompute are both given")
@@ -360,7 +360,7 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
     }
 }
 
-/// Analyses what is asked. Within a session of the owner's.
+/// Analyses the question. Within a session of the owner's.
 fn analyse(of: &Backfill, question: &Question, clause: Option<&str>) -> Result<()> {
     let relation = &of.relation;
     for table in tables::of(relation, of.options.only())? {
@@ -387,8 +387,8 @@ fn analyse(of: &Backfill, question: &Question, clause: Option<&str>) -> Result<(
     Ok(())
 }
 
-/// Refuses to compute again what is something else each time: rows that are right would be wrong. What it gives may depend on
-/// whether it was applied before; then it tells of rows that it leaves as they are, and the verdict says so.
+/// Refuses to compute again a SET list that gives something else each time: rows that are right would seem wrong. If
+/// its result depends on whether it was applied before, it is allowed, and the verdict says so.
 fn refuse_unrepeatable(set_clause: &str, table: &Relation, known_as: Option<&str>) -> Result<()> {
     if !repeat::depends_on_the_moment(table, known_as, set_clause)? {
         return Ok(());
@@ -400,7 +400,7 @@ fn refuse_unrepeatable(set_clause: &str, table: &Relation, known_as: Option<&str
     )
 }
 
-/// Stores a job that follows another one, of the same owner's.
+/// Stores a job that follows another one, with the same owner; returns its id.
 fn begin(of: &Job, relation: &Relation, definition: &Definition, event: &str) -> Result<i64> {
     let pace = (of.batch_size, of.sleep_ms);
     let id = job::insert(of.owner, relation, None, definition, pace.0, pace.1)?;
@@ -410,7 +410,7 @@ fn begin(of: &Job, relation: &Relation, definition: &Definition, event: &str) ->
     Ok(id)
 }
 
-/// Has it run at commit.
+/// Makes the job run at commit, or wait for approval; returns its id.
 fn release(id: i64, old: State, typed: bool) -> Result<i64> {
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
     if approve::hold(&job, typed)? {

@@ -20,15 +20,15 @@ use crate::store::{outcome, walk};
 /// Time between two looks at the job: short enough for a script, and a look costs 0.1 ms.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time between two lines that say how far the job is.
+/// Time between two notices about the job's progress.
 const SAID: Duration = Duration::from_secs(10);
 
-/// Whether the procedure was called where it may not commit.
+/// True if the procedure was called where it may not commit.
 ///
 /// # Safety
 /// `fcinfo` must be the one that the function was called with.
 pub unsafe fn is_atomic(fcinfo: pg_sys::FunctionCallInfo) -> bool {
-    // SAFETY: as the caller promises: then the context is null or a node, which is taken for what its tag says.
+    // SAFETY: by the caller's promise; so the context is null or a node, which is used as what its tag says.
     unsafe {
         let context = (*fcinfo).context;
         let call = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_CallContext;
@@ -36,7 +36,7 @@ pub unsafe fn is_atomic(fcinfo: pg_sys::FunctionCallInfo) -> bool {
     }
 }
 
-/// Waits for the job's end. An error unless it completed.
+/// Waits for the job's end. Fails unless the job completed.
 pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Result<()> {
     if atomic {
         return Err(Error::new(
@@ -54,11 +54,11 @@ pub fn wait(job_id: Option<i64>, timeout_ms: Option<i32>, atomic: bool) -> Resul
         );
     }
     let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
-    // SAFETY: called from outside of a transaction block, within a transaction of the CALL's. It is disconnected
-    // below, or by the abort, if an error leaves `watch`.
+    // SAFETY: called from outside of a transaction block, within a transaction of the CALL's. It is disconnected below,
+    // or by the abort if an error leaves `watch`.
     unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
     let result = watch(id, timeout_ms, deadline);
-    // SAFETY: connected above; nothing of Rust's lives in the memory that this frees.
+    // SAFETY: connected above; nothing that belongs to Rust lives in the memory that this frees.
     unsafe { pg_sys::SPI_finish() };
     result
 }
@@ -82,8 +82,8 @@ fn watch(id: i64, timeout_ms: Option<i32>, deadline: Option<Instant>) -> Result<
                 None,
             );
         }
-        // Lets go of the snapshot and of the transaction's age.
-        // SAFETY: connected so that it may commit, which was looked at first. `job` is a copy, and nothing else here
+        // Releases the snapshot and ends the transaction, so that it does not age.
+        // SAFETY: connected so that it may commit, which was checked first. `job` is a copy, and nothing else here
         // belongs to the transaction.
         unsafe { pg_sys::SPI_commit() };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -114,7 +114,7 @@ fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     let hint = match job.state() {
         State::Completed => return Ok(Some(say_verdict(job))),
         State::Cancelled => after_cancel(job),
-        // What is known of this error, or what helps with any.
+        // The hint recorded with this error, or one that helps with any.
         State::Failed => outcome::hint(id)?.unwrap_or_else(|| after_failure(job)),
         State::Pending => format!("Start it first: {}", start_of(job)),
         State::Paused => return Ok(stands_still(job)?.map(Err)),
@@ -122,7 +122,7 @@ fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     };
     let message = format!("backfill {} {}", job.shown(), job.state().phrase(false));
     let mut error = Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message).hint(hint);
-    // It may hold row data.
+    // It may contain row data.
     error.detail = job
         .last_error
         .clone()
@@ -130,7 +130,7 @@ fn end_of(job: &Job) -> Result<Option<Result<()>>> {
     Ok(Some(Err(error)))
 }
 
-/// Says what came of a job that has completed; and what it lacks, if the gate would not let it pass.
+/// Sends a notice with the result of a completed job, and with what it lacks if `require_completed` would refuse it.
 fn say_verdict(job: &Job) -> Result<()> {
     let shown = job.shown();
     let looked = match job.definition.action.question() {
@@ -162,8 +162,8 @@ fn rows(count: i64) -> String {
     format!("{count} {rows}")
 }
 
-/// That a paused job does not go on by itself, if nobody is there who has paused it: it has come to a bound, or may not be
-/// run as it stands.
+/// Returns the error that a paused job will not go on by itself, if no user has paused it: it has reached a limit, or
+/// may not run as its row stands.
 fn stands_still(job: &Job) -> Result<Option<Error>> {
     let id = job.id;
     let paused = |why: &str| {

@@ -1,7 +1,8 @@
-//! The settings that are the defaults of the bounds of signals, for jobs that do not give them. Their table is
+//! Settings that are the defaults of the bounds of signals, for jobs that do not set them. They are declared from
 //! [`SIGNALS`].
 //!
-//! All are reloadable (`SIGHUP`), and in force with the next batch of jobs that run. -1, off, or an empty text: no bound.
+//! All are reloadable (`SIGHUP`) and take effect with the next batch of running jobs. -1, off, or an empty text: no
+//! bound.
 
 use std::ffi::CString;
 use std::sync::LazyLock;
@@ -12,8 +13,8 @@ use crate::throttle::kind::{Kind, Value};
 use crate::throttle::limits::Throttles;
 use crate::throttle::signals::{Bound, SIGNALS, Signal};
 
-/// These hold the values of the settings, each at the place that its signal has in the table; its kind says in which of the
-/// three.
+/// Values of the settings, in this and the next two arrays. Each array is indexed by the signal's place in the table;
+/// the kind of the bound says which array is used.
 static NUMBERS: LazyLock<Vec<GucSetting<i32>>> = LazyLock::new(|| {
     let bounds = SIGNALS.iter().map(|entry| entry.bound.as_ref());
     let defaults = bounds.map(|bound| bound.map_or(-1, |bound| bound.kind.default()));
@@ -24,7 +25,7 @@ static FLAGS: [GucSetting<bool>; SIGNALS.len()] =
 static TEXTS: [GucSetting<Option<CString>>; SIGNALS.len()] =
     [const { GucSetting::<Option<CString>>::new(Some(c"")) }; SIGNALS.len()];
 
-/// Declares them; called once when the library is loaded.
+/// Declares the settings; called once when the library is loaded.
 pub fn register() {
     for (place, entry) in SIGNALS.iter().enumerate() {
         if let Some(bound) = &entry.bound {
@@ -57,7 +58,7 @@ fn declare(place: usize, bound: &'static Bound) {
     }
 }
 
-/// Returns the bounds that the server's settings are; and the texts of those that make no sense, by signal.
+/// Returns the bounds that the server's settings set, and the texts of settings that make no sense, by signal.
 pub fn in_force() -> (Throttles, Vec<(Signal, String)>) {
     let (mut read, mut wrong) = (Vec::new(), Vec::new());
     for (place, entry) in SIGNALS.iter().enumerate() {
@@ -70,7 +71,7 @@ pub fn in_force() -> (Throttles, Vec<(Signal, String)>) {
     (read.into_iter().collect(), wrong)
 }
 
-/// Reads the value of a setting; the error is its text, where that makes no sense.
+/// Reads the value of a setting; the error is the setting's text, if that makes no sense.
 fn value(place: usize, kind: Kind) -> Result<Value, String> {
     match kind {
         Kind::Bytes(_) | Kind::Span(_) | Kind::Number { .. } => {

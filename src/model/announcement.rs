@@ -1,10 +1,10 @@
-//! What whoever listens is told of a job: which one, and its state. Nothing else: anyone may listen.
+//! The NOTIFY payload sent when a job changes: the job's id and its state. Nothing else, since anyone may listen.
 
 use serde::Serialize;
 
 use crate::model::state::State;
 
-/// The channel of the notifications.
+/// Channel of the notifications.
 pub const CHANNEL: &std::ffi::CStr = c"backfill";
 
 #[derive(Serialize)]
@@ -13,10 +13,10 @@ struct Announcement {
     state: &'static str,
 }
 
-/// The payload: one line of JSON.
+/// Returns the payload of a notification: one line of JSON.
 pub fn payload(job_id: i64, state: State) -> String {
     let state = state.name();
-    // A number and a word always have a form in JSON.
+    // A number and a word can always be written as JSON.
     serde_json::to_string(&Announcement { job_id, state }).unwrap_or_default()
 }
 

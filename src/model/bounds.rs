@@ -1,18 +1,18 @@
-//! Between which keys a job walks.
+//! The range of keys that a job walks.
 
 use serde::{Deserialize, Serialize};
 
-/// A key as a call gives it.
+/// A key as the caller of a function gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum KeyText {
-    /// Of one column.
+    /// Key of one column.
     One(KeyValue),
-    /// Of several.
+    /// Key of several columns.
     Many(Vec<KeyValue>),
 }
 
-/// A value of a key as a call gives it.
+/// The value of one key column as the caller of a function gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum KeyValue {
@@ -23,7 +23,7 @@ pub enum KeyValue {
 }
 
 impl KeyText {
-    /// Column by column, in text form.
+    /// Returns the values column by column, in text form.
     pub fn texts(&self) -> Vec<String> {
         match self {
             KeyText::One(value) => vec![value.text()],
@@ -47,22 +47,22 @@ impl KeyValue {
     }
 }
 
-/// The keys between which a job walks, the bounds included.
+/// The range of keys that a job walks, both ends included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// The first; none: from the first row on.
+    /// First key; `None`: from the first row on.
     pub from: Option<Vec<String>>,
-    /// The last; none: to the last row.
+    /// Last key; `None`: to the last row.
     pub to: Option<Vec<String>>,
 }
 
 impl Bounds {
-    /// Whether there are none.
+    /// True if the range has no end on either side.
     pub fn is_open(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
 
-    /// The bounds that there are, for a person.
+    /// Returns the ends that are set, worded for a person.
     pub fn shown(&self) -> String {
         let side = |what: &str, key: &Option<Vec<String>>| {
             key.as_ref()

@@ -1,62 +1,62 @@
-//! Options that are one of a few words.
+//! Options whose value is one of a few words.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether the rows of a region are dealt out to waves.
+/// Whether the rows of a region are dealt out to waves (option `strategy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// Waves where they pay.
     #[default]
     Auto,
-    /// Several passes over each region, a part of each page's rows in each.
+    /// Several passes over each region; each pass takes a part of the rows of each page.
     Waves,
-    /// One pass.
+    /// A single pass.
     Sequential,
 }
 
-/// What orders the walk.
+/// The order of the walk (option `walk`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Walk {
-    /// Chosen by the table.
+    /// Chosen from what is known of the table.
     #[default]
     Auto,
-    /// A unique key.
+    /// The order of a unique key.
     Key,
-    /// The blocks of the table.
+    /// The order of the table's blocks.
     Physical,
 }
 
-/// What a batch does about rows that others have locked.
+/// The treatment of rows that other transactions have locked (option `locked_rows`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LockedRows {
-    /// It waits for them, as long as `lock_timeout_ms` says, and is tried again.
+    /// The batch waits up to `lock_timeout_ms` for them, then is rolled back and tried again.
     #[default]
     Wait,
-    /// It leaves them for the end of the slice.
+    /// The batch leaves them for the end of the slice.
     Skip,
 }
 
-/// What becomes of the table's triggers.
+/// Whether the table's triggers fire (option `triggers`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Triggers {
-    /// They fire as for any UPDATE.
+    /// Triggers fire as for any UPDATE.
     #[default]
     Fire,
-    /// Only those that are ENABLE REPLICA or ALWAYS do.
+    /// Only ENABLE REPLICA and ENABLE ALWAYS triggers fire.
     Skip,
 }
 
-/// What a job does once all is done between its bounds.
+/// The state a job takes once every row between its bounds is done (option `at_bounds`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AtBounds {
-    /// It pauses: they may be widened.
+    /// The job pauses, so that the bounds can be widened.
     #[default]
     Pause,
-    /// It completes, as a job on that part of the table.
+    /// The job completes: it was about that part of the table only.
     Complete,
 }

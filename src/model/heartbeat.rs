@@ -1,30 +1,30 @@
-//! The line in the server log that says how far a job is.
+//! The line in the server log that reports a job's progress.
 
-/// What the view shows of a job, as text.
+/// A job's row of `backfill.progress`, as text.
 #[derive(Debug, Default)]
 pub struct Beat<'a> {
-    /// How far it is.
+    /// Share of the rows that is done, in percent.
     pub percent: Option<&'a str>,
     /// Rows passed.
     pub rows_done: Option<&'a str>,
-    /// Rows there are, by the estimate.
+    /// Estimate of all rows.
     pub rows_total: Option<&'a str>,
-    /// Rows that were stepped over.
+    /// Rows that failed and were stepped over.
     pub rows_failed: Option<&'a str>,
-    /// How fast it goes.
+    /// Rows per second.
     pub rows_per_second: Option<&'a str>,
-    /// How long it will take.
+    /// Time until the job is done.
     pub eta: Option<&'a str>,
-    /// Why that is not known.
+    /// The reason why there is no `eta`.
     pub eta_state: Option<&'a str>,
-    /// Processes that work on it.
+    /// Number of processes that work on the job.
     pub workers: Option<&'a str>,
-    /// What it waits for.
+    /// The reason why the job waits.
     pub waiting_for: Option<&'a str>,
 }
 
 impl Beat<'_> {
-    /// One line, whatever is not known left out.
+    /// Returns the line; whatever is not known is left out.
     pub fn line(&self) -> String {
         let rows = match (self.rows_done.unwrap_or("0"), self.rows_total) {
             (done, Some(total)) => format!("{done} of {total} rows"),

@@ -1,4 +1,4 @@
-//! What a job is, apart from any server: its definition, options, states and progress.
+//! The definition, options, states and progress of a job. Nothing here needs a server.
 
 pub mod announcement;
 pub mod bounds;

@@ -1,9 +1,9 @@
-//! Names in messages: lists of them, and which one was meant.
+//! Names in messages: lists of names, and the distance that finds the name a user meant.
 
-/// As many as are named, at most.
+/// Number of names that are listed at most.
 const SHOWN: usize = 3;
 
-/// The names; of many, their number and the first.
+/// Lists the names; of more than `SHOWN`, their number and the first few.
 pub fn listed<S: AsRef<str>>(tables: &[S]) -> String {
     let names: Vec<&str> = tables.iter().map(AsRef::as_ref).take(SHOWN).collect();
     let names = names.join(", ");
@@ -14,12 +14,12 @@ pub fn listed<S: AsRef<str>>(tables: &[S]) -> String {
     }
 }
 
-/// Whether not all of them are named.
+/// True if [`listed`] does not name all of them.
 pub fn are_many<S>(tables: &[S]) -> bool {
     tables.len() > SHOWN
 }
 
-/// Levenshtein's edit distance, by the usual two-row dynamic programming.
+/// Levenshtein's edit distance (usual two-row dynamic programming); only the first 64 characters of `b` count.
 pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! The keys of the `options` argument: what each must be, and when it may be given.
+//! The keys of the `options` argument: which value each takes, and whether it can be altered.
 
 use serde_json::Value;
 
@@ -8,23 +8,23 @@ use crate::model::options::Options;
 use crate::throttle::kind::{Kind, NO_BOUND};
 use crate::throttle::signals::{Entry, SIGNALS};
 
-/// What `backfill.alter` may do to an option.
+/// Whether `backfill.alter` may change an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// It is part of what the job is.
+    /// Never: the option defines what the job is.
     Defined,
-    /// It can be changed while the job runs.
+    /// Any time, also while the job runs.
     Always,
 }
 
-/// An option as a call gives it.
+/// A key of the `options` argument.
 #[derive(Clone, Copy)]
 pub struct Key {
-    /// As it is written.
+    /// The key as it is written in JSON.
     pub name: &'static str,
-    /// What it must be, for people.
+    /// Description of a valid value, for people.
     expected: &'static str,
-    /// For an integer: least, greatest, and what it is for.
+    /// For an integer: least value, greatest value, and its purpose.
     bounds: Option<(i64, i64, &'static str)>,
     when: When,
 }
@@ -47,7 +47,7 @@ const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'stati
     }
 }
 
-/// The keys of [`Options`] that are no bound of a signal.
+/// The keys of [`Options`] that do not bound a signal.
 const KEYS: &[Key] = &[
     key("key", "a string", When::Defined),
     key("only", "true or false", When::Defined),
@@ -117,15 +117,15 @@ const KEYS: &[Key] = &[
     key("on_end", "a string: an SQL statement", When::Always),
 ];
 
-/// What a key must be.
+/// Description of a valid value of `key_from` and `key_to`.
 const KEY: &str = "a key: a string, an integer, or an array of them for a key of several columns";
 
-/// Every key of [`Options`]: those of its own, and the bounds of signals.
+/// Returns every key of [`Options`]: those in `KEYS`, and one for each signal that can be bounded.
 pub fn keys() -> impl Iterator<Item = Key> {
     KEYS.iter().copied().chain(SIGNALS.iter().filter_map(bound))
 }
 
-/// The option that bounds a signal, if there is one.
+/// Returns the key of the option that bounds the signal, if there is one.
 fn bound(entry: &Entry) -> Option<Key> {
     let bound = entry.bound.as_ref()?;
     Some(Key {
@@ -142,13 +142,13 @@ fn bound(entry: &Entry) -> Option<Key> {
     })
 }
 
-/// The key of this name, if there is one.
+/// Returns the key with this name, if there is one.
 pub fn named(name: &str) -> Option<Key> {
     keys().find(|key| key.name == name)
 }
 
 impl Key {
-    /// Refuses a value that it cannot have.
+    /// Refuses a value that the option cannot have.
     pub fn check(&self, found: &Value) -> Result<()> {
         let Key { name, expected, .. } = self;
         if let (Some((least, greatest, purpose)), Some(number)) = (self.bounds, found.as_i64())
@@ -170,12 +170,12 @@ impl Key {
     }
 }
 
-/// Whether `backfill.alter` may change the option while a job runs.
+/// True if `backfill.alter` may change the option while a job runs.
 pub fn is_alterable(name: &str) -> bool {
     named(name).is_some_and(|key| key.when == When::Always)
 }
 
-/// Arguments of `start` and its like, which are taken for options now and then.
+/// Arguments of `start` and similar functions that users sometimes take for options.
 const ARGUMENTS: &[&str] = &[
     "batch_size",
     "sleep_ms",
@@ -185,7 +185,7 @@ const ARGUMENTS: &[&str] = &[
     "relation",
 ];
 
-/// The error for a key that there is not, with the nearest one.
+/// Returns the error for an unknown key. Its hint names the nearest key, if one is close.
 pub fn unknown(key: &str) -> Error {
     if ARGUMENTS.contains(&key) {
         return Error::invalid(format!("\"{key}\" is an argument, not an option")).hint(format!(

@@ -12,53 +12,53 @@ use crate::model::option;
 pub use crate::model::option::is_alterable;
 use crate::throttle::limits::Throttles;
 
-/// What a job does beyond the arguments of `backfill.start`. A field that is `None` was not given;
-/// the methods give what holds then.
+/// The options of a job, beyond the arguments of `backfill.start`. A field that is `None` was not given; the method of
+/// the same name returns the value in force.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// Name of the unique index whose columns order the walk. Absent: the primary key, else the
-    /// first usable unique index.
+    /// Name of the unique index whose columns order the walk. Absent: the primary key, or else the first usable unique
+    /// index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Whether the table's own rows are walked alone, without those of tables that inherit from it.
+    /// Whether only the table's own rows are walked, without those of the tables that inherit from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only: Option<bool>,
-    /// What orders the walk.
+    /// Order of the walk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub walk: Option<Walk>,
     /// Whether the rows of a region are dealt out to waves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
-    /// Number of waves, where there are waves. Absent: chosen.
+    /// Number of waves, where there are waves. Absent: the worker chooses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waves: Option<i32>,
-    /// Processes that work on the job at the same time, at most.
+    /// Number of processes that may work on the job at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<i32>,
-    /// How long a batch is to take, in milliseconds. Absent: batches of the batch size, however long.
+    /// Time a batch should take, in milliseconds. Absent: every batch has the batch size, however long it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ms: Option<i32>,
-    /// Rows that one statement may read in search of rows that match the WHERE clause. Absent:
-    /// what takes about `target_ms`, or a quarter of a second.
+    /// Rows that one statement may read in search of rows that match the WHERE clause. Absent: as many as take about
+    /// `target_ms`, or a quarter of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan_limit: Option<i64>,
-    /// Rows that may fail, and are stepped over, before the job does.
+    /// Rows that may fail, and are stepped over, before the job fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failed_rows: Option<i64>,
-    /// What a batch does about rows that others have locked.
+    /// Treatment of rows that other transactions have locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked_rows: Option<LockedRows>,
-    /// What becomes of the table's triggers.
+    /// Whether the table's triggers fire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub triggers: Option<Triggers>,
-    /// How long a batch waits for a lock, in milliseconds, before it gives way; 0: for ever.
+    /// Milliseconds a batch waits for a lock before it gives way; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_timeout_ms: Option<i32>,
-    /// How long a batch may take, in milliseconds, before it is cancelled; 0: no limit.
+    /// Milliseconds a batch may take before it is cancelled; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement_timeout_ms: Option<i32>,
-    /// Settings (GUCs) of the owner that are in force in every batch.
+    /// The owner's settings (GUCs), in force in every batch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
     /// Whether a VACUUM follows the last batch.
@@ -67,30 +67,30 @@ pub struct Options {
     /// Whether an ANALYZE follows the last batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analyze: Option<bool>,
-    /// Whether the job only sees what it would do.
+    /// Whether the job changes nothing and only looks at what it would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
     /// Rows that the job may update before it pauses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_rows: Option<i64>,
-    /// The first key of the walk, in text form; of several columns a list.
+    /// First key of the walk, in text form; a list for a key of several columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_from: Option<KeyText>,
-    /// The last one.
+    /// Last key of the walk, in the form of `key_from`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_to: Option<KeyText>,
-    /// What the job does once all is done between these keys.
+    /// The state the job takes once every row between `key_from` and `key_to` is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_bounds: Option<AtBounds>,
-    /// A statement of the owner's that follows the job's end.
+    /// The owner's SQL statement that runs after the end of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<String>,
-    /// What makes the job wait.
+    /// Bounds of signals: the conditions under which the job waits.
     #[serde(flatten)]
     pub throttles: Throttles,
 }
 
-/// Rows that may fail in a dry run, by default.
+/// Default of `max_failed_rows` for a dry run.
 const DRY_RUN_FAILURES: i64 = 1000;
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
@@ -115,7 +115,7 @@ const PINNED: &[&str] = &[
 ];
 
 impl Options {
-    /// Checks and reads the options of a call, or of a job's row.
+    /// Checks and reads the options given in a call, or those in a job's row.
     pub fn parse(value: &Value) -> Result<Options> {
         let Value::Object(map) = value else {
             return Err(Error::invalid("options must be a JSON object")
@@ -136,7 +136,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Reads options that were checked already, each by itself: what two calls have given, laid over each other.
+    /// Reads options that were each checked before: the options of two calls, merged.
     fn read(value: Value) -> Result<Options> {
         serde_json::from_value(value)
             .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))
@@ -162,12 +162,13 @@ impl Options {
         Ok(())
     }
 
-    /// What orders the walk.
+    /// Order of the walk.
     pub fn walk(&self) -> Walk {
         self.walk.unwrap_or_default()
     }
 
-    /// Whether the rows of a region are dealt out to waves. A few rows are done one after the other.
+    /// Whether the rows of a region are dealt out to waves. With `limit_rows` they are not: so few rows are done in one
+    /// pass.
     pub fn strategy(&self) -> Strategy {
         match self.limit_rows {
             Some(_) => Strategy::Sequential,
@@ -175,7 +176,8 @@ impl Options {
         }
     }
 
-    /// Processes that work on the job at the same time, at most. One alone knows how many rows are done.
+    /// Number of processes that may work on the job at the same time. With `limit_rows` it is 1: only a single worker
+    /// knows how many rows are done.
     pub fn workers(&self) -> i32 {
         match self.limit_rows {
             Some(_) => 1,
@@ -183,19 +185,19 @@ impl Options {
         }
     }
 
-    /// Whether one worker does the rows one after the other, in the order of the key.
+    /// True if one worker does the rows one after another in key order.
     pub fn keeps_key_order(&self) -> bool {
         let sequential = self.strategy() == Strategy::Sequential && self.workers() == 1;
         self.walk() == Walk::Key && sequential && !self.skips_locked_rows()
     }
 
-    /// Rows that may fail before the job does. A dry run is to find them.
+    /// Rows that may fail before the job fails. A dry run allows more by default, since it is there to find such rows.
     pub fn max_failed_rows(&self) -> i64 {
         let most = if self.dry_run() { DRY_RUN_FAILURES } else { 0 };
         self.max_failed_rows.unwrap_or(most)
     }
 
-    /// The keys between which the job walks, if there are bounds.
+    /// The range of keys that the job walks; `None` if it has no bounds.
     pub fn bounds(&self) -> Option<Bounds> {
         let texts = |key: &Option<KeyText>| key.as_ref().map(KeyText::texts);
         let bounds = Bounds {
@@ -205,53 +207,53 @@ impl Options {
         (!bounds.is_open()).then_some(bounds)
     }
 
-    /// Whether the job only sees what it would do.
+    /// True if the job changes nothing and only looks at what it would do.
     pub fn dry_run(&self) -> bool {
         self.dry_run == Some(true)
     }
 
-    /// Whether a batch leaves rows that others have locked for later.
+    /// True if a batch leaves rows that others have locked for later.
     pub fn skips_locked_rows(&self) -> bool {
         self.locked_rows == Some(LockedRows::Skip)
     }
 
-    /// Whether the table's triggers are not to fire.
+    /// True if the table's triggers do not fire.
     pub fn skips_triggers(&self) -> bool {
         self.triggers == Some(Triggers::Skip)
     }
 
-    /// Whether tables that inherit from the one named are left alone.
+    /// True if the tables that inherit from the named one are left alone.
     pub fn only(&self) -> bool {
         self.only.unwrap_or(false)
     }
 
-    /// Whether the job completes once all is done between its bounds.
+    /// True if the job completes once every row between its bounds is done.
     pub fn completes_at_bounds(&self) -> bool {
         self.at_bounds == Some(AtBounds::Complete)
     }
 
-    /// How long a batch waits for a lock, in milliseconds; 0: for ever. By default less than
-    /// `deadlock_timeout`: who waits for the batch is not the one to be cancelled.
+    /// Milliseconds a batch waits for a lock; 0: no limit. The default is less than `deadlock_timeout`, so that the
+    /// batch gives way before a transaction that waits for it is cancelled by the deadlock detector.
     pub fn lock_timeout_ms(&self) -> i32 {
         self.lock_timeout_ms.unwrap_or(500)
     }
 
-    /// How long a batch may take, in milliseconds; 0: no limit.
+    /// Milliseconds a batch may take; 0: no limit.
     pub fn statement_timeout_ms(&self) -> i32 {
         self.statement_timeout_ms.unwrap_or(0)
     }
 
-    /// Whether a VACUUM follows the last batch.
+    /// True if a VACUUM follows the last batch.
     pub fn vacuum(&self) -> bool {
         self.vacuum.unwrap_or(true)
     }
 
-    /// Whether an ANALYZE follows the last batch.
+    /// True if an ANALYZE follows the last batch.
     pub fn analyze(&self) -> bool {
         self.analyze.unwrap_or(true)
     }
 
-    /// The options as they are stored.
+    /// Returns the options as they are stored, as JSON.
     pub fn to_json(&self) -> String {
         Value::Object(self.to_map()).to_string()
     }
@@ -259,13 +261,13 @@ impl Options {
     fn to_map(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
-            // Strings, numbers and words always have a form in JSON.
+            // Strings, numbers and words can always be written as JSON.
             _ => Map::new(),
         }
     }
 
-    /// These options with the keys of a call to `backfill.alter` put over them; null takes one away, so
-    /// that its default is in force.
+    /// Returns these options changed by those given to `backfill.alter`. A null removes an option, so that its default
+    /// is in force again. Refuses options that are unknown or cannot be altered.
     pub fn altered(&self, change: &Value) -> Result<Options> {
         let mut merged = self.to_map();
         Options::parse(&without_nulls(change))?;
@@ -287,8 +289,8 @@ impl Options {
         Options::read(Value::Object(merged))
     }
 
-    /// These options, as a definition stored them, with those of the call that starts it laid over
-    /// them.
+    /// Returns these options, stored with a definition, overlaid with those of the call that starts it. Refuses an
+    /// option that cannot be altered, unless its value is the stored one.
     pub fn started_with(&self, given: &Options) -> Result<Options> {
         let stored = self.to_map();
         for (name, value) in given.to_map() {
@@ -302,7 +304,7 @@ impl Options {
         self.overlaid(given)
     }
 
-    /// These options with others laid over them. Settings are added one by one.
+    /// Returns these options overlaid with `given`. The entries of `settings` are merged one by one.
     pub fn overlaid(&self, given: &Options) -> Result<Options> {
         let mut merged = self.to_map();
         for (name, value) in given.to_map() {
@@ -316,7 +318,7 @@ impl Options {
         Options::read(Value::Object(merged))
     }
 
-    /// What differs in `after`: the option, what it was, and what it is.
+    /// Lists the options that differ in `after`: name, old value, new value.
     pub fn differences(&self, after: &Options) -> Vec<(&'static str, String, String)> {
         let (old_map, new_map) = (self.to_map(), after.to_map());
         option::keys()
@@ -325,11 +327,11 @@ impl Options {
             .map(|name| {
                 let (old, mut new) = (shown(old_map.get(name)), shown(new_map.get(name)));
                 if name == "settings" {
-                    // The names may be the same as before.
+                    // The names may be unchanged: only values differ.
                     new.push_str(" (values not shown)");
                 }
                 if name == "on_end" {
-                    // Its literals are nobody else's business.
+                    // The statement's literals may be private.
                     let kind = |map: &Map<String, Value>| match map.get(name) {
                         Some(_) => "a statement (not shown)".to_owned(),
                         None => "default".to_owned(),
@@ -342,7 +344,7 @@ impl Options {
     }
 }
 
-/// A change without the options that it takes away.
+/// Returns the change without the options that it removes.
 fn without_nulls(change: &Value) -> Value {
     match change {
         Value::Object(map) => Value::Object(
@@ -355,8 +357,8 @@ fn without_nulls(change: &Value) -> Value {
     }
 }
 
-/// An option's value for the events. Of settings the names only: the values may be secrets, and the
-/// events are shown to pg_monitor.
+/// Formats an option's value for an event. Of `settings` only the names are shown: the values may be secrets, and
+/// pg_monitor can read events.
 fn shown(value: Option<&Value>) -> String {
     match value {
         None => "default".to_owned(),

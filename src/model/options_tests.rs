@@ -81,7 +81,7 @@ fn reads_every_key_and_has_a_default_for_each() {
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
         "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"], "at_bounds": "complete", "only": true
     });
-    // The bounds of signals have tests of their own.
+    // The bounds of signals have their own tests.
     let is_own = |name: &&str| SIGNALS.iter().all(|entry| entry.name != *name);
     let mut own: Vec<&str> = option::keys().map(|key| key.name).filter(is_own).collect();
     own.sort_unstable();

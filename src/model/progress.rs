@@ -1,37 +1,37 @@
-//! How far a walk is, how fast it goes, and when it will be done.
+//! Progress of a walk: rows done, rows per second, percentage.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How far back the rate looks.
+/// Time that the rate looks back.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Two samples closer than this are one.
+/// Least time between two samples; a sample that follows sooner is not kept.
 const SPACING: Duration = Duration::from_millis(500);
-/// What a slice that has not ended shows at most.
+/// Highest percentage shown for a slice that has not ended.
 const ALMOST: f32 = 99.9;
 
-/// Rows done and an estimate of all rows, kept so that a reader is never misled: the percentage
-/// neither passes 100 nor runs backwards, and an estimate that proves low is corrected.
+/// Rows done and an estimate of all rows, kept so that a reader is never misled: the percentage neither passes 100 nor
+/// decreases, and an estimate that proves too low is corrected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
     /// Rows passed by the walk.
     pub rows_done: i64,
     /// Rows changed.
     pub rows_updated: i64,
-    /// Rows changed by heap-only tuples: without a new entry in any index.
+    /// Rows changed by heap-only tuples, that is, without a new entry in any index.
     pub rows_hot: i64,
-    /// In physical order: rows that were found to match.
+    /// In physical order: rows found to match.
     pub rows_found: i64,
-    /// Estimate of the rows that the slice will pass; `None`: no estimate yet.
+    /// Estimate of the rows the slice will pass; `None`: no estimate yet.
     pub rows_total: Option<i64>,
     /// Highest percentage shown so far.
     pub percent: Option<f32>,
-    /// Whether more rows were met than estimated, so that nothing can be said of the end.
+    /// Whether more rows were passed than estimated, so that nothing can be said about the end.
     pub past_estimate: bool,
 }
 
 impl Progress {
-    /// A walk that has not begun.
+    /// Returns the progress of a walk that has not begun.
     pub fn new(estimate: Option<i64>) -> Self {
         Progress {
             rows_done: 0,
@@ -44,7 +44,7 @@ impl Progress {
         }
     }
 
-    /// Counts a batch.
+    /// Counts a batch: `scanned` rows passed, `updated` of them changed.
     pub fn advance(&mut self, scanned: i64, updated: i64) {
         self.rows_done += scanned;
         self.rows_updated += updated;
@@ -64,7 +64,7 @@ impl Progress {
         Some((self.rows_total? - self.rows_done).max(0))
     }
 
-    /// All of it is passed.
+    /// Marks the slice as passed completely.
     pub fn finish(&mut self) {
         self.rows_total = Some(self.rows_done);
         self.percent = Some(100.0);
@@ -79,8 +79,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Notes that `rows` are done at `now`, and gives the rate, if there is one yet. The first call
-    /// begins to measure.
+    /// Notes that `rows` are done at `now`, and returns the rate if there is one yet. The first call starts the
+    /// measurement.
     pub fn measure(&mut self, now: Instant, rows: i64) -> Option<f64> {
         if self
             .samples

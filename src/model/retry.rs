@@ -1,33 +1,33 @@
-//! What to do about a batch that failed: which errors pass by themselves, how long to wait before it
-//! is tried again, and with how many rows.
+//! Rules for retrying a failed batch: which errors pass by themselves, how long to wait before the next try, and with how
+//! many rows.
 
 use std::time::Duration;
 
-/// An error that may pass by itself.
+/// A kind of error that may pass by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The SQLSTATE, or what those of a class begin with.
+    /// The SQLSTATE, or the prefix of a class of SQLSTATEs.
     pub sqlstate: &'static str,
-    /// What it is, for a person who sees the job wait.
+    /// Name of the error, for a person who sees the job wait.
     pub what: &'static str,
-    /// Why it passes.
+    /// Reason why the error passes.
     pub why: &'static str,
-    /// Whether fewer rows fare better.
+    /// Whether a batch with fewer rows is more likely to work.
     pub halve: bool,
-    /// How often in a row a batch is tried again; `None`: until it works.
+    /// Number of consecutive retries of a batch; `None`: no limit.
     pub tries: Option<u32>,
-    /// The first pause; each of the next is twice as long.
+    /// First pause; each further pause is twice as long.
     pub first: Duration,
-    /// The longest pause between two tries.
+    /// Longest pause between two tries.
     pub longest: Duration,
 }
 
-/// Who tries to take what there is not enough of takes what is left from others, for a moment.
+/// First pause after a lack of resources: for a moment, each try takes what is left of them from others.
 const SLOW: Duration = Duration::from_millis(250);
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
-/// All of them. SQLSTATEs are those of Appendix A of PostgreSQL's manual.
+/// All rules. SQLSTATEs are those of Appendix A of PostgreSQL's manual.
 pub const RULES: &[Rule] = &[
     Rule {
         sqlstate: "40P01",
@@ -112,31 +112,31 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// The rule for an error, if it may pass by itself.
+/// Returns the rule for an error; `None` if it does not pass by itself.
 pub fn rule(sqlstate: &str) -> Option<&'static Rule> {
     RULES
         .iter()
         .find(|rule| sqlstate.starts_with(rule.sqlstate))
 }
 
-/// Errors, or classes of them, that are never about one row: of the system, of the session, of what the
-/// statement says. Damage to data (XX001) is of the row that it is met in.
+/// SQLSTATEs, or prefixes of their classes, that are never about one row: errors of the system, of the session, or of
+/// the statement's text. Damaged data (XX001) is not among them: it belongs to the row it was met in.
 const OF_ALL_ROWS: &[&str] = &[
     "08", "0A", "25", "28", "2D", "3D", "3F", "42", "53", "55", "57", "58", "F0",
 ];
 
-/// Whether an error may be about one row, and others could be updated.
+/// True if the error may be about one row, so that other rows could still be updated.
 pub fn may_be_of_a_row(sqlstate: &str) -> bool {
     !OF_ALL_ROWS.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// The first pause, as a rule.
+/// First pause of most rules.
 const FIRST: Duration = Duration::from_millis(20);
 
 impl Rule {
-    /// How long to wait before the try after `tries` that failed; `None`: no more. Doubles with each
-    /// try up to the longest, of which `jitter` (0 to 1) takes away up to a half, so that workers that
-    /// met once don't meet again ("equal jitter" of Brooker, Exponential Backoff And Jitter, 2015).
+    /// Returns the pause after `tries` failed tries; `None`: give up. It doubles with each try up to the longest, and
+    /// `jitter` (0 to 1) takes away up to half of it, so that workers that collided once do not collide again ("equal
+    /// jitter" of Brooker, Exponential Backoff And Jitter, 2015).
     pub fn pause(&self, tries: u32, jitter: f64) -> Option<Duration> {
         if self.tries.is_some_and(|most| tries > most) {
             return None;
@@ -149,34 +149,34 @@ impl Rule {
     }
 }
 
-/// How long to wait before a look at rows that others have locked, after so many in vain.
+/// Returns the pause before the next look at rows that others have locked, after `tries` looks in vain.
 pub fn for_a_lock(tries: u32) -> Duration {
     let doubled = FIRST.saturating_mul(2u32.saturating_pow(tries));
     doubled.min(SHORT)
 }
 
-/// A bound on the rows of a batch, after one that failed: it is halved with each failure, and
-/// doubles with each batch that works.
+/// An upper bound on the rows of a batch after a failure: halved with each failure, doubled with each batch that works.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bound(Option<i64>);
 
 impl Bound {
-    /// So many rows, or fewer.
+    /// Returns `rows`, or the bound if that is lower; at least 1.
     pub fn of(self, rows: i64) -> i64 {
         self.0.map_or(rows, |most| rows.min(most)).max(1)
     }
 
-    /// Whether it can't be any smaller.
+    /// True if the bound is one row, the smallest there is.
     pub fn is_one(self) -> bool {
         self.0 == Some(1)
     }
 
-    /// A batch of so many rows has failed.
+    /// Notes that a batch of `rows` rows failed: the bound becomes half of that.
     pub fn halve(&mut self, rows: i64) {
         self.0 = Some((rows / 2).max(1));
     }
 
-    /// A batch has worked, where one of `most` rows would have been wanted.
+    /// Notes that a batch worked: doubles the bound, and removes it once it reaches `most`, the rows wanted without a
+    /// bound.
     pub fn passed(&mut self, most: i64) {
         self.0 = self
             .0

@@ -1,12 +1,12 @@
-//! How far apart the samples of a job are, so that there are never too many.
+//! Time between two samples of a job, chosen so that there are never too many samples.
 
 /// Seconds between two samples of a job, at first.
 pub const LEAST: i32 = 10;
-/// Samples of a job, at most: more than a plot has pixels for.
+/// Greatest number of samples of a job: more than a plot has pixels for.
 const MOST: i64 = 1000;
 
-/// Seconds from the next sample to the one after it, where there are `count` that were `last` seconds
-/// apart. If it is more than before, every second one is to go.
+/// Returns the seconds from the next sample to the one after it, given `count` samples that were `last` seconds apart.
+/// If that is more than `last`, the caller deletes every second sample.
 pub fn after(count: i64, last: i32) -> i32 {
     if count >= MOST {
         last.saturating_mul(2)

@@ -1,23 +1,23 @@
-//! How a job's row stands: as the extension's functions wrote it, in this very database, or not.
+//! Whether a job's row is as the extension's functions wrote it, in this very database.
 
-/// What the row of a job that is no copy, of an owner that is still the same, written by the functions, has;
-/// and what stands in the way of one that is otherwise.
+/// The standing of a job's row: `Here` if the functions wrote it in this database and its owner is still the same role;
+/// otherwise, what keeps it from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It may be run.
+    /// The job may run.
     Here,
-    /// It was defined or started in another cluster, database or extension: a dump, a copied database, or
-    /// the cluster that this one was made of by pg_upgrade.
+    /// The row was written in another cluster, database or extension: it comes from a dump, a copied database, or the
+    /// cluster that pg_upgrade made this one from.
     Copy,
-    /// The role with its owner's OID has another name now: it was renamed, or the owner was dropped and
-    /// the OID was used again.
+    /// The role with the owner's OID has another name now: it was renamed, or it was dropped and its OID was used
+    /// again.
     OwnerChanged,
-    /// It does not have the seal of the functions: somebody else wrote it.
+    /// The row does not have the seal of the functions: it was written by something else.
     Unsealed,
 }
 
 impl Standing {
-    /// The name that the views use.
+    /// The name used by the views.
     pub fn name(self) -> &'static str {
         match self {
             Standing::Here => "here",
@@ -27,7 +27,7 @@ impl Standing {
         }
     }
 
-    /// The standing with this name; what nobody knows counts as unsealed.
+    /// Returns the standing with this name; an unknown name counts as unsealed.
     pub fn parse(name: &str) -> Standing {
         [Standing::Here, Standing::Copy, Standing::OwnerChanged]
             .into_iter()
@@ -35,7 +35,7 @@ impl Standing {
             .unwrap_or(Standing::Unsealed)
     }
 
-    /// Why the job stands still, for `waiting_for`; and what lets it go on.
+    /// Returns the text for `waiting_for`: why the job stands still, and what lets it go on.
     pub fn waits_for(self, job: i64) -> Option<String> {
         Some(match self {
             Standing::Here => return None,
@@ -51,7 +51,7 @@ impl Standing {
         })
     }
 
-    /// The same for a definition that was not started.
+    /// Returns what keeps a definition that was not started from being started, and the way out.
     pub fn keeps_from_start(self) -> Option<&'static str> {
         match self {
             Standing::Here => None,

@@ -1,61 +1,60 @@
-//! The states of a job, the one table of transitions between them, and how a state is derived.
+//! The states of a job, the one table of transitions between them, and the derivation of a state.
 //!
-//! No state is stored. A user's call writes a *wish* into the job; the worker writes an *outcome*
-//! into a table of its own (so that neither ever waits for the other); and whether a worker is
-//! alive is told by a session lock. [`derive`] makes a state of these three, the same way for the
-//! view, the control functions and the worker.
+//! No state is stored. A user's call writes a *wish* into the job; the worker writes an *outcome* into a table of its
+//! own (so that neither ever waits for the other); and a session lock tells whether a worker is alive. [`derive`]
+//! computes the state from these three, in the same way for the view, the control functions and the worker.
 
 use std::fmt;
 
-/// What `backfill.progress` calls the job's state.
+/// A job's state as `backfill.progress` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Defined, not started.
     Pending,
-    /// Started; a worker runs it or is to run it.
+    /// Started; a worker runs it, or one will.
     Running,
-    /// A pause is wanted, the worker is still in a batch.
+    /// A pause is wanted; the worker is still in a batch.
     Pausing,
     /// Held; nothing runs.
     Paused,
-    /// A cancel is wanted, the worker is still in a batch.
+    /// A cancel is wanted; the worker is still in a batch.
     Cancelling,
-    /// Ended early by someone's wish.
+    /// Ended early at someone's request.
     Cancelled,
     /// Every row of the walk has been passed.
     Completed,
-    /// A batch raised an error; can be resumed.
+    /// A batch raised an error; the job can be resumed.
     Failed,
 }
 
-/// What the users want of a job: the last of their calls.
+/// The wish of the users for a job, set by the last of their calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// Defined only.
+    /// The job is only defined.
     Define,
-    /// To run.
+    /// The job should run.
     Run,
-    /// To stand still.
+    /// The job should pause.
     Pause,
-    /// To end.
+    /// The job should end.
     Cancel,
 }
 
-/// How the last worker ended the job.
+/// The way in which the last worker ended the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The walk came to its end.
+    /// The walk reached its end.
     Completed,
     /// A batch failed in the attempt with this number.
     Failed {
-        /// The attempt (counted by `start` and `resume`) that failed.
+        /// Number of the attempt that failed; `start` and `resume` count attempts.
         attempt: i32,
     },
     /// The worker saw the wish to cancel.
     Cancelled,
 }
 
-/// What makes a job leave a state.
+/// An event that makes a job leave a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// `backfill.start`
@@ -79,11 +78,11 @@ pub enum Event {
 /// An edge of the state machine, and why it is there.
 #[derive(Debug)]
 pub struct Transition {
-    /// The state it leaves.
+    /// The state that the edge leaves.
     pub from: State,
-    /// What has to happen.
+    /// The event that takes the edge.
     pub on: Event,
-    /// The state it leads to while a worker is alive (and where it makes no difference).
+    /// The state that the edge leads to while a worker is alive (and where that makes no difference).
     pub to: State,
     /// Why the edge exists.
     #[cfg_attr(
@@ -102,7 +101,7 @@ const fn edge(from: State, on: Event, to: State, reason: &'static str) -> Transi
     }
 }
 
-/// Every edge there is. What is not in here is refused.
+/// Every edge there is. A transition that is not listed is refused.
 pub const TRANSITIONS: &[Transition] = &[
     edge(
         State::Pending,
@@ -237,11 +236,11 @@ pub fn next(from: State, on: Event) -> Option<State> {
 /// The facts that a state is derived from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// The users' last wish.
+    /// The wish of the last call.
     pub wish: Wish,
-    /// How often the job was started or resumed.
+    /// Number of times the job was started or resumed.
     pub attempt: i32,
-    /// What the worker wrote last, if it ended the job.
+    /// The outcome that a worker wrote last, if it ended the job.
     pub outcome: Option<Outcome>,
     /// Whether a worker holds the job's session lock.
     pub live: bool,
@@ -249,11 +248,11 @@ pub struct Facts {
     pub here: bool,
 }
 
-/// The state of a job.
+/// Derives the state of a job.
 ///
-/// `completed` outranks any wish, since the walk can't become unfinished (the outcome of an attempt
-/// before the one that tries failed rows again does not count any more); a wish to cancel
-/// outranks a failure; a failure counts only for the attempt it happened in.
+/// `completed` outranks any wish, since a walk cannot become unfinished (once failed rows are tried again, the outcome
+/// of the attempt before no longer counts); a wish to cancel outranks a failure; a failure counts only for the attempt
+/// in which it happened.
 pub fn derive(facts: Facts) -> State {
     match (facts.outcome, facts.wish) {
         (Some(Outcome::Completed), _) => State::Completed,
@@ -270,17 +269,17 @@ pub fn derive(facts: Facts) -> State {
 }
 
 impl State {
-    /// Whether the job has come to an end (a failed one can be resumed all the same).
+    /// True if the job has come to an end (a failed one can still be resumed).
     pub fn ended(self) -> bool {
         matches!(self, State::Completed | State::Cancelled | State::Failed)
     }
 
-    /// Whether the job may still write its table: it keeps others off its columns.
+    /// True if the job may still write to its table, so that it keeps other jobs off its columns.
     pub fn active(self) -> bool {
         !matches!(self, State::Pending | State::Completed | State::Cancelled)
     }
 
-    /// The state as the predicate of a sentence, with an "already" if so wanted.
+    /// Returns the state as the predicate of a sentence, with "already" if `already` is set.
     pub fn phrase(self, already: bool) -> String {
         let already = if already { "already " } else { "" };
         match self {
@@ -323,7 +322,7 @@ impl Wish {
         }
     }
 
-    /// The wish with this name.
+    /// Returns the wish with this name.
     pub fn parse(name: &str) -> Option<Wish> {
         [Wish::Define, Wish::Run, Wish::Pause, Wish::Cancel]
             .into_iter()
@@ -341,7 +340,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome with this name, of this attempt.
+    /// Returns the outcome with this name, of this attempt.
     pub fn parse(name: &str, attempt: i32) -> Option<Outcome> {
         match name {
             "completed" => Some(Outcome::Completed),

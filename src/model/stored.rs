@@ -1,13 +1,13 @@
-//! The bound on texts that are written to the extension's tables: a message may be as long as its author likes,
-//! and each look at `backfill.progress` sends what is stored.
+//! The length limit of texts written to the extension's tables: an error message may be as long as its author likes,
+//! and every query of `backfill.progress` sends what is stored.
 
 use std::borrow::Cow;
 
-/// Bytes of a text that are kept, at most.
+/// Bytes of a text that are kept at most.
 pub const MOST_BYTES: usize = 8192;
 
-/// The text as it is stored: whole, or its beginning, cut between two characters, with a mark that names the length of the
-/// whole. The mark is part of the [`MOST_BYTES`], and ASCII: any encoding has it.
+/// Returns the text as it is stored: whole, or its beginning, cut between two characters, with a mark that names the
+/// length of the whole. The mark counts towards [`MOST_BYTES`] and is ASCII, so that any encoding has it.
 pub fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= MOST_BYTES {
         return Cow::Borrowed(text);
@@ -20,7 +20,7 @@ pub fn cut(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{mark}", &text[..end]))
 }
 
-/// The same for a text that may be missing.
+/// Like [`cut`], for a text that may be missing.
 pub fn cut_if_any(text: Option<&str>) -> Option<Cow<'_, str>> {
     text.map(cut)
 }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn characters_are_not_cut_in_two() {
-        // Each start makes the cut come to another byte of a character.
+        // Each prefix makes the cut fall on another byte of a character.
         for start in ["", "a", "ab", "abc"] {
             let text = format!("{start}{}", "\u{1F600}".repeat(3000));
             let stored = cut(&text);

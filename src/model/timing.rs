@@ -1,38 +1,38 @@
-//! Where a worker's time goes, and how long its batches take.
+//! Accounting of a worker's time, and of the duration of its batches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::throttle::signals::Signal;
 
-/// Batches that are looked back at.
+/// Number of recent batches that are remembered.
 const RECENT: usize = 200;
 
-/// What a slice has taken, in all.
+/// Time and WAL spent on a slice in all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spent {
-    /// In batches, those included that failed and were rolled back.
+    /// Time in batches, including those that failed and were rolled back.
     pub working: Duration,
-    /// In the pauses that the pace asks for.
+    /// Time in the pauses that the pace asks for.
     pub sleeping: Duration,
-    /// Waiting, by what for.
+    /// Time spent waiting, by the signal that caused the wait.
     pub waiting: BTreeMap<String, Duration>,
     /// WAL written, in bytes.
     pub wal: u64,
 }
 
 impl Spent {
-    /// Counts time of waiting for a signal.
+    /// Adds time spent waiting for a signal.
     pub fn wait(&mut self, signal: Signal, time: Duration) {
         *self.waiting.entry(signal.name().to_owned()).or_default() += time;
     }
 
-    /// Whether it is nothing.
+    /// True if nothing was spent.
     pub fn is_empty(&self) -> bool {
         *self == Spent::default()
     }
 
-    /// Counts what has come since.
+    /// Adds `more` to the totals.
     pub fn add(&mut self, more: &Spent) {
         self.working += more.working;
         self.sleeping += more.sleeping;
@@ -42,7 +42,7 @@ impl Spent {
         }
     }
 
-    /// What was waited for, in milliseconds, as JSON; nothing if there was no wait.
+    /// Returns the waiting times, in milliseconds, as JSON; `None` if there was no wait.
     pub fn waiting_json(&self) -> Option<String> {
         let milliseconds = |time: &Duration| time.as_millis() as u64;
         let map: BTreeMap<&str, u64> = self
@@ -53,7 +53,7 @@ impl Spent {
         (!map.is_empty()).then(|| serde_json::json!(map).to_string())
     }
 
-    /// Reads that again; what it can't read it takes for no time.
+    /// Reads the JSON of [`Self::waiting_json`]; what cannot be read counts as no time.
     pub fn waiting_from(json: Option<&str>) -> BTreeMap<String, Duration> {
         let map: BTreeMap<String, u64> = json
             .and_then(|json| serde_json::from_str(json).ok())
@@ -64,14 +64,14 @@ impl Spent {
     }
 }
 
-/// How long the last batches took.
+/// Durations of the last batches.
 #[derive(Debug, Default)]
 pub struct Recent {
     times: VecDeque<Duration>,
 }
 
 impl Recent {
-    /// Counts a batch.
+    /// Adds the duration of a batch.
     pub fn note(&mut self, time: Duration) {
         if self.times.len() == RECENT {
             self.times.pop_front();
@@ -79,12 +79,12 @@ impl Recent {
         self.times.push_back(time);
     }
 
-    /// What the last one took.
+    /// Duration of the last batch.
     pub fn last(&self) -> Option<Duration> {
         self.times.back().copied()
     }
 
-    /// What 95 of 100 took at most (nearest rank).
+    /// The 95th percentile of the durations (nearest rank).
     pub fn p95(&self) -> Option<Duration> {
         let mut sorted: Vec<Duration> = self.times.iter().copied().collect();
         let rank = (sorted.len() * 95).div_ceil(100);

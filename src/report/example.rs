@@ -2,7 +2,7 @@
 
 use super::model::Report;
 
-/// Of a job with all that there can be.
+/// Returns the report of a job with everything that a report can show.
 pub fn example() -> Report {
     Report {
         document: serde_json::json!({

@@ -1,23 +1,23 @@
-//! What a report draws: the history of a job.
+//! The history of a job as plots: the series that a report draws.
 
 use serde_json::Value;
 
 use super::model::Report;
 
-/// Points from which on a line says something of the course: two are a line from the one to the other.
+/// Least number of points of a line that is worth drawing: two only make a straight line.
 const TELLING: usize = 3;
 
 /// A series of the history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What it is called.
+    /// Name of the series.
     pub name: String,
-    /// Seconds since the first sample, and the value.
+    /// Points: seconds since the first sample, and the value.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Report {
-    /// The plots: what each shows, its unit, and its series.
+    /// Returns the plots: title, unit, and series of each.
     pub fn plots(&self) -> Vec<(&'static str, &'static str, Vec<Series>)> {
         let samples = self.list("samples");
         let one = |field: &str, name: &str| Series {
@@ -43,7 +43,7 @@ impl Report {
     }
 }
 
-/// Seconds of waiting, by signal.
+/// Returns the seconds of waiting, one series for each signal.
 fn waits(samples: &[Value]) -> Vec<Series> {
     let mut names: Vec<String> = Vec::new();
     for sample in samples {

@@ -1,4 +1,4 @@
-//! One file that asks for nothing else: styles and plots are in it, and no script.
+//! The report as one HTML file that loads nothing else: styles and plots are in it, and there is no script.
 
 use super::model::{Body, Report, Section};
 use super::plot;
@@ -27,13 +27,13 @@ footer{margin-top:40px;color:var(--dim);font-size:.85rem}
 @media print{main{max-width:none;padding:0}figure,tr,dl{break-inside:avoid}}
 ";
 
-/// The report as HTML.
+/// Renders the report as HTML.
 pub fn render(report: &Report) -> String {
     let title = escape(&report.title());
     let mood = report.mood();
     let mut sections = report.sections().into_iter();
     let mut body = String::new();
-    // What and how much stand side by side where there is room.
+    // The sections about the job and its figures stand side by side where there is room.
     body.push_str("<div class=\"grid2\">");
     let first: Vec<Section> = sections.by_ref().take(3).collect();
     if let [what, rest @ ..] = first.as_slice() {
@@ -95,7 +95,7 @@ fn of_section(section: &Section) -> String {
                 .iter()
                 .map(|name| format!("<th>{}</th>", escape(name)))
                 .collect();
-            // Where a row is a block, each cell says what it is.
+            // Some layouts show a row as a block, so each cell carries its column's name.
             let cell = |(name, cell): (&&str, &String)| {
                 format!("<td data-of=\"{}\">{}</td>", escape(name), escape(cell))
             };
@@ -114,10 +114,10 @@ fn of_section(section: &Section) -> String {
     )
 }
 
-/// Text that is nothing but text, also within an attribute.
+/// Escapes text so that it is nothing but text, also within an attribute.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    // Nothing that HTML does not allow.
+    // Characters that HTML does not allow are replaced.
     for c in printable(text).chars() {
         match c {
             '&' => escaped.push_str("&amp;"),

@@ -1,8 +1,8 @@
-//! For a ticket or a wiki.
+//! The report for a ticket or a wiki.
 
 use super::model::{Body, Report};
 
-/// The report in Markdown.
+/// Renders the report as Markdown.
 pub fn render(report: &Report) -> String {
     let mut text = format!(
         "# {}\n\n{}\n",
@@ -30,7 +30,7 @@ pub fn render(report: &Report) -> String {
                 }
             }
             Body::Code(code) => {
-                // A fence that is longer than any in it.
+                // A fence longer than any in the code.
                 let longest = code
                     .split(|c| c != '`')
                     .map(str::len)
@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> String {
     format!("{text}\n{}\n", inline(&report.origin()))
 }
 
-/// Text that is nothing but text, also within a table.
+/// Escapes text so that it is nothing but text, also within a table.
 fn inline(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! The record of a job, for people and tools. Pure: what is to be said is given.
+//! The record of a job, for people and tools. Nothing here needs a server: the contents are given.
 
 #[cfg(test)]
 mod example;
@@ -14,21 +14,21 @@ mod words;
 pub use model::Report;
 pub use words::lasting;
 
-/// How a report is written.
+/// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For a terminal.
+    /// Plain text for a terminal.
     Text,
-    /// For tools.
+    /// JSON for tools.
     Json,
-    /// For a ticket or a wiki.
+    /// Markdown for a ticket or a wiki.
     Markdown,
-    /// One file, with plots.
+    /// One HTML file, with plots.
     Html,
 }
 
 impl Format {
-    /// By its name.
+    /// Returns the format with this name.
     pub fn parse(name: &str) -> Option<Format> {
         Some(match name {
             "text" => Format::Text,
@@ -40,7 +40,7 @@ impl Format {
     }
 }
 
-/// The report, written so.
+/// Renders the report in this format.
 pub fn render(report: &Report, format: Format) -> String {
     match format {
         Format::Text => words::printable(&text::render(report)),

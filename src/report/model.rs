@@ -1,4 +1,4 @@
-//! What a report has to say, section by section.
+//! The contents of a report, section by section.
 
 use serde_json::Value;
 
@@ -7,25 +7,25 @@ use super::words::{bytes, count, lasting, moment, plain};
 /// A job's record.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// All of it, as tools get it.
+    /// The whole record, as tools get it.
     pub document: Value,
 }
 
-/// A section: a title, and lines or a table.
+/// A section: a title, and facts, a table, or code.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Section {
-    /// What it is about.
+    /// Title of the section.
     pub title: &'static str,
-    /// What it says.
+    /// Contents of the section.
     pub body: Body,
 }
 
-/// What a section says.
+/// The contents of a section.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// Names and values.
     Facts(Vec<(String, String)>),
-    /// A table, with its head.
+    /// A table: its head, and its rows.
     Table(Vec<&'static str>, Vec<Vec<String>>),
     /// SQL.
     Code(String),
@@ -48,7 +48,7 @@ impl Report {
         self.document[name].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// What it is called, on one line.
+    /// Returns the title of the report, on one line.
     pub fn title(&self) -> String {
         let name = match self.text("name").as_str() {
             "" => String::new(),
@@ -64,7 +64,7 @@ impl Report {
         )
     }
 
-    /// How it stands, in a sentence.
+    /// Returns the state of the job in a sentence.
     pub fn verdict(&self) -> String {
         let state = self.text("state");
         let rows = match self.is_read_only() {
@@ -91,12 +91,12 @@ impl Report {
         }
     }
 
-    /// Whether it has changed no row.
+    /// True if the job changes no rows: a dry run or a verification.
     fn is_read_only(&self) -> bool {
         self.text("kind") != "backfill"
     }
 
-    /// Whether it is a verification that has found rows to be wrong.
+    /// True if the job is a verification that has found wrong rows.
     fn is_wrong(&self) -> bool {
         self.text("kind") == "verification" && self.number("rows_updated") > 0.0
     }
@@ -105,7 +105,7 @@ impl Report {
         self.text("note")
     }
 
-    /// How well it went: completed, failed, cancelled, or something between.
+    /// Returns how the job went: "completed", "failed", "cancelled", or "other" for anything between.
     pub fn mood(&self) -> &'static str {
         match self.text("state").as_str() {
             "completed" if self.number("rows_failed") > 0.0 || self.is_wrong() => "other",
@@ -116,7 +116,7 @@ impl Report {
         }
     }
 
-    /// Where and when the report was made.
+    /// Returns where and when the report was made, in a sentence.
     pub fn origin(&self) -> String {
         let server = &self.document["server"];
         format!(
@@ -128,7 +128,7 @@ impl Report {
         )
     }
 
-    /// All sections, in order.
+    /// Returns all sections, in order.
     pub fn sections(&self) -> Vec<Section> {
         let mut sections = vec![self.what(), self.rows(), self.time()];
         sections.extend(self.growth());
@@ -260,7 +260,7 @@ impl Report {
         }
     }
 
-    /// By how much something has grown, if it was there before.
+    /// Returns the growth of something in percent, if it existed before.
     fn grown(&self, before: &str, after: &str) -> Option<String> {
         let sizes = &self.document["sizes"];
         let (before, after) = (sizes[before].as_f64()?, sizes[after].as_f64()?);

@@ -4,17 +4,17 @@ use super::history::Series;
 use super::html::escape;
 use crate::throttle::quantity::Shown;
 
-/// The picture, in units of its own: small enough for text to stay readable on a telephone.
+/// Size and margins of the picture, in its own units: small enough for text to stay readable on a phone.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 34.0;
-/// Classes of the stylesheet, by series.
+/// Number of colour classes in the stylesheet; one for each series.
 const COLOURS: usize = 6;
 
-/// The plot of some series over time.
+/// Draws some series over time.
 pub fn svg(title: &str, unit: &str, series: &[Series]) -> String {
     let all = || series.iter().flat_map(|one| &one.points);
     let last = all().map(|(at, _)| *at).fold(0.0, f64::max).max(1.0);
@@ -67,8 +67,8 @@ pub fn svg(title: &str, unit: &str, series: &[Series]) -> String {
     svg
 }
 
-/// The end of an axis for values up to `most`, and the distance of its marks: 1, 2 or 5 of a power of ten, of
-/// the unit that fits.
+/// Returns the end of an axis for values up to `most`, and the distance of its marks: 1, 2 or 5 times a power of ten,
+/// in the unit that fits.
 fn scale(most: f64, base: f64) -> (f64, f64) {
     let most = if most > 0.0 { most } else { 1.0 };
     let mut unit = 1.0;
@@ -85,7 +85,7 @@ fn scale(most: f64, base: f64) -> (f64, f64) {
     ((most / step).ceil() * step, step)
 }
 
-/// The unit of the time axis, the distance of its marks, and seconds in the unit.
+/// Returns the unit of the time axis, the distance of its marks in seconds, and the number of seconds in the unit.
 fn time_axis(last: f64) -> (&'static str, f64, f64) {
     let (name, factor) = match last {
         ..180.0 => ("seconds", 1.0),

@@ -1,12 +1,12 @@
-//! How to do the same again.
+//! The statements that repeat a job.
 
 use super::model::Report;
 use super::words::plain;
 use crate::quote::literal;
 
 impl Report {
-    /// What does the same again: the settings that the clauses were written under, and the call. Nothing for those
-    /// who may not see all that it takes.
+    /// Returns SQL that does the same again: the settings that the clauses were written under, and the call. `None` for
+    /// a reader who may not see everything it takes.
     pub fn statement(&self) -> Option<String> {
         if self.document["single_rows"] == true {
             return Some("-- It did single rows again, which a verification had found to be wrong: there is nothing to be repeated.".to_owned());
@@ -31,7 +31,7 @@ impl Report {
         }
         let name = self.text("name");
         if !name.is_empty() {
-            // In a comment, which a line break would end.
+            // The name goes into a comment, which a line break would end.
             let name: String = name.chars().filter(|c| !c.is_control()).collect();
             let job = self.text("job_id");
             lines.push(format!(
@@ -43,7 +43,7 @@ impl Report {
         Some(lines.join("\n"))
     }
 
-    /// What a verification asks of each row.
+    /// Returns what a verification asks of each row.
     pub(super) fn wanted(&self) -> Option<String> {
         let check = self.document["check"].as_object()?;
         Some(match check["check_clause"].as_str() {

@@ -1,8 +1,8 @@
-//! For a terminal.
+//! The report for a terminal.
 
 use super::model::{Body, Report};
 
-/// The report in plain text.
+/// Renders the report as plain text.
 pub fn render(report: &Report) -> String {
     let title = report.title();
     let mut text = format!(
@@ -43,7 +43,7 @@ pub fn render(report: &Report) -> String {
     format!("{text}\n{}\n", report.origin())
 }
 
-/// Cells side by side; the last one as wide as it is, its further lines below.
+/// Puts cells side by side. The last one is not padded; its further lines are indented below its first.
 fn row<T: AsRef<str>>(cells: &[T], widths: &[usize]) -> String {
     let mut text = String::new();
     for (cell, width) in cells.iter().zip(widths) {

@@ -1,4 +1,4 @@
-//! How values are written.
+//! Formatting of values.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::throttle::quantity::{Lasting, Shown, thousands};
 
-/// A JSON value as people write it; nothing for null.
+/// Formats a JSON value as people write it; empty for null.
 pub fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -16,7 +16,7 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// Without what a terminal would obey: a message can hold anybody's text.
+/// Replaces control characters, which a terminal would obey: a message may contain anybody's text.
 pub fn printable(text: &str) -> String {
     let sound = |c: char| match c.is_control() && !matches!(c, '\n' | '\t') {
         true => char::REPLACEMENT_CHARACTER,
@@ -25,7 +25,7 @@ pub fn printable(text: &str) -> String {
     text.chars().map(sound).collect()
 }
 
-/// Up to the second: `2026-11-23 14:03:22+00:00`.
+/// Formats a time up to the second: `2026-11-23 14:03:22+00:00`.
 pub fn moment(text: &str) -> String {
     let text = text.replacen('T', " ", 1);
     match text.split_once('.') {
@@ -37,17 +37,17 @@ pub fn moment(text: &str) -> String {
     }
 }
 
-/// With commas between the thousands.
+/// Formats a number with commas between the thousands.
 pub fn count(number: f64) -> String {
     thousands(number)
 }
 
-/// With a unit: `12 MB`.
+/// Formats a number of bytes with a unit: `12 MB`.
 pub fn bytes(number: f64) -> String {
     Shown(number.max(0.0) as u64).to_string()
 }
 
-/// For people: `0.4 s`, `1 min 1 s`.
+/// Formats seconds for people: `0.4 s`, `1 min 1 s`.
 pub fn lasting(seconds: f64) -> String {
     match seconds < 10.0 {
         true => format!("{seconds:.1} s"),

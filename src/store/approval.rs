@@ -1,4 +1,4 @@
-//! Who has asked for a job to run, where another one has to say so.
+//! The role that asked for a job to run, for jobs that someone else has to approve.
 
 use pgrx::pg_sys::Oid;
 
@@ -6,16 +6,16 @@ use crate::error::Result;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// Who started a job that needs an approval.
+/// The role that started a job which needs an approval.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The role.
+    /// The role that made the call (the current user).
     pub by: Oid,
-    /// The role that it had logged in as.
+    /// The role that had logged in (the session user).
     pub session: Oid,
 }
 
-/// Who asked for this job to run, if that was asked; also once it was approved.
+/// Returns the role that asked for this job to run, if one did; also after the job was approved.
 pub fn asked(job: i64) -> Result<Option<Asked>> {
     let row = as_extension(|| {
         spi::first(
@@ -32,7 +32,7 @@ pub fn asked(job: i64) -> Result<Option<Asked>> {
     }))
 }
 
-/// Records who asks.
+/// Records the role that asks for the job to run.
 pub fn ask(job: i64, who: Asked) -> Result<()> {
     as_extension(|| {
         spi::query(

@@ -1,8 +1,8 @@
-//! Where a slice stands, committed with each batch.
+//! Checkpoints: the position of a slice, committed with each batch.
 //!
-//! A checkpoint is never updated in place: each inserts its successor and is deleted with it, so
-//! that a snapshot held elsewhere can't make a chain of versions grow. The delete is also the
-//! fence: who doesn't find the predecessor he wrote has lost the slice to somebody else.
+//! A checkpoint is never updated in place: each one is deleted by the statement that inserts its successor, so that a
+//! snapshot held elsewhere cannot make a chain of versions grow. The delete is also the fence: a worker that does not
+//! find the predecessor it wrote has lost the slice to another.
 
 use std::time::Duration;
 
@@ -19,25 +19,25 @@ use crate::store::region;
 use crate::store::slice::array;
 use crate::waves::spread::Spread;
 
-/// Where a slice stands.
+/// The position of a slice, its progress, and the time spent on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// The slice.
     pub slice: i32,
-    /// Counts the checkpoints of the slice.
+    /// Number of this checkpoint among those of the slice.
     pub seq: i32,
-    /// Counts the workers that have held the slice.
+    /// Number of workers that have held the slice.
     pub epoch: i64,
-    /// Where it stands.
+    /// The position that the slice has reached.
     pub position: Position,
-    /// How far it is.
+    /// Rows done so far.
     pub progress: Progress,
-    /// What it has taken.
+    /// Time and WAL spent so far.
     pub spent: Spent,
 }
 
 impl Checkpoint {
-    /// The one that follows, for the same worker.
+    /// Returns the next checkpoint by the same worker, otherwise unchanged.
     pub fn successor(&self) -> Checkpoint {
         Checkpoint {
             seq: self.seq + 1,
@@ -46,22 +46,22 @@ impl Checkpoint {
     }
 }
 
-/// What a checkpoint tells those who look at the job, besides where the slice stands.
+/// Figures in a checkpoint that are only for people who look at the job.
 #[derive(Debug, Clone, Default)]
 pub struct Gauges {
     /// Rows per second.
     pub rate: Option<f64>,
     /// Rows per commit in force.
     pub batch_rows: Option<i32>,
-    /// What the last batch took, and what 95 of 100 took at most.
+    /// Duration of the last batch, and the 95th percentile of the recent ones.
     pub batch_time: Option<(Duration, Duration)>,
     /// A remark for a person.
     pub note: Option<String>,
-    /// What the next batch waits for, and how long.
+    /// The reason why the next batch waits, and for how long.
     pub waits: Option<(String, Duration)>,
 }
 
-/// The statement that replaces a checkpoint by its successor.
+/// The statement that replaces a checkpoint by its successor. Inserts nothing if the predecessor is gone.
 pub const REPLACE: &str = "
 WITH gone AS (
     DELETE FROM backfill_internal.checkpoint
@@ -75,7 +75,7 @@ SELECT $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 
        $24, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $25), pg_catalog.clock_timestamp(),
        $26, $27, $28::pg_catalog.jsonb, $29, $30, $31 FROM gone";
 
-/// The types of its parameters.
+/// Parameter types of [`REPLACE`].
 const REPLACE_TYPES: [pg_sys::Oid; 31] = [
     pg_sys::INT4OID,
     pg_sys::INT4OID,
@@ -110,7 +110,7 @@ const REPLACE_TYPES: [pg_sys::Oid; 31] = [
     pg_sys::FLOAT8OID,
 ];
 
-/// The last checkpoint of a slice.
+/// Returns the last checkpoint of a slice.
 pub fn load(slice: i32) -> Result<Checkpoint> {
     let found = as_extension(|| {
         spi::first(
@@ -187,9 +187,9 @@ pub fn insert(slice: i32, position: &Position, progress: &Progress) -> Result<()
     Ok(())
 }
 
-/// Takes the slice over from whoever has it: the successor of its last checkpoint, of the next
-/// epoch. Waits for a batch in progress that has written its checkpoint already; another one is rolled
-/// back when it comes to that. Neither is followed by another.
+/// Takes the slice over from whichever worker has it: replaces the last checkpoint by a successor of the next epoch.
+/// Waits for a batch that has already written its checkpoint; a batch that has not is rolled back when it tries to. The
+/// previous worker cannot commit another batch after that.
 pub fn seize(writer: &Writer, slice: i32) -> Result<Checkpoint> {
     loop {
         let last = load(slice)?;
@@ -206,12 +206,12 @@ pub fn seize(writer: &Writer, slice: i32) -> Result<Checkpoint> {
 pub struct Writer(Plan);
 
 impl Writer {
-    /// Analyses the statement once.
+    /// Prepares the statement, once.
     pub fn prepare() -> Result<Writer> {
         as_extension(|| Ok(Writer(Plan::prepare(REPLACE, &REPLACE_TYPES)?)))
     }
 
-    /// Replaces `last` by `next`, which must follow it. An error if somebody else holds the slice.
+    /// Replaces `last` by `next`, which must follow it. Fails if another worker has taken over the slice.
     pub fn replace(&self, last: &Checkpoint, next: &Checkpoint, gauges: &Gauges) -> Result<()> {
         if self.try_replace(last, next, gauges)? {
             return Ok(());
@@ -227,7 +227,7 @@ impl Writer {
         .signal(Signal::Fenced))
     }
 
-    /// The same; false if somebody else has replaced `last`.
+    /// Replaces `last` by `next`; returns false if `last` is already gone.
     fn try_replace(&self, last: &Checkpoint, next: &Checkpoint, gauges: &Gauges) -> Result<bool> {
         let progress = &next.progress;
         let position = &next.position;

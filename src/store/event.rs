@@ -1,4 +1,4 @@
-//! The audit trail.
+//! The audit trail: events of jobs.
 
 use pgrx::pg_sys::Oid;
 
@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::text::to_server;
 use crate::pg::xact::{Action, at_commit};
 
-/// Records that `actor` did `event`. No row data may go in: the view shows it to pg_monitor.
+/// Records that `actor` did `event`. Must not contain row data: the view shows events to pg_monitor.
 pub fn record(
     job: i64,
     actor: Oid,
@@ -42,26 +42,27 @@ pub fn record(
     recorded.map(drop)
 }
 
-/// A job that is forgotten meanwhile gets no more events.
+/// Inserts an event, unless the job has been forgotten meanwhile.
 const RECORD: &str = "
 INSERT INTO backfill_internal.event (job_id, actor, event, old, new, login)
 SELECT $1, $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6) WHERE EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = $1)";
 
-/// With a number that the sequence does not give: whoever may write to all sequences is not to keep others from
-/// stopping a job. The last number that there is may be taken already, so it is one of the lower half.
+/// Inserts an event with an id that does not come from the sequence: a role that may write to all sequences must not be
+/// able to keep others from stopping a job. The highest id may already be taken, so the new one is taken from the lower
+/// half of the range.
 const RECORD_ALL_THE_SAME: &str = "
 INSERT INTO backfill_internal.event (id, job_id, actor, event, old, new, login) OVERRIDING SYSTEM VALUE
 SELECT (SELECT COALESCE(pg_catalog.max(e.id), 0) + 1 FROM backfill_internal.event e WHERE e.id < 4611686018427387904), $1, $2, $3, $4, $5,
        pg_catalog.pg_get_userbyid($6)
 WHERE EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = $1)";
 
-/// How often a number of one's own is tried: others that do so at the same time may be faster.
+/// Number of attempts with an id of our own: other sessions that do so at the same time may be faster.
 const NUMBERS_TRIED: usize = 10;
 
-/// SQLSTATEs of a sequence that is at its end, or was set back.
+/// SQLSTATEs raised when a sequence is exhausted or was set back.
 const NO_NUMBER: &[&str] = &["2200H", "23505"];
 
-/// Records a change of state, and tells whoever listens when that has committed.
+/// Records a change of state, and notifies listeners once the transaction has committed.
 pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State) -> Result<()> {
     record(job, actor, event, old.map(State::name), Some(new.name()))?;
     if old != Some(new) {
@@ -71,28 +72,29 @@ pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State)
     Ok(())
 }
 
-/// The event of a walk that has ended though rows match still.
+/// Event of a walk that has ended although rows still match.
 pub const MATCH_STILL: &str = "rows match still";
-/// The event of clauses that were changed after rows had been done by others.
+/// Event of clauses that were changed after rows had been done with the old ones.
 pub const CHANGED_MIDWAY: &str = "redefined midway";
-/// What was changed then, in `old`: the SET list, or the WHERE clause alone. In versions before it was not said.
+/// The clause that a `redefined midway` event says was changed, in its `old` column: the SET list (and perhaps the
+/// WHERE clause), or the WHERE clause alone. Earlier versions left it empty.
 const SET_CLAUSE: &str = "set_clause";
 const WHERE_CLAUSE: &str = "where_clause";
 
-/// Why "completed" does not say what became of all rows.
+/// A reason why `completed` does not tell the state of all rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// Rows that were done, or passed, have been treated by other clauses than the job has now. With `values` by another SET list: that
-    /// none of them matches any more says nothing of what they have.
+    /// Rows that were done, or passed, have been treated by other clauses than those the job has now. If the SET list
+    /// differed, the fact that no row matches any more says nothing about the rows' values.
     Redefined {
-        /// Whether the SET list was another one.
+        /// Whether the SET list was a different one.
         values: bool,
     },
-    /// The walk has ended though rows match still.
+    /// The walk has ended although rows still match.
     MatchStill,
 }
 
-/// What there is of that, the worst first.
+/// Returns the gravest doubt about the job, if there is one.
 pub fn doubt(job: i64) -> Result<Option<Doubt>> {
     let row = as_extension(|| {
         spi::first(
@@ -114,7 +116,7 @@ pub fn doubt(job: i64) -> Result<Option<Doubt>> {
     }))
 }
 
-/// Records that the clauses of a job were changed after it had done, or passed, rows by others.
+/// Records that the clauses of a job were changed after `rows` rows had been done, or passed, with the old ones.
 pub fn redefined_midway(job: i64, actor: Oid, values: bool, rows: i64) -> Result<()> {
     let what = if values { SET_CLAUSE } else { WHERE_CLAUSE };
     record(
@@ -126,7 +128,7 @@ pub fn redefined_midway(job: i64, actor: Oid, values: bool, rows: i64) -> Result
     )
 }
 
-/// Whether a worker of the job has begun since a time, in microseconds as PostgreSQL counts them.
+/// True if a worker of the job has started since `time`, in microseconds since 2000-01-01 (PostgreSQL's timestamps).
 pub fn worker_started_since(job: i64, time: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(

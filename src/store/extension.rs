@@ -1,16 +1,16 @@
-//! Whether the extension's SQL in this database and this library belong together.
+//! Check that the extension's SQL in this database and the loaded library have the same version.
 //!
-//! A package update replaces the library, `ALTER EXTENSION ... UPDATE` the SQL, and processes keep
-//! the library that they have loaded. In between, the two must not meet: a checkpoint that lacks a
-//! column would fail the job.
+//! A package update replaces the library, `ALTER EXTENSION ... UPDATE` replaces the SQL, and running processes keep the
+//! library they have loaded. Until all of them agree, the library must not work on the SQL objects: a checkpoint that
+//! lacks a column would fail the job.
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::extension;
 
-/// The version of this library.
+/// Version of this library.
 pub const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
-/// An error where the two are of different versions, with what to do about it.
+/// Fails if the versions differ; the hint says what to do.
 pub fn check_version() -> Result<()> {
     match extension::version() {
         Some(version) if version != LIBRARY => Err(mismatch(&version)),
@@ -30,7 +30,7 @@ fn mismatch(sql: &str) -> Error {
     Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message).hint(hint)
 }
 
-/// What versions are compared by: 0.10.0 comes after 0.9.1.
+/// Splits a version into the numbers it is compared by: 0.10.0 comes after 0.9.1.
 fn parts(version: &str) -> Vec<u32> {
     let number = |part: &str| part.parse().unwrap_or_default();
     version.split('.').map(number).collect()

@@ -10,7 +10,7 @@ use crate::store::checkpoint;
 use crate::store::job::Job;
 use crate::store::slice::{Slice, array};
 
-/// How many there are of a job.
+/// Returns the number of failed rows of a job.
 pub fn count(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
@@ -21,11 +21,11 @@ pub fn count(job: i64) -> Result<i64> {
     row.map_or(Ok(0), |row| row.number(0))
 }
 
-/// Makes slices of those that are to be tried again, which have no other rows. True if there are any.
-/// Under `Lock::Council`.
+/// Makes slices of the failed rows that are to be tried again; such a slice has no other rows. Returns true if there
+/// are any. Under `Lock::Council`.
 pub fn take_up(job: i64) -> Result<bool> {
     let slices = as_extension(|| {
-        // Each was met in a slice by key, whose key and order theirs have.
+        // Each failed row was met in a slice by key; its new slice takes the key columns and order from there.
         spi::query(
             "INSERT INTO backfill_internal.slice (job_id, no, pass, relation, relation_name, walk, weight, after_key, last_key,
                                          key_columns, key_order, attributes)
@@ -65,7 +65,7 @@ pub fn take_up(job: i64) -> Result<bool> {
     Ok(!slices.is_empty())
 }
 
-/// Records one, by its key: the columns are called as when the walk began.
+/// Records a failed row by its key. Columns have the names they had when the walk began.
 pub fn record(job: &Job, slice: &Slice, key: &[String], error: &Error) -> Result<()> {
     let message = cut(&error.message);
     let [detail, hint, context] =

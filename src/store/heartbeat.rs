@@ -1,10 +1,10 @@
-//! How far a job is, in one line.
+//! The progress of a job in one line, for the server log.
 
 use crate::error::Result;
 use crate::model::heartbeat::Beat;
 use crate::pg::spi::{self, Arg};
 
-/// The line, from what the view shows the job's owner: no row data.
+/// Returns the line, made of what the view shows to the job's owner: it has no row data.
 pub fn line(job: i64) -> Result<Option<String>> {
     let row = spi::first(
         "SELECT p.percent, p.rows_done, p.rows_total, p.rows_failed, p.rows_per_second, p.eta, p.eta_state,

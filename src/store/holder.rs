@@ -1,4 +1,4 @@
-//! Who holds the locks that keep two calls apart, for the error of a call that has waited for one in vain.
+//! The transactions that hold the locks which keep two calls apart, for the error of a call that has waited in vain.
 
 use pgrx::pg_sys::Oid;
 
@@ -9,8 +9,9 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::{server, visible};
 use crate::quote::literal;
 
-/// Sessions by process id, with role and the time since when the transaction is open, if `me`, a parameter, is told that by
-/// PostgreSQL; of those that hold locks `l` of which what follows is true.
+/// Returns the beginning of a query for sessions: process id, role, and start of the transaction (NULL unless
+/// PostgreSQL shows it to the role in parameter `me`). The caller appends a condition on the locks `l` that the session
+/// holds.
 fn sessions(me: &str) -> String {
     format!(
         "SELECT a.pid::text, COALESCE(pg_catalog.quote_ident(a.usename), 'unknown'),
@@ -21,7 +22,7 @@ fn sessions(me: &str) -> String {
     )
 }
 
-/// Transactions that are prepared, by what they are called, with role and the time since when: no session has them.
+/// Like [`sessions`], for prepared transactions, which no session owns: identifier, role, and time of PREPARE.
 fn prepared(me: &str) -> String {
     format!(
         "SELECT p.gid, pg_catalog.quote_ident(p.owner),
@@ -33,7 +34,7 @@ fn prepared(me: &str) -> String {
     )
 }
 
-/// Who holds the locks `l` of which a condition is true, whose parameters are `args`: as far as role `role` is told.
+/// Finds the holders of the locks `l` that satisfy `condition`, whose parameters are `args`. Shows what `role` may see.
 fn holders(role: Oid, condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
     let me = format!("${}", args.len() + 1);
     let mut args = args.to_vec();
@@ -46,7 +47,7 @@ fn holders(role: Oid, condition: &str, args: &[Arg]) -> Result<Vec<spi::Row>> {
     Ok(found)
 }
 
-/// The error for a relation on which somebody else's transaction defines or starts a job.
+/// Returns the error for a relation on which another transaction defines or starts a job.
 pub fn of_definition(lock: Lock, relation: &str) -> Error {
     let me = server::current_user();
     let found = as_extension(|| {
@@ -68,12 +69,13 @@ pub fn of_definition(lock: Lock, relation: &str) -> Error {
     )
 }
 
-/// The error for a job that somebody else's transaction has changed.
+/// Returns the error for a job that another transaction has changed.
 pub fn of_job(id: i64) -> Error {
     let me = server::current_user();
     let found = as_extension(|| {
-        // Who has locked the row holds the lock of its own transaction id. Of several that share the row, xmax tells a
-        // number that nobody holds: then all who have written to the table come into question.
+        // A transaction that has locked the row holds the lock on its own transaction id. If several share the row,
+        // xmax is a number (a MultiXactId) that nobody holds: then everybody who has written to the table may be the
+        // holder.
         let writers = "l.granted AND l.locktype = 'transactionid'
                          AND l.transactionid = (SELECT j.xmax FROM backfill_internal.job j WHERE j.id = $1)";
         let all = "l.granted AND l.locktype = 'relation'

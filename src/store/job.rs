@@ -1,4 +1,4 @@
-//! Jobs: what users define and wish. Workers only read here.
+//! Jobs: their definitions and the users' wishes. Workers only read here.
 
 use std::collections::BTreeMap;
 
@@ -17,52 +17,52 @@ use crate::pg::{lock, report, server};
 use crate::store::origin::{self, here};
 use crate::store::{event, holder, outcome, slice, text_bound, version};
 
-/// A job, with what its state is derived from.
+/// A job, with everything its state is derived from.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Its id.
+    /// The job's id.
     pub id: i64,
-    /// Its name, if it has one.
+    /// The job's name, if it has one.
     pub name: Option<String>,
-    /// The table.
+    /// The table that the job is about.
     pub relation: Oid,
     /// The table's name for people.
     pub relation_name: String,
-    /// The role that defined it.
+    /// The role that defined the job.
     pub owner: Oid,
-    /// What that role was called when it did so.
+    /// The name of the owner when the job was defined.
     pub owner_name: String,
     /// The name of this database.
     pub database_name: String,
-    /// What it is and does.
+    /// The work of the job, as its owner gave it.
     pub definition: Definition,
-    /// Rows per commit, at most.
+    /// Largest number of rows per commit.
     pub batch_size: i32,
     /// Pause between commits, in milliseconds.
     pub sleep_ms: i32,
-    /// The users' last wish.
+    /// The wish of the last call.
     pub wish: Wish,
-    /// How often it was started or resumed.
+    /// Number of times the job was started or resumed.
     pub attempt: i32,
-    /// Grows with each change of the job's row, and with its outcome: see `catalog::version`.
+    /// Grows with each change of the job's row, and with its outcome: see `store::version`.
     pub version: i64,
-    /// Whether it may be run as it stands: written by the functions, here, of an owner that is the same.
+    /// Whether the job may run as its row stands: written by the functions, in this database, of an unchanged owner.
     pub here: bool,
-    /// How its row stands.
+    /// The standing of the job's row.
     pub standing: Standing,
-    /// How its last worker ended it.
+    /// The outcome that its last worker recorded, if any.
     pub outcome: Option<Outcome>,
-    /// The processes that work on it.
+    /// Process ids of the job's workers.
     pub workers: Vec<i32>,
-    /// Why it failed last: message, SQLSTATE and range of keys. May hold row data: only for those
-    /// who may act on the job.
+    /// Message, SQLSTATE and range of keys of the last failure. May contain row data: only for those who may act on the
+    /// job.
     pub last_error: Option<String>,
 }
 
-/// What a job is, as its owner gave it.
+/// The work of a job, as its owner gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// What it does to its rows.
+    /// The action on the job's rows.
     pub action: Kind,
     /// The WHERE clause.
     pub where_clause: Option<String>,
@@ -75,7 +75,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// How much text it has: what it does, and its options.
+    /// Bytes of text in the action, the WHERE clause and the options.
     fn bytes(&self) -> Result<usize> {
         let work = self.action.stored()?.to_string().len();
         let clause = self.where_clause.as_ref().map_or(0, String::len);
@@ -84,7 +84,7 @@ impl Definition {
 }
 
 impl Job {
-    /// Its state now.
+    /// The current state.
     pub fn state(&self) -> State {
         state::derive(Facts {
             wish: self.wish,
@@ -107,7 +107,7 @@ impl Job {
         (self.definition.options.workers() as usize).saturating_sub(self.workers.len())
     }
 
-    /// Name and id, for messages.
+    /// Returns name and id, for messages.
     pub fn shown(&self) -> String {
         match &self.name {
             Some(name) => format!("job {} (\"{name}\")", self.id),
@@ -115,7 +115,8 @@ impl Job {
         }
     }
 
-    /// The same for the server log, where jobs of all databases stand beside each other: with the table, the database and the owner.
+    /// Like [`shown`](Job::shown), with table, database and owner: in the server log, jobs of all databases stand side
+    /// by side.
     pub fn logged(&self) -> String {
         format!(
             "{} on {} (database {}, owner {})",
@@ -127,7 +128,8 @@ impl Job {
     }
 }
 
-/// A job is selected with all that its state needs; the locks are looked at once for all.
+/// Returns the query for jobs that satisfy `condition`, with everything their state needs. It reads the locks once for
+/// all jobs.
 fn select(condition: &str) -> String {
     format!(
         "WITH live AS MATERIALIZED (
@@ -155,7 +157,7 @@ fn select(condition: &str) -> String {
     )
 }
 
-/// A job as [`select`] gives it, column by column.
+/// A row of [`select`], column by column.
 #[derive(Deserialize)]
 struct Stored {
     id: i64,
@@ -219,7 +221,8 @@ fn read(row: &Row) -> Result<Job> {
     })
 }
 
-/// The same for lists: a row that can't be read (of another version's, say) is logged and left out.
+/// Returns the jobs that satisfy `condition`. A row that cannot be read (one of another version, for example) is logged
+/// and left out.
 pub(super) fn list(condition: &str) -> Result<Vec<Job>> {
     let rows = as_extension(|| spi::for_people(|| spi::query(&select(condition), &[])))?.rows;
     let readable = |row: &Row| {
@@ -240,7 +243,7 @@ pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     })
 }
 
-/// Sees what others have committed by now, also in a transaction of an older snapshot.
+/// Like [`find`], but sees what others have committed by now, even in a transaction with an older snapshot.
 fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {
         spi::for_people(|| spi::query_latest(&select(condition), args))?
@@ -251,13 +254,13 @@ fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     })
 }
 
-/// The job with this id.
+/// Returns the job with this id.
 pub fn load(id: i64) -> Result<Option<Job>> {
     Ok(find("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
 }
 
-/// The job with this id, its row locked against other calls until the transaction ends. An error
-/// that names who has it locked, if that is still so after a few seconds.
+/// Returns the job with this id and locks its row against other calls until the transaction ends. If the row is still
+/// locked after a few seconds, the error names the holder.
 pub fn lock(id: i64) -> Result<Option<Job>> {
     if let Some(job) = lock_if_free(id)? {
         return Ok(Some(job));
@@ -277,7 +280,8 @@ pub fn lock(id: i64) -> Result<Option<Job>> {
     }
 }
 
-/// The job with this id, locked as by [`lock`], unless an open transaction is changing it.
+/// Returns the job with this id, locked as by [`lock`]; `None` if an open transaction is changing it (or if there is
+/// none).
 pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     let free = as_extension(|| {
         spi::query(
@@ -292,7 +296,7 @@ pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     }
 }
 
-/// The other processes that work on jobs of this database.
+/// Returns the process ids of other processes that work on jobs of this database.
 pub fn workers_here() -> Result<Vec<i32>> {
     let rows = as_extension(|| {
         spi::query(
@@ -309,17 +313,17 @@ pub fn workers_here() -> Result<Vec<i32>> {
     rows.iter().map(|row| Ok(row.number(0)? as i32)).collect()
 }
 
-/// The job with this id, as committed by now.
+/// Returns the job with this id, as committed by now.
 pub fn load_latest(id: i64) -> Result<Option<Job>> {
     Ok(find_latest("WHERE j.id = $1", &[Arg::Int8(id)])?.pop())
 }
 
-/// The job with this id, if it can be read: else that is logged.
+/// Returns the job with this id; one that cannot be read is logged, and `None` is returned.
 pub fn load_readable(id: i64) -> Result<Option<Job>> {
     Ok(list(&format!("WHERE j.id = {id}"))?.pop())
 }
 
-/// Jobs with this name that `role` may act on, as committed by now.
+/// Returns the jobs with this name that `role` may act on, as committed by now.
 pub fn named(name: &str, role: Oid) -> Result<Vec<Job>> {
     find_latest(
         "WHERE j.name = $1 AND pg_catalog.pg_has_role($2, j.owner::pg_catalog.oid, 'USAGE') ORDER BY j.id",
@@ -327,7 +331,8 @@ pub fn named(name: &str, role: Oid) -> Result<Vec<Job>> {
     )
 }
 
-/// Definitions of this table that `role` may act on, as committed by now: their ids. Of others' not even the text is read.
+/// Returns the ids of definitions on this table that `role` may act on, as committed by now. The text of others'
+/// definitions is not even read.
 pub fn pending_on(relation: Oid, role: Oid) -> Result<Vec<i64>> {
     ids(
         "WHERE j.relation::pg_catalog.oid = $1 AND j.wish = 'define' AND pg_catalog.pg_has_role($2, j.owner::pg_catalog.oid, 'USAGE')",
@@ -335,7 +340,8 @@ pub fn pending_on(relation: Oid, role: Oid) -> Result<Vec<i64>> {
     )
 }
 
-/// Jobs of this table that may write there still, or end, as committed by now: their ids.
+/// Returns the ids of jobs on this table that have been started and may still write to it, or still have to end, as
+/// committed by now.
 pub fn started_on(relation: Oid) -> Result<Vec<i64>> {
     ids(
         "WHERE j.relation::pg_catalog.oid = $1 AND j.wish <> 'define' AND o.outcome IS DISTINCT FROM 'completed'
@@ -344,7 +350,7 @@ pub fn started_on(relation: Oid) -> Result<Vec<i64>> {
     )
 }
 
-/// Jobs that were started, and are neither completed nor cancelled, and that `role` may act on: their ids.
+/// Returns the ids of jobs that were started, are neither completed nor cancelled, and that `role` may act on.
 pub fn unfinished(role: Oid) -> Result<Vec<i64>> {
     ids(
         "WHERE j.wish IN ('run', 'pause') AND o.outcome IS DISTINCT FROM 'completed'
@@ -353,7 +359,7 @@ pub fn unfinished(role: Oid) -> Result<Vec<i64>> {
     )
 }
 
-/// Ids alone: a job has megabytes of text, and a role many jobs.
+/// Returns the ids of jobs only: a job has megabytes of text, and a role may have many jobs.
 fn ids(condition: &str, args: &[Arg]) -> Result<Vec<i64>> {
     let sql = format!(
         "SELECT j.id FROM backfill_internal.job j LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -363,17 +369,19 @@ fn ids(condition: &str, args: &[Arg]) -> Result<Vec<i64>> {
     rows.iter().map(|row| row.number(0)).collect()
 }
 
-/// Whether a worker can connect as the owner of the job `j`: those of others come last where there is a limit, and are told of.
+/// Condition that a worker can connect as the owner of the job `j`. Where a query has a limit, jobs of other owners
+/// come last, and they are reported.
 pub(super) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
                AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
 
-/// Since when a job has waited for a worker: one that has left it, waiting itself, was its turn.
+/// Time since when a job has waited for a worker. A job that a worker has left, for example because the job was waiting
+/// itself, has had its turn: the time counts from there.
 const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
 
-/// Jobs that are to run and have fewer workers than they want: those with none first, then the
-/// longest waiting, a job of each role in turn; the first hundred. One that has a worker wants another only while there is a
-/// slice that nobody holds. None of the roles in `crowded`, which may have no more workers now, and none that stands
-/// still.
+/// Returns jobs that should run and have fewer workers than they want: those with no worker first, then the longest
+/// waiting, taking one job of each role in turn; the first hundred. A job that has a worker wants another only while
+/// there is a slice that nobody holds. Leaves out jobs of the roles in `crowded`, which may have no more workers now,
+/// and jobs that may not run as their rows stand.
 pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
     let crowded: Vec<String> = crowded
         .iter()
@@ -401,7 +409,7 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
         .collect())
 }
 
-/// Stores a new job; gives its id.
+/// Stores a new job and returns its id.
 pub fn insert(
     owner: Oid,
     relation: &Relation,
@@ -447,8 +455,8 @@ pub fn insert(
     Ok(id)
 }
 
-/// Refuses a number that another job had, which was forgotten: what somebody has looked at under it is not this one. Sees
-/// what others have committed by now.
+/// Refuses an id that was given to an earlier job, since forgotten: what somebody has seen under that id is not this
+/// job. Sees what others have committed by now.
 fn refuse_used(id: i64) -> Result<()> {
     let used = as_extension(|| {
         spi::query_latest(
@@ -467,7 +475,7 @@ fn refuse_used(id: i64) -> Result<()> {
     .hint("Call it again: each call takes the next number. Or set the sequence forward, as a superuser: SELECT setval(pg_get_serial_sequence('backfill_internal.job', 'id'), (SELECT max(job_id) FROM backfill_internal.event));"))
 }
 
-/// Puts a definition that was checked here in the place of one that came from elsewhere.
+/// Replaces a definition that came from elsewhere by one that was checked in this database.
 pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
@@ -490,8 +498,8 @@ pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
     origin::adopt(id)
 }
 
-/// Changes the wish. One to run begins a new attempt, here and now; not of a job that may not be run as it
-/// stands: who may decide that it is has [`origin::adopt`] called before.
+/// Changes the wish. `Wish::Run` begins a new attempt in this database; it is refused if the job may not run as its row
+/// stands. A caller with the right to decide that it may calls [`origin::adopt`] first.
 pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
     let begins = wish == Wish::Run;
     if begins {
@@ -521,7 +529,7 @@ pub fn set_wish(id: i64, wish: Wish) -> Result<()> {
     if begins { origin::seal(id) } else { Ok(()) }
 }
 
-/// Begins an attempt that tries rows again that failed in earlier ones.
+/// Begins an attempt that tries again the rows that failed in earlier ones.
 pub fn begin_retry(id: i64) -> Result<()> {
     set_wish(id, Wish::Run)?;
     outcome::reopen(id)?;
@@ -534,7 +542,7 @@ pub fn begin_retry(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Changes the pace, and the options. The seal of a job that did not have it is not made good by that.
+/// Changes the pace and the options. Seals the row again only if it had a valid seal before.
 pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> Result<()> {
     let sealed = origin::of(id)? == Standing::Here;
     as_extension(|| {
@@ -554,7 +562,7 @@ pub fn set_pace(id: i64, batch_size: i32, sleep_ms: i32, options: &Options) -> R
     if sealed { origin::seal(id) } else { Ok(()) }
 }
 
-/// Puts other clauses in the place of a job's, which were checked.
+/// Replaces the clauses of a job by others, which the caller has checked.
 pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
     let work = definition.action.stored()?.to_string();
     as_extension(|| {
@@ -571,7 +579,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
     origin::seal(id)
 }
 
-/// Removes a job and everything recorded of it, but for the event that it was: its number is used up by that.
+/// Removes a job and everything recorded about it, except for a last event, which keeps its id from being used again.
 pub fn delete(id: i64) -> Result<()> {
     for statement in [
         "DELETE FROM backfill_internal.leftover
@@ -601,7 +609,7 @@ pub fn delete(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// The error for an id that nobody has.
+/// Returns the error for an id that no job has.
 pub fn unknown(id: i64) -> Error {
     Error::new(
         sqlstate::UNDEFINED_OBJECT,

@@ -1,4 +1,5 @@
-//! Tables that came during a run, and whose rows the job has left as they are, since it can't tell which of them it has done.
+//! Tables that were added during a run and whose rows the job leaves as they are, since it cannot tell which of them it
+//! has already done.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,7 +9,7 @@ use crate::pg::spi::{self, Arg};
 use crate::store::job::Job;
 use crate::store::{event, slice};
 
-/// Records one.
+/// Records a table that was left out.
 pub fn add(job: i64, table: Oid) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -20,7 +21,7 @@ pub fn add(job: i64, table: Oid) -> Result<()> {
     Ok(())
 }
 
-/// All that were recorded.
+/// Returns all tables that were recorded.
 pub fn all(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
@@ -38,11 +39,11 @@ pub fn all(job: i64) -> Result<Vec<Oid>> {
 pub struct Left {
     /// The table.
     pub oid: Oid,
-    /// Its name for people.
+    /// Name of the table, for people.
     pub shown: String,
 }
 
-/// Those that came during the run, belong to the job's table still, and that no later job has done in its place.
+/// Returns the recorded tables that still belong to the job's table and that no later job has done instead.
 pub fn of(job: &Job) -> Result<Vec<Left>> {
     read(
         job,
@@ -56,13 +57,13 @@ pub fn of(job: &Job) -> Result<Vec<Left>> {
              SELECT a.oid, i.inhparent, a.relowner, a.nspname, a.relname
              FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.up AND NOT i.inhdetachpending
          ), candidate AS (SELECT a.oid, a.relowner, a.nspname, a.relname FROM above a WHERE a.up = $2)",
-        // Rows may have come to the table as long as the job was not at its end.
+        // Rows may have moved into the table as long as the job had not ended.
         "j.started_at >= (SELECT pg_catalog.min(e.at) FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event = 'completed')",
     )
 }
 
-/// Of a job on its table alone: the tables that inherit from it, have rows, and were done by no other job in its place. Their files
-/// are looked at: to ask for the size of a table waits for its lock.
+/// Returns, for a job on its table alone, the tables that inherit from it, have rows, and were done by no other job
+/// instead. Looks at the size of their files, since asking for the size of a table would wait for its lock.
 pub fn below(job: &Job) -> Result<Vec<Left>> {
     read(
         job,
@@ -80,8 +81,8 @@ pub fn below(job: &Job) -> Result<Vec<Left>> {
     )
 }
 
-/// Those of the candidates that no job has done in the place of this one: a job of the same owner's, or of one who has the
-/// rights of the table's owner, that has completed all rows of the table, and does the same with them.
+/// Returns the candidates that no other job has done instead of this one. Such a job belongs to the same owner, or to
+/// one with the rights of the table's owner, has completed all rows of the table, and does the same with them.
 fn read(job: &Job, candidates: &str, when: &str) -> Result<Vec<Left>> {
     let query = format!(
         "{candidates}

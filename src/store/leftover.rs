@@ -1,5 +1,4 @@
-//! Rows that a slice has passed and takes up at its end: others had them locked, or they failed and
-//! are tried again.
+//! Rows that a slice has passed and takes up at its end: others had them locked, or they failed and are tried again.
 
 use crate::error::Result;
 use crate::pg::elevate::as_extension;
@@ -7,12 +6,12 @@ use crate::pg::spi::{self, Arg};
 use crate::scan::position::Key;
 use crate::store::slice::array;
 
-/// A row, by its key.
+/// A row that was left over, by its key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leftover {
-    /// In the order in which they were left.
+    /// Numbers the rows in the order in which they were left.
     pub id: i64,
-    /// Its key.
+    /// The row's key.
     pub key: Key,
 }
 
@@ -29,7 +28,7 @@ pub fn add(slice: i32, keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
-/// The next ones after the one with this id, so many at most.
+/// Returns the next rows after the one with this id, `most` at most.
 pub fn after(slice: i32, id: i64, most: i64) -> Result<Vec<Leftover>> {
     let rows = as_extension(|| {
         spi::query(
@@ -48,7 +47,7 @@ pub fn after(slice: i32, id: i64, most: i64) -> Result<Vec<Leftover>> {
     rows.iter().map(read).collect()
 }
 
-/// How many the slice has.
+/// Returns the number of rows the slice has left over.
 pub fn count(slice: i32) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
@@ -59,7 +58,7 @@ pub fn count(slice: i32) -> Result<i64> {
     row.map_or(Ok(0), |row| row.number(0))
 }
 
-/// Removes one that is done, gone, or has failed.
+/// Removes a row that is done, is gone, or has failed.
 pub fn remove(slice: i32, id: i64) -> Result<()> {
     as_extension(|| {
         spi::query(

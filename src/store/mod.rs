@@ -1,7 +1,6 @@
 //! The extension's own tables: the only place where their SQL is written.
 //!
-//! Every function here acts with the rights of the extension's owner and expects to be called
-//! within `spi::connect`.
+//! Every function here acts with the rights of the extension's owner and expects to be called within `spi::connect`.
 
 pub mod approval;
 pub mod checkpoint;

@@ -1,5 +1,5 @@
-//! What an owner wants done when his job has ended. That it is due is recorded with the end, and that it
-//! is done in the transaction that does it: so it is done once, whatever happens to the worker.
+//! The statement that an owner wants to run when the job has ended. That it is due is recorded with the end, and that
+//! it is done is recorded in the transaction that runs it: so it runs once, whatever happens to the worker.
 
 use crate::error::Result;
 use crate::model::standing::Standing;
@@ -8,7 +8,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::{job, origin, outcome};
 
-/// Records with the end of an attempt that the job's statement is due, if it has one.
+/// Records, with the end of an attempt, that the job's statement is due, if it has one.
 pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
     if job.definition.options.on_end.is_none() || job.definition.action.is_read_only() {
         return Ok(());
@@ -27,8 +27,8 @@ pub fn owe(job: &job::Job, ended: Outcome, attempt: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether the job was cancelled without a worker that has recorded that, and its owner wants something done.
-/// One that was never started has no end.
+/// True if the job was cancelled without a worker to record that, and has a statement to run. A job that was never
+/// started has no end.
 pub fn is_owed(job: &job::Job) -> bool {
     job.definition.options.on_end.is_some()
         && !job.definition.action.is_read_only()
@@ -44,7 +44,7 @@ pub fn settle_cancel(job: &job::Job) -> Result<()> {
     owe(job, Outcome::Cancelled, job.attempt)
 }
 
-/// The end, by its name and attempt, whose statement is due.
+/// Returns the end (outcome and attempt) whose statement is due.
 pub fn due(job: i64) -> Result<Option<(String, i32)>> {
     let row = as_extension(|| {
         spi::first(
@@ -56,7 +56,8 @@ pub fn due(job: i64) -> Result<Option<(String, i32)>> {
         .transpose()
 }
 
-/// Counts the tries; gives how many there are with the one that begins, unless it is not due any more.
+/// Counts a try that begins; returns the number of tries including this one, or `None` if the statement is no longer
+/// due.
 pub fn begin(job: i64, attempt: i32) -> Result<Option<i32>> {
     let row = as_extension(|| {
         spi::first(
@@ -68,8 +69,8 @@ pub fn begin(job: i64, attempt: i32) -> Result<Option<i32>> {
     row.map(|row| Ok(row.number(0)? as i32)).transpose()
 }
 
-/// Records what became of it: done or failed. False if it is not due any more; waits for a worker that
-/// is doing it.
+/// Records the result of the statement: done or failed. Returns false if it is no longer due; waits for a worker that
+/// is running it.
 pub fn settle(job: i64, attempt: i32, result: &str) -> Result<bool> {
     let found = as_extension(|| {
         spi::query(
@@ -81,8 +82,8 @@ pub fn settle(job: i64, attempt: i32, result: &str) -> Result<bool> {
     Ok(found.processed > 0)
 }
 
-/// Jobs without a worker whose statement is due, also those that were cancelled without one; the first
-/// hundred.
+/// Returns the jobs without a worker whose statement is due, including those that were cancelled without a worker; the
+/// first hundred.
 pub fn waiting() -> Result<Vec<job::Job>> {
     let found = job::list(&format!(
         "WHERE j.options ? 'on_end' AND NOT EXISTS (SELECT FROM live l WHERE l.job_id = j.id)

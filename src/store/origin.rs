@@ -1,4 +1,5 @@
-//! Where a job comes from: elsewhere it is one of a copy, or was written by somebody else, and stands still.
+//! The origin of a job. A job that came from a copy, or was written by something other than the functions, does not
+//! run.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,40 +9,41 @@ use crate::pg::elevate::{self, as_extension};
 use crate::pg::spi::{self, Arg};
 use crate::pg::{seal, server};
 
-/// What of the job `j` decides what runs with whose rights, as `backfill_internal.standing` takes it.
+/// Expression for the standing of the job `j`: passes to `backfill_internal.standing` everything that decides what runs
+/// with whose rights.
 pub const STANDING: &str =
     "backfill_internal.standing(j.owner::pg_catalog.oid, j.owner_name::pg_catalog.text, j.system_identifier,
                           j.database_oid, backfill_internal.digest_of(j), j.seal)";
 
-/// Whether this is the cluster and database that a job says it was started in, and the extension.
-/// Within a transaction.
+/// True if this is the cluster, database and extension that a job says it was started in. Within a transaction.
 pub fn is_here(system_identifier: Option<i64>, database: Option<i64>) -> bool {
     system_identifier == Some(server::system_identifier()) && database == Some(here())
 }
 
-/// The database, and above its 32 bits the table of jobs: another one after DROP EXTENSION, which is
-/// how a restored dump begins. Its jobs must not run before all rows are there.
+/// The OID of this database in the low 32 bits, and that of the table of jobs above it. The latter changes with DROP
+/// EXTENSION, and so when a dump is restored, whose jobs must not run before all rows are there.
 pub fn here() -> i64 {
     (i64::from(elevate::job_table().to_u32()) << 32) | i64::from(server::database().to_u32())
 }
 
-/// The columns of a job that its standing is found from.
+/// The columns of a job that its standing is computed from.
 pub struct Row<'a> {
-    /// Its owner.
+    /// The job's owner.
     pub owner: Oid,
-    /// What the owner was called, in the server's encoding.
+    /// The owner's name when the job was defined, in the server's encoding.
     pub owner_name: Option<&'a [u8]>,
-    /// The cluster.
+    /// System identifier of the cluster.
     pub system_identifier: Option<i64>,
-    /// The database and the extension.
+    /// Database and extension, as from [`here`].
     pub database: Option<i64>,
-    /// What `backfill_internal.digest_of` says of the row.
+    /// Digest of the row, from `backfill_internal.digest_of`.
     pub digest: &'a [u8],
-    /// The seal.
+    /// The seal of the row.
     pub seal: Option<&'a [u8]>,
 }
 
-/// How a job's row stands. An owner that is gone is another matter: no worker can be started for it.
+/// Returns the standing of a job's row. An owner that no longer exists does not count here: no worker can be started
+/// for such a job.
 pub fn standing(row: &Row) -> Result<Standing> {
     let name = server::name_of(row.owner);
     if name.is_some() && name.as_deref() != row.owner_name {
@@ -61,7 +63,7 @@ pub fn standing(row: &Row) -> Result<Standing> {
     })
 }
 
-/// How the job's row stands now.
+/// Returns the current standing of the job.
 pub fn of(id: i64) -> Result<Standing> {
     let sql = format!("SELECT {STANDING} FROM backfill_internal.job j WHERE j.id = $1");
     let row = as_extension(|| spi::first(&sql, &[Arg::Int8(id)]))?;
@@ -70,7 +72,7 @@ pub fn of(id: i64) -> Result<Standing> {
     })
 }
 
-/// How it stands apart from the name of its owner.
+/// Returns the standing of the job, ignoring a change of its owner's name.
 pub fn of_renamed(id: i64) -> Result<Standing> {
     let sql = "SELECT backfill_internal.standing(j.owner::pg_catalog.oid, pg_catalog.pg_get_userbyid(j.owner)::pg_catalog.text,
                       j.system_identifier, j.database_oid, backfill_internal.digest_of(j), j.seal)
@@ -81,7 +83,7 @@ pub fn of_renamed(id: i64) -> Result<Standing> {
     })
 }
 
-/// Writes the seal of the row as it is now. Only after a call that has checked what it writes.
+/// Writes the seal of the row as it is now. To be called only after the row's new contents have been checked.
 pub fn seal(id: i64) -> Result<()> {
     as_extension(|| {
         let row = spi::first(
@@ -98,8 +100,8 @@ pub fn seal(id: i64) -> Result<()> {
     })
 }
 
-/// Makes the job one of this database, of the role that its owner is now, and seals it: whoever may decide
-/// so wants it to run as it is.
+/// Makes the job one of this database and of the role that its owner is now, and seals it. The caller has the right to
+/// decide that it should run as it is.
 pub fn adopt(id: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -117,7 +119,7 @@ pub fn adopt(id: i64) -> Result<()> {
     seal(id)
 }
 
-/// Seals all jobs as they are, in an upgrade from a version that had no seals.
+/// Seals all jobs as they are, in an upgrade from a version without seals. Fails outside CREATE or ALTER EXTENSION.
 pub fn seal_all() -> Result<()> {
     if !server::is_creating_extension() {
         return Err(Error::new(
@@ -127,7 +129,7 @@ pub fn seal_all() -> Result<()> {
         .hint("SELECT backfill.resume(...) seals a job, as a superuser."));
     }
     let rows = as_extension(|| {
-        // Definitions bear the place, too, now.
+        // Definitions, too, now record the database they belong to.
         spi::query(
             "UPDATE backfill_internal.job SET system_identifier = $1, database_oid = $2 WHERE wish = 'define' AND system_identifier IS NULL",
             &[Arg::Int8(server::system_identifier()), Arg::Int8(here())],
@@ -138,7 +140,7 @@ pub fn seal_all() -> Result<()> {
     rows.iter().try_for_each(|row| seal(row.number(0)?))
 }
 
-/// The error for a job that may not be run, planned or verified as it stands.
+/// Returns the error for a job that may not be run, planned or verified as its row stands.
 pub fn refused(what: &str, shown: &str, id: i64, standing: Standing) -> Error {
     let why = match standing {
         Standing::Copy => "it is of another database, of which this one is a copy",

@@ -1,4 +1,4 @@
-//! How a worker ended a job. Only workers write here, and who has an ended job go on.
+//! Outcomes: how a worker ended a job. Only workers write here, and calls that make an ended job go on.
 
 use pgrx::pg_sys::Oid;
 
@@ -55,8 +55,8 @@ pub fn record(
     }
 }
 
-/// Records the sums over the slices of a job that has just ended for good, as `backfill.progress` has them
-/// while it goes on.
+/// Records the sums over the slices of a job that has just ended for good; `backfill.progress` computes the same sums
+/// while the job runs.
 fn sum_up(job: i64) -> Result<()> {
     let sql = format!(
         "UPDATE backfill_internal.outcome o
@@ -76,17 +76,17 @@ fn sum_up(job: i64) -> Result<()> {
     set_summed(job, true)
 }
 
-/// What a job has come to that has ended.
+/// The result of a job that has ended.
 pub struct CameTo {
     /// Rows updated.
     pub updated: i64,
-    /// Seconds since it was started.
+    /// Seconds from the job's start to its end.
     pub seconds: f64,
-    /// Rows that it has stepped over because of an error.
+    /// Rows stepped over because of an error.
     pub failed: i64,
 }
 
-/// That of a job, if its end is recorded.
+/// Returns the result of a job, if its end is recorded.
 pub fn came_to(job: i64) -> Result<Option<CameTo>> {
     let row = as_extension(|| {
         spi::first(
@@ -106,7 +106,7 @@ pub fn came_to(job: i64) -> Result<Option<CameTo>> {
     .transpose()
 }
 
-/// How far a job is, in a sentence for a person; nothing of one that has not begun.
+/// Returns the progress of a job and what it waits for, in sentences for a person; `None` if there is nothing to say.
 pub fn how_far(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
@@ -123,7 +123,7 @@ pub fn how_far(job: i64) -> Result<Option<String>> {
     Ok((!sentences.is_empty()).then(|| sentences.join(" ")))
 }
 
-/// How many seconds ago a job has ended.
+/// Returns the number of seconds since a job ended.
 pub fn age(job: i64) -> Result<Option<f64>> {
     let row = as_extension(|| {
         spi::first(
@@ -135,7 +135,7 @@ pub fn age(job: i64) -> Result<Option<f64>> {
     row.map_or(Ok(None), |row| row.parse(0))
 }
 
-/// The hint that came with the error of a job that has failed.
+/// Returns the hint that came with the error of a failed job.
 pub fn hint(job: i64) -> Result<Option<String>> {
     let row = as_extension(|| {
         let sql = "SELECT o.hint FROM backfill_internal.outcome o WHERE o.job_id = $1 AND o.outcome = 'failed'";
@@ -155,7 +155,7 @@ pub fn ended_before_start_of(job: i64, other: i64) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// The job goes on: its slices tell again how far it is.
+/// Makes the progress of a job come from its slices again, because the job goes on.
 pub fn reopen(job: i64) -> Result<()> {
     set_summed(job, false)
 }
@@ -168,23 +168,23 @@ fn set_summed(job: i64, summed: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a job took for each row.
+/// Costs per row of a job that has completed.
 #[derive(Debug, Clone)]
 pub struct Took {
     /// The job.
     pub id: i64,
-    /// Its owner.
+    /// Owner of the job.
     pub owner: Oid,
-    /// Seconds of work for each row updated.
+    /// Seconds of work per row updated.
     pub seconds_per_row: f64,
-    /// Bytes of WAL for each.
+    /// Bytes of WAL per row updated.
     pub wal_per_row: f64,
 }
 
-/// Seconds of work from which on what a job took is worth something, and rows.
+/// Least work for a job's costs to be meaningful: seconds, or rows. Either is enough.
 const TELLING: (i32, i32) = (1, 10_000);
 
-/// What the newest job on a table took that had this SET list, and has updated many rows, or long.
+/// Returns the costs of the newest completed job on a table with this SET list that did enough work to be meaningful.
 pub fn last_on(relation: Oid, set_clause: &str) -> Result<Option<Took>> {
     let row = as_extension(|| {
         spi::first(

@@ -1,11 +1,11 @@
-//! The waves of the open region's rows, where they are no function of the numbers that the checkpoint
-//! has: one row per slice, written once per region.
+//! The waves of an open region's rows, where they cannot be computed from the numbers in the checkpoint: one row per
+//! slice, written once per region.
 
 use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// Keeps the waves of a region that is being opened.
+/// Stores the waves of a region that is being opened.
 pub fn store(slice: i32, waves: &[u8]) -> Result<()> {
     let digits: String = waves.iter().map(|wave| format!("{wave:02x}")).collect();
     as_extension(|| {
@@ -18,7 +18,7 @@ pub fn store(slice: i32, waves: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The waves of the region that was opened last, if it has any.
+/// Returns the waves of the region that was opened last, if they are stored.
 pub fn load(slice: i32) -> Result<Option<Vec<u8>>> {
     let row = as_extension(|| {
         spi::first(

@@ -1,4 +1,4 @@
-//! What a job's owner may still do, by the catalogs alone: nothing of the owner's is run.
+//! Rights that a job's owner still has, judged from the catalogs alone: no code of the owner's is run.
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
@@ -6,9 +6,10 @@ use crate::pg::server;
 use crate::pg::spi::{self, Arg};
 use crate::store::job::Job;
 
-/// What the owner of a job lacks for any further batch, for a person; nothing if the job may go on. Of a partitioned table, and of
-/// one that others inherit from, privileges on the tables that hold rows count, as the batches name only these: the job may go
-/// on while there is one that it can do. A table that is gone, and columns that are, are no matter of rights.
+/// Returns what the owner of a job lacks for any further batch, for a person; `None` if the job may go on. For a
+/// partitioned table, and for one that others inherit from, privileges on the tables that hold rows count, since
+/// batches name only these: the job may go on while it can do at least one of them. Tables and columns that no longer
+/// exist are not a matter of rights.
 pub fn lost(job: &Job) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
@@ -38,7 +39,7 @@ pub fn lost(job: &Job) -> Result<Option<String>> {
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// Refuses a caller who may not call a function of the extension, where another call comes to the same.
+/// Refuses a caller who may not call `function`, where another call has the same effect.
 pub fn require_execute(function: &str) -> Result<()> {
     let me = server::current_user();
     let row = as_extension(|| {
@@ -61,8 +62,8 @@ pub fn require_execute(function: &str) -> Result<()> {
     )))
 }
 
-/// Whether the job's owner has the rights of the owner of its table, or of a partitioned table that it belongs to: whoever
-/// could do anything to the table is believed about what was done to it. False if the table is gone.
+/// True if the job's owner has the rights of the owner of its table, or of the partitioned table it belongs to: a role
+/// that could do anything to the table is believed about what was done to it. False if the table is gone.
 pub fn are_the_tables_owners(job: &Job) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
@@ -75,7 +76,7 @@ pub fn are_the_tables_owners(job: &Job) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// The name of the role that owns the job's table, if that is there.
+/// Returns the name of the role that owns the job's table, if the table exists.
 pub fn tables_owner(job: &Job) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(

@@ -1,4 +1,4 @@
-//! Samples: how far a job was at a time, for a plot.
+//! Samples: the progress of a job over time, for a plot.
 
 use crate::error::Result;
 use crate::model::spacing;
@@ -6,7 +6,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::slice::STANDINGS;
 
-/// Whether it is time for the job's next sample.
+/// True if it is time for the job's next sample.
 pub fn is_due(job: i64) -> Result<bool> {
     let found = as_extension(|| {
         spi::first(
@@ -18,7 +18,7 @@ pub fn is_due(job: i64) -> Result<bool> {
     Ok(found.is_none())
 }
 
-/// Takes a sample of the job's slices as they stand. If there are many, every second one goes.
+/// Takes a sample of the job's slices as they stand. If there are too many samples, every second one is deleted.
 pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
     let found = as_extension(|| {
         spi::first(

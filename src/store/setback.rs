@@ -1,5 +1,5 @@
-//! What workers wait for between batches: the signals that they give way to; and while they hold no slice,
-//! a table that somebody has locked. What a batch that failed waits for, its slice's checkpoint tells.
+//! Waits of workers between batches: for a signal, or, while they hold no slice, for a table that somebody has locked.
+//! The wait after a failed batch is in its slice's checkpoint instead.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::server;
 use crate::pg::spi::{self, Arg};
 
-/// Lets the view show what this worker waits for, and until when.
+/// Makes the view show what this worker waits for, and until when.
 pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
     let what = cut(what);
     as_extension(|| {
@@ -28,7 +28,7 @@ pub fn tell(job: i64, what: &str, pause: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Lets the view show what this worker waits for until that has come to its end. `begins`: from now on.
+/// Makes the view show what this worker waits for, with no known end. `begins`: whether the wait starts now.
 pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
     let what = cut(what);
     as_extension(|| {
@@ -47,7 +47,7 @@ pub fn hold(job: i64, what: &str, begins: bool) -> Result<()> {
     Ok(())
 }
 
-/// This worker waits no more.
+/// Removes the note that this worker waits.
 pub fn go_on(job: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -58,7 +58,7 @@ pub fn go_on(job: i64) -> Result<()> {
     Ok(())
 }
 
-/// It waits no more; nor do those that are gone, of which `workers` are what is left.
+/// Removes the notes of this worker and of workers that are gone; `workers` are those that are left.
 pub fn clear(job: i64, workers: &[i32]) -> Result<()> {
     let others: Vec<String> = workers
         .iter()

@@ -1,4 +1,4 @@
-//! The parts of a walk, and where they begin and end.
+//! Slices: the parts of a walk, and where they begin and end.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +15,31 @@ use crate::scan::position::Key;
 /// A part of a walk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
-    /// Names it in its checkpoints.
+    /// Id of the slice, used by its checkpoints.
     pub id: i32,
-    /// The pass that it belongs to.
+    /// The pass that the slice belongs to.
     pub pass: i32,
     /// The table or partition.
     pub relation: Oid,
-    /// What that was called.
+    /// The name of the relation when the slice was cut.
     pub relation_name: String,
-    /// What it covers.
+    /// The rows that the slice covers.
     pub extent: Extent,
-    /// Which columns the walk of the table was begun with.
+    /// The columns that the walk of the table began with.
     pub attributes: Attributes,
 }
 
-/// What a slice covers, and in which order it is walked.
+/// The rows that a slice covers, and the order in which it is walked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Extent {
-    /// Rows by their key.
+    /// A range of keys, in key order.
     Key(KeyRange),
-    /// Pages, in the order in which they are stored.
+    /// A range of pages, in physical order.
     Physical(BlockRange),
 }
 
 impl Extent {
-    /// The columns that order it, as they were called when it was cut; none where pages do.
+    /// The columns that order the slice, by the names they had when it was cut; empty in physical order.
     pub fn columns(&self) -> &[String] {
         match self {
             Extent::Key(range) => &range.columns,
@@ -51,18 +51,18 @@ impl Extent {
 /// A range of keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyRange {
-    /// It begins after this key; `None`: with the first row.
+    /// The range begins after this key; `None`: with the first row.
     pub after: Option<Key>,
-    /// It ends with this key.
+    /// The last key of the range.
     pub last: Key,
-    /// The columns that the keys consist of.
+    /// The columns of the key.
     pub columns: Vec<String>,
-    /// What made the order of each column when the walk began.
+    /// The properties that determined the order of each column when the walk began.
     pub order: Vec<String>,
 }
 
 impl KeyRange {
-    /// Whether there is no key in it: the slice has only rows that are left over from others.
+    /// True if the range contains no key: the slice has only rows that are left over from others.
     pub fn is_empty(&self) -> bool {
         self.after.as_ref() == Some(&self.last)
     }
@@ -75,15 +75,15 @@ pub struct BlockRange {
     pub first: i64,
     /// The page after the last.
     pub end: i64,
-    /// The file that they are in.
+    /// The file that the pages are in.
     pub filenode: Oid,
 }
 
-/// The page after the last one that a table can have.
+/// The page after the last one that any table can have.
 pub(super) const NO_MORE_PAGES: i64 = u32::MAX as i64;
 
 impl BlockRange {
-    /// All pages of a file, also those that it gets later.
+    /// Returns the range of all pages of a file, including those added later.
     pub fn all(filenode: Oid) -> BlockRange {
         BlockRange {
             first: 0,
@@ -92,7 +92,7 @@ impl BlockRange {
         }
     }
 
-    /// Whether it is that.
+    /// True if the range is that of [`all`](BlockRange::all).
     pub fn whole(&self) -> bool {
         self.end == NO_MORE_PAGES
     }
@@ -131,7 +131,7 @@ fn attributes(json: &str) -> Result<Attributes> {
     serde_json::from_str(json).map_err(unreadable)
 }
 
-/// Which columns the walk of the table was begun with, if it was.
+/// Returns the columns that the walk of the table began with, if it has begun.
 pub fn begun_with(job: i64, relation: Oid) -> Result<Option<Attributes>> {
     let row = as_extension(|| {
         spi::first(
@@ -143,8 +143,8 @@ pub fn begun_with(job: i64, relation: Oid) -> Result<Option<Attributes>> {
     row.map(|row| attributes(row.text(0)?)).transpose()
 }
 
-/// The first slice of the job that is neither done nor held by anybody, its row locked until the
-/// transaction ends. Rows that others are just taking are passed over.
+/// Returns the first slice of the job that is neither done nor held, and locks its row until the transaction ends.
+/// Skips rows that others are just taking.
 pub fn lock_free(job: i64) -> Result<Option<Slice>> {
     let row = as_extension(|| {
         spi::first(
@@ -160,7 +160,7 @@ pub fn lock_free(job: i64) -> Result<Option<Slice>> {
     row.as_ref().map(read).transpose()
 }
 
-/// The table of the slice that is likely to be next: it can be locked before there is a snapshot.
+/// Returns the table of the slice that is likely to be next, so that it can be locked before there is a snapshot.
 pub fn next_table(job: i64) -> Result<Option<Oid>> {
     let row = as_extension(|| {
         spi::first(
@@ -176,7 +176,7 @@ pub fn next_table(job: i64) -> Result<Option<Oid>> {
         .transpose()
 }
 
-/// The condition that nobody holds the slice `alias`. Within `spi::connect`.
+/// Returns the condition that nobody holds the slice `alias`. Within `spi::connect`.
 pub fn free(alias: &str) -> String {
     format!(
         "NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
@@ -187,8 +187,8 @@ pub fn free(alias: &str) -> String {
     )
 }
 
-/// Whether there is another slice that nobody holds, and if so, whether one of them has no rows left
-/// over from a first try.
+/// Looks for slices that are neither done nor held: `None` if there are none, otherwise whether at least one of them
+/// has no rows left over from a first try.
 pub fn another(job: i64) -> Result<Option<bool>> {
     let row = as_extension(|| {
         spi::first(
@@ -205,7 +205,8 @@ pub fn another(job: i64) -> Result<Option<bool>> {
     Ok((row.number(0)? > 0).then(|| row.bool(1)))
 }
 
-/// The keys that the slices of a table lie between, if there are any: they follow one another without a gap.
+/// Returns the keys between which the slices of a table lie, if there are any: the slices follow one another without a
+/// gap.
 pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
     let row = as_extension(|| {
         spi::first(
@@ -226,7 +227,7 @@ pub fn edges(job: i64, relation: Oid) -> Result<Option<(Option<Key>, Key)>> {
     Ok(Some((row.get(0).map(array).transpose()?, last)))
 }
 
-/// The page after the last one that a job walks of a table in its first pass.
+/// Returns the page after the last one that a job walks in its first pass over a table.
 pub fn end_of_pass(job: i64, relation: Oid) -> Result<Option<i64>> {
     let row = as_extension(|| {
         spi::first(
@@ -238,7 +239,7 @@ pub fn end_of_pass(job: i64, relation: Oid) -> Result<Option<i64>> {
     row.map_or(Ok(None), |row| row.parse(0))
 }
 
-/// Has the first slice of a table, which is done, begin behind another key.
+/// Makes the first slice of a table, which is done, begin after another key.
 pub fn set_edge(job: i64, relation: Oid, old: Option<&Key>, new: &Key) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -256,15 +257,15 @@ pub fn set_edge(job: i64, relation: Oid, old: Option<&Key>, new: &Key) -> Result
     Ok(())
 }
 
-/// Rows that a job has updated.
+/// Returns the number of rows that a job has updated.
 pub fn updated(job: i64) -> Result<i64> {
     let sql = format!("SELECT COALESCE(pg_catalog.sum(c.rows_updated), 0) {STANDINGS}");
     let row = as_extension(|| spi::first(&sql, &[Arg::Int8(job)]))?;
     row.map_or(Ok(0), |row| row.number(0))
 }
 
-/// Rows that a job has passed, updated or not: those that did not match its WHERE clause as well. At least one where a
-/// slice has been begun: its first rows may be passed and not counted yet.
+/// Returns the number of rows that a job has passed, updated or not, including those that did not match its WHERE
+/// clause. At least 1 if a slice has begun, since its first rows may be passed but not yet counted.
 pub fn passed(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
@@ -283,7 +284,7 @@ pub fn passed(job: i64) -> Result<i64> {
     Ok(row.number(0)?.max(i64::from(row.bool(1))))
 }
 
-/// What a job has found that only reads.
+/// Returns the findings of a job that only reads.
 pub fn found(job: i64) -> Result<Found> {
     let sql = format!(
         "SELECT COALESCE(pg_catalog.sum(c.rows_done), 0), COALESCE(pg_catalog.sum(c.rows_found), 0),
@@ -300,7 +301,7 @@ pub fn found(job: i64) -> Result<Found> {
     })
 }
 
-/// Lets all others come before this slice. Under `Lock::Council`.
+/// Moves the slice behind all others. Under `Lock::Council`.
 pub fn put_last(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -313,11 +314,11 @@ pub fn put_last(id: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether the slice `s` has no rows but single ones, which were found by something else.
+/// Condition that the slice `s` has only single rows, which something else has found.
 pub(super) const IS_SINGLE_ROW: &str =
     "(s.walk = 'key' AND s.after_key IS NOT DISTINCT FROM s.last_key)";
 
-/// Whether a job is about single rows alone, which a verification has found: none of its slices has others.
+/// True if a job is only about single rows that a verification has found: none of its slices has others.
 pub fn are_single_rows(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
@@ -330,7 +331,7 @@ pub fn are_single_rows(job: i64) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// The columns that order what is walked by key.
+/// Returns the columns that order the slices walked by key.
 pub fn key_columns(job: i64) -> Result<Vec<String>> {
     let rows = as_extension(|| {
         spi::query(
@@ -344,7 +345,7 @@ pub fn key_columns(job: i64) -> Result<Vec<String>> {
         .collect()
 }
 
-/// Whether some of it goes, or went, by pages.
+/// True if any slice of the job is, or was, walked in physical order.
 pub fn are_in_physical_order(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
@@ -355,7 +356,7 @@ pub fn are_in_physical_order(job: i64) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// Records which columns of a table other clauses use.
+/// Records the columns of a table that the job's new clauses use.
 pub fn set_used(job: i64, relation: Oid, used: &BTreeMap<String, i16>) -> Result<()> {
     let used = serde_json::to_string(used).map_err(|e| Error::internal(e.to_string()))?;
     as_extension(|| {
@@ -368,7 +369,7 @@ pub fn set_used(job: i64, relation: Oid, used: &BTreeMap<String, i16>) -> Result
     Ok(())
 }
 
-/// How many slices of the job are not done.
+/// Returns the number of slices of the job that are not done.
 pub fn left(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
@@ -379,7 +380,7 @@ pub fn left(job: i64) -> Result<i64> {
     row.map_or(Ok(0), |row| row.number(0))
 }
 
-/// Records a slice that is to be walked; gives its id.
+/// Stores a slice to be walked and returns its id.
 pub fn insert(
     job: i64,
     pass: i32,
@@ -424,7 +425,7 @@ pub fn insert(
     Ok(row.number(0)? as i32)
 }
 
-/// Marks a slice as done, in the transaction of its last batch, or because its table is gone.
+/// Marks a slice as done, in the transaction of its last batch or because its table is gone.
 pub fn finish(id: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -437,8 +438,7 @@ pub fn finish(id: i32) -> Result<()> {
     Ok(())
 }
 
-/// Ends a slice before its end: it keeps the progress that it had, as its whole weight. Gives the
-/// weight that is left to others.
+/// Ends a slice before its end: its weight becomes the part it has done. Returns the weight that is left for others.
 pub fn cut_short(id: i32, percent: f64) -> Result<f64> {
     let row = as_extension(|| {
         spi::first(
@@ -456,12 +456,12 @@ pub fn cut_short(id: i32, percent: f64) -> Result<f64> {
         .unwrap_or_default())
 }
 
-/// An array of texts that came as JSON.
+/// Parses an array of texts from JSON.
 pub fn array(json: &str) -> Result<Vec<String>> {
     serde_json::from_str(json).map_err(|e| Error::internal(format!("not an array of texts: {e}")))
 }
 
-/// `FROM` of the last checkpoints, `c`, of the slices, `sl`, of the job `$1`: what sums are taken over.
+/// `FROM` clause for sums over the last checkpoints `c` of the slices `sl` of the job `$1`.
 pub const STANDINGS: &str = "
     FROM backfill_internal.slice sl
     CROSS JOIN LATERAL (

@@ -1,4 +1,4 @@
-//! Walks in physical order: what a pass has come to.
+//! Results of a pass in physical order.
 
 use pgrx::pg_sys::Oid;
 
@@ -7,29 +7,29 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::slice::NO_MORE_PAGES;
 
-/// What a pass in physical order has come to, per relation.
+/// The result of a pass in physical order over one relation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tally {
     /// The table or partition.
     pub relation: Oid,
-    /// What it was called.
+    /// The name of the relation when the slices were cut.
     pub relation_name: String,
     /// The file that was walked last.
     pub filenode: Oid,
     /// Whether it was one slice of all pages.
     pub whole: bool,
-    /// Rows that it was expected to have when the job began.
+    /// Rows that the relation was expected to have when the job began.
     pub expected: f64,
     /// Rows changed by all passes after the first.
     pub swept: i64,
-    /// Rows that were found to match.
+    /// Rows found to match.
     pub found: i64,
     /// Rows changed.
     pub updated: i64,
 }
 
-/// What each relation's walk in physical order came to in this pass. Without those that went on by
-/// key: where the predicate doesn't extinguish itself, another pass would do rows twice.
+/// Returns the result of this pass for each relation walked in physical order. Leaves out relations that went on by
+/// key: where the predicate does not exclude updated rows, another pass would do rows twice.
 pub fn tallies(job: i64, pass: i32) -> Result<Vec<Tally>> {
     let rows = as_extension(|| {
         spi::query(
@@ -70,8 +70,8 @@ pub fn tallies(job: i64, pass: i32) -> Result<Vec<Tally>> {
         .collect()
 }
 
-/// The slices of a relation's walk in physical order that are not done, their rows locked until
-/// the transaction ends.
+/// Returns the unfinished slices of a relation's walk in physical order, and locks their rows until the transaction
+/// ends.
 pub fn unfinished_physical(job: i64, relation: Oid) -> Result<Vec<i32>> {
     let rows = as_extension(|| {
         spi::query(

@@ -1,16 +1,17 @@
-//! How much text the jobs of one role may hold: who looks at all jobs reads, or hashes, all of it.
+//! The limit on the text that the jobs of one role may hold: any query of all jobs reads or hashes all of it.
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 
-/// Bytes of clauses and options that the jobs of one role may have, of those that have not ended.
+/// Bytes of clauses and options that a role's jobs may hold; jobs that have ended do not count.
 const MOST: i64 = 16 << 20;
-/// Bytes that are no matter: a job with less text is not counted against that, so that nobody pays for the count.
+/// Bytes that are not checked: a job with less text is not measured against the limit, so that small jobs do not pay
+/// for the sum.
 const SMALL: usize = 16 << 10;
 
-/// Refuses the job that was just written, with so many bytes of text, if it is a large one and its owner's jobs have too much by
-/// it. What has ended does not count: nobody looks into it.
+/// Refuses the job that was just written, with `bytes` bytes of text, if it is large and makes its owner's jobs exceed
+/// the limit. Jobs that have ended do not count: nothing reads them.
 pub fn check(id: i64, bytes: usize) -> Result<()> {
     if bytes <= SMALL {
         return Ok(());

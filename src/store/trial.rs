@@ -1,4 +1,4 @@
-//! Jobs that only look, on behalf of another one: its dry run, its verification.
+//! Jobs that only look, on behalf of another job: its dry run or its verification.
 
 use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
@@ -61,8 +61,8 @@ fn first(sql: &str, job: &Job) -> Result<Option<Row>> {
     as_extension(|| spi::first(sql, &arguments))
 }
 
-/// The job that has begun last of those that verify this one and were not cancelled. Numbers do not tell: whoever may write to
-/// all sequences can set them back.
+/// Returns the job that began last among those that verify this one and were not cancelled. Ids do not tell: a role
+/// that may write to all sequences can set them back.
 pub fn last_verification(id: i64) -> Result<Option<Job>> {
     Ok(find(
         "WHERE j.work #>> '{question,verify,job}' = $1::pg_catalog.int8::pg_catalog.text AND j.wish <> 'cancel'

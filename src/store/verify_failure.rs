@@ -9,10 +9,10 @@ use crate::pg::spi::{self, Arg};
 use crate::scan::position::{Key, Position};
 use crate::store::{checkpoint, slice, walk};
 
-/// Rows that are recorded of a verification; of more, only the number is known.
+/// Rows recorded per verification at most; if there are more, only their number is known.
 pub const MOST: i64 = 100_000;
 
-/// How many are recorded of a verification.
+/// Returns the number of rows recorded for a verification.
 pub fn count(job: i64) -> Result<i64> {
     let row = as_extension(|| {
         spi::first(
@@ -44,7 +44,7 @@ pub fn add(job: i64, table: (Oid, &str), columns: &[String], keys: &[Key]) -> Re
     Ok(())
 }
 
-/// Whether they are known by a key, and not by their places only.
+/// True if the rows are known by key, and not only by their place.
 pub fn have_keys(job: i64) -> Result<bool> {
     let row = as_extension(|| {
         spi::first(
@@ -55,8 +55,8 @@ pub fn have_keys(job: i64) -> Result<bool> {
     Ok(row.is_some_and(|row| row.bool(0)))
 }
 
-/// Makes the rows that a verification has recorded all that another job walks: each table's are the leftovers
-/// of one slice, which has no other rows, and the key and order of the verification's.
+/// Makes another job walk just the rows that a verification has recorded. The rows of each table become the leftovers
+/// of one slice that has no other rows and takes key and order from the verification's.
 pub fn take_up(verification: i64, job: i64) -> Result<()> {
     let tables = walk::tables(verification)?;
     walk::begin(job, &tables)?;

@@ -1,5 +1,4 @@
-//! What the workers of a job have in common: which pass they are at, what phase, what there is to
-//! be said. Only workers write here.
+//! State that all workers of a job share: the pass, the phase, notes for people. Only workers write here.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,7 +9,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
 use crate::store::slice::array;
 
-/// The pass that the job is at, if it has begun.
+/// Returns the current pass of the job, if it has begun.
 pub fn pass(job: i64) -> Result<Option<i32>> {
     let row = as_extension(|| {
         spi::first(
@@ -34,7 +33,7 @@ pub fn begin(job: i64, tables: &[Oid]) -> Result<()> {
     Ok(())
 }
 
-/// Begins another pass, or goes on with one.
+/// Begins another pass, or continues one.
 pub fn begin_again(job: i64, pass: i32) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -48,7 +47,7 @@ pub fn begin_again(job: i64, pass: i32) -> Result<()> {
     }
 }
 
-/// The tables that are walked: those that the first pass began with, and those that came later.
+/// Returns the tables that are walked: those the first pass began with, and those added later.
 pub fn tables(job: i64) -> Result<Vec<Oid>> {
     let rows = as_extension(|| {
         spi::query(
@@ -62,7 +61,7 @@ pub fn tables(job: i64) -> Result<Vec<Oid>> {
         .collect()
 }
 
-/// Adds a table that came during the run, with its size before it was touched.
+/// Adds a table that appeared during the run, with its size before it was touched.
 pub fn add_table(job: i64, table: Oid) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -77,7 +76,7 @@ pub fn add_table(job: i64, table: Oid) -> Result<()> {
     Ok(())
 }
 
-/// The bounds of what is cut into slices, as the options had them.
+/// Returns the bounds of the range that was cut into slices, as the options had them.
 pub fn bounds(job: i64) -> Result<Option<Bounds>> {
     let row = as_extension(|| {
         spi::first(
@@ -93,7 +92,7 @@ pub fn bounds(job: i64) -> Result<Option<Bounds>> {
     Ok((!bounds.is_open()).then_some(bounds))
 }
 
-/// Records them.
+/// Records the bounds of the range that is cut into slices.
 pub fn set_bounds(job: i64, bounds: Option<&Bounds>) -> Result<()> {
     let side = |side: fn(&Bounds) -> Option<&[String]>| Arg::texts(bounds.and_then(side));
     as_extension(|| {
@@ -109,7 +108,7 @@ pub fn set_bounds(job: i64, bounds: Option<&Bounds>) -> Result<()> {
     Ok(())
 }
 
-/// Shows what is being done after the last batch.
+/// Shows the phase that the job is in after its last batch.
 pub fn set_phase(job: i64, phase: &str) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -120,7 +119,7 @@ pub fn set_phase(job: i64, phase: &str) -> Result<()> {
     Ok(())
 }
 
-/// Adds what the owner should know, once.
+/// Adds a note for the owner, unless it is there already.
 pub fn add_note(job: i64, note: &str) -> Result<()> {
     let note = cut(note);
     as_extension(|| {
@@ -133,7 +132,7 @@ pub fn add_note(job: i64, note: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes what is said of a pause that the job has made by itself.
+/// Removes the note about a pause that the job made by itself.
 pub fn remove_pause_note(job: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -148,7 +147,7 @@ pub fn remove_pause_note(job: i64) -> Result<()> {
     Ok(())
 }
 
-/// What is said of a pause that the job has made by itself, if it has: at what, and how to go on.
+/// Returns the note about a pause that the job made by itself, if any: where it paused, and how to go on.
 pub fn pause_note(job: i64) -> Result<Option<(String, String)>> {
     let row = as_extension(|| {
         spi::first(
@@ -165,7 +164,7 @@ pub fn pause_note(job: i64) -> Result<Option<(String, String)>> {
     }))
 }
 
-/// The last note of a job that begins like this.
+/// Returns the last note of a job that begins with `opening`.
 pub fn note_beginning(job: i64, opening: &str) -> Result<Option<String>> {
     let row = as_extension(|| {
         spi::first(
@@ -177,14 +176,14 @@ pub fn note_beginning(job: i64, opening: &str) -> Result<Option<String>> {
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// What stands in such a note between what the job paused at and how to go on.
+/// Separates, in the note about such a pause, where the job paused from how to go on.
 pub const FOR_THE_REST: &str = ": for the rest ";
 
-/// How a note of such a pause begins.
+/// Beginning of the note about a pause that the job made by itself.
 pub const PAUSED_AT: &str = "paused at ";
 
-/// The size of a table and the number of its VACUUMs, as they were when its growth was first looked at, or since
-/// its last VACUUM.
+/// Returns the size of a table and the number of its VACUUMs, taken when its growth was first looked at or after its
+/// last VACUUM.
 pub fn size_at(job: i64, table: Oid) -> Result<Option<(u64, i64)>> {
     let row = as_extension(|| {
         spi::first(
@@ -196,7 +195,7 @@ pub fn size_at(job: i64, table: Oid) -> Result<Option<(u64, i64)>> {
     Ok(row.parse(0)?.zip(row.parse(1)?))
 }
 
-/// Records them.
+/// Records the size of a table and the number of its VACUUMs.
 pub fn set_size_at(job: i64, table: Oid, size: u64, vacuums: i64) -> Result<()> {
     as_extension(|| {
         spi::query(
@@ -214,7 +213,8 @@ pub fn set_size_at(job: i64, table: Oid, size: u64, vacuums: i64) -> Result<()> 
     Ok(())
 }
 
-/// Records how large the tables and their indexes are: when the walk begins, or when all is done.
+/// Records the size of the tables and their indexes: at the beginning of the walk, or (`after`) when everything is
+/// done.
 pub fn measure(job: i64, after: bool) -> Result<()> {
     let column = if after { "bytes_after" } else { "bytes_before" };
     let sql = format!(
@@ -228,10 +228,10 @@ pub fn measure(job: i64, after: bool) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of tables and of indexes.
+/// Bytes of tables, and bytes of their indexes.
 pub type Bytes = Option<(i64, i64)>;
 
-/// How large they were when the walk began, and when all was done.
+/// Returns the sizes at the beginning of the walk, and those when everything was done.
 pub fn bytes(job: i64) -> Result<(Bytes, Bytes)> {
     let row = as_extension(|| {
         spi::first(

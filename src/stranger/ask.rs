@@ -1,4 +1,4 @@
-//! The asking side: in the session of whoever calls.
+//! The asking side: runs in the caller's session.
 
 use std::time::{Duration, Instant};
 
@@ -15,20 +15,21 @@ use crate::pg::bgworker::{self, Start};
 use crate::pg::channel::{Channel, Received};
 use crate::pg::{latch, report, role, server};
 
-/// Checkers that may look at text of one role's at the same time. They take background workers of the server,
-/// and a role whose functions never return is not to hold them all.
+/// Checkers that may look at one role's text at the same time. They take background workers of the server, and a role
+/// whose functions never return must not hold all of them.
 const AT_ONCE: u32 = 2;
-/// One in so many of the server's background workers may be a checker.
+/// One in `SHARE` of the server's background workers may be a checker.
 const SHARE: u32 = 4;
-/// How long a checker may take to end once it has answered. What does not end by then keeps its places until it does.
+/// Time in which a checker has to end once it has answered. One that does not keeps its places until it ends.
 const END_WITHIN: Duration = Duration::from_secs(1);
-/// How long to wait for one of the server's processes, and how often to try.
+/// Longest wait for a free background worker, and the pause between two tries.
 const PROCESS_WITHIN: Duration = Duration::from_secs(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
-/// How often to look what a checker waits for.
+/// Time between two looks at what a checker waits for.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Has a checker, connected as `owner`, run an errand; gives what it sends back. Within `spi::connect`.
+/// Has a checker, connected as `owner`, run an errand; returns its answer. Fails if the answer takes longer than
+/// `limit`. Within `spi::connect`.
 pub fn ask(
     name: &str,
     owner: Oid,
@@ -59,7 +60,8 @@ pub fn ask(
     })
 }
 
-/// A channel to a checker; none if the server has no process for one for a while: others may come and go.
+/// Opens a channel to a checker; `None` if the server has no free background worker for a while. Tries again in
+/// between, since others may end.
 fn open(question: &[u8], start: Start) -> Result<Option<Channel>> {
     let begun = Instant::now();
     loop {
@@ -71,8 +73,8 @@ fn open(question: &[u8], start: Start) -> Result<Option<Channel>> {
     }
 }
 
-/// One of the places of the server, of the owner and of whoever is logged in: nobody holds all of the first. A place is taken
-/// for as long as somebody asks from it, or the checker that was asked is there.
+/// Takes one place each of the owner's, of the session user's and of the server's, so that neither role can hold all of
+/// the server's. A place is taken for as long as somebody asks from it, or the checker that was asked is running.
 fn take_turns(owner: Oid) -> Result<[Place; 3]> {
     let all = (server::most_background_workers() / SHARE).max(1);
     let each = all.div_ceil(2).min(AT_ONCE);
@@ -109,7 +111,7 @@ fn no_process(owner: Oid) -> Error {
     .hint("Try again later, raise max_worker_processes, or make the call as that role: SET ROLE.")
 }
 
-/// The answer, and the lock that was last waited for.
+/// Returns the answer, and the lock that the checker last waited for.
 fn wait(
     channel: &mut Channel,
     owner: Oid,

@@ -1,4 +1,5 @@
-//! What a checker waits for. If that is the transaction which waits for the checker, no deadlock detector sees it.
+//! The lock that a checker waits for. If the transaction that waits for the checker holds it, the deadlock detector
+//! does not see that.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,13 +11,13 @@ use crate::pg::spi::{self, Arg};
 /// A lock that a process waits for.
 #[derive(Debug, Clone)]
 pub struct Blocked {
-    /// What is locked, for people.
+    /// The locked object, for people.
     what: String,
-    /// The processes that stand in its way.
+    /// Process ids of those that hold it, or are ahead in the queue.
     pub holders: Vec<i32>,
 }
 
-/// The lock that a process waits for, if it does.
+/// Returns the lock that a process waits for, if it waits for one.
 pub fn lock_waited_for(pid: i32) -> Result<Option<Blocked>> {
     const WAITED_FOR: &str = "
         SELECT pg_catalog.concat(l.mode, ' on ',
@@ -35,10 +36,10 @@ pub fn lock_waited_for(pid: i32) -> Result<Option<Blocked>> {
 }
 
 impl Blocked {
-    /// In a sentence.
+    /// Describes the wait in a sentence.
     pub fn shown(&self) -> String {
         let holder = |pid: &i32| match pid {
-            // So PostgreSQL calls one that no process has.
+            // pg_blocking_pids shows 0 for a prepared transaction.
             0 => "a transaction that is prepared (pg_prepared_xacts)".to_owned(),
             pid => format!("process {pid}"),
         };
@@ -50,14 +51,14 @@ impl Blocked {
         )
     }
 
-    /// Adds to the error of a lock that was not to be had which one that is.
+    /// Adds this lock to the error about a lock that could not be had.
     pub fn explain(&self, error: Error) -> Error {
         error
             .detail(self.shown())
             .hint("Try again when that transaction has ended; pg_stat_activity shows what the process does.")
     }
 
-    /// The error where the caller's own transaction holds it: waiting would never end.
+    /// Returns the error for a lock that the caller's own transaction holds: waiting would never end.
     pub fn held_by_caller(&self, owner: Oid) -> Error {
         Error::new(
             sqlstate::LOCK_NOT_AVAILABLE,

@@ -1,8 +1,8 @@
 //! The only door for text that belongs to a role other than the caller.
 //!
-//! A clause of another role's is never parsed, analysed, planned, converted or run in the caller's session:
-//! the session may have more rights than its author. It goes to a short-lived background worker that is
-//! connected as its author, and text comes back. See README.md beside this file.
+//! A clause of another role's is never parsed, analysed, planned, converted or run in the caller's session: the session
+//! may have more rights than the clause's author. It goes to a short-lived background worker that is connected as its
+//! author, and text comes back. See README.md beside this file.
 
 pub mod ask;
 mod blocked;
@@ -16,23 +16,23 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::pg::report::Said;
 
-/// What a checker sends back.
+/// The message that a checker sends back.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
-    /// What came of the errand.
+    /// Result of the errand.
     result: Result<Value, Error>,
     /// Notices and warnings for the caller.
     said: Vec<Said>,
 }
 
-/// What a checker is sent.
+/// The message that a checker is sent.
 #[derive(Debug, Serialize, Deserialize)]
 struct Question<T> {
-    /// Which errand, see [`errand::Errand::NAME`].
+    /// Name of the errand, see [`errand::Errand::NAME`].
     name: String,
-    /// The numbers of the places that it was asked from: of the owner, of whoever asks, of the server.
+    /// Numbers of the places it was asked from: of the owner, of the asking role, of the server.
     places: [u32; 3],
-    /// The role that is logged in where it was asked.
+    /// The role that is logged in where the question was asked.
     asks: u32,
     /// The errand itself.
     errand: T,

@@ -1,11 +1,11 @@
-//! The places from which checkers are asked: of the server, of the role whose text it is, of the role that asks. They bound how
-//! many checkers there are, however long these take to end.
+//! The places from which checkers are asked: of the server, of the role whose text it is, of the role that asks. They
+//! limit the number of checkers, however long these take to end.
 
 use super::Question;
 use crate::pg::lock::Lock;
 
-/// A place. It is taken while somebody asks from it, and while the checker that was asked runs: code that does not end when it is
-/// told to keeps its places.
+/// A place. It is taken while somebody asks from it, and while the checker that was asked runs: code that does not end
+/// when told to keeps its places.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     kind: u16,
@@ -13,19 +13,19 @@ pub struct Place {
     number: u32,
 }
 
-/// Whose places there are.
+/// The party a place belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Of {
-    /// The server's.
+    /// The server.
     Server,
-    /// Those of the role whose text it is.
+    /// The role whose text is looked at.
     Owner(u32),
-    /// Those of the role that is logged in where it is asked.
+    /// The role that is logged in where the question was asked.
     Asker(u32),
 }
 
 impl Place {
-    /// The place with this number.
+    /// Returns the place with this number.
     pub fn new(of: Of, number: u32) -> Place {
         let (kind, role) = match of {
             Of::Server => (0, 0),
@@ -35,7 +35,7 @@ impl Place {
         Place { kind, role, number }
     }
 
-    /// The three places of a question, as [`take`](Place::take) took them.
+    /// Returns the three places of a question, as [`take`](Place::take) took them.
     pub fn of_question<T>(question: &Question<T>, owner: u32) -> [Place; 3] {
         let [of_owner, of_asker, of_server] = question.places;
         [
@@ -45,12 +45,12 @@ impl Place {
         ]
     }
 
-    /// Its number among those of the same role.
+    /// The place's number among those of the same role.
     pub fn number(self) -> u32 {
         self.number
     }
 
-    /// Takes it for whoever asks, until the transaction ends or it is left; false if it is taken.
+    /// Takes the place for the asking side, until the transaction ends or it is left; false if it is taken.
     pub fn take(self) -> bool {
         if !self.asked_from().try_for_transaction() {
             return false;
@@ -64,12 +64,12 @@ impl Place {
         free
     }
 
-    /// Gives it back before the transaction ends.
+    /// Gives the place back before the transaction ends.
     pub fn leave(self) {
         self.asked_from().release_transaction();
     }
 
-    /// Takes it for the checker, until its transaction ends; false if another one is there.
+    /// Takes the place for the checker, until its transaction ends; false if another checker has it.
     pub fn work(self) -> bool {
         self.worked_at().try_for_transaction()
     }

@@ -11,7 +11,7 @@ use crate::pg::channel::{LONGEST_ANSWER, Task};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{bgworker, owner_session, report, settings, signal};
 
-/// How long a checker waits for a lock, in milliseconds. Who asked may be the one that holds it.
+/// Milliseconds a checker waits for a lock: the asking session may be the one that holds it.
 const LOCK_TIMEOUT: &str = "5000";
 
 /// A kind of errand that a checker can run.
@@ -23,7 +23,7 @@ pub struct Entry {
     run: fn(Value) -> Result<Value>,
 }
 
-/// The entry of a kind of errand.
+/// Returns the entry for a kind of errand.
 pub const fn entry<E: Errand>() -> Entry {
     Entry {
         name: E::NAME,
@@ -32,7 +32,7 @@ pub const fn entry<E: Errand>() -> Entry {
     }
 }
 
-/// The life of a checker. `known` are the errands that it can run, and `check` comes before each.
+/// Runs a checker from start to end. `known` are the errands it can run, and `check` is called before each.
 ///
 /// # Safety
 /// `argument` must be the one that the worker's main function was called with, and this the first call in it.

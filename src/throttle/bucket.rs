@@ -1,26 +1,26 @@
-//! A rate that is kept by pauses.
+//! A rate limiter: keeps a mean rate by means of pauses.
 
 use std::time::{Duration, Instant};
 
-/// What was not used in this time may be used at once later: a steady rate has no bursts.
+/// Time over which unused capacity can be saved and used at once later; short, since a steady rate has no bursts.
 const DEPTH: Duration = Duration::from_millis(250);
 
-/// The longest pause at a time.
+/// Longest single pause, in seconds.
 const LONGEST: f64 = 86_400.0;
 
-/// A token bucket (Turner, New directions in communications, 1986), which may go into debt: what a
-/// batch takes is known when it has taken it. Its pause pays. The debt is an amount and not a time: at
-/// another rate it takes another time.
+/// A token bucket (Turner, New directions in communications, 1986) that may go into debt: what a batch takes is known
+/// only after it has been taken, and the pause pays for it. The debt is an amount and not a time, so that it takes
+/// another time to pay at another rate.
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// What is not paid for yet; less than nothing: what was saved.
+    /// The amount not yet paid for; negative: the amount saved.
     owed: f64,
-    /// When that was so.
+    /// The time at which `owed` was computed.
     at: Option<Instant>,
 }
 
 impl Bucket {
-    /// How long to pause after `amount` was taken at `now`, for a mean of `per_second`.
+    /// Returns the pause after `amount` was taken at `now`, for a mean rate of `per_second`.
     pub fn take(&mut self, now: Instant, amount: f64, per_second: f64) -> Duration {
         let per_second = per_second.max(1e-9);
         let passed = self
@@ -80,7 +80,7 @@ mod tests {
         let mut bucket = Bucket::default();
         for _ in 0..10 {
             now += Duration::from_secs(1);
-            // The first one has nothing saved.
+            // The first use has nothing saved.
             let pause = bucket.take(now, 20.0, 100.0);
             assert!(pause <= Duration::from_millis(200));
         }

@@ -1,4 +1,4 @@
-//! Which signals make a job wait, since when, and why.
+//! The signals that make a job wait, since when, and why.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use crate::throttle::kind::Value;
 use crate::throttle::signals::{Entry, Signal, Waits};
 
-/// Why a job waits.
+/// The reason why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// The signal.
     pub signal: Signal,
-    /// Its value and its bound, for people. No row data.
+    /// The signal's value and bound, for people. Contains no row data.
     pub text: String,
 }
 
 impl Reason {
-    /// A reason.
+    /// Makes a reason.
     pub fn new(signal: Signal, text: String) -> Reason {
         Reason { signal, text }
     }
 
-    /// What the view shows of it.
+    /// Returns the reason as the view shows it.
     pub fn shown(&self) -> String {
         format!("{}: {}", self.signal.name(), self.text)
     }
@@ -30,31 +30,31 @@ impl Reason {
 /// A pause that a bound asks for after a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
-    /// The bound.
+    /// The bound that asks for it, as a reason.
     pub reason: Reason,
-    /// How long.
+    /// Length of the pause.
     pub time: Duration,
 }
 
-/// A probe returns what it has found.
+/// The finding of a probe.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
     /// There is nothing to wait for.
     Nothing,
-    /// There is an amount of bytes or seconds, or a number; and it is of this one, where the text says whose it is.
+    /// An amount in bytes or seconds, or a number. The text names what it was measured on, if anything in particular.
     Amount(f64, String),
-    /// The job has to wait, for this reason. It holds no row data.
+    /// A reason why the job has to wait. Contains no row data.
     Reason(String),
 }
 
 impl Found {
-    /// Returns an amount that is nobody's.
+    /// Returns an amount that was not measured on anything in particular.
     pub fn number(number: u64) -> Found {
         Found::Amount(number as f64, String::new())
     }
 }
 
-/// Which signals are over their bounds, and since when.
+/// The signals that are over their bounds, and since when.
 #[derive(Debug, Default)]
 pub struct Holds {
     since: BTreeMap<Signal, Instant>,
@@ -67,7 +67,7 @@ impl Holds {
         self.reasons.clear();
     }
 
-    /// Holds what a probe has found against the bound of its signal.
+    /// Compares the finding of a probe with the bound of its signal.
     pub fn weigh(&mut self, entry: &Entry, found: Found, bound: Option<&Value>) {
         match (found, entry.waits, bound) {
             (Found::Reason(text), _, _) => self.hold(entry.signal, text),
@@ -80,7 +80,8 @@ impl Holds {
         }
     }
 
-    /// Returns true if `value` is over its bound; where it was at the last look, over the part `release` of it.
+    /// True if `value` is over its bound; if the signal held at the last look, over the fraction `release` of the
+    /// bound.
     fn is_over(&self, signal: Signal, release: f64, value: f64, bound: f64) -> bool {
         let holds = self.since.contains_key(&signal);
         value > if holds { bound * release } else { bound }
@@ -91,13 +92,13 @@ impl Holds {
         self.reasons.push(Reason::new(signal, text));
     }
 
-    /// Why to wait, as of the last look.
+    /// Returns the reasons to wait, as of the last look.
     pub fn reasons(&self) -> &[Reason] {
         &self.reasons
     }
 
-    /// The look is over: what did not come up holds no more. Gives why to wait, the first to begin
-    /// first; nothing: go on.
+    /// Ends the look: signals that did not come up no longer hold. Returns the reasons to wait, the longest-standing
+    /// first; if there are none, the job goes on.
     pub fn settle(&mut self, now: Instant) -> &[Reason] {
         let reasons = &mut self.reasons;
         self.since
@@ -110,8 +111,8 @@ impl Holds {
     }
 }
 
-/// How long a job waits after a batch that others had to wait for: as long as it held them up, and
-/// longer each time in a row.
+/// Returns the pause after a batch that other backends had to wait for: as long as the batch held them up, doubled each
+/// further time in a row.
 pub fn pause_after_waiters(batch: Duration, times: u32) -> Duration {
     const LEAST: Duration = Duration::from_millis(100);
     const MOST: Duration = Duration::from_secs(30);

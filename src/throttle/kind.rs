@@ -1,62 +1,63 @@
-//! The kinds of values that bounds have, and how each is read: from `options`, and from a setting.
+//! The kinds of values that bounds have, and how each is read from `options` and from a setting.
 
 use serde_json::Value as Json;
 
 use crate::throttle::quantity::{Bytes, Lasting, Shown, Span};
 use crate::throttle::window::RunWindow;
 
-/// No bound: of a number, and of settings that are numbers.
+/// The value that sets no bound, for options that are numbers and settings that are numbers.
 pub const NO_BOUND: i64 = -1;
-/// More than any server has of it.
+/// An upper limit for options that count something: more than any server has.
 pub const MANY: i64 = 1_000_000;
 
-/// A bound is of one of these kinds. Settings of numbers take -1 for no bound; flags are off and texts are empty by default.
+/// The kind of a bound's value. Settings that are numbers take -1 for no bound; flags are off and texts are empty by
+/// default.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// The option is an amount of bytes. The setting is in kB; this is its default.
+    /// An amount of bytes. The setting is in kB; the field is its default.
     Bytes(i32),
-    /// The option is a time. The setting is in milliseconds; this is its default.
+    /// A time. The setting is in milliseconds; the field is its default.
     Span(i32),
-    /// It is a whole number.
+    /// A whole number.
     Number {
-        /// The setting's default.
+        /// Default of the setting.
         default: i32,
-        /// The greatest that the option may be; the least is -1.
+        /// Greatest value of the option; the least is -1.
         most: i64,
-        /// The hint of the error where the option is out of these bounds: a sentence that says what it is.
+        /// Hint of the error for an option out of range: a sentence that says what the option is.
         purpose: &'static str,
     },
-    /// It is on or off.
+    /// A flag, on or off.
     Flag,
-    /// It is a list of names. In the setting, commas separate them.
+    /// A list of names. In the setting, they are separated by commas.
     Names,
-    /// It is a text. The error where it is none says that it must be this.
+    /// A text. The field says what is expected, for the error about a value that is not a string.
     Text(&'static str),
-    /// It is hours of the day or the week.
+    /// Hours of the day or the week.
     Window,
 }
 
-/// A value bounds a signal as it was given. -1, false, or an empty text or list mean that there is none.
+/// The value of a bound, as it was given. -1, false, and an empty text or list set no bound.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// An amount of bytes may be reached.
+    /// The greatest amount of bytes.
     Bytes(Bytes),
-    /// A time may be reached.
+    /// The longest time.
     Span(Span),
-    /// A number may be reached.
+    /// The greatest number.
     Number(i64),
-    /// The job waits where it is true.
+    /// Whether the job waits while the signal is on.
     Flag(bool),
-    /// These names count, or do not.
+    /// Names that count, or names that do not.
     Names(Vec<String>),
-    /// This query is asked.
+    /// A query.
     Text(String),
-    /// The job may run in these hours.
+    /// The hours in which the job may run.
     Window(RunWindow),
 }
 
 impl Kind {
-    /// Says what an option of this kind must be, for errors.
+    /// Describes a valid value of an option of this kind, for errors.
     pub const fn expected(self) -> &'static str {
         match self {
             Kind::Bytes(_) => "an amount such as \"256MB\", a number of bytes, or -1 for no bound",
@@ -71,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// Returns the default of a setting that is a number, in its unit.
+    /// Returns the default of a setting that is a number, in the setting's unit.
     pub const fn default(self) -> i32 {
         match self {
             Kind::Bytes(default) | Kind::Span(default) | Kind::Number { default, .. } => default,
@@ -79,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// Reads the value of an option; `None` if it is none of this kind.
+    /// Reads the value of an option; `None` if it is not of this kind.
     pub fn of_option(self, given: &Json) -> Option<Value> {
         let owned = |text: &Json| text.as_str().map(str::to_owned);
         Some(match self {
@@ -96,7 +97,7 @@ impl Kind {
         })
     }
 
-    /// Converts the value of a setting that is a number, which comes in its unit.
+    /// Converts the value of a setting that is a number, given in the setting's unit.
     pub fn of_number(self, number: i32) -> Value {
         let bound = u64::try_from(number).ok();
         match self {
@@ -119,7 +120,7 @@ impl Kind {
         })
     }
 
-    /// Says an amount as it was found: in bytes, in seconds, or a number.
+    /// Formats an amount that was found: bytes, seconds, or a number.
     pub fn shown(self, amount: f64) -> String {
         match self {
             Kind::Bytes(_) => Shown(amount as u64).to_string(),
@@ -130,7 +131,7 @@ impl Kind {
 }
 
 impl Value {
-    /// Returns the option as it is stored.
+    /// Returns the value as the option is stored, in JSON.
     pub fn to_json(&self) -> Json {
         match self {
             Value::Bytes(bytes) => serde_json::json!(bytes),
@@ -143,7 +144,7 @@ impl Value {
         }
     }
 
-    /// Returns true if it bounds anything.
+    /// True if the value sets a bound.
     pub fn is_bound(&self) -> bool {
         match self {
             Value::Flag(flag) => *flag,
@@ -154,7 +155,7 @@ impl Value {
         }
     }
 
-    /// Says a bound that is an amount.
+    /// Formats a bound that is an amount; empty for others.
     pub fn shown(&self) -> String {
         match self {
             Value::Bytes(Bytes(Some(bytes))) => Shown(*bytes).to_string(),
@@ -165,8 +166,8 @@ impl Value {
         }
     }
 
-    /// Returns the bound as an amount that was found is held against it: in bytes, in seconds, or as a number. It is infinite
-    /// where nothing is bounded.
+    /// Returns the bound in the unit in which a finding is compared with it: bytes, seconds, or a number. Infinite if
+    /// there is no bound.
     pub fn limit(&self) -> f64 {
         let amount = self.amount().map_or(f64::INFINITY, |amount| amount as f64);
         match self {
@@ -175,7 +176,8 @@ impl Value {
         }
     }
 
-    /// Returns a bound that is an amount, in bytes, in milliseconds, or as a number; `None`: it is no amount, or bounds nothing.
+    /// Returns a bound that is an amount, in bytes, in milliseconds, or as a number; `None` if it is no amount or sets
+    /// no bound.
     pub fn amount(&self) -> Option<u64> {
         match self {
             Value::Bytes(bytes) => bytes.0,

@@ -1,23 +1,22 @@
-//! How long ago a place in the WAL was written.
+//! The age of a position in the WAL.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Samples that are kept; of more, every second one goes.
+/// Samples that are kept at most; if there are more, every second one is deleted.
 const MOST: usize = 1024;
 
-/// Remembers when the server's WAL had come to which place, as far back as somebody lacks it. A standby
-/// that stops to answer leaves its last `replay_lag` in `pg_stat_replication` as it was; this goes on to
-/// count.
+/// Remembers when the server's WAL reached which position, as far back as any standby or slot lacks it. A standby that
+/// stops responding leaves its last `replay_lag` unchanged in `pg_stat_replication`; this clock goes on counting.
 #[derive(Debug, Default)]
 pub struct LagClock {
     samples: VecDeque<(Instant, u64)>,
-    /// How far apart samples are, at least: more where the lag is longer.
+    /// Least time between two samples; longer when the lag is longer.
     spacing: Duration,
 }
 
 impl LagClock {
-    /// Notes that the WAL has come to `end` (bytes) at `now`.
+    /// Notes that the WAL has reached position `end` (in bytes) at `now`.
     pub fn note(&mut self, now: Instant, end: u64) {
         let is_new =
             |(at, last): &(Instant, u64)| *last < end && now.duration_since(*at) >= self.spacing;
@@ -34,8 +33,8 @@ impl LagClock {
         }
     }
 
-    /// How long ago, at least, the WAL behind `at` was written, where that is the place of the one that is
-    /// furthest behind; nothing if there is none behind it.
+    /// Returns for how long, at least, the WAL after `at` has existed; zero if there is none. `at` must be the position
+    /// of the standby or slot that is furthest behind, since samples before it are dropped.
     pub fn since(&mut self, now: Instant, at: u64) -> Duration {
         while self.samples.front().is_some_and(|(_, end)| *end <= at) {
             self.samples.pop_front();
@@ -92,7 +91,7 @@ mod tests {
         let half = clock.since(now, 50_000).as_secs();
         assert!((49_500..50_000).contains(&half), "{half}");
         assert_eq!(clock.since(now, 100_000), Duration::ZERO);
-        // Short lags are told apart again.
+        // Short lags can be told apart again.
         for second in 100_001..=100_010 {
             clock.note(start + Duration::from_secs(second), second);
         }

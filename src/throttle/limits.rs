@@ -9,7 +9,7 @@ use crate::throttle::kind::Value;
 use crate::throttle::signals::{SIGNALS, Signal, Waits};
 use crate::throttle::window::Hours;
 
-/// Bounds as they are given, by signal. What was not given is not in it.
+/// Bounds by signal, as they were given. A bound that was not given is absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Throttles(BTreeMap<Signal, Value>);
 
@@ -20,19 +20,19 @@ impl FromIterator<(Signal, Value)> for Throttles {
 }
 
 impl Throttles {
-    /// These, and the defaults for those that are not given.
+    /// Returns these bounds, with `defaults` for those that were not given.
     pub fn or(&self, defaults: Throttles) -> Throttles {
         let mut all = defaults;
         all.0.extend(self.0.clone());
         all
     }
 
-    /// Returns the bound of a signal; `None`: it was not given, or bounds nothing.
+    /// Returns the bound of a signal; `None` if it was not given or sets no bound.
     pub fn bound(&self, signal: Signal) -> Option<&Value> {
         self.0.get(&signal).filter(|value| value.is_bound())
     }
 
-    /// Returns true if a bound was given, be it that there is to be none.
+    /// True if a value was given for the signal, even one that sets no bound.
     pub fn is_given(&self, signal: Signal) -> bool {
         self.0.contains_key(&signal)
     }
@@ -42,12 +42,12 @@ impl Throttles {
         self.0.get(&signal)?.amount()
     }
 
-    /// Returns a rate that is to be kept: bytes or a number in a second.
+    /// Returns a rate to be kept, in bytes or rows per second; `None` if it is 0 or not bounded.
     pub fn rate(&self, signal: Signal) -> Option<u64> {
         self.amount(signal).filter(|rate| *rate > 0)
     }
 
-    /// Rates that are bounded by nothing at all: the job waits.
+    /// Returns the rates that are bounded by 0, which make the job wait.
     pub fn at_rest(&self) -> impl Iterator<Item = Signal> {
         let rates = SIGNALS
             .iter()
@@ -57,7 +57,7 @@ impl Throttles {
             .filter(|signal| self.amount(*signal) == Some(0))
     }
 
-    /// The owner's query.
+    /// Returns the owner's query, if there is one.
     pub fn query(&self) -> Option<&str> {
         match self.bound(Signal::Query)? {
             Value::Text(query) => Some(query.trim()),
@@ -65,7 +65,7 @@ impl Throttles {
         }
     }
 
-    /// The hours to run in.
+    /// Returns the hours in which the job may run, if they are bounded.
     pub fn hours(&self) -> Option<&Hours> {
         match self.bound(Signal::RunWindow)? {
             Value::Window(window) => window.0.as_ref(),
@@ -73,7 +73,7 @@ impl Throttles {
         }
     }
 
-    /// Names of the standbys and slots that count, and of those that do not.
+    /// Returns the names of the standbys and slots that count, and of those that do not.
     pub fn names(&self) -> (&[String], &[String]) {
         let list = |signal| match self.bound(signal) {
             Some(Value::Names(names)) => names.as_slice(),
@@ -91,7 +91,7 @@ impl Serialize for Throttles {
 }
 
 impl<'de> Deserialize<'de> for Throttles {
-    /// Reads the keys that are bounds, and ignores others.
+    /// Reads the keys that are bounds; ignores others.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Throttles, D::Error> {
         let given = BTreeMap::<String, Json>::deserialize(deserializer)?;
         let mut read = Throttles::default();

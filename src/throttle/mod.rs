@@ -1,5 +1,5 @@
-//! What a job gives way to: the signals, their bounds, and how long to wait. Nothing here needs a server; the worker's probes
-//! read the signals. `signals` is the table of them.
+//! The signals that a job gives way to, their bounds, and how long it waits. Nothing here needs a server; the worker's
+//! probes read the signals. `signals` is the table of them.
 
 pub mod bucket;
 pub mod holds;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// Units of bytes, as PostgreSQL's settings have them; the largest first.
+/// Units of bytes, as in PostgreSQL's settings; the largest first.
 const BYTE_UNITS: &[(&str, u64)] = &[
     ("TB", 1 << 40),
     ("GB", 1 << 30),
@@ -15,7 +15,7 @@ const BYTE_UNITS: &[(&str, u64)] = &[
     ("B", 1),
 ];
 
-/// Units of time in milliseconds, as PostgreSQL's settings have them; the largest first.
+/// Units of time in milliseconds, as in PostgreSQL's settings; the largest first.
 const TIME_UNITS: &[(&str, u64)] = &[
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -24,22 +24,22 @@ const TIME_UNITS: &[(&str, u64)] = &[
     ("ms", 1),
 ];
 
-/// An amount of bytes that bounds something; `None`: it is not bounded.
+/// A bound in bytes; `None`: no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub Option<u64>);
 
-/// A time that bounds something, in milliseconds; `None`: it is not bounded.
+/// A bound in milliseconds; `None`: no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Option<u64>);
 
 impl Span {
-    /// The time.
+    /// Returns the bound as a duration.
     pub fn duration(self) -> Option<Duration> {
         self.0.map(Duration::from_millis)
     }
 }
 
-/// A whole number with one of the units behind it, in the smallest one.
+/// Parses a whole number followed by one of the units; returns it in the smallest unit.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -51,7 +51,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     i64::try_from(value).is_ok().then_some(value)
 }
 
-/// The number with the largest unit that it is a multiple of.
+/// Formats the number with the largest unit that divides it.
 fn exact(value: u64, units: &[(&str, u64)]) -> String {
     let (name, factor) = units
         .iter()
@@ -60,7 +60,7 @@ fn exact(value: u64, units: &[(&str, u64)]) -> String {
     format!("{}{name}", value / factor)
 }
 
-/// -1, or a string with a unit; of bytes, also a number.
+/// Reads -1 (no bound), or a string with a unit; if `plain`, also a number.
 fn read(value: &Value, units: &[(&str, u64)], plain: bool) -> Option<Option<u64>> {
     match value {
         Value::String(text) => parse(text, units).map(Some),
@@ -109,7 +109,7 @@ fn write<S: Serializer>(
     }
 }
 
-/// Bytes for people, rounded: `512 MB`. As `pg_size_pretty`, it changes to the next unit at ten of it.
+/// Formats bytes for people, rounded: `512 MB`. Like `pg_size_pretty`, changes to the next unit at ten of it.
 pub struct Shown(pub u64);
 
 impl fmt::Display for Shown {
@@ -121,7 +121,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A number for people, with commas between the thousands.
+/// Formats a number for people, with commas between the thousands.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -134,7 +134,7 @@ pub fn thousands(number: f64) -> String {
     text
 }
 
-/// A time for people, rounded to its two largest units: `1 h 20 min`.
+/// Formats a time for people, rounded down to its two largest units: `1 h 20 min`.
 pub struct Lasting(pub Duration);
 
 impl fmt::Display for Lasting {

@@ -1,86 +1,87 @@
-//! The table of what makes a job wait: an entry for each signal. From it come the options, the settings with their
-//! defaults, and the loop that looks at the signals. The probe of each is in `worker::throttle::probes`.
+//! The table of signals that make a job wait. The options, the settings with their defaults, and the loop that looks at
+//! the signals are all derived from it. The probe of each signal is in `worker::throttle::probes`.
 
 use std::ffi::CStr;
 
 use crate::throttle::kind::{Kind, MANY, Value};
 
-/// A job gives way to these. Of several that begin at the same time, the first in this order counts.
+/// The signals that a job gives way to. Of several that begin at the same time, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
-    /// Transactions are to be read only by default.
+    /// The server's default for transactions is read-only.
     ReadOnly,
-    /// The hours that it may run in.
+    /// The hours in which the job may run.
     RunWindow,
-    /// A standby or slot that is behind, in bytes.
+    /// Bytes by which a standby or slot is behind.
     LagBytes,
-    /// The same, in time.
+    /// Time by which a standby or slot is behind.
     Lag,
-    /// Names of the standbys and slots that count for a lag; none: all. No signal by itself.
+    /// Names of the standbys and slots whose lag counts; none: all. Not a signal by itself.
     LagInclude,
-    /// Names of those that do not. No signal by itself.
+    /// Names of the standbys and slots whose lag does not count. Not a signal by itself.
     LagExclude,
-    /// WAL that waits to be archived.
+    /// WAL waiting to be archived.
     ArchiveBacklog,
-    /// Clients at work.
+    /// Clients that are active.
     ActiveBackends,
-    /// VACUUM of the table.
+    /// A VACUUM of the table is running.
     Autovacuum,
     /// Dead tuples of the table.
     DeadTuples,
     /// Growth of the table.
     Growth,
-    /// The owner's query.
+    /// The result of the owner's query.
     Query,
     /// Backends that have waited for a batch.
     LockWaiters,
-    /// The WAL that the job writes.
+    /// WAL that the job writes.
     WalRate,
-    /// The rows that it updates.
+    /// Rows that the job updates.
     RowRate,
-    /// A batch has failed and is tried again: not a bound, but time all the same.
+    /// A batch has failed and is tried again: not a bound, but counted as time spent waiting.
     Retry,
-    /// Transactions of others, by which the rows that a pass over a region has left dead may not be removed yet.
+    /// Transactions of others that keep the rows which a pass over a region has left dead from being removed.
     Horizon,
 }
 
-/// An entry says all that differs between signals, but for how each is read.
+/// An entry of the table: everything that differs between signals, except for how each is read.
 #[derive(Debug)]
 pub struct Entry {
     /// The signal.
     pub signal: Signal,
-    /// The views show this name. The option that bounds the signal has it, too.
+    /// The name that the views show, and that of the option that bounds the signal.
     pub name: &'static str,
-    /// The way in which it makes a job wait.
+    /// The way in which the signal makes a job wait.
     pub waits: Waits,
-    /// The option and the setting that bound it; `None`: nobody can choose a bound.
+    /// The option and the setting that bound the signal; `None`: users cannot choose a bound.
     pub bound: Option<Bound>,
 }
 
-/// A signal makes a job wait in one of these ways. The views show the text, with `{found}`, `{bound}` and `{who}` filled in.
+/// The way in which a signal makes a job wait. The views show the text, with `{found}`, `{bound}` and `{who}` filled
+/// in.
 #[derive(Debug, Clone, Copy)]
 pub enum Waits {
-    /// The job waits while the amount that the probe finds is over the bound, and goes on when it is down to this part of the
-    /// bound: 0.8 is 80 %.
+    /// The job waits while the amount found by the probe is over the bound, and goes on when it is down to this
+    /// fraction of the bound (0.8 is 80 %).
     Over(f64, &'static str),
-    /// The job waits while the probe says so, which also says why.
+    /// The job waits while the probe says so; the probe also gives the reason.
     Told,
-    /// The job pauses after each batch as long as the rate, of a second, asks for. It waits while the rate is 0.
+    /// The job pauses after each batch for as long as the rate per second asks for. It waits while the rate is 0.
     Rate(&'static str),
     /// The job pauses after a batch whose probe found more than the bound.
     Batch(&'static str),
-    /// Another place of the worker waits, or the entry only says more of another one.
+    /// The wait happens elsewhere in the worker, or the entry only adds to another one.
     Elsewhere,
 }
 
-/// An option bounds a signal; a setting is its default.
+/// The option that bounds a signal, and the setting that is its default.
 #[derive(Debug)]
 pub struct Bound {
-    /// The kind of its value, with the setting's default and the bounds of the option.
+    /// Kind of the value, with the setting's default and the option's limits.
     pub kind: Kind,
-    /// True if `backfill.alter` may change the option while a job runs.
+    /// Whether `backfill.alter` may change the option while a job runs.
     pub alterable: bool,
-    /// The setting's name: that of the option behind `backfill.`.
+    /// Name of the setting: `backfill.` and the name of the option.
     pub setting: &'static CStr,
     /// The short description in pg_settings.
     pub about: &'static CStr,
@@ -88,20 +89,20 @@ pub struct Bound {
     pub more: &'static CStr,
 }
 
-/// A signal has to come down to this part of its bound. Else a job would start and stop with every batch.
+/// Fraction of its bound that a signal has to come down to. Without it, a job would start and stop with every batch.
 const RELEASE: f64 = 0.8;
 
-/// The signals; those with options in the order in which the options are named to people.
+/// All signals; those with options in the order in which the options are named to people.
 pub const SIGNALS: &[Entry] = &[
     Entry {
         signal: Signal::LagBytes,
         name: "max_lag_bytes",
         waits: Waits::Over(RELEASE, "{who} lags {found} of {bound}"),
         bound: Some(Bound {
-            // 256 MB: sixteen segments, which a standby gets over in seconds, and far less than the WAL that is usually kept
-            // for one (`max_slot_wal_keep_size`, `wal_keep_size`). It is the only bound that is on by default: with asynchronous
-            // commit nothing else slows a job down for a standby, or for a slot that keeps WAL on the disk. The others
-            // depend on what else the server has to do.
+            // 256 MB: sixteen segments, which a standby catches up with in seconds, and far less than the WAL usually
+            // kept for one (`max_slot_wal_keep_size`, `wal_keep_size`). It is the only bound that is on by default:
+            // with asynchronous commit nothing else slows a job down for a standby, or for a slot that keeps WAL on the
+            // disk. The right value of the others depends on what else the server has to do.
             kind: Kind::Bytes(256 * 1024),
             alterable: true,
             setting: c"backfill.max_lag_bytes",
@@ -242,7 +243,7 @@ pub const SIGNALS: &[Entry] = &[
     Entry {
         signal: Signal::Growth,
         name: "max_growth",
-        // A VACUUM ends it at once: the growth counts from there.
+        // A VACUUM ends the wait at once, since growth counts from there.
         waits: Waits::Over(
             1.0,
             "the table has grown by {found} % of {bound} % since the job began or it was vacuumed; it waits for VACUUM",
@@ -319,21 +320,21 @@ const fn plain(signal: Signal, name: &'static str, waits: Waits) -> Entry {
 }
 
 impl Signal {
-    /// Finds its entry in the table.
+    /// Returns the signal's entry in the table.
     pub fn entry(self) -> &'static Entry {
         let own = |entry: &&Entry| entry.signal == self;
         SIGNALS.iter().find(own).expect("an entry for each signal")
     }
 
-    /// Returns its name, as the views show it.
+    /// Returns the signal's name, as the views show it.
     pub fn name(self) -> &'static str {
         self.entry().name
     }
 }
 
 impl Entry {
-    /// Says why the job waits: that `found` was found, in the unit of [`Kind::shown`], of `who`, and which `bound` holds. The
-    /// text is empty where the probe says it.
+    /// Returns the reason why the job waits: `found`, in the unit of [`Kind::shown`], measured on `who`, and the
+    /// `bound` in force. Empty where the probe gives the reason itself.
     pub fn reason(&self, found: f64, bound: &Value, who: &str) -> String {
         let text = match self.waits {
             Waits::Over(_, text) | Waits::Rate(text) | Waits::Batch(text) => text,
@@ -341,7 +342,7 @@ impl Entry {
         };
         let shown = |bound: &Bound| bound.kind.shown(found);
         let found = self.bound.as_ref().map(shown).unwrap_or_default();
-        // A name may hold anything, and comes last.
+        // A name may contain anything, so it is filled in last.
         text.replace("{found}", &found)
             .replace("{bound}", &bound.shown())
             .replace("{who}", who)

@@ -1,4 +1,4 @@
-//! The times that a job may run in: `22:00-06:00 Europe/Berlin`, or `Mon-Fri 22:00-06:00, Sat-Sun Europe/Berlin`.
+//! The hours in which a job may run: `22:00-06:00 Europe/Berlin`, or `Mon-Fri 22:00-06:00, Sat-Sun Europe/Berlin`.
 
 use std::fmt;
 
@@ -8,26 +8,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const DAY: u16 = 24 * 60;
 /// Minutes of a week.
 const WEEK: u16 = 7 * DAY;
-/// The days, as a week of ISO 8601 has them.
+/// The days of the week, in the order of ISO 8601.
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-/// Spans that one window may have.
+/// Spans that one window may have at most.
 const MOST_SPANS: usize = 20;
 
-/// From a time of some days, up to another, which is on the next day if it is not later.
+/// A span from one time of day to another, on some days. If the second time is not later, it is on the next day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
-    /// The first and the last day on which it opens, 0 for Monday; `None`: each day. The last may be before the first: `Sat-Mon`.
+    /// First and last day on which the span opens, 0 for Monday; `None`: every day. The last may come before the first:
+    /// `Sat-Mon`.
     days: Option<(u16, u16)>,
-    /// Minutes after midnight at which it opens.
+    /// Minutes after midnight at which the span opens.
     from: u16,
-    /// Minutes after midnight at which it closes.
+    /// Minutes after midnight at which the span closes.
     until: u16,
 }
 
-/// The spans of a week, and whose clock is meant.
+/// The spans of a week, and the time zone they are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hours {
-    /// One at least.
+    /// The spans; at least one.
     spans: Vec<Span>,
     /// The time zone, by its name in PostgreSQL; `None`: the job's TimeZone.
     zone: Option<String>,
@@ -38,7 +39,7 @@ pub struct Hours {
 pub struct RunWindow(pub Option<Hours>);
 
 impl RunWindow {
-    /// Reads it; an empty text sets no bound.
+    /// Parses the text; an empty one sets no bound.
     pub fn parse(text: &str) -> Option<RunWindow> {
         match text.trim() {
             "" => Some(RunWindow(None)),
@@ -48,7 +49,7 @@ impl RunWindow {
 }
 
 impl Span {
-    /// Reads a span, and returns it with what follows it.
+    /// Parses a span, and returns it with the rest of the text.
     fn parse(text: &str) -> Option<(Span, &str)> {
         let (days, behind) = match days(text.trim_start()) {
             Some((days, rest)) => (Some(days), rest),
@@ -61,7 +62,7 @@ impl Span {
         };
         let rest = rest.trim_start().strip_prefix('-')?.trim_start();
         let (until, rest) = minutes(rest)?;
-        // From a time to itself could mean all or nothing.
+        // From a time to the same time could mean all or nothing, and is refused.
         let some = from != until && from < DAY;
         some.then_some((span(from, until), rest))
     }
@@ -74,7 +75,8 @@ impl Span {
         }
     }
 
-    /// The openings in a week, each as minutes after its beginning and the minutes that it lasts.
+    /// Returns the openings in a week, each as its start in minutes after the beginning of the week, and its length in
+    /// minutes.
     fn openings(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         let lasts = match self.until > self.from {
             true => self.until - self.from,
@@ -105,17 +107,18 @@ impl Hours {
             zone => Some(zone.to_owned()),
         };
         let hours = Hours { spans, zone };
-        // 00:00-24:00 is no bound.
+        // A window that is always open, such as 00:00-24:00, is no bound, and is refused.
         let bounds = (0..WEEK).any(|minute| hours.closed_for(minute).is_some());
         (bounds && hours.spans.len() <= MOST_SPANS).then_some(hours)
     }
 
-    /// The time zone, if it is not the job's.
+    /// Returns the time zone, if it is not the job's.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// Minutes until it opens, at this minute of the week, which begins on Monday; `None`: it is open.
+    /// Returns the minutes until the window opens, at minute `now` of the week (which begins on Monday); `None`: it is
+    /// open.
     pub fn closed_for(&self, now: u16) -> Option<u16> {
         let openings = self.spans.iter().flat_map(Span::openings);
         let since = |from: u16| (now + WEEK - from) % WEEK;
@@ -129,8 +132,7 @@ impl Hours {
         Some(wait)
     }
 
-    /// When it opens after this minute of the week, for people: `22:00 Europe/Berlin`, or `Mon 22:00` where not each day is
-    /// the same.
+    /// Returns when the window opens next, for people: `22:00 Europe/Berlin`, or `Mon 22:00` if the days differ.
     pub fn opening(&self, now: u16) -> String {
         let at = (now + self.closed_for(now).unwrap_or(0)) % WEEK;
         let day = match self.spans.iter().any(|span| span.days.is_some()) {
@@ -145,7 +147,7 @@ impl Hours {
     }
 }
 
-/// `Mon`, or `Mon-Fri`, at the beginning of a text; with what follows.
+/// Parses `Mon` or `Mon-Fri` at the beginning of a text; returns it with the rest.
 fn days(text: &str) -> Option<((u16, u16), &str)> {
     let (first, rest) = day(text)?;
     match rest
@@ -162,11 +164,11 @@ fn days(text: &str) -> Option<((u16, u16), &str)> {
 fn day(text: &str) -> Option<(u16, &str)> {
     let (name, rest) = (text.get(..3)?, &text[3..]);
     let number = DAYS.iter().position(|day| day.eq_ignore_ascii_case(name))?;
-    // Not the beginning of a longer word.
+    // Refuses the beginning of a longer word.
     (!rest.starts_with(char::is_alphanumeric)).then_some((number as u16, rest))
 }
 
-/// `06:30` at the beginning of a text, in minutes, with what follows; `24:00` is the end of a day.
+/// Parses `06:30` at the beginning of a text; returns minutes and the rest. `24:00` is the end of a day.
 fn minutes(text: &str) -> Option<(u16, &str)> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let hours = digits(text);
@@ -264,7 +266,7 @@ mod tests {
         for (day, hour) in [(0, 22), (1, 5), (4, 23), (5, 0), (5, 12), (6, 23)] {
             assert_eq!(hours.closed_for(at(day, hour)), None, "{day} {hour}");
         }
-        // Monday begins when Sunday has ended: Sunday night is not one of Monday to Friday.
+        // Monday begins when Sunday ends: the night from Sunday to Monday does not belong to Mon-Fri.
         assert_eq!(hours.closed_for(at(0, 0)), Some(22 * 60));
         let over = crate::throttle::window::Hours::parse("Sun-Mon 23:00-01:00").unwrap();
         assert_eq!(over.closed_for(at(0, 0)), None);

@@ -1,4 +1,4 @@
-//! Gives jobs without a worker one: those that waited for a slot, and those whose worker is gone.
+//! Gives workers to jobs that lack one: jobs that waited for a slot, and jobs whose worker is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,26 +16,26 @@ use crate::store::{extension, on_end};
 use crate::worker::patience::patiently;
 use crate::worker::throttle::probes::{self, hours};
 
-/// How often, and how long apart, a sweep tries to register a worker when the server has no process left: that of a worker
-/// that ends is only freed once it is gone.
+/// Number of times a sweep tries to register a worker when no process of the server is free, and the pause between two
+/// tries. The process of a worker that ends is freed only once it is gone.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long a worker that has ended its job waits for a process to hand over to, where no other worker could.
+/// Time that a worker which has ended its job waits for a process to hand over to, if no other worker could do so.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(60);
 
-/// A job that wants workers, and as whom these have to connect.
+/// A job that wants workers, and the role that these connect as.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     id: i64,
     attempt: i32,
     start: Start,
     missing: usize,
-    /// Whether its role may have so many slots only.
+    /// Whether the number of slots is limited for its role.
     is_bounded: bool,
 }
 
-/// The jobs of this database that want a worker, those without any first, then the longest
-/// waiting; at last those that have ended, and whose `on_end` is due. Without those in `except`.
+/// Returns the jobs of this database that want a worker: those without any first, then the longest waiting; finally
+/// those that have ended and whose `on_end` is due. Leaves out those in `except`.
 fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
     if !guc::ENABLED.get() {
         return Ok(Vec::new());
@@ -47,7 +47,7 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
         extension::check_version()?;
         let crowded = slots::crowded()?;
         let mut jobs = job::understaffed(&crowded)?;
-        // What may not run now would only hold a slot: it comes last.
+        // A job that may not run now would only hold a slot, so it comes last.
         jobs.sort_by_cached_key(is_outside_hours);
         let jobs = jobs.into_iter();
         let due = on_end::waiting()?;
@@ -62,7 +62,7 @@ fn look_for_waiting(except: &[i64]) -> Result<Vec<Waiting>> {
     txn::run(Durability::Deferred, look)
 }
 
-/// Whether the job may not run at this time of the week. What can't be told is left to its worker.
+/// True if the job may not run at this time of the week. False if that cannot be told: its worker finds out.
 fn is_outside_hours(job: &Job) -> bool {
     let (limits, _) = probes::limits(&job.definition.options.throttles);
     let zone = job.definition.session.get("TimeZone").map(String::as_str);
@@ -72,7 +72,7 @@ fn is_outside_hours(job: &Job) -> bool {
     })
 }
 
-/// Whether a job that has no worker could run if this worker of `job` gave its slot back.
+/// True if a job that has no worker could run if this worker of `job` gave its slot back.
 pub fn others_could_run(job: &Job) -> bool {
     let look = || {
         let mut crowded = slots::crowded()?;
@@ -87,7 +87,8 @@ pub fn others_could_run(job: &Job) -> bool {
     guc::ENABLED.get() && txn::run(Durability::Deferred, look) == Ok(true)
 }
 
-/// The same for who has nothing else to do, and waits for the extension's tables to be free.
+/// Like [`look_for_waiting`], for a process that has nothing else to do: it waits for the extension's tables to be
+/// free.
 fn waiting_patiently(except: &[i64]) -> Vec<Waiting> {
     logged(patiently("waiting jobs cannot be looked for", || {
         look_for_waiting(except)
@@ -101,7 +102,8 @@ fn logged(found: Result<Vec<Waiting>>) -> Vec<Waiting> {
     })
 }
 
-/// Where to start the job's worker; nowhere if its owner can't connect any more, which is logged once for each owner.
+/// Returns where to start the job's worker; `None` if its owner cannot connect any more, which is logged once for each
+/// owner.
 fn start_of(job: Job, without: &mut HashSet<u32>) -> Option<Waiting> {
     match role::start_for(job.owner) {
         Ok(start) => Some(Waiting {
@@ -127,19 +129,19 @@ impl Waiting {
     }
 }
 
-/// What a process that has run no code of anybody's is to do with its slot.
+/// The next step of a process that holds a slot and has run no user's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Run this job.
     Mine(i64),
     /// End: another process comes.
     Others,
-    /// There is nothing to do.
+    /// Nothing: no job is waiting.
     None,
 }
 
-/// The job that has waited longest: this process runs it if it can, else another one is registered. If there is no process, this
-/// one goes on with what it can run.
+/// Chooses the job that has waited longest: this process runs it if it can, otherwise another process is registered for
+/// it. If none can be, this process takes a job that it can run.
 pub fn next(me: Start, except: &[i64]) -> Next {
     let waiting = waiting_patiently(except);
     let Some(first) = waiting.first() else {
@@ -153,12 +155,13 @@ pub fn next(me: Start, except: &[i64]) -> Next {
         .map_or(Next::None, |job| Next::Mine(job.id))
 }
 
-/// Once a worker has given its slot back: registers another one for the job of this database that has waited longest, which
-/// finds the slot free. Not for those in `unsettled`. `fresh`: this process has run no job.
+/// Hands over once a worker has given its slot back: registers another worker, which finds the slot free, for the job
+/// of this database that has waited longest. Leaves out the jobs in `unsettled`. `fresh`: this process has run no job.
 ///
-/// Where the server has no process left, that of this worker will be free, but only when it has ended. Then the postmaster is
-/// asked to start this one anew, if a job of the same owner's waits. Else another worker of this database is woken to see to
-/// it. If there is none, this one waits for a while for a process that others give back.
+/// Where the server has no process left, that of this worker will be free, but only once it has ended. Then the
+/// postmaster is asked to start this process again, if a job of the same owner waits. Otherwise the other workers of
+/// this database are woken to start a worker. If there are none, this one waits for a while for a process that others
+/// give back.
 pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
     if unsettled.len() > MOST_LEFT_ALONE {
         report::log(
@@ -167,7 +170,7 @@ pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
         return;
     }
     if is_updated() {
-        // A new process loads the library anew, if it was not preloaded, and finds the jobs that are left.
+        // A new process loads the library again, if it was not preloaded, and finds the jobs that are left.
         bgworker::register_now(bgworker::sweeper(server::database(), 0));
         return;
     }
@@ -178,7 +181,7 @@ pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
         if bgworker::register_now(first.worker(unsettled)) {
             return;
         }
-        // A new life has forgotten which jobs are to be left alone.
+        // A process that is started again has forgotten which jobs to leave alone.
         if !fresh && unsettled.is_empty() && waiting.iter().any(|job| job.start == me) {
             bgworker::come_back();
         }
@@ -195,13 +198,13 @@ pub fn hand_over(me: Start, fresh: bool, unsettled: &[i64]) {
     }
 }
 
-/// Whether the extension is not that of this library any more.
+/// True if the extension in this database no longer has the version of this library.
 fn is_updated() -> bool {
     let look = || Ok(extension::check_version().is_err());
     txn::run(Durability::Deferred, look) == Ok(true)
 }
 
-/// The processes that work on jobs of this database.
+/// Returns the processes that work on jobs of this database.
 fn others_at_work() -> Vec<i32> {
     txn::run(Durability::Deferred, job::workers_here).unwrap_or_default()
 }
@@ -228,8 +231,8 @@ fn registered(job: &Waiting) -> bool {
     false
 }
 
-/// Registers as many workers for the jobs of this database that want some as there are free slots, of the server and of their
-/// roles: one for each job that has none, then more.
+/// Registers workers for the jobs of this database that want some, as many as there are free slots of the server and of
+/// the jobs' roles: one for each job that has none, then more.
 pub fn sweep() {
     let free = txn::run(Durability::Deferred, || {
         let free = i64::from(guc::MAX_WORKERS.get()) - slots::in_use()?;

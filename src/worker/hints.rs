@@ -1,11 +1,11 @@
-//! What an error of a batch tells a person to do.
+//! Hints: what the errors of batches tell a person to do.
 
 use crate::error::{Error, sqlstate};
 use crate::pg::server;
 use crate::pg::txn::{self, Durability};
 use crate::store::job::Job;
 
-/// The error of a batch, as a person wants to see it.
+/// Returns the error of a batch with a hint, and without what a person does not need.
 pub fn explained(error: Error, job: &Job) -> Error {
     let mut error = with_rights_hint(with_policy_hint(without_statement(error)), job);
     let several = job.definition.options.workers() > 1;
@@ -41,8 +41,8 @@ pub fn explained(error: Error, job: &Job) -> Error {
     error
 }
 
-/// Drops the outermost context, which quotes the statement that the worker ran: the view shows its
-/// clauses, and the range of keys says more than its parameters.
+/// Drops the outermost context, which quotes the statement that the worker ran: the view shows the job's clauses, and
+/// the range of keys says more than the statement's parameters.
 fn without_statement(mut error: Error) -> Error {
     const QUOTED: &str = "SQL statement \"";
     let Some(context) = error.context.take() else {
@@ -60,28 +60,28 @@ fn without_statement(mut error: Error) -> Error {
     error
 }
 
-/// Says whose rights are missing.
+/// Adds a hint that names the role whose rights are missing.
 fn with_rights_hint(error: Error, job: &Job) -> Error {
     let denied = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
         && error.message.starts_with("permission denied");
     if !denied || error.hint.is_some() {
         return error;
     }
-    // The batch's transaction has ended, and names are read within one.
+    // The batch's transaction has ended, and names are read within a transaction.
     let owner = txn::run(Durability::Deferred, || Ok(server::role_name(job.owner)));
     let owner = owner.unwrap_or_else(|_| format!("with OID {}", job.owner));
     error.hint(whose_rights(&owner, job.id))
 }
 
-/// What to do where rights are missing.
+/// Returns the hint for missing rights.
 pub fn whose_rights(owner: &str, job: i64) -> String {
     format!(
         "The batches run with the rights of role {owner}, which defined the job: GRANT it what is missing, then SELECT backfill.resume({job})."
     )
 }
 
-/// Explains the error that a policy of row security causes in a worker. PostgreSQL's own hint, if
-/// there is one, only says how a policy is no longer forced on the table's owner.
+/// Explains the error that a policy of row security causes in a worker. PostgreSQL's own hint, if there is one, only
+/// says how to stop forcing a policy on the table's owner.
 fn with_policy_hint(error: Error) -> Error {
     const HINT: &str = "Batches run with row_security = off, so that no policy hides rows quietly. Let the job be defined by a role with BYPASSRLS, or by the owner of the table with the policy, unless it is forced on him.";
     let policy = error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE

@@ -1,5 +1,5 @@
-//! Takes up jobs that have no worker, in every database: after a start, a crash, a promotion, a
-//! reload, and every `backfill.launcher_interval`.
+//! The launcher: finds jobs without a worker, in every database, after a start, a crash, a promotion, a reload, and
+//! every `backfill.launcher_interval`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use crate::pg::txn::{self, Durability};
 use crate::pg::{databases, elevate, latch, report, settings, signal};
 use crate::worker::{dispatch, session};
 
-/// How long the sweep of one database may take, its connection included. A sweep takes milliseconds; each of its statements
-/// waits a second for a lock, at most. More than that, and something holds the database up.
+/// Time that the sweep of one database may take, including its connection. A sweep takes milliseconds; each of its
+/// statements waits a second for a lock at most. If it takes longer, something holds the database up.
 const SWEEP_WITHIN: Duration = Duration::from_secs(30);
-/// How long a sweeper that was told to end is waited for, before the next one.
+/// Time the launcher waits for a sweeper that was told to end, before it starts the next one.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// How often to look, in case a signal of its end was lost.
+/// Time between two checks whether a sweeper has ended, in case the signal was lost.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The launcher sleeps no longer than this at a time.
+/// Longest sleep of the launcher at a time.
 const LONGEST_NAP: Duration = Duration::from_secs(3600);
 
-/// Sweepers that were told to end and have not done so yet: their databases are left alone.
+/// Sweepers that were told to end and have not done so yet, by database: these databases are left alone.
 type Stuck = HashMap<Oid, Registered>;
 
-/// The life of the launcher.
+/// Runs the launcher.
 pub fn main(pid: i32) {
     signal::install();
     bgworker::connect_to_no_database();
@@ -50,13 +50,13 @@ pub fn main(pid: i32) {
     }
 }
 
-/// Whether the next sweep is due, `slept` after the last. An interval of 0 seconds turns it off: only a start or a reload
-/// brings one on.
+/// True if the next sweep is due, `slept` after the last. With an interval of 0 seconds, only a start or a reload
+/// causes a sweep.
 fn is_due(interval: i32, slept: Duration) -> bool {
     interval > 0 && slept >= seconds(interval)
 }
 
-/// How long to sleep until the next sweep is due.
+/// Returns how long to sleep until the next sweep is due.
 fn nap(interval: i32, slept: Duration) -> Duration {
     match interval {
         0 => LONGEST_NAP,
@@ -68,8 +68,8 @@ fn seconds(interval: i32) -> Duration {
     Duration::from_secs(u64::from(interval.unsigned_abs()))
 }
 
-/// One database after the other, so that a sweep never takes more than one worker slot, but for what is stuck. Gives whether a
-/// reload was asked for meanwhile.
+/// Sweeps one database after another, so that sweeps take one worker slot at a time (not counting those that are
+/// stuck). Returns whether a reload was asked for meanwhile.
 fn sweep_all(pid: i32, stuck: &mut Stuck) -> bool {
     let found = txn::run_bare(|| {
         settings::set_for_transaction(c"lock_timeout", c"5s");
@@ -121,7 +121,7 @@ fn ends_within(time: Duration, sweeper: &Registered, reloaded: &mut bool) -> boo
     true
 }
 
-/// The life of a sweeper: only statements of the extension's own are run, none of a user's.
+/// Runs a sweeper: it runs only statements of the extension's own, none of a user's.
 pub fn sweep(database: Oid) {
     signal::install();
     bgworker::connect_to_sweep(database);

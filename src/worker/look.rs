@@ -1,4 +1,4 @@
-//! A walk that changes nothing: a dry run, or a verification. In one pass, range by range.
+//! A walk that changes nothing: a dry run, or a verification. It has one pass, range by range.
 
 use pgrx::pg_sys::Oid;
 
@@ -20,10 +20,10 @@ use crate::worker::batch::step::{Done, Work};
 use crate::worker::batch::target;
 use crate::worker::by_key::statements::{Reach, range as of_range};
 
-/// Rows on a page, where the planner knows nothing.
+/// Rows per page assumed if the planner has no estimate.
 const SOME_PER_PAGE: f64 = 50.0;
 
-/// What a worker keeps in memory of a slice that it only looks at.
+/// The state that a worker keeps in memory for a slice that it only looks at.
 #[derive(Debug)]
 pub struct Look {
     relation: Oid,
@@ -32,39 +32,39 @@ pub struct Look {
     way: Way,
 }
 
-/// In which order it goes, with its statements.
+/// The order of the walk, with its statements.
 #[derive(Debug)]
 enum Way {
     Keys {
         range: KeyRange,
-        /// The columns of the key, by their numbers.
+        /// Numbers of the key's columns.
         numbers: Vec<i16>,
         reach: Box<Reach>,
-        /// Without a lower bound, and with one.
+        /// The statement without a lower bound, and the one with it.
         look: Box<[Prepared; 2]>,
     },
     Pages {
         range: BlockRange,
-        /// Rows on a page, by the planner's estimate.
+        /// Rows per page, by the planner's estimate.
         density: f64,
         look: Box<Prepared>,
         count: Box<Prepared>,
     },
 }
 
-/// What a look at some rows has found.
+/// The findings of a look at some rows.
 #[derive(Debug, Default)]
 struct Found {
-    /// Rows that match the WHERE clause, where there is one and it is asked for.
+    /// Rows that match the WHERE clause, if there is one and the question asks for them.
     matching: i64,
     /// Rows that would change, or that are wrong.
     rows: i64,
-    /// The latter's keys.
+    /// Keys of the wrong rows.
     wrong: Vec<Key>,
 }
 
 impl Look {
-    /// Analyses its statements, as the owner. Within `spi::connect`.
+    /// Analyses the statements, as the owner. Within `spi::connect`.
     pub fn prepare(job: &Job, slice: &Slice) -> Result<(Target, Look)> {
         let table = slice.relation;
         let action = job.definition.action.as_action();
@@ -118,7 +118,7 @@ impl Look {
         Ok((target, look))
     }
 
-    /// The next rows.
+    /// Looks at the next rows.
     pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
         let size = work.size(i64::from(work.job.batch_size));
         match &self.way {
@@ -153,7 +153,7 @@ impl Look {
                 *work.attempt = Some(Attempt::Pages(first, end));
                 let found = spi::undone(|| self.look(look, between(first, end), &[]))?;
                 self.record(work.job, &["ctid".to_owned()], &found)?;
-                // What others change just now may be counted otherwise than it was looked at.
+                // This count may differ from the rows looked at, if others change them just now.
                 let counted = evaluate::read_only(|| count.run(between(first, end)))?.rows;
                 let scanned = counted.first().map_or(Ok(0), |row| row.number(0))?;
                 let mut position = at.clone();
@@ -200,8 +200,8 @@ impl Look {
     }
 }
 
-/// Hands text of the owner's to PostgreSQL where nothing can be written, and nothing stays that would run at the commit: even to
-/// analyse it runs some.
+/// Runs `f`, which hands the owner's text to PostgreSQL, where nothing can be written and nothing is left that would
+/// run at the commit: even analysing the text runs some of it.
 fn harmlessly<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     evaluate::read_only(|| spi::undone(f))
 }

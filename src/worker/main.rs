@@ -1,5 +1,5 @@
-//! The life of a worker: take a slice, lock it, loop { wait for permission, one batch, pace }, take
-//! the next one, finish.
+//! The main loop of a worker: take a slice, lock it, loop { wait for permission, one batch, pace }, take the next one,
+//! finish.
 
 use crate::error::{Error, Result};
 use crate::guc;
@@ -27,25 +27,25 @@ use crate::worker::job::stop_reason::{self, Ending};
 use crate::worker::patience::patiently;
 use crate::worker::{cut_slices, hints, session};
 
-/// What a process has done for a job.
+/// The result of a process's work on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
-    /// Nothing: it is not to run, or others run it. No code of anybody's was run.
+    /// Nothing: the job should not run, or others run it. No user's code was run.
     Nothing,
-    /// Its part.
+    /// It has done its part of the work.
     Settled,
-    /// It may still wait for a worker, and is to be left alone.
+    /// Something remains unsettled: the job may still wait for a worker, but this process should leave it alone.
     Unsettled,
-    /// Nothing, since the server has crashed while a worker had it: the launcher starts another.
+    /// Nothing, since the server crashed while a worker had the job: the launcher starts another.
     Crashed,
 }
 
-/// Runs the job with this id, and no other: what its code leaves in the session ends with the process. Another job that wants a
-/// worker gets another process.
+/// Runs the job with this id, and no other: what the job's code leaves in the session ends with the process. Another
+/// job that wants a worker gets another process.
 ///
-/// No job is forgotten. One that found no free slot is seen by whoever holds the slots, since each looks once more after it has
-/// given its own back. One that is beyond what its role may have is seen by the workers of that role; a worker that came
-/// for it looks for a job of another one.
+/// No job is forgotten. A job that found no free slot is seen by the workers that hold the slots, since each looks once
+/// more after it has given its own back. A job whose role may have no more workers is seen by the workers of that role;
+/// a worker that was started for it looks for a job of another role.
 pub fn main(id: i64) {
     bgworker::end_for_good();
     signal::install();
@@ -61,10 +61,11 @@ pub fn main(id: i64) {
             if done == Done::Nothing {
                 let mut except = alone.clone();
                 except.push(id);
-                // This process has run no code yet, so it may run another job as well.
+                // This process has not run any code yet, so it may run another job as well.
                 match dispatch::next(start, &except) {
                     Next::Mine(id) => done = settle(id, run_one(id, start, None), &mut alone),
-                    // Whoever gives a slot back looks afterwards: the process that comes may have found none.
+                    // A worker looks for jobs after it has given its slot back, since the process that was registered
+                    // may have found no slot.
                     Next::Others | Next::None => {}
                 }
             } else {
@@ -72,7 +73,7 @@ pub fn main(id: i64) {
             }
             slots::release();
             if done == Done::Crashed {
-                // A sweep may have come by while this process had the job's lock.
+                // A sweep may have passed while this process had the job's lock.
                 if server::preloaded() {
                     bgworker::register_now(bgworker::sweeper(server::database(), 0));
                 }
@@ -93,7 +94,8 @@ fn settle(id: i64, done: Done, alone: &mut Vec<i64>) -> Done {
     done
 }
 
-/// Runs the job, and what its owner wants done at its end. With the errand that this process was started for, if that is it.
+/// Runs the job, and then the statement that its owner wants run at its end. `errand`: what this process was started
+/// for, if that is this job.
 fn run_one(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     let done = hold_and_run(id, start, errand);
     if done == Done::Crashed {
@@ -112,7 +114,7 @@ fn take_slot(start: Start) -> Option<Room> {
     guc::ENABLED.get().then(take)?.ok()
 }
 
-/// Runs the job, if it is there, is to run, and wants another worker.
+/// Runs the job if it exists, should run, and wants another worker.
 fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     let mut job = match hold(id, start) {
         Ok(Some(job)) => job,
@@ -124,7 +126,7 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     };
     let (ending, done) = match unwanted(&job) {
         Some(ending) => (ending, Done::Nothing),
-        // Not of a job that has ended: a process that was started anew for what else waits has the same errand.
+        // Not for a job that has ended: a process that was started again for other waiting jobs has the same errand.
         None if errand.is_some_and(|errand| has_crashed(&job, errand)) => {
             Lock::Job(id).release_session();
             return Done::Crashed;
@@ -141,8 +143,9 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
     if recorded { done } else { Done::Unsettled }
 }
 
-/// Whether the postmaster has started this process since the server has crashed, in place of one that had the job. Else a job
-/// whose code crashes the server would do so again and again. The launcher goes on with it; without it, `backfill.resume`.
+/// True if the postmaster has started this process again after a crash of the server, in place of one that had the job.
+/// Running it could crash the server again and again. The launcher goes on with the job; without a launcher,
+/// `backfill.resume` does.
 fn has_crashed(job: &Job, errand: &Errand) -> bool {
     let alone = job.workers.len() == 1 && job.attempt == errand.attempt;
     let begun = || {
@@ -154,7 +157,7 @@ fn has_crashed(job: &Job, errand: &Errand) -> bool {
     alone && errand.comes_after_checkpoint() && begun()
 }
 
-/// Takes the job's lock, if the job is this role's and has fewer workers than it wants.
+/// Takes the job's lock, if the job belongs to this role and has fewer workers than it wants.
 fn hold(id: i64, start: Start) -> Result<Option<Job>> {
     let lock = Lock::Job(id);
     let take = || {
@@ -180,7 +183,7 @@ fn hold(id: i64, start: Start) -> Result<Option<Job>> {
     job
 }
 
-/// One slice after the other, and what comes after the last.
+/// Does one slice after another, and what follows the last.
 fn slices(job: &mut Job, start: Start) -> Ending {
     let mut setbacks = Setbacks::default();
     let mut learned = Learned::default();
@@ -203,7 +206,7 @@ fn slices(job: &mut Job, start: Start) -> Ending {
         };
         match ending {
             None => {}
-            // No batch: what slices there are, and who has them.
+            // Not in a batch: while looking for slices and their holders.
             Some(Ending::Failed(error, None))
                 if pace::waited_to_retry(job, &error, &mut setbacks) => {}
             Some(ending) => return ending,
@@ -211,7 +214,7 @@ fn slices(job: &mut Job, start: Start) -> Ending {
     }
 }
 
-/// The next slice, or what comes after the last. Nothing: there may be another.
+/// Does the next slice, or what follows the last. `None` if there may be another.
 fn turn(
     job: &mut Job,
     start: Start,
@@ -249,8 +252,8 @@ fn turn(
     }
 }
 
-/// Has the time and WAL counted that no checkpoint tells yet: of batches that failed. That it can't is no reason to end in
-/// another way.
+/// Records the time and WAL that no checkpoint has yet, those of failed batches. Errors are logged and otherwise
+/// ignored: they do not change the ending.
 fn settle_accounts(walk: &mut Walk, job: &Job) {
     if walk.learned.throttle.spent.is_empty() {
         return;
@@ -260,7 +263,7 @@ fn settle_accounts(walk: &mut Walk, job: &Job) {
     }
 }
 
-/// Leaves a note of it where waves have rested: the one that the checkpoints show is gone when they do so no more.
+/// Adds a lasting note if waves have rested: the note in the checkpoints disappears once they go on.
 fn note_of_rests(walk: &mut Walk, job: &Job) {
     let Some(note) = walk.rested() else { return };
     let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
@@ -277,7 +280,7 @@ fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
     Ok(claim)
 }
 
-/// Pins the session, and cuts the slices if nobody has done so.
+/// Pins the session, and cuts the slices if that was not done before.
 fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
     *pins = txn::run_setting(|| {
         let mut pins = session::pins(job)?;
@@ -294,7 +297,7 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
             lock_tables(job, &tables);
             Lock::Council(job.id).for_transaction();
         },
-        // Not lost by a crash: see `has_crashed`.
+        // Must survive a crash: see `has_crashed`.
         Durability::Local,
         || {
             cut_slices::ensure(job)?;
@@ -311,7 +314,7 @@ fn begin(job: &Job, pins: &mut Pins) -> Result<()> {
     Ok(())
 }
 
-/// The batches of a slice. Nothing: the next slice may be taken.
+/// Does the batches of a slice. `None` if the next slice may be taken.
 fn batches(walk: &mut Walk, job: &mut Job, start: Start, pins: &mut Pins) -> Option<Ending> {
     let mut changed = false;
     loop {
@@ -413,7 +416,7 @@ fn replace(walk: &Walk, job: &Job, ground: Ground) -> Option<Ending> {
     replaced.err().map(|error| Ending::Failed(error, None))
 }
 
-/// Goes on where a table turns out not to allow a walk in physical order.
+/// Goes on by key where a table turns out not to allow a walk in physical order.
 fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
     let (table, name) = (walk.slice.relation, &walk.slice.relation_name);
     let changed = decide(table, job, || cut_slices::go_by_key(job, table, name, why));
@@ -422,15 +425,15 @@ fn go_by_key(walk: &Walk, job: &Job, why: Error) -> Option<Ending> {
         .map(|error| unless_it_passes(error, walk.attempted()))
 }
 
-/// The end that an error means which came up in what follows a batch. It may pass by itself: then the
-/// slice is claimed again, and the batch comes to this again.
+/// Returns the ending for an error in what follows a batch. If the error may pass by itself, the slice is claimed
+/// again, and its next batch gets here again.
 fn unless_it_passes(error: Error, attempted: String) -> Ending {
     let lasting = retry::rule(&error.sqlstate).is_none();
     Ending::Failed(error, lasting.then_some(attempted))
 }
 
-/// Goes on by key where a row of a batch in physical order fails, if such may be stepped over. The
-/// note does not have the error, which may hold row data.
+/// Goes on by key where a row of a batch in physical order fails, if rows may be stepped over. The note omits the
+/// error, which may contain row data.
 fn find_by_key(walk: &Walk, job: &Job, error: Error) -> Option<Ending> {
     let failed = |error| {
         Some(Ending::Failed(

@@ -1,5 +1,5 @@
-//! What runs in the background: the workers of running jobs, and the launcher that starts them again. README.md beside this file
-//! tells the life of a worker.
+//! The background processes: the workers of running jobs, and the launcher that restarts them. README.md beside this
+//! file describes the life of a worker.
 
 mod batch;
 mod by_key;

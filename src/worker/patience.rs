@@ -1,4 +1,4 @@
-//! Waiting for the extension's own tables, where somebody has locked them.
+//! Waiting for the extension's own tables while somebody has locked them.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::model::retry;
 use crate::pg::{latch, report};
 use crate::worker::batch::failures::jitter;
 
-/// How often a worker tries. With pauses of two seconds at most, and a wait of one second in each, that is about ten minutes:
-/// then the job is left to the launcher, or to `backfill.resume`.
+/// Number of times a worker tries. With pauses of two seconds at most, and a wait of one second in each, that is about
+/// ten minutes; then the job is left to the launcher, or to `backfill.resume`.
 const TRIES: u32 = 250;
 
-/// Runs `f`, which may be run again, until it is not in the way of a lock any more.
+/// Runs `f`, again and again while it fails because of a lock.
 pub fn patiently<T>(what: &str, mut f: impl FnMut() -> Result<T>) -> Result<T> {
     let mut tries = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Whether to go in waves: what the catalogs say of a table, and what the waves achieve.
+//! The decision whether to go in waves: from the catalogs, and from what waves have achieved.
 
 use std::time::Duration;
 
@@ -13,52 +13,52 @@ use crate::waves::cost::{self, Shape};
 use crate::waves::dead_versions::Trail;
 use crate::waves::passes::{Pass, Passes};
 
-/// What a region that is not passed over goes as: one wave, one pass.
+/// Plan for a region without waves: one wave, one pass.
 const SINGLE: (i32, Passes) = (1, Passes::Even);
-/// A pass that follows another should be heap-only for the most part.
+/// Share of heap-only updates below which a pass that follows another did poorly.
 const POOR_SHARE: f64 = 0.5;
-/// With such a correlation, neighbours by key are neighbours in the table.
+/// Correlation from which neighbours by key count as neighbours in the table.
 const NEAR: f64 = 0.95;
 
-/// How the next region is to be walked.
+/// The plan for the walk of the next region.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tactic {
-    /// Waves that the rows are dealt out to; 1 is a single pass.
+    /// Number of waves that the rows are dealt out to; 1: a single pass.
     pub waves: i32,
-    /// Which of them are done together.
+    /// The passes, which group the waves.
     pub passes: Passes,
-    /// Rows to be read for it.
+    /// Rows to be read for the region.
     pub rows: i64,
 }
 
-/// What is known of a table, and of how waves have done.
+/// Knowledge of a table, and of how waves have done on it.
 #[derive(Debug)]
 pub struct Tactics {
     relation: Oid,
     facts: HotFacts,
     shape: TableShape,
-    /// Rows to be updated on a page of those that hold any, next to each other in the walk.
+    /// Rows to be updated per page, over pages that hold any, next to each other in the walk.
     rows_per_page: f64,
     rests: Rests,
-    /// What the waves of the open region have left to be removed.
+    /// Dead versions that the waves of the open region have left.
     trail: Trail,
     /// The passes over the open region.
     passes: Passes,
-    /// Updates of the present pass, and those of them that were heap-only.
+    /// Updates of the present pass, and how many of them were heap-only.
     pass: (i64, i64),
     note: Option<String>,
     /// Why waves have rested, once they have.
     pub rested: Option<&'static str>,
 }
 
-/// What is left to be read of rests, once all is done.
+/// Lasting note: waves rested because of the horizon.
 const RESTED_FOR_HORIZON: &str = "waves rested in a part of the walk: other transactions kept dead rows from being removed, so that fewer updates were heap-only";
-/// See [`RESTED_FOR_HORIZON`].
+/// Lasting note: waves rested because they did not help.
 const RESTED_IN_VAIN: &str =
     "waves rested in a part of the walk: they did not find the room that they should have made";
 
 impl Tactics {
-    /// What the catalogs say. Within `spi::connect`.
+    /// Reads the catalogs. Within `spi::connect`.
     pub fn new(job: &Job, relation: Oid, rests: Rests) -> Result<Tactics> {
         let shape = hot::shape(relation)?;
         Ok(Tactics {
@@ -75,12 +75,13 @@ impl Tactics {
         })
     }
 
-    /// Where a sample of rows to be updated is, next to each other in the walk.
+    /// Takes note of the pages of a sample of rows to be updated, next to each other in the walk.
     pub fn look(&mut self, places: &[u32]) {
         self.rows_per_page = cost::density(places);
     }
 
-    /// The same where the owner may not read places: by the correlation of key and place.
+    /// Like [`look`](Tactics::look), where the owner may not read places: uses the correlation of key and place
+    /// instead.
     pub fn guess(&mut self, key: &str) -> Result<()> {
         let correlation = hot::correlation(self.relation, key)?;
         if correlation.is_none_or(|c| c.abs() < NEAR) {
@@ -89,27 +90,27 @@ impl Tactics {
         Ok(())
     }
 
-    /// What was learned about waves.
+    /// Returns what was learned about waves.
     pub fn rests(&self) -> Rests {
         self.rests
     }
 
-    /// What the owner should know: why there are no waves.
+    /// Returns a note for the owner: why there are no waves.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// Rows to be updated on a page.
+    /// Returns the number of rows to be updated per page.
     pub fn rows_per_page(&self) -> f64 {
         self.rows_per_page
     }
 
-    /// Rows on so many pages, by the planner's estimate.
+    /// Returns the number of rows on `pages` pages, by the planner's estimate.
     pub fn rows_on(&self, pages: i64) -> i64 {
         (pages as f64 * self.shape.rows_per_page()) as i64
     }
 
-    /// How to walk the next region.
+    /// Decides how to walk the next region.
     pub fn next_region(&mut self, job: &Job) -> Result<Tactic> {
         let ((waves, passes), note) = self.waves(job)?;
         self.note = note;
@@ -121,7 +122,7 @@ impl Tactics {
         })
     }
 
-    /// Rows of a region of so many passes.
+    /// Returns the number of rows of a region with `passes` passes.
     pub fn region_rows(&self, job: &Job, passes: usize) -> i64 {
         cost::region_rows(
             passes as i32,
@@ -132,13 +133,13 @@ impl Tactics {
         )
     }
 
-    /// The passes over the rest of a region that is open already.
+    /// Chooses the passes over the rest of a region that is already open.
     pub fn resume(&mut self, job: &Job) {
         let suited = cost::suited(&job.definition.options, self.wave_shape());
         self.passes = suited.unwrap_or_else(|| cost::passes_for_less_bloat(self.wave_shape()));
     }
 
-    /// A region of so many rows to be updated is open, and its first pass begins.
+    /// Notes that a region with `rows` rows to be updated is open, and that its first pass begins.
     pub fn opened(&mut self, waves: i32, rows: usize, pass: Pass, batch_size: i32) {
         self.pass = (0, 0);
         self.rests.opened();
@@ -146,13 +147,13 @@ impl Tactics {
         self.trail = Trail::new(left, pass.rows, pass.rows_per_commit(batch_size) as usize);
     }
 
-    /// The region is done.
+    /// Notes that the region is done.
     pub fn closed(&mut self) {
         self.trail = Trail::default();
         self.rests.closed();
     }
 
-    /// The waves and their passes, and why there are none.
+    /// Returns the waves and their passes, and a note if there are none.
     fn waves(&mut self, job: &Job) -> Result<((i32, Passes), Option<String>)> {
         let options = &job.definition.options;
         let blocked_by = self.facts.blocked_by.as_deref();
@@ -180,7 +181,7 @@ impl Tactics {
         )
     }
 
-    /// Whether waves are left out for now, and why.
+    /// Returns why waves are left out for now, if they are.
     fn resting(&mut self) -> Result<Option<String>> {
         let is_held = |xid| horizon::precedes(horizon::horizon(self.relation), xid);
         let rest = self.rests.for_region(is_held);
@@ -211,19 +212,19 @@ impl Tactics {
         self.trail.add(rows, horizon::my_xid());
     }
 
-    /// The next pass over the open region begins.
+    /// Notes that the next pass over the open region begins.
     pub fn turn(&mut self, pass: Pass, batch_size: i32) {
         let batch = pass.rows_per_commit(batch_size) as usize;
         self.trail.turn(pass.rows, batch);
     }
 
-    /// The passes over the open region; `None` if the rest of it goes in one.
+    /// Returns the passes over the open region; `None` if the rest of it is done in one.
     pub fn passes(&self) -> Option<Passes> {
         self.rests.now().is_none().then_some(self.passes)
     }
 
-    /// The transaction that the horizon has to pass before the next batch: it has left the versions
-    /// in whose place that batch is to put its own.
+    /// Returns the transaction that the horizon has to pass before the next batch: it left the dead versions whose
+    /// place that batch will use.
     pub fn awaited(&self) -> Option<u32> {
         match self.rests.now() {
             None => self.trail.awaited(),
@@ -231,16 +232,16 @@ impl Tactics {
         }
     }
 
-    /// Counts the time that was spent waiting for it. When it is not worth waiting any longer, the
-    /// rest of the region goes in one pass.
+    /// Counts the time spent waiting for the horizon. When waiting is no longer worthwhile, the rest of the region
+    /// is done in one pass.
     pub fn waited(&mut self, time: Duration) {
         if self.trail.waited(time) {
             self.rests.too_late(horizon::next_xid());
         }
     }
 
-    /// At the border between two passes: whether to do the rest of the region in one, since the
-    /// versions that this one has left can't be removed yet, or did no good. The note says which.
+    /// Decides, between two passes, whether to do the rest of the region in one, because the versions that this pass
+    /// has left cannot be removed yet, or did not help. The note says which.
     pub fn give_up_at_border(&mut self, wave: i32) -> Result<bool> {
         let (updated, hot) = std::mem::take(&mut self.pass);
         let good = !hot::counted() || hot as f64 >= updated as f64 * POOR_SHARE;

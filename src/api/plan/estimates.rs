@@ -1,4 +1,4 @@
-//! What it takes.
+//! The estimates of a plan: time, WAL and growth.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::store::outcome;
 use crate::throttle::quantity::{Lasting, Shown, thousands as count};
 use crate::waves::passes::Passes;
 
-/// The figures of which more may be asked than is known.
+/// Figures of which a part may be unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Figure {
     Time,
@@ -33,7 +33,7 @@ const LINE_POINTER: f64 = 4.0;
 
 const ALL: [Figure; 4] = [Figure::Time, Figure::Wal, Figure::Heap, Figure::Indexes];
 
-/// Costs that no figure of the plan includes, by the figure that they would belong to.
+/// Costs that no figure of the plan includes, with the figures that they belong to.
 #[derive(Debug, Default)]
 struct Unknown(BTreeMap<String, Vec<Figure>>);
 
@@ -57,13 +57,13 @@ struct Found {
     unknown: Unknown,
     source: String,
     rows: f64,
-    /// Rows that match, and whether that was seen in a sample.
+    /// Number of rows that match, and whether that comes from a sample.
     matching: (f64, bool),
     heap: f64,
     indexes: f64,
 }
 
-/// The lines, and the numbers behind them. A figure that is not known is `null` among the numbers.
+/// Returns the lines, and the numbers behind them. A figure that is not known is `null` among the numbers.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>, Value)> {
     let found = find(backfill, ways, pace)?;
     Ok((
@@ -189,7 +189,7 @@ impl Found {
     }
 }
 
-/// The costs that the figures leave out.
+/// Returns the costs that the figures leave out.
 fn unknown(
     backfill: &Backfill,
     ways: &[Way],
@@ -226,7 +226,7 @@ fn unknown(
         }
     }
     if is_known {
-        // That job has measured these.
+        // The earlier job's costs include these.
         for figures in unknown.0.values_mut() {
             figures.retain(|figure| ![Figure::Time, Figure::Wal].contains(figure));
         }
@@ -235,10 +235,10 @@ fn unknown(
     Ok(unknown)
 }
 
-/// The costs that a finding adds to those that no figure includes.
+/// Returns the figures that the costs of a finding belong to, if no figure includes them.
 fn left_out(found: &Finding) -> Option<&'static [Figure]> {
     match found.item {
-        // A row trigger that fires before may change any column.
+        // A BEFORE row trigger may change any column.
         "triggers" if found.value.contains("(before each row") => Some(&ALL),
         "triggers"
         | "foreign keys of columns that are set"
@@ -301,7 +301,7 @@ fn index(way: &Way, facts: &IndexFacts, measured: &Measured) -> Index {
         method: facts.method.clone(),
         bytes: facts.bytes as f64 * way.part,
         changed: facts.changed,
-        // How many rows a predicate lets in is not known.
+        // The number of rows that satisfy a partial index's predicate is not known.
         width: widths
             .filter(|_| !facts.partial)
             .map(|widths| widths.iter().sum()),

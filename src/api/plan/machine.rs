@@ -1,16 +1,16 @@
-//! How fast this machine's processor is, compared to the one on which the constants of `plan::estimate` were measured.
+//! Speed of this machine's processor, compared to the one on which the constants of `plan::estimate` were measured.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Steps of a computation of which each needs the one before: 4 cycles or so each.
+/// Steps of the computation; each depends on the one before and takes about 4 cycles.
 const STEPS: u64 = 8192;
-/// The computation is done so often; the quickest counts, in which nobody else has had the processor.
+/// Number of runs. The fastest one counts, in which no other process has had the processor.
 const TRIES: usize = 20;
-/// Seconds that the quickest took there.
+/// Seconds of the fastest run on that machine.
 const THERE: f64 = 11.4e-6;
 
-/// How many times as long it takes here, from a quarter to four times.
+/// Returns how many times as long the computation takes here, between a quarter and four.
 pub fn slower() -> f64 {
     let quickest = (0..TRIES).map(|_| once()).fold(f64::INFINITY, f64::min);
     (quickest / THERE).clamp(0.25, 4.0)

@@ -1,4 +1,4 @@
-//! The cost of an update of a few rows, measured by computing the new rows without storing them.
+//! The cost of updating a few rows, measured by computing the new rows without storing them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,26 +15,27 @@ use crate::pg::spi::Arg;
 use crate::pg::text::to_server;
 use crate::pg::weigh::Weight;
 
-/// Rows that are evaluated, at most.
+/// Rows that are evaluated at most.
 const ROWS: i64 = 100;
-/// After so long no further row is.
+/// Time after which no further row is evaluated.
 const ENOUGH: Duration = Duration::from_millis(400);
-/// Less than this before the first row, in seconds, is not the clauses' but what any statement takes, or a busy machine.
+/// Seconds before the first row that are not counted as the clauses' own: any statement, or a busy machine, takes as
+/// long.
 const USUAL_STARTUP: f64 = 20e-3;
-/// This share of the rows, which took longest, is left out of the average: a process that has to wait for a processor would
-/// seem to compute.
+/// Share of the rows, those that took longest, left out of the average: a process that waits for a processor would seem
+/// to compute.
 const OUTLIERS: f64 = 0.1;
 
 /// The measurements of the rows that were evaluated.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// Averages of the rows; none: no row matched, or none could be evaluated.
+    /// Averages over the rows; `None` if no row matched, or none could be evaluated.
     pub sample: Option<Sample>,
-    /// Bytes that pages have for new versions.
+    /// Bytes of room for new versions on each page looked at.
     pub room: Vec<f64>,
-    /// Bytes of each column of the new versions.
+    /// Average bytes of each column in the new versions.
     pub widths: BTreeMap<String, f64>,
-    /// Why nothing is known, if so.
+    /// Why nothing is known, if that is so.
     pub trouble: Option<String>,
 }
 
@@ -54,8 +55,8 @@ struct Tally {
     widths: BTreeMap<String, (f64, f64)>,
 }
 
-/// Evaluates rows from all over the tables: a second at most. Nothing is written, locked or left: what would write, or
-/// take the next value of a sequence, is an error, which is what is known then.
+/// Evaluates rows from all over the tables, for a second at most. Nothing is written, locked or left: a clause that
+/// would write, or take the next value of a sequence, raises an error, which is then the finding.
 pub fn measure(backfill: &Backfill) -> Result<Measured> {
     let found = match in_time(|| backfill.parts(ROWS))? {
         Some(found) => found,
@@ -93,7 +94,7 @@ fn said(error: &Error) -> String {
                 error.message
             )
         }
-        // It is weighed what no UPDATE would look at.
+        // The caller lacks a privilege that only this look needs, and no UPDATE would.
         sqlstate::INSUFFICIENT_PRIVILEGE => format!("rows are not tried here: {}", error.message),
         _ => format!("rows fail: {}", shown(error)),
     }
@@ -143,7 +144,7 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
         },
     );
     let first = first.unwrap_or_default();
-    // Of one row it is not known what was its own.
+    // With a single row, it is not known how much of the time was the row's own.
     let each = usual(&mut times).unwrap_or(first);
     tally.seconds += each * (times.len() as f64 + 1.0);
     tally.startup += Some(first - each)
@@ -153,14 +154,14 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
     done
 }
 
-/// The average without outliers.
+/// Returns the average without outliers; `None` without values.
 fn usual(times: &mut [f64]) -> Option<f64> {
     times.sort_unstable_by(f64::total_cmp);
     let kept = times.len() - (times.len() as f64 * OUTLIERS) as usize;
     (kept > 0).then(|| times[..kept].iter().sum::<f64>() / kept as f64)
 }
 
-/// How the new version of a row is laid out.
+/// Returns how the new version of a row is laid out.
 fn laid_out(weight: &Weight) -> Laid {
     let values = weight.values.iter().map(|value| Value {
         stored: value.stored,
@@ -189,7 +190,7 @@ impl Tally {
         }
     }
 
-    /// Whether it was ended since enough had been seen.
+    /// True if the evaluation was ended because enough rows were seen.
     fn stopped(&self, begun: Instant) -> bool {
         self.rows > 0.0 && begun.elapsed() > ENOUGH
     }

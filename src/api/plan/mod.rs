@@ -1,4 +1,4 @@
-//! `backfill.plan`: what a backfill would do, what it takes, and what is easily forgotten. Changes nothing.
+//! `backfill.plan`: what a backfill would do, what it costs, and what is easily forgotten. Changes nothing.
 
 mod estimates;
 mod machine;
@@ -25,13 +25,13 @@ use crate::stranger::errand::Errand;
 /// A line of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// walk, estimates, warnings or statements.
+    /// Section of the line: walk, estimates, warnings or statements.
     pub section: String,
-    /// What it is about.
+    /// Subject of the line.
     pub item: String,
-    /// What there is.
+    /// The finding.
     pub value: String,
-    /// What to do about it.
+    /// Advice on what to do about it.
     pub advice: Option<String>,
 }
 
@@ -53,8 +53,8 @@ impl Line {
     }
 }
 
-/// The plan of a call of `backfill.start` with these arguments. As `json` or `text` it is one line, whose value is
-/// a document.
+/// Returns the plan of a call of `backfill.start` with these arguments. In the formats `json` and `text` it is one line
+/// whose value is a document.
 pub fn plan(
     request: Request,
     batch_size: Option<i32>,
@@ -108,7 +108,7 @@ impl Errand for PlanOf {
     }
 }
 
-/// The lines, and the numbers behind them.
+/// Returns the lines of the plan, and the numbers behind them.
 fn foretell(backfill: &Backfill, pace: Pace) -> Result<(Vec<Line>, Value)> {
     let ways = walk::ways(backfill)?;
     let mut lines = walk::lines(backfill, &ways, pace);
@@ -119,7 +119,7 @@ fn foretell(backfill: &Backfill, pace: Pace) -> Result<(Vec<Line>, Value)> {
     Ok((lines, numbers))
 }
 
-/// All of it as JSON: a list for each section, and the estimates as numbers.
+/// Returns the plan as JSON: a list for each section, and the estimates as numbers.
 fn document(lines: &[Line], numbers: Value) -> String {
     let mut sections = Map::new();
     for line in lines {

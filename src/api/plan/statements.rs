@@ -1,4 +1,4 @@
-//! What will run.
+//! The statements that will run.
 
 use super::Line;
 use super::walk::{Way, bound, last};
@@ -16,13 +16,13 @@ use crate::scan::position::Key;
 use crate::scan::sql::Rows;
 use pgrx::pg_sys::Oid;
 
-/// Where the first row of a table is, for a list of places.
+/// Place of the first row of a table, as a list of places.
 const PLACE: &[Tid] = &[Tid {
     block: 0,
     offset: 1,
 }];
 
-/// The statements of a batch, and the plans of the first ones, of the largest table.
+/// Returns the statements of a batch, with the query plans of the first ones, for the largest table.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
     let Some(way) = ways.iter().max_by(|a, b| a.rows.total_cmp(&b.rows)) else {
         return Ok(Vec::new());
@@ -81,13 +81,14 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     ])
 }
 
-/// Whether the batches are about lists of rows that were read before, as a worker decides it.
+/// True if batches update lists of rows that were read before, by the same rule as in a worker.
 fn by_list(backfill: &Backfill, way: &Way) -> bool {
     let sparse = way.target.where_clause.is_some() && !way.scattered;
     way.waves.is_ok() || sparse || backfill.options.skips_locked_rows()
 }
 
-/// The plan that a worker has for a statement: it goes by the key's index, or by places, whatever else there is.
+/// Returns the query plan that a worker has for a statement: by the key's index, or by places, whatever other paths
+/// there are.
 fn explain(way: &Way, index: Oid, statement: &str, access: Access, args: &[Arg]) -> Result<String> {
     let sql = format!("EXPLAIN (COSTS off) {statement}");
     let text = to_server(&sql)?;
@@ -99,7 +100,7 @@ fn explain(way: &Way, index: Oid, statement: &str, access: Access, args: &[Arg])
     Ok(lines?.join("\n"))
 }
 
-/// The key of the n-th row; none if there are fewer.
+/// Returns the key of the n-th row; `None` if there are fewer.
 fn end(way: &Way, n: i64) -> Result<Option<Key>> {
     let target = &way.target;
     let args = [Arg::Int8((n - 1).max(0)), Arg::Int8(1)];

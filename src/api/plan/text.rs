@@ -1,13 +1,13 @@
-//! The plan as a text of some 80 columns.
+//! The plan as text, about 80 columns wide.
 
 use super::Line;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
-/// Columns that items are indented by, and what is said of them.
+/// Indentation of items, and of their values.
 const INDENT: (usize, usize) = (2, 6);
 
-/// All of it: a heading for each section, a paragraph for each item.
+/// Returns the plan: a heading for each section, a paragraph for each item.
 pub fn text(lines: &[Line]) -> String {
     let mut text = String::new();
     let mut section = "";
@@ -35,7 +35,7 @@ pub fn text(lines: &[Line]) -> String {
     text
 }
 
-/// Adds words, in lines of [`WIDTH`]; the first has its own indentation.
+/// Adds words in lines of [`WIDTH`] columns. The first line and the others have their own indentation.
 fn wrap(text: &mut String, words: &str, (first, others): (usize, usize)) {
     let mut line = " ".repeat(first);
     let mut begun = false;

@@ -1,4 +1,4 @@
-//! How each table would be walked, and why.
+//! The order of each table's walk, and the reasons for it.
 
 use std::time::{Duration, Instant};
 
@@ -21,30 +21,30 @@ use crate::table::walked;
 use crate::waves::cost::{self, Shape, Single};
 use crate::waves::passes::Passes;
 
-/// Rows to look at to see how many match: first a few, since a predicate may be dear.
+/// Numbers of rows to look at to see how many match. The first is small, since a predicate may be expensive.
 const LOOKED_AT: [f64; 2] = [200.0, 20_000.0];
-/// Looking at the first ones may take so long, or they are all.
+/// A first look that takes longer than this is also the last.
 const QUICK: Duration = Duration::from_millis(20);
 /// Milliseconds that a look at rows may take.
 pub const LIMIT_MS: i32 = 1000;
-/// Rows to look at, next to each other in the walk, to see how they lie in the table: the workers look at as many.
+/// Rows to look at, next to each other in the walk, to see how they are placed in the table; workers look at as many.
 const NEIGHBOURS: i64 = 1000;
 /// Rows between bounds that are counted one by one.
 const COUNTED: i64 = 20_000;
-/// Pages of all tables whose rows are counted.
+/// Pages, over all tables, whose rows are counted.
 const PAGES_COUNTED: f64 = 4_000.0;
-/// Seconds that reading a row takes at most where the WHERE clause costs nothing.
+/// Seconds that reading a row takes at most if the WHERE clause costs nothing.
 const CHEAP: f64 = 1e-6;
 
-/// How a table would be walked.
+/// The way in which a table would be walked.
 pub struct Way {
     /// The table, or the partition.
     pub table: Relation,
-    /// Its statements; without a key, it goes by pages.
+    /// The target of the table's statements; its key is empty in physical order.
     pub target: Target,
-    /// The order.
+    /// The order of the walk.
     pub order: Order,
-    /// Why in this order.
+    /// Why the walk has this order.
     pub why: Why,
     /// Waves and their passes, or why there are none.
     pub waves: std::result::Result<(i32, Passes), Single>,
@@ -52,34 +52,34 @@ pub struct Way {
     pub wave_shape: Shape,
     /// Whether neighbours in the walk are on different pages.
     pub scattered: bool,
-    /// Its size.
+    /// Size of the table.
     pub shape: TableShape,
-    /// What its indexes mean for an update.
+    /// Facts about the indexes that matter to an update.
     pub facts: HotFacts,
-    /// Its indexes.
+    /// The table's indexes.
     pub indexes: Vec<IndexFacts>,
-    /// The share of the table that is walked, where options limit it to a part: 1 is all of it.
+    /// Share of the table that is walked: 1, unless options limit the walk to a part.
     pub part: f64,
-    /// Rows of that part, and how many of them match.
+    /// Rows of that part.
     pub rows: f64,
-    /// See `rows`.
+    /// Rows of that part that match.
     pub matching: f64,
-    /// The facts known of the rows that match.
+    /// Findings about the WHERE clause.
     pub seen: Seen,
 }
 
-/// What a look at some rows has shown of the WHERE clause.
+/// Findings of a look at some rows about the WHERE clause.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Seen {
-    /// How many rows were looked at.
+    /// Number of rows looked at.
     pub rows: f64,
-    /// Seconds that the clause takes for a row, beyond what reading it does.
+    /// Seconds that the clause takes per row, beyond reading the row.
     pub seconds: f64,
     /// Whether the look was ended because it took too long.
     pub too_long: bool,
 }
 
-/// How each table would be walked. As the owner.
+/// Returns how each table would be walked. As the owner.
 pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
     let tables = tables::of(&backfill.relation, backfill.options.only())?;
     let pages = (PAGES_COUNTED / tables.len() as f64).clamp(4.0, cut::SAMPLE_PAGES);
@@ -161,7 +161,7 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     Ok(way)
 }
 
-/// Rows that match, by a sample of the table's pages; and what was seen of the clause.
+/// Returns the number of rows that match, estimated from a sample of the table's pages, and findings about the clause.
 fn matching(target: &Target, rows: f64) -> Result<(f64, Seen)> {
     let mut known = (rows, Seen::default());
     for wanted in LOOKED_AT {
@@ -190,7 +190,7 @@ fn matching(target: &Target, rows: f64) -> Result<(f64, Seen)> {
     Ok(known)
 }
 
-/// What `f` gives, which looks at rows; `None` if it took too long. What it did is undone.
+/// Runs `f`, which looks at rows, and undoes what it did; `None` if it took too long.
 pub fn in_time<T>(f: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     let begun = Instant::now();
     let found = timeout::limited(LIMIT_MS, || spi::undone(f));
@@ -201,7 +201,7 @@ pub fn in_time<T>(f: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Rows between bounds: as many as there are, or by the planner's estimate if there are many.
+/// Returns the number of rows between bounds: counted, or by the planner's estimate if there are many.
 fn between(from: &str, condition: &str) -> Result<Option<f64>> {
     let sql = format!(
         "SELECT pg_catalog.count(*) FROM (SELECT FROM {from} WHERE {condition} LIMIT {}) AS s",
@@ -214,7 +214,8 @@ fn between(from: &str, condition: &str) -> Result<Option<f64>> {
     }
 }
 
-/// The pages of the first rows in the walk: of all of them, and of those that match; nothing if they are not to be seen.
+/// Returns the pages of the first rows in the walk: of all of them, and of those that match; `None` if places cannot be
+/// seen.
 fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec<u32>)>> {
     if !relation::may_read_places(table.oid) {
         return Ok(None);
@@ -242,7 +243,7 @@ fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec
     Ok(Some((all, matching)))
 }
 
-/// The last key of the table.
+/// Returns the last key of the table.
 pub fn last(target: &Target) -> Result<Option<Key>> {
     let statement = target.greatest(&[]);
     let found = settings::with(spi::CANONICAL, || {
@@ -251,7 +252,7 @@ pub fn last(target: &Target) -> Result<Option<Key>> {
     found.map(|row| row.texts(target.key.len())).transpose()
 }
 
-/// What is bound to a statement about the rows up to a key, of so many rows.
+/// Returns the arguments of a statement about `rows` rows up to a key.
 pub fn bound<'a>(target: &Target, statement: &Statement, last: &'a Key, rows: i64) -> Vec<Arg<'a>> {
     let mut args = Vec::new();
     for param in &statement.params {
@@ -269,7 +270,7 @@ pub fn bound<'a>(target: &Target, statement: &Statement, last: &'a Key, rows: i6
     args
 }
 
-/// As the worker decides it, but for what it sees only when it runs.
+/// Decides on waves as a worker does, except for what a worker sees only when it runs.
 fn chosen_waves(
     options: &Options,
     facts: &HotFacts,
@@ -281,7 +282,7 @@ fn chosen_waves(
     cost::choose(options, facts.blocked_by.as_deref(), shape)
 }
 
-/// What of the table is walked, where that is not all.
+/// Describes the part of the table that is walked, if that is not all of it.
 fn part(backfill: &Backfill) -> Option<String> {
     let options = &backfill.options;
     let bounds = options.bounds().unwrap_or_default();
@@ -298,7 +299,7 @@ fn part(backfill: &Backfill) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}; then it {ends}", parts.join(", ")))
 }
 
-/// What is to be said of it.
+/// Returns the lines of the plan about the walk.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
     let line = |item: &str, value: String| Line::new("walk", item, value);
     let mut lines = vec![line("table", backfill.relation.shown.clone())];

@@ -1,4 +1,4 @@
-//! What is easily forgotten.
+//! The warnings of a plan: what is easily forgotten.
 
 use super::Line;
 use super::walk::Way;
@@ -10,10 +10,10 @@ use crate::guc;
 use crate::pg::traps::{self, Finding};
 use crate::pg::{physical, server, slots};
 
-/// Tables that are named in one warning.
+/// Number of tables that are named in one warning.
 const NAMED: usize = 3;
 
-/// Of the table and its partitions, of the clauses, and of the server as it is now.
+/// Returns warnings about the table and its partitions, the clauses, and the server as it is now.
 pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
     let line =
         |item: &str, value: String, advice: &str| Line::new("warnings", item, value).advice(advice);
@@ -72,7 +72,7 @@ fn as_line(found: Finding) -> Line {
     Line::new("warnings", found.item, found.value).advice(found.advice)
 }
 
-/// What each table has to say; the same of several partitions is said once.
+/// Returns warnings about each table; the same warning about several partitions appears once.
 fn of_tables(backfill: &Backfill, ways: &[Way]) -> Result<Vec<Line>> {
     let fire = !backfill.options.skips_triggers();
     let mut all: Vec<(Finding, Vec<String>)> = Vec::new();
@@ -104,7 +104,7 @@ fn of_tables(backfill: &Backfill, ways: &[Way]) -> Result<Vec<Line>> {
     Ok(all.into_iter().map(shown).collect())
 }
 
-/// Why rows that are done would be done again by another job.
+/// Returns why another job would do rows again that are already done, if it would.
 fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
     let Some(clause) = backfill.where_clause.as_deref() else {
         return Ok(Some(
@@ -122,7 +122,7 @@ fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Whether there is room for its workers.
+/// Warns if there is no room for the job's workers.
 fn of_workers(backfill: &Backfill) -> Result<Vec<Line>> {
     let wanted = i64::from(backfill.options.workers());
     let (used, most) = (slots::in_use()?, i64::from(guc::MAX_WORKERS.get()));

@@ -1,21 +1,21 @@
-//! What a batch is about, for when it fails.
+//! The rows that a batch is about, remembered in case it fails.
 
 use crate::pg::heap::Tid;
 use crate::scan::position::Key;
 use crate::store::leftover::Leftover;
 
-/// What a batch is about.
+/// The rows that a batch is about.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attempt {
     /// Keys after the position's, up to this one.
     Keys(Key),
-    /// The same, to be read only.
+    /// Like `Keys`, but the rows are only read.
     ReadKeys(Key),
     /// Keys of the present pass, up to this one.
     Wave(Key),
-    /// Pages, from the first to before the second.
+    /// Pages, from the first number to before the second.
     Pages(i64, i64),
-    /// The same, to be read only.
+    /// Like `Pages`, but the rows are only read.
     ReadPages(i64, i64),
     /// One row, by its place.
     Place(Tid),

@@ -1,4 +1,4 @@
-//! Which columns a walk goes by, and what its clauses use: the same ones to its end.
+//! The columns of a walk's key and of its clauses, which must stay the same columns to the end of the walk.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,8 +10,8 @@ use crate::scan::key::Column;
 use crate::store::job::Job;
 use crate::store::slice::{self, Slice};
 
-/// What is to be recorded of a table that is being cut into slices: what the clauses used when it
-/// was begun, and the key that these slices go by.
+/// Returns what to record about a table that is being cut into slices: the columns that the clauses used when the walk
+/// of the table began, and the key of the new slices.
 pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
     let labels = labels(&enums::lock(key.iter().map(|column| column.type_oid))?);
     let key = key.iter().map(|column| column.number).collect();
@@ -40,8 +40,8 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
     })
 }
 
-/// An error if the clauses would mean other columns than when the walk of the slice's table was
-/// begun, or a column of its key is gone. The table must be locked.
+/// Fails if the clauses would now mean other columns than when the walk of the slice's table began, or if a column of
+/// its key has been dropped. The table must be locked.
 pub fn check(slice: &Slice, key: &[String]) -> Result<()> {
     let begun = &slice.attributes;
     let Some(found) = relation::describe(slice.relation)? else {
@@ -65,8 +65,8 @@ pub fn check(slice: &Slice, key: &[String]) -> Result<()> {
     }
 }
 
-/// The enums of the key, whose labels stay as they are until the transaction ends; an error if keys that were kept as
-/// labels would mean other values than when the walk of the slice's table was begun.
+/// Returns the enums of the key, and locks their labels until the transaction ends. Fails if keys stored as labels
+/// would now mean other values than when the walk of the slice's table began.
 pub fn check_labels(slice: &Slice, key: &[Column]) -> Result<Enums> {
     let enums = enums::lock(key.iter().map(|column| column.type_oid))?;
     match slice.attributes.relabelled(&labels(&enums), hold(slice)) {
@@ -83,8 +83,8 @@ fn labels(enums: &Enums) -> Vec<Label> {
     enums.labels.iter().map(label).collect()
 }
 
-/// Whether the numbers are those of this table: not in a copy of the database, where columns are
-/// known by their names alone.
+/// True if the recorded column numbers are those of this table. They are not in a copy of the database, where columns
+/// are known only by name.
 pub fn hold(slice: &Slice) -> bool {
     slice.attributes.of == whose(slice.relation)
 }
@@ -98,7 +98,7 @@ fn whose(table: Oid) -> String {
     )
 }
 
-/// What the clauses call the table, if it is not its own name: that of the partitioned table.
+/// Returns the name by which the clauses call the table, if it is not its own: that of the partitioned table.
 pub fn known_as(job: &Job, table: Oid) -> Result<Option<String>> {
     if table == job.relation {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What has gone wrong with the batches of a slice, and what they are bound to by it.
+//! The failures of a slice's batches, and the limits on further batches that follow from them.
 
 use std::time::Duration;
 
@@ -7,65 +7,65 @@ use crate::model::retry::{self, Bound, Rule};
 use crate::pg::patience::WAITED_IN_VAIN;
 use crate::pg::server;
 
-/// Failures that nobody has to know of.
+/// Failed tries of a batch that are not reported.
 const FEW: u32 = 2;
-/// Deadlocks that nobody has to know of.
+/// Deadlocks that are not reported.
 const FEW_DEADLOCKS: u32 = 3;
-/// Pauses of which each has its line in the server log.
+/// Pause from which each try gets a line in the server log.
 const LONG: Duration = Duration::from_secs(10);
-/// Rows of a slice that are stepped over with a line each in the server log; of more, ever fewer have one.
+/// Rows stepped over in a slice that each get a line in the server log; after that, ever fewer do.
 const LOGGED_ROWS: u64 = 4;
-/// What is shown of a wait for the extension's own tables.
+/// Name of a lock on the extension's own tables, as the view shows it.
 const OWN_TABLE: &str = "a lock on a table of the extension \"backfill\", or a row in it";
 const DEADLOCKS: &str =
     "batches give way in deadlocks again and again: with fewer workers there would be fewer";
 
-/// What has gone wrong.
+/// The failures of a slice.
 #[derive(Debug, Default)]
 pub struct Setbacks {
     /// Tries of the present batch that have failed.
     tries: u32,
     /// Rows of the slice that were stepped over.
     stepped_over: u64,
-    /// Batches that had to give way in a deadlock.
+    /// Batches that had to give way in a deadlock or because of a serialization failure.
     collisions: u32,
-    /// Rows that the next batch may have.
+    /// Upper bound on the rows of the next batch.
     pub bound: Bound,
-    /// Rows that the last one was to have.
+    /// Rows that the last batch was to have.
     pub size: i64,
-    /// Set once a read has failed: from then on no more rows are read than updated, so that the
-    /// error names few of them.
+    /// Whether a read has failed: from then on no more rows are read than updated, so that the error names few of them.
     pub careful: bool,
-    /// Set while the view shows what a worker without a slice waits for.
+    /// Whether the view shows what a worker without a slice waits for.
     pub told: bool,
 }
 
-/// What is left of a batch that failed.
+/// The result of splitting a batch that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// Half of it is next.
+    /// Half of the batch comes next.
     Halved,
-    /// It was about one row.
+    /// The batch was about one row.
     OneRow,
-    /// It does not get smaller: no row is at fault.
+    /// A smaller batch does not help: no single row is at fault.
     Useless,
 }
 
 /// A batch that is to be tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
-    /// What is in its way.
+    /// Rule for the error that stopped it.
     pub rule: &'static Rule,
-    /// Tries that have failed.
+    /// Tries that have failed so far.
     pub tries: u32,
-    /// How long to wait before the next.
+    /// Pause before the next try.
     pub pause: Duration,
-    /// Whether it is a lock on the extension's own tables.
+    /// Whether a lock on the extension's own tables stopped it.
     pub own: bool,
 }
 
 impl Setbacks {
-    /// A batch has failed. Whether and when to try it again, if the error may pass by itself.
+    /// Counts a batch that has failed. Returns when to try it again; `None` if the error does not pass by itself, or
+    /// too many tries have failed.
     pub fn failed(&mut self, error: &Error) -> Option<Retry> {
         let rule = retry::rule(&error.sqlstate)?;
         self.tries += 1;
@@ -83,21 +83,21 @@ impl Setbacks {
         })
     }
 
-    /// A batch has failed, maybe because of one of its rows.
+    /// Makes the next batch smaller, after one that failed maybe because of one of its rows.
     pub fn split(&mut self) -> Split {
         if self.size == 1 {
             return Split::OneRow;
         }
         if self.bound.is_one() {
-            // It was not smaller for that.
+            // The bound was one row already, and yet the batch was larger.
             return Split::Useless;
         }
         self.bound.halve(self.size);
         Split::Halved
     }
 
-    /// A batch has worked, where one of `most` rows would have been wanted: its tries are over. If others waited for
-    /// it, `crowded` is the number of its rows, and the next one has half of them.
+    /// Notes that a batch has worked, which ends its tries; without a bound it would have had `most` rows. `crowded` is
+    /// the number of its rows if others had to wait for it: the next batch then has half of them.
     pub fn passed(&mut self, most: i32, crowded: Option<i64>) {
         self.tries = 0;
         match crowded {
@@ -106,28 +106,28 @@ impl Setbacks {
         }
     }
 
-    /// Counts a row that was stepped over; whether it is worth a line in the server log, which is not to have
-    /// one for each of a million.
+    /// Counts a row that was stepped over. Returns true if it should have a line in the server log, which must not get
+    /// one for each of a million rows.
     pub fn stepped_over_is_logged(&mut self) -> bool {
         self.stepped_over += 1;
         self.stepped_over <= LOGGED_ROWS || self.stepped_over.is_power_of_two()
     }
 
-    /// What the owner should know.
+    /// Returns a note for the owner, if there is one.
     pub fn note(&self) -> Option<String> {
         (self.collisions > FEW_DEADLOCKS).then(|| DEADLOCKS.to_owned())
     }
 }
 
 impl Retry {
-    /// Whether it is worth a line in the server log: as soon as the view shows it, but not each of hundreds
-    /// that are a few seconds apart.
+    /// True if the failed try should have a line in the server log: the first that the view shows does, but not each of
+    /// hundreds that are a few seconds apart.
     pub fn logged(&self) -> bool {
         let rarer = self.tries == FEW + 1 || self.tries.is_power_of_two();
         self.tries > FEW && (rarer || self.pause >= LONG)
     }
 
-    /// What the view shows of it; nothing while it hardly matters. No row data.
+    /// Returns what the view shows of the wait; `None` while it hardly matters. Contains no row data.
     pub fn shown(&self) -> Option<String> {
         let Rule { what, sqlstate, .. } = self.rule;
         let what = if self.own { OWN_TABLE } else { what };
@@ -136,8 +136,8 @@ impl Retry {
     }
 }
 
-/// From 0 to 1. Processes have different numbers, and each pause is another one: they won't meet for
-/// ever.
+/// Returns a number from 0 to 1 that differs between processes and between tries, so that two processes do not collide
+/// for ever.
 pub fn jitter(tries: u32) -> f64 {
     let number = u64::from(server::pid().unsigned_abs()) + u64::from(tries) * 104_729;
     (number * 7919 % 1000) as f64 / 1000.0

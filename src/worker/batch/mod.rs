@@ -1,4 +1,4 @@
-//! What a batch is made of: what it is given, what it is about, its statements, and what has gone wrong with it.
+//! The parts of a batch: its input, the rows it is about, its statements, and its failures.
 
 pub mod attempt;
 pub mod attributes;

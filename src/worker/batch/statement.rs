@@ -14,7 +14,7 @@ use crate::scan::position::Key;
 use crate::scan::sql::{Param, Statement};
 use crate::store::{checkpoint, version};
 
-/// A statement together with what has to be bound to it.
+/// An analysed statement together with what is needed to bind its parameters.
 #[derive(Debug)]
 pub struct Prepared {
     plan: Plan,
@@ -23,25 +23,25 @@ pub struct Prepared {
     access: Access,
 }
 
-/// What is bound to a statement; each takes of it what it has parameters for.
+/// Values for the parameters of a statement. Each statement takes only those it has parameters for.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Values<'a> {
-    /// The cursor.
+    /// The key after which rows are wanted.
     pub after: Option<&'a Key>,
     /// The last key of the range.
     pub up_to: Option<&'a Key>,
-    /// Numbers of rows, in the order in which the statement wants them.
+    /// Numbers of rows, in the order in which the statement has parameters for them.
     pub rows: &'a [i64],
     /// Arrays: keys, column by column, or places.
     pub lists: &'a [Arg<'a>],
-    /// The first page of a range, and the one after its last.
+    /// First page of a range, and the page after its last.
     pub pages: (i64, i64),
     /// A percentage.
     pub percent: f64,
 }
 
 impl<'a> Values<'a> {
-    /// Arrays only.
+    /// Makes values that are arrays only.
     pub fn lists(lists: &'a [Arg<'a>]) -> Values<'a> {
         Values {
             lists,
@@ -73,12 +73,12 @@ impl Prepared {
         })
     }
 
-    /// The statement's text, as the server knows it.
+    /// Returns the statement's text, as the server knows it.
     pub fn text(&self) -> &CString {
         &self.plan.text
     }
 
-    /// Runs it; values come back in their text form.
+    /// Runs the statement; values come back in their text form.
     pub fn run(&self, values: Values) -> Result<Output> {
         let (first, end) = texts_of(values.pages);
         let percent = values.percent.to_string();
@@ -90,7 +90,8 @@ impl Prepared {
         }
     }
 
-    /// Shows what each row would become, if this UPDATE were made: see [`evaluate`]. Within a snapshot.
+    /// Passes to `f` what each row would become if this UPDATE were made, without making it: see [`evaluate`]. Within a
+    /// snapshot.
     pub fn evaluate(
         &self,
         relation: Oid,
@@ -103,7 +104,7 @@ impl Prepared {
         evaluate::changes(relation, &self.plan.text, &args, Seen::Set, f)
     }
 
-    /// Runs it and shows each row as the server holds it.
+    /// Runs the statement and passes each row to `f` as the server holds it.
     pub fn visit(&self, values: Values, f: impl FnMut(&RawRow) -> Result<()>) -> Result<()> {
         let (first, end) = texts_of(values.pages);
         let percent = values.percent.to_string();
@@ -147,7 +148,7 @@ pub fn announce<'a>(relation: Oid, index: Oid, all: impl Iterator<Item = &'a Pre
     planner::set_walk(relation, index, texts);
 }
 
-/// Makes the planner treat the extension's own statements as such.
+/// Makes the planner recognise the extension's own statements.
 pub fn announce_bookkeeping() {
     for text in [checkpoint::REPLACE, &version::VersionReader::text()] {
         if let Ok(text) = CString::new(text) {

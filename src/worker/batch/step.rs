@@ -1,4 +1,4 @@
-//! What a batch is given, and what it comes to.
+//! The input of a batch, and its result.
 
 use std::time::{Duration, Instant};
 
@@ -14,58 +14,58 @@ use crate::waves::passes::Pass;
 use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::failures::Setbacks;
 
-/// What a batch is given, and what it leaves for the next.
+/// The input of a batch, and what it leaves for the next one.
 #[derive(Debug)]
 pub struct Work<'a> {
-    /// The job.
+    /// The job the batch belongs to.
     pub job: &'a Job,
-    /// The slice.
+    /// Id of the slice.
     pub slice: i32,
-    /// Measures batches.
+    /// Chooses the size of batches from the time they take.
     pub sizer: &'a Sizer,
-    /// Measures how long it takes to read rows.
+    /// Chooses the number of rows to read from the time that takes.
     pub reader: &'a mut Reader,
-    /// What went wrong before, which bounds what may be done at a time.
+    /// Earlier failures, which limit what may be done at a time.
     pub setbacks: &'a mut Setbacks,
     /// In physical order: rows that the slice has found to match so far.
     pub found: i64,
     /// Rows that the slice may still have, by its estimate.
     pub left: Option<i64>,
-    /// What the batch in progress is about, once that is known: for when it fails.
+    /// The rows that the batch in progress is about, once that is known: used if it fails.
     pub attempt: &'a mut Option<Attempt>,
-    /// Rows of an UPDATE, at most, for a steady rate.
+    /// Largest number of rows of an UPDATE, for a steady rate.
     pub most: i64,
     /// A remark for a person.
     pub note: Option<String>,
-    /// The size in force.
+    /// The batch size in force.
     pub batch_rows: Option<i32>,
-    /// How long to sleep after the batch.
+    /// Length of the sleep after the batch.
     pub pause: Duration,
-    /// What that sleep waits for, if it is not the pace.
+    /// Reason for the sleep, if it is not the pace.
     pub waits: Option<String>,
 }
 
-/// Rows that were read, before any is updated.
+/// Rows that were read before any of them is updated.
 #[derive(Debug)]
 pub struct Ahead<T> {
-    /// How many, whether or not they match.
+    /// Number of rows, whether or not they match.
     pub rows: i64,
-    /// Whether the slice may have more.
+    /// Whether the slice may have more rows.
     pub more: bool,
-    /// What they are.
+    /// The rows themselves, in the form that the order of the walk needs.
     pub what: T,
 }
 
-/// What a batch has come to.
+/// The result of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Done {
-    /// Where the slice stands now.
+    /// The new position of the slice.
     pub position: Position,
     /// Rows passed.
     pub scanned: i64,
     /// Rows changed.
     pub updated: i64,
-    /// Heap-only ones among them.
+    /// Rows changed by heap-only updates.
     pub hot: i64,
     /// In physical order: rows found to match.
     pub found: i64,
@@ -73,16 +73,16 @@ pub struct Done {
     pub tried: i64,
     /// Whether a region was opened: the batches that follow update its rows.
     pub opened: bool,
-    /// Rows that others had locked: left for the end of the slice.
+    /// Rows that others had locked, left for the end of the slice.
     pub locked: Vec<Key>,
-    /// Whether other slices come first now.
+    /// Whether the slice is left now, because other slices come first.
     pub left: bool,
-    /// Whether that was the last of the slice.
+    /// Whether it was the last batch of the slice.
     pub last: bool,
 }
 
 impl Done {
-    /// The slice has no more rows.
+    /// Returns the result for a slice that has no more rows.
     pub fn nothing_left(position: Position) -> Done {
         Done {
             position,
@@ -93,13 +93,13 @@ impl Done {
 }
 
 impl Work<'_> {
-    /// Waits for so long after the batch, for what is in its way.
+    /// Makes the worker sleep for `pause` after the batch, and the view show `what` as the reason.
     pub fn wait(&mut self, what: String, pause: Duration) {
         self.pause = pause;
         self.waits = Some(what);
     }
 
-    /// Rows of the next UPDATE: `most`, or fewer.
+    /// Returns the number of rows of the next UPDATE, `most` at most.
     pub fn size(&mut self, most: i64) -> i64 {
         let most = i32::try_from(most.min(self.most)).unwrap_or(i32::MAX);
         let size = self.sizer.size(most, self.job.definition.options.target_ms);
@@ -109,8 +109,8 @@ impl Work<'_> {
         size
     }
 
-    /// The same for a commit of a pass. Where that makes it smaller than `batch_size`, the pause after
-    /// it is as much shorter: or waves would make a job slower that sleeps most of the time.
+    /// Returns the number of rows of a commit in a pass. Where a pass makes it smaller than `batch_size`, the pause
+    /// after it is shortened in proportion: otherwise waves would slow down a job that sleeps most of the time.
     pub fn size_in_pass(&mut self, pass: Pass) -> usize {
         let whole = self.job.batch_size;
         let most = pass.rows_per_commit(whole);
@@ -122,8 +122,8 @@ impl Work<'_> {
         size as usize
     }
 
-    /// Reads the rows of a region, of the number wanted. A first read is modest, since nothing is known
-    /// of what a row takes; if much more may be read, it is read again, with more.
+    /// Reads the rows of a region, about as many as wanted. The first read is small, since nothing is known yet about
+    /// the time per row; if much more may be read, the region is read again with more rows.
     pub fn read_region<T>(
         &mut self,
         wanted: i64,
@@ -144,7 +144,7 @@ impl Work<'_> {
         }
     }
 
-    /// Reads rows, and learns what it takes.
+    /// Reads rows, and learns how long that takes.
     pub fn measured<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<(i64, T)>) -> Result<T> {
         let begun = Instant::now();
         let (rows, what) = read(self)?;
@@ -152,13 +152,13 @@ impl Work<'_> {
         Ok(what)
     }
 
-    /// Rows that a statement may read, by the time that it takes.
+    /// Returns the number of rows that a statement may read, by the time that takes.
     pub fn may_read(&self) -> i64 {
         self.reader.most(self.job.definition.options.target_ms)
     }
 
-    /// Rows to be read for a region, of the number wanted: no more than a statement may read, and
-    /// if not much would be left of the slice after it, all of that too.
+    /// Returns the number of rows to read for a region of the size wanted: no more than a statement may read, and all
+    /// that is left of the slice if little would remain after the region.
     pub fn region_rows(&self, wanted: i64) -> i64 {
         let options = &self.job.definition.options;
         let all = match self.left {
@@ -179,7 +179,7 @@ impl Work<'_> {
     }
 }
 
-/// Runs an UPDATE; gives the rows changed, and the heap-only ones among them.
+/// Runs an UPDATE; returns the number of rows changed, and how many of them were heap-only.
 pub fn changed_by(relation: Oid, update: impl FnOnce() -> Result<i64>) -> Result<(i64, i64)> {
     let (_, before) = hot::xact_counts(relation);
     let updated = update()?;

@@ -1,5 +1,4 @@
-//! What the statements of a walk are aimed at: a table as the catalogs have it now, and the index
-//! that orders the walk.
+//! The target of a walk's statements: a table as the catalogs have it now, and the index that orders the walk.
 
 use pgrx::pg_sys::Oid;
 
@@ -18,10 +17,10 @@ use crate::table::index;
 use crate::worker::batch::attributes;
 use crate::worker::hints;
 
-/// The target, with this key.
+/// Returns the target with this key.
 ///
-/// The table is found by its OID, and stays locked until the transaction ends, so that the names
-/// that go into the statements are right.
+/// The table is found by its OID and stays locked until the transaction ends, so that the names used in the statements
+/// remain right.
 pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     relation::lock_for_update(table);
     let relation = relation::describe(table)?.ok_or_else(|| gone(job))?;
@@ -29,7 +28,7 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     if server::is_superuser() {
         refuse_authors(job, &relation)?;
     }
-    // Keys are kept as labels: these stay as they are while keys are read.
+    // Keys are stored as enum labels, which must not change while keys are read.
     enums::lock(key.iter().map(|column| column.type_oid))?;
     if job.definition.options.skips_triggers() {
         triggers::refuse_unchecked(table, &job.definition.action.update().set_columns)?;
@@ -44,8 +43,8 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     })
 }
 
-/// Refuses a superuser's batches on a table that somebody has attached code to since the job was defined, as `start` would. Of the
-/// partitions next to it nothing is run.
+/// Refuses, as `start` would, a superuser's batches on a table to which another role has attached code since the job
+/// was defined. Code attached to sibling partitions is not run, so it does not count.
 fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
     if guc::SUPERUSER_JOBS.get() {
         return Ok(());
@@ -66,7 +65,8 @@ fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
     )))
 }
 
-/// What is true of the rows that a batch is about: of a verification, of those that are wrong.
+/// Returns the condition for the rows that a batch is about; for a verification, the condition for the rows that are
+/// wrong.
 fn where_clause(job: &Job) -> Option<String> {
     let clause = job.definition.where_clause.as_deref();
     match job.definition.action.question() {
@@ -75,14 +75,14 @@ fn where_clause(job: &Job) -> Option<String> {
     }
 }
 
-/// The error of a table that is not there any more.
+/// Returns the error about a table that no longer exists.
 pub fn gone(job: &Job) -> Error {
     let message = format!("table {} no longer exists", job.relation_name);
     Error::new(sqlstate::UNDEFINED_TABLE, message)
         .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
 }
 
-/// Why the table can't be walked in physical order, if so.
+/// Returns the reason why the table cannot be walked in physical order, if there is one.
 pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
     let known_as = attributes::known_as(job, table)?;
     let clause = job.definition.where_clause.as_deref();
@@ -94,11 +94,12 @@ pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
     )
 }
 
-/// An error if the table can't be walked in physical order any more.
+/// Fails if the table can no longer be walked in physical order.
 pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
     match unsound(job, table)? {
         None => Ok(()),
-        // Whatever else there may be: nobody is to read a lack of rights as a fault of the table.
+        // Missing privileges are reported first, whatever other reason there is, so that they are not taken for a fault
+        // of the table.
         Some(_) if !relation::may_read_places(table) => {
             let shown = relation::describe(table)?.map_or_else(String::new, |r| r.shown);
             let what = format!(
@@ -114,11 +115,11 @@ pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
     }
 }
 
-/// The target of a slice in key order, and the index to go by: in the order that was begun.
+/// Returns the target of a slice in key order and the index to use, in the order that the walk began with.
 pub fn by_key(job: &Job, slice: &Slice, begun: &KeyRange) -> Result<(Target, Candidate)> {
     let mut target = of(job, slice.relation, Vec::new())?;
     let index = match attributes::hold(slice) {
-        // Renamed columns are the same ones.
+        // Columns are found by number, so renamed ones are still found.
         true => index(
             job,
             slice.relation,
@@ -135,14 +136,14 @@ pub fn by_key(job: &Job, slice: &Slice, begun: &KeyRange) -> Result<(Target, Can
     target.key.clone_from(&index.columns);
     let bounds = walk::bounds(job.id)?.unwrap_or_default();
     if let Some(from) = bounds.from.filter(|from| from.len() == target.key.len()) {
-        // The slice begins behind the row before it: others may have come between.
+        // The slice begins after the row before the bound, and other rows may have been inserted between.
         let conditions = [index::condition(&target, ">=", &from)?].into_iter();
         target.where_clause = all_of(conditions.chain(target.where_clause.take()));
     }
     Ok((target, index))
 }
 
-/// What an index is to be on.
+/// The columns that an index has to have.
 #[derive(Debug, Clone, Copy)]
 pub enum Wanted<'a> {
     /// Columns with these names.
@@ -159,7 +160,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// For a person.
+    /// Returns the column names, for a person.
     fn shown(self, relation: &Relation) -> String {
         let name = |number: &i16| relation.columns.iter().find(|c| c.number == *number);
         match self {
@@ -172,8 +173,8 @@ impl Wanted<'_> {
     }
 }
 
-/// The index to go by: of those on the key's columns, in the order that was begun, the one that
-/// was asked for, else the best.
+/// Returns the index to use: of those on the key's columns, in the order that the walk began with, the one named in the
+/// options, or else the best.
 pub fn index(job: &Job, table: Oid, wanted: Wanted, begun: Option<&KeyRange>) -> Result<Candidate> {
     let mut candidates = index::candidates(table)?;
     candidates.retain(|c| wanted.fits(c));
@@ -192,7 +193,8 @@ pub fn index(job: &Job, table: Oid, wanted: Wanted, begun: Option<&KeyRange>) ->
     Ok(found)
 }
 
-/// That there is no index to go by any more, and why those on the same columns don't serve.
+/// Returns the error that there is no usable index any more; its detail says why the indexes on these columns cannot be
+/// used.
 fn keyless(job: &Job, table: Oid, wanted: Wanted, on_them: &[Candidate]) -> Result<Error> {
     let Some(relation) = relation::describe(table)? else {
         return Ok(gone(job));
@@ -217,7 +219,7 @@ fn keyless(job: &Job, table: Oid, wanted: Wanted, on_them: &[Candidate]) -> Resu
     })
 }
 
-/// Refuses to go on in another order than the one that was begun: rows would be skipped.
+/// Refuses to go on in another order than the one that the walk began with: rows would be skipped.
 fn check_order(begun: &KeyRange, index: &Candidate) -> Result<()> {
     let now = index.order();
     if begun.order == now {

@@ -1,17 +1,17 @@
-//! Which wave a row of a region belongs to.
+//! The assignment of a region's rows to waves.
 
 use crate::error::{Error, Result};
 use crate::pg::keylist::KeyList;
 use crate::waves::spread::{Rows, Spread, wave_in_turn, wave_of_hash};
 use crate::worker::by_key::rows::Read;
 
-/// What is to give a key its wave.
+/// Chooses the function that gives a key its wave.
 pub fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Result<Spread> {
     if waves == 1 {
         return Ok(Spread::in_turns(&[]));
     }
     let rows: Vec<usize> = read.matching().collect();
-    // Neighbours by key are likely to be neighbours in the table.
+    // Rows that are neighbours by key are likely to be neighbours in the table.
     let of_page = rows_per_page.max(1.0) as usize;
     let guess = || (0..rows.len()).map(|n| (n / of_page) as u32).collect();
     let pages = read.pages().unwrap_or_else(guess);
@@ -31,7 +31,7 @@ pub fn spread(read: &Read, waves: i32, rows_per_page: f64) -> Result<Spread> {
     Ok(dealer.deal(&hashes))
 }
 
-/// The wave of each key.
+/// Returns the wave of each key.
 pub fn waves_of(keys: &KeyList, spread: &Spread, waves: i32) -> Result<Vec<i32>> {
     Ok(match spread {
         Spread::Modulo { stride, origin } => {

@@ -1,9 +1,9 @@
 //! Updates of rows by lists of their keys.
 //!
-//! To find a row by its key takes a descent into the index; by its place, none. So a list goes by the
-//! places first that were read with the keys. They are hints only: the UPDATE returns the keys of the
-//! rows that it has changed. Those that it did not find go by their keys. A key that was not asked
-//! for, or an error of whatever row, rolls the batch back, to be done by keys alone.
+//! Finding a row by its key takes a descent into the index; finding it by its place takes none. So a list is first
+//! updated by the places that were read with the keys. They are only hints: the UPDATE returns the keys of the rows it
+//! has changed, and rows that it did not find are updated by key. If it returns a key that was not asked for, or if any
+//! row raises an error, the batch is rolled back and done by keys alone.
 
 use std::cell::Cell;
 
@@ -28,13 +28,13 @@ pub struct Listed {
     by_key: Prepared,
     by_place: Option<Prepared>,
     lock: Prepared,
-    /// Set while an UPDATE goes by places: what it changes, and what fails, may be another row.
+    /// Whether an UPDATE by places is in progress: what it changes, and what fails, may be another row.
     guessing: Cell<bool>,
 }
 
 impl Listed {
-    /// Analyses them; `None` for keys of types that there are no arrays or hash functions of. `places`:
-    /// whether those are read with the keys.
+    /// Analyses the statements; `None` for keys of types without arrays or hash functions. `places`: whether places are
+    /// read with the keys.
     pub fn prepare(
         target: &Target,
         action: &dyn Action,
@@ -63,24 +63,24 @@ impl Listed {
         }))
     }
 
-    /// All of them.
+    /// Returns all statements.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
         [&self.by_key, &self.lock].into_iter().chain(&self.by_place)
     }
 
-    /// Goes by keys alone from now on. The update that went by places is done with: what fails before
-    /// there is another one has nothing to do with it.
+    /// Updates by keys alone from now on. The last update by places is over: a failure before the next update has
+    /// nothing to do with it.
     pub fn distrust_places(&mut self) {
         self.by_place = None;
         self.guessing.set(false);
     }
 
-    /// Whether the last update failed before it was known which rows it was about.
+    /// True if the last update failed before it was known which rows it was about.
     pub fn was_guessing(&self) -> bool {
         self.guessing.get()
     }
 
-    /// Locks those of these rows that nobody else has locked. Gives them, and the others.
+    /// Locks those of these rows that nobody else has locked. Returns the rows locked, and the others.
     pub fn lock(&self, read: &Read, rows: &[u32]) -> Result<(Vec<u32>, Vec<u32>)> {
         report::activity(self.lock.text());
         let mut free = vec![false; rows.len()];
@@ -90,7 +90,7 @@ impl Listed {
             ..Values::default()
         };
         self.lock.visit(values, |row| {
-            // Counted from 1.
+            // Row numbers begin with 1.
             let number = row.number(0)?.unwrap_or_default();
             if let Some(free) = free.get_mut((number as usize).wrapping_sub(1)) {
                 *free = true;
@@ -106,8 +106,7 @@ impl Listed {
         Ok((of(true), of(false)))
     }
 
-    /// Updates these rows of those that were read; gives how many it has changed, and the heap-only
-    /// ones among them.
+    /// Updates these rows of those that were read; returns how many were changed, and how many of these were heap-only.
     pub fn run(&self, read: &Read, rows: &[u32]) -> Result<(i64, i64)> {
         self.guessing.set(false);
         changed_by(self.relation, || {
@@ -125,7 +124,7 @@ impl Listed {
         })
     }
 
-    /// Updates those that are where they were; gives the others, in the order of the walk.
+    /// Updates the rows that are still at their places; returns the others, in the order of the walk.
     fn by_place(
         &self,
         statement: &Prepared,
@@ -142,7 +141,7 @@ impl Listed {
         let mut asked = rows.into_iter();
         let mut left = Vec::new();
         statement.visit(Values::lists(&lists), |row| {
-            // A scan by places goes in their order.
+            // A scan by places returns rows in the order of their places.
             for wanted in asked.by_ref() {
                 if read.keys.is(wanted as usize, row)? {
                     return Ok(());

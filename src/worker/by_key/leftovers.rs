@@ -1,5 +1,5 @@
-//! The rows that a slice has left for its end, one by one: those that others had locked when their turn
-//! came, and those that failed and are tried again.
+//! The rows that a slice has left for its end, done one by one: rows that others had locked when their turn came, and
+//! rows that failed and are tried again.
 
 use pgrx::pg_sys::Oid;
 
@@ -16,18 +16,18 @@ use crate::worker::by_key::statements::Plans;
 /// A round over the rows that are left.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// Those up to this one have had their turn.
+    /// Id of the last row that has had its turn.
     last: i64,
-    /// Whether one of them is done.
+    /// Whether any row was done in this round.
     progress: bool,
-    /// Rounds in a row in which none was.
+    /// Number of consecutive rounds in which none was.
     vain: u32,
-    /// Whether none of them was passed before: the slice has no others.
+    /// Whether the slice has only such rows.
     alone: bool,
 }
 
 impl Round {
-    /// Rounds over the rows that are left of this range.
+    /// Returns the state before the first round over the rows that are left of this range.
     pub fn of(range: &KeyRange) -> Round {
         Round {
             alone: range.is_empty(),
@@ -35,13 +35,13 @@ impl Round {
         }
     }
 
-    /// Begins anew.
+    /// Begins the round again.
     pub fn restart(&mut self) {
         self.last = 0;
         self.progress = false;
     }
 
-    /// The next batch.
+    /// Does the next batch.
     pub fn step(
         &mut self,
         relation: Oid,
@@ -66,14 +66,14 @@ impl Round {
                 if plans.find(&row.key)? {
                     continue;
                 }
-                // It is gone, or does not match any more.
+                // The row is gone, or does not match any more.
             } else {
                 let (updated, hot) = changed_by(relation, || plans.update_row(&row.key))?;
                 done.updated += updated;
                 done.hot += hot;
             }
             leftover::remove(work.slice, row.id)?;
-            // Those that failed, and are tried again, were counted: their slice expects none.
+            // Rows that failed before, and are tried again, have already been counted: their slice expects none.
             done.scanned += i64::from(self.alone && work.left.is_some());
             self.progress = true;
         }
@@ -81,8 +81,8 @@ impl Round {
         Ok(done)
     }
 
-    /// What comes after the last of them: a round for those that are left, once others can be done; or
-    /// another slice meanwhile.
+    /// Decides what follows a round: another round over the rows that are left, as soon as any can be done; or another
+    /// slice meanwhile.
     fn end(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
         if self.last == 0 {
             return Ok(Done::nothing_left(at.clone()));
@@ -104,7 +104,7 @@ impl Round {
             slice::put_last(work.slice)?;
             done.left = true;
         }
-        // Others of this kind are looked at in turn.
+        // If the only other slices also have rows left over, they are looked at in turn, with a pause.
         if another != Some(true) {
             let rows = leftover::count(work.slice)?;
             let s = if rows == 1 { "" } else { "s" };

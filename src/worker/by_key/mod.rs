@@ -26,15 +26,15 @@ use crate::worker::by_key::rows::Read;
 use crate::worker::by_key::statements::{Plans, range};
 use crate::worker::wave_policy::{Tactic, Tactics};
 
-/// Rows to look at to learn how they lie in the table, and what it takes to read one. First a few:
-/// a predicate may be dear.
+/// Numbers of rows to look at, one after another, to learn how they are placed in the table and how long it takes to
+/// read one. The first is small, since the predicate may be expensive.
 const SAMPLES: [i64; 3] = [50, 220, 1000];
 const CANNOT_SKIP: &str =
     "rows that others have locked are waited for: there are no arrays of keys of this type";
 /// Rows after which to look again.
 const LOOK_AGAIN: i64 = 20_000;
 
-/// What a worker keeps in memory of a slice in key order.
+/// The state that a worker keeps in memory for a slice in key order.
 #[derive(Debug)]
 pub struct Keys {
     relation: Oid,
@@ -42,18 +42,18 @@ pub struct Keys {
     plans: Plans,
     /// Whether rows are found by their keys alone.
     distrust: bool,
-    /// Whether neighbours in the walk are on different pages: to read rows first, and then to update
-    /// them, would be two visits of each page instead of one.
+    /// Whether neighbours in the walk are on different pages, so that reading rows first and updating them later would
+    /// visit each page twice.
     scattered: bool,
-    /// Whether to go in waves.
+    /// Whether to go in waves, and how.
     pub tactics: Tactics,
     tactic: Option<Tactic>,
     /// Rows passed since the last look ahead.
     since_look: Option<i64>,
     open: Option<Open>,
-    /// Rows that others had locked, so far.
+    /// Number of rows so far that others had locked.
     locked: usize,
-    /// The rows that were left for the end.
+    /// The round over the rows that were left for the end.
     round: Round,
 }
 
@@ -61,13 +61,13 @@ pub struct Keys {
 #[derive(Debug)]
 struct Open {
     read: Read,
-    /// Which wave each row belongs to.
+    /// The wave of each row.
     waves: Vec<i32>,
-    /// The rows of the present pass that are still to be done.
+    /// Rows of the present pass that are still to be done.
     todo: VecDeque<u32>,
-    /// That pass.
+    /// The present pass.
     pass: Pass,
-    /// Read from the middle of a pass on: not all that the next one needs.
+    /// Whether the region was read from the middle of a pass on, so that rows of the next pass are missing.
     partial: bool,
 }
 
@@ -95,7 +95,7 @@ impl Keys {
         })
     }
 
-    /// Looks at the rows ahead: how they lie in the table, and what it takes to read one.
+    /// Looks at the rows ahead: how they are placed in the table, and how long it takes to read one.
     fn look(&mut self, at: &Position, work: &mut Work) -> Result<()> {
         if !self.plans.has_places() {
             return self.tactics.guess(&self.range.columns[0]);
@@ -113,7 +113,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Goes on with other statements. What was read may be elsewhere now, or of another type.
+    /// Goes on with other statements. Discards what was read before, which may have moved or be of another type by now.
     pub fn prepare_again(&mut self, plans: Plans) {
         self.plans = plans;
         if self.distrust {
@@ -122,8 +122,8 @@ impl Keys {
         self.step_back();
     }
 
-    /// Finds rows by their keys alone from now on, if the last update failed while it went by places:
-    /// its error may be that of another row. True if so.
+    /// Finds rows by their keys alone from now on, if the last update failed while it went by places: the error may be
+    /// another row's. Returns true if so.
     pub fn distrust_places(&mut self) -> bool {
         let guessing = self.plans.was_guessing();
         if guessing {
@@ -133,14 +133,14 @@ impl Keys {
         guessing
     }
 
-    /// Forgets what was read ahead.
+    /// Discards what was read ahead.
     pub fn step_back(&mut self) {
         self.open = None;
         self.tactic = None;
         self.round.restart();
     }
 
-    /// The next batch.
+    /// Does the next batch.
     pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
         if let Some(region) = &at.region {
             return self.pass(at, region, work);
@@ -150,7 +150,7 @@ impl Keys {
             return self.round.step(self.relation, &self.plans, at, work);
         }
         let tactic = match self.tactic {
-            // A region of a single pass without a WHERE clause is no more than some rows to go.
+            // A region of a single pass without a WHERE clause is just a number of rows still to be done.
             Some(tactic) if tactic.rows > 0 => tactic,
             _ => {
                 // If a read has failed, this one would fail, too.
@@ -174,7 +174,7 @@ impl Keys {
         }
     }
 
-    /// What the owner should know.
+    /// Returns notes for the owner, if there are any.
     fn note(&self, skip: bool) -> Option<String> {
         let locked = match (self.locked, skip && !self.plans.has_list()) {
             (_, true) => Some(CANNOT_SKIP.to_owned()),
@@ -187,7 +187,7 @@ impl Keys {
             .reduce(|notes, note| format!("{notes}; {note}"))
     }
 
-    /// A range of keys in one pass.
+    /// Updates a range of keys in one pass.
     fn sequential(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
         let size = work.size(i64::from(work.job.batch_size));
         let (after, last) = (at.key.as_ref(), &self.range.last);
@@ -201,7 +201,7 @@ impl Keys {
         let (updated, hot) = changed_by(self.relation, || {
             Ok(update.run(range(after, &end, &[]))?.processed)
         })?;
-        // Others may have been inserted since the bound was read.
+        // Others may have inserted rows since the end of the range was read.
         let scanned = scanned.max(updated);
         self.since_look = self.since_look.map(|rows| rows + scanned);
         self.tactic = Some(Tactic {
@@ -219,7 +219,7 @@ impl Keys {
         })
     }
 
-    /// Reads the keys of the next region. Updates nothing: what is read here fixes its borders.
+    /// Reads the keys of the next region. Updates nothing: this only fixes the region's borders.
     fn open_region(&mut self, at: &Position, tactic: Tactic, work: &mut Work) -> Result<Done> {
         let last = &self.range.last;
         let ahead = work.read_region(tactic.rows, |work, limit| self.read(at, work, limit))?;
@@ -252,7 +252,7 @@ impl Keys {
         Ok(done(position))
     }
 
-    /// Reads the next keys, so many.
+    /// Reads the next keys, `limit` at most.
     fn read(&self, at: &Position, work: &mut Work, limit: i64) -> Result<Ahead<Read>> {
         let (after, last) = (at.key.as_ref(), &self.range.last);
         let bound = match work.setbacks.careful {
@@ -269,7 +269,7 @@ impl Keys {
         })
     }
 
-    /// A batch of the present pass over the open region.
+    /// Does a batch of the present pass over the open region.
     fn pass(&mut self, at: &Position, region: &Region, work: &mut Work) -> Result<Done> {
         if self.open.is_none() {
             self.reopen(at, region, work.job)?;
@@ -312,14 +312,14 @@ impl Keys {
         })
     }
 
-    /// The position after the present pass, with the rows of the next one at hand.
+    /// Returns the position after the present pass, and selects the rows of the next one.
     fn end_pass(&mut self, at: &Position, region: &Region, batch_size: i32) -> Result<Position> {
         let more = region.to + 1 < region.waves;
         if more {
             self.tactics.give_up_at_border(region.wave)?;
         }
         let mut next = at.after_pass(self.tactics.passes());
-        // A worker that began in the middle of a pass does not have all that the next one needs.
+        // A worker that began in the middle of a pass does not have all rows that the next one needs.
         let mut open = self.open.take().filter(|open| !open.partial);
         while let (Some(region), Some(rows)) = (&next.region, &mut open) {
             rows.select(region);
@@ -337,7 +337,7 @@ impl Keys {
         Ok(next)
     }
 
-    /// Reads what is left of a region that somebody else has opened, or this worker before a pause.
+    /// Reads what is left of a region that was opened by another worker, or by this one before a pause.
     fn reopen(&mut self, at: &Position, region: &Region, job: &Job) -> Result<()> {
         let after = region.key.as_ref().or(at.key.as_ref());
         let read = self.plans.read(after, &region.end, i64::MAX)?;
@@ -373,7 +373,7 @@ impl Open {
         Ok(open)
     }
 
-    /// Picks the rows of the region's present pass.
+    /// Selects the rows of the region's present pass.
     fn select(&mut self, region: &Region) {
         let rows = self.waves.iter().zip(&self.read.hits).enumerate();
         self.todo = rows

@@ -17,29 +17,29 @@ use crate::worker::batch::statement::{self, Prepared, Values};
 use crate::worker::by_key::key_list::Listed;
 use crate::worker::by_key::rows::Read;
 
-/// A statement without a lower bound, and with one.
+/// A statement without a lower bound, and one with it.
 type Pair = [Prepared; 2];
 
 /// The statements of a walk in key order.
 #[derive(Debug)]
 pub struct Plans {
-    /// Where batches end.
+    /// Finds the ends of batches.
     pub reach: Reach,
     types: Vec<Oid>,
     predicate: bool,
     update: Pair,
     read: Pair,
-    /// Whether it reads places, too: with rights on some columns only, the owner may not.
+    /// Whether places are read, too; an owner with rights on some columns only may not read them.
     places: bool,
-    /// Absent for keys of types that there are no arrays or hash functions of, and where rows go in order.
+    /// Absent for keys of types without arrays or hash functions, and where rows are updated in key order.
     list: Option<Listed>,
-    /// One row by its key: a look, the same with a lock that nobody else may have, and the update.
+    /// Statements for one row by its key: look at it, lock it unless somebody else has, update it.
     look: Prepared,
     lock: Prepared,
     row: Prepared,
 }
 
-/// The statements that tell where a batch ends.
+/// The statements that find the end of a batch.
 #[derive(Debug)]
 pub struct Reach {
     width: usize,
@@ -48,7 +48,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Analyses them. Within `spi::connect`.
+    /// Analyses the statements. Within `spi::connect`.
     pub fn prepare(target: &Target) -> Result<Reach> {
         let one = |statement: Statement| Prepared::new(statement, &target.key, Access::Index);
         let pair = |of: fn(&Target, bool) -> Statement| -> Result<Pair> {
@@ -61,12 +61,12 @@ impl Reach {
         })
     }
 
-    /// All of them.
+    /// Returns all statements.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
         self.bound.iter().chain(&self.count)
     }
 
-    /// The key of the n-th row after the cursor; nothing if fewer are left.
+    /// Returns the key of the n-th row after `after`; `None` if fewer are left.
     pub fn bound(&self, after: Option<&Key>, end: &Key, n: i64) -> Result<Option<Key>> {
         let rows = [n - 1, 1];
         let output = pick(&self.bound, after).run(range(after, end, &rows))?;
@@ -74,7 +74,7 @@ impl Reach {
         first.map(|row| row.texts(self.width)).transpose()
     }
 
-    /// The key with which the next rows end, `size` at most, and how many these are.
+    /// Returns the last key of the next rows, `size` at most, and the number of these rows.
     pub fn next(&self, after: Option<&Key>, last: &Key, size: i64) -> Result<(Key, i64)> {
         Ok(match self.bound(after, last, size)? {
             Some(end) => (end, size),
@@ -82,7 +82,7 @@ impl Reach {
         })
     }
 
-    /// How many rows are left, up to `limit`.
+    /// Returns how many rows are left, up to `limit`.
     pub fn count(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<i64> {
         let output = pick(&self.count, after).run(range(after, end, &[limit]))?;
         output.rows.first().map_or(Ok(0), |row| row.number(0))
@@ -90,8 +90,8 @@ impl Reach {
 }
 
 impl Plans {
-    /// Analyses the statements, as the owner. `in_order`: rows are updated in the order of the key, if that can be
-    /// told from the result. Within `spi::connect`.
+    /// Analyses the statements, as the owner. `in_order`: whether rows should be updated in the order of the key, if
+    /// the result depends on it. Within `spi::connect`.
     pub fn prepare(
         target: &Target,
         action: &dyn Action,
@@ -132,7 +132,7 @@ impl Plans {
         Ok(plans)
     }
 
-    /// All of them.
+    /// Returns all statements.
     pub fn all(&self) -> impl Iterator<Item = &Prepared> {
         let pairs = [&self.update, &self.read];
         let listed = self.list.iter().flat_map(Listed::all);
@@ -141,17 +141,17 @@ impl Plans {
         self.reach.all().chain(pairs).chain(listed).chain(single)
     }
 
-    /// Whether the places of rows can be read.
+    /// True if the places of rows can be read.
     pub fn has_places(&self) -> bool {
         self.places
     }
 
-    /// Whether rows can be updated by a list of their keys.
+    /// True if rows can be updated by a list of their keys.
     pub fn has_list(&self) -> bool {
         self.list.is_some()
     }
 
-    /// The next rows after the cursor, up to `limit`: in portions, each with a snapshot of its own.
+    /// Reads the next rows after `after`, up to `limit`: in portions, each with a snapshot of its own.
     pub fn read(&self, after: Option<&Key>, end: &Key, limit: i64) -> Result<Read> {
         let mut read = Read {
             keys: KeyList::new(&self.types)?,
@@ -195,27 +195,27 @@ impl Plans {
         })
     }
 
-    /// The UPDATE of a range of keys.
+    /// Returns the UPDATE of a range of keys.
     pub fn update(&self, after: Option<&Key>) -> &Prepared {
         pick(&self.update, after)
     }
 
-    /// Whether the row of this key is there and matches.
+    /// True if the row with this key exists and matches.
     pub fn find(&self, key: &Key) -> Result<bool> {
         Ok(self.look.run(range(None, key, &[1]))?.processed > 0)
     }
 
-    /// The same, unless somebody else has it locked: it is locked then.
+    /// Locks the row with this key; returns false if it does not exist, does not match, or somebody else has it locked.
     pub fn lock(&self, key: &Key) -> Result<bool> {
         Ok(self.lock.run(range(None, key, &[1]))?.processed > 0)
     }
 
-    /// Updates the row of this key; gives how many that were: one or none.
+    /// Updates the row with this key; returns the number of rows updated, 1 or 0.
     pub fn update_row(&self, key: &Key) -> Result<i64> {
         Ok(self.row.run(range(None, key, &[]))?.processed)
     }
 
-    /// The UPDATE of a list of keys.
+    /// Returns the UPDATE of a list of keys.
     pub fn list(&self) -> Option<&Listed> {
         self.list.as_ref()
     }
@@ -225,7 +225,7 @@ impl Plans {
         self.list.iter_mut().for_each(Listed::distrust_places);
     }
 
-    /// Whether the last update failed before it was known which rows it was about.
+    /// True if the last update failed before it was known which rows it was about.
     pub fn was_guessing(&self) -> bool {
         self.list.as_ref().is_some_and(Listed::was_guessing)
     }
@@ -235,7 +235,7 @@ fn pick<'a>(pair: &'a Pair, after: Option<&Key>) -> &'a Prepared {
     &pair[usize::from(after.is_some())]
 }
 
-/// The values of a range of keys.
+/// Returns the values for a range of keys.
 pub fn range<'a>(after: Option<&'a Key>, end: &'a Key, rows: &'a [i64]) -> Values<'a> {
     Values {
         after,

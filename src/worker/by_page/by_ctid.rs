@@ -1,4 +1,4 @@
-//! Rows by their places: the statements of a walk in physical order.
+//! The statements of a walk in physical order, which find rows by their places.
 
 use pgrx::pg_sys::Oid;
 
@@ -20,13 +20,13 @@ pub struct Places {
     relation: Oid,
     read: Prepared,
     update: Prepared,
-    /// To the end of the table, and up to a page.
+    /// Statements that lock rows: to the end of the table, and up to a page.
     lock: [Prepared; 2],
     skip: Prepared,
 }
 
 impl Places {
-    /// Analyses them, as the owner. Within `spi::connect`.
+    /// Analyses the statements, as the owner.
     pub fn prepare(relation: Oid, target: &Target, action: &dyn Action) -> Result<Places> {
         let one = |statement| Prepared::new(statement, &target.key, Access::Tid);
         let places = Places {
@@ -48,7 +48,7 @@ impl Places {
         [&self.read, &self.update, all, range, &self.skip]
     }
 
-    /// Rows that match, from a page to before another.
+    /// Returns the places of rows that match, on the pages from `first` to before `end`.
     pub fn read(&self, first: i64, end: i64) -> Result<Vec<Tid>> {
         let mut tids = Vec::new();
         let values = Values {
@@ -63,8 +63,8 @@ impl Places {
         Ok(tids)
     }
 
-    /// Locks rows that match, so many at most, from a page to before another, or to the end of the
-    /// table; waits for those that others have locked.
+    /// Locks rows that match, `most` at most, on the pages from `first` to before `end`, or to the end of the table.
+    /// Waits for rows that others have locked.
     pub fn lock(&self, first: i64, end: Option<i64>, most: i64) -> Result<Vec<Tid>> {
         let values = Values {
             pages: (first, end.unwrap_or_default()),
@@ -74,8 +74,7 @@ impl Places {
         found(&self.lock[usize::from(end.is_some())], values)
     }
 
-    /// Locks those of these rows that match still and that nobody else has locked, and gives where they
-    /// are now.
+    /// Locks those of these rows that still match and that nobody else has locked; returns where they are now.
     pub fn skip_locked(&self, tids: &[Tid]) -> Result<Vec<Tid>> {
         let values = Values {
             lists: &[Arg::Tids(tids)],
@@ -85,8 +84,8 @@ impl Places {
         found(&self.skip, values)
     }
 
-    /// Updates rows; gives how many, the heap-only ones among them, and those that are on a page of `ahead` now. An error if one
-    /// that it has changed matches still.
+    /// Updates rows; returns how many, how many of them were heap-only, and how many are now on a page of `ahead`.
+    /// Fails if a row that it has changed still matches.
     pub fn update(
         &self,
         tids: &[Tid],
@@ -121,7 +120,7 @@ impl Places {
     }
 }
 
-/// The places that a statement gives.
+/// Returns the places that a statement returns.
 fn found(statement: &Prepared, values: Values) -> Result<Vec<Tid>> {
     let mut tids = Vec::new();
     statement.visit(values, |row| {

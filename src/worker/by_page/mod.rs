@@ -1,7 +1,8 @@
-//! A walk in physical order: pages as they are stored, for rows whose predicate extinguishes itself.
+//! A walk in physical order: pages in the order in which they are stored, for rows whose predicate excludes them once
+//! updated.
 //!
-//! An update gives a row another place, so nothing but the predicate keeps a row from being done
-//! twice. That is checked for each row that was updated, before the batch commits.
+//! An update gives a row another place, so nothing but the predicate keeps a row from being done twice. Each updated row
+//! is checked against the predicate before the batch commits.
 
 mod by_ctid;
 
@@ -29,29 +30,29 @@ use crate::worker::wave_policy::Tactics;
 
 /// Passes that a region has room for, in batches of the full size.
 const USUAL_PASSES: usize = 20;
-/// Pages with fewer rows are read as if they had so many: the next ones may have more, and to read
-/// a page takes something, too.
+/// Least number of rows assumed for a page. Pages with fewer are read as if they had this many: the next ones may have
+/// more, and reading a page takes time, too.
 const FEWEST_PER_PAGE: f64 = 8.0;
-/// A look at all pages for rows that moved ends when it has found so many.
+/// Number of rows found at which a look at all pages for rows that moved ends.
 pub const ENOUGH: i64 = 10_000;
-/// No pages.
+/// An empty range of pages.
 const NONE: (i64, i64) = (0, 0);
 
-/// What a worker keeps in memory of a slice in physical order.
+/// The state that a worker keeps in memory for a slice in physical order.
 #[derive(Debug)]
 pub struct Pages {
     relation: Oid,
     range: BlockRange,
     /// The page after the last one that the pass walks.
     end_of_pass: i64,
-    /// Passes after the first look for rows that moved: they are few, and counted already.
+    /// Whether it is the first pass. Later ones look for rows that moved, which are few and already counted.
     first_pass: bool,
     places: Places,
-    /// Whether to go in waves.
+    /// Whether to go in waves, and how.
     pub tactics: Tactics,
-    /// Rows on a page, whether or not they match: of the pages that were read last.
+    /// Rows per page, whether or not they match, on the pages that were read last.
     density: Cell<f64>,
-    /// A page that a look for rows that moved began at, and what was found from there on.
+    /// The page at which a look for rows that moved began, and the number of rows found from there on.
     swept: Option<(i64, i64)>,
     open: Option<Open>,
 }
@@ -59,13 +60,13 @@ pub struct Pages {
 /// The rows of the open region.
 #[derive(Debug)]
 struct Open {
-    /// The page after its last.
+    /// The page after the region's last.
     end: i64,
     /// Rows to be updated, pass by pass.
     todo: VecDeque<(i32, Tid)>,
     /// The present pass.
     pass: Pass,
-    /// Rows of the region that don't match: counted once it is done.
+    /// Rows of the region that don't match; they are counted once the region is done.
     others: i64,
 }
 
@@ -81,7 +82,7 @@ impl Pages {
     ) -> Result<Pages> {
         let places = Places::prepare(relation, target, action(job))?;
         let tactics = Tactics::new(job, relation, rests)?;
-        // Where others walk the pages behind its own, they may have passed them.
+        // Other workers that walk the pages after this slice may already have passed them.
         let end_of_pass = match (first_pass, job.definition.options.workers()) {
             (true, 1) => slice::end_of_pass(job.id, relation)?.unwrap_or(range.end),
             _ => range.end,
@@ -99,18 +100,18 @@ impl Pages {
         })
     }
 
-    /// Analyses them again.
+    /// Analyses the statements again.
     pub fn prepare_again(&mut self, job: &Job, target: &Target) -> Result<()> {
         self.places = Places::prepare(self.relation, target, action(job))?;
         Ok(())
     }
 
-    /// Forgets what was read ahead.
+    /// Discards what was read ahead.
     pub fn step_back(&mut self) {
         self.open = None;
     }
 
-    /// The next batch.
+    /// Does the next batch.
     pub fn step(&mut self, at: &Position, work: &mut Work) -> Result<Done> {
         let block = at.block.unwrap_or(self.range.first).max(self.range.first);
         if self.open.is_some() {
@@ -140,14 +141,14 @@ impl Pages {
             0 => (0, 0),
             _ => self.places.update(&tids, NONE, work)?.0,
         };
-        // Those that can't be changed would be found for ever.
+        // Rows that cannot be changed would be found for ever.
         let more = found == size && updated > 0;
         let next = if self.range.whole() {
             let enough = work.found + found >= ENOUGH;
             match (more, tids.last()) {
                 _ if enough => end,
                 (true, Some(tid)) => i64::from(tid.block).max(block),
-                // What is behind may have been moved there meanwhile: only a look at all pages tells.
+                // Rows behind this page may have moved there meanwhile: only a look at all pages tells.
                 _ if block > 0 && (found == 0 || updated > 0) => 0,
                 _ => end,
             }
@@ -155,7 +156,7 @@ impl Pages {
             let before = self.swept.filter(|(at, _)| *at == block);
             let swept = found + before.map_or(0, |(_, found)| found);
             self.swept = Some((block, swept));
-            // More than fit there are being inserted faster than they are changed.
+            // If more rows were found than fit there, they are being inserted faster than they are changed.
             let fit = (end - block) as f64 * hot::MOST_POINTERS;
             if more && (swept as f64) < fit {
                 block
@@ -177,14 +178,15 @@ impl Pages {
         })
     }
 
-    /// Locks rows that match, so many at most, and gives their places.
+    /// Locks rows that match, `size` at most, and returns their places.
     fn lock(&self, block: i64, end: i64, size: i64, work: &mut Work) -> Result<Vec<Tid>> {
         let whole = self.range.whole();
         work.measured(|_| {
             let end_of_range = (!whole).then_some(end);
             let tids = self.places.lock(block, end_of_range, size)?;
             let read = (end - block) as f64 * self.density.get();
-            // Of the whole table at once, it stops at the first rows that it finds.
+            // On the whole table at once, the statement stops at the first rows that it finds, so the number read is
+            // unknown.
             Ok((if whole { 0 } else { read as i64 }, tids))
         })
     }
@@ -237,13 +239,13 @@ impl Pages {
         })
     }
 
-    /// Pages with so many rows.
+    /// Returns the number of pages that have about `rows` rows.
     fn pages(&self, rows: i64) -> i64 {
         let pages = rows as f64 / self.density.get().max(FEWEST_PER_PAGE);
         pages.ceil().max(1.0) as i64
     }
 
-    /// The places of the rows that match, from a page to before another: in portions, each with a
+    /// Reads the places of the rows that match, on the pages from `block` to before `end`: in portions, each with a
     /// snapshot of its own.
     fn read(&self, block: i64, end: i64) -> Result<Ahead<(i64, Vec<Tid>)>> {
         let (mut rows, mut tids) = (0, Vec::new());
@@ -291,7 +293,7 @@ impl Pages {
         work.note = self.tactics.note().map(str::to_owned);
         let passed = tids.len() as i64;
         if work.job.definition.options.skips_locked_rows() {
-            // The others match still: the next pass finds them, and waits for them.
+            // The rows that others have locked still match: the next pass finds them, and waits for them.
             tids = self.places.skip_locked(&tids)?;
         }
         let ahead = (open.end, self.end_of_pass);
@@ -318,7 +320,7 @@ impl Pages {
         Ok(Done {
             last: position.block == Some(self.range.end),
             position,
-            // Rows that are ahead of the walk now are counted when it meets them.
+            // Rows that have moved ahead of the walk are counted when it meets them.
             scanned: passed + others - moved,
             updated,
             hot,
@@ -340,7 +342,7 @@ impl Open {
         self.pass.only = true;
     }
 
-    /// The pass of the next row begins.
+    /// Begins the pass of the next row.
     fn begin_pass(&mut self) {
         let present = self.todo.front().map_or(0, |(pass, _)| *pass);
         self.pass.first = present == 0;

@@ -1,5 +1,5 @@
-//! Cutting a table by its keys: all of it, or between the bounds that the owner wants; and more of it, once he
-//! wants more. Under `Lock::Council`.
+//! Cutting a table by its keys: the whole table, or the range between the owner's bounds, and further ranges when the
+//! bounds are widened. Under `Lock::Council`.
 
 use pgrx::pg_sys::Oid;
 
@@ -19,17 +19,17 @@ use crate::worker::batch::statement::{self, Prepared, Values};
 use crate::worker::batch::{attributes, target};
 use crate::worker::cut_slices;
 
-/// Keys in it, at most.
+/// Largest number of keys in the sample.
 const SAMPLE_ROWS: f64 = 20_000.0;
 
-/// A part of a table: keys behind the first, up to the last.
+/// A part of a table: keys after `after`, up to and including `last`.
 #[derive(Debug)]
 struct Part {
     after: Option<Key>,
     last: Key,
 }
 
-/// A table that is cut.
+/// A table that is being cut.
 struct Table<'a> {
     oid: Oid,
     shown: &'a str,
@@ -47,7 +47,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The key that a statement gives, if there is one.
+    /// Runs a statement and returns the key in its first row, if there is one.
     fn key(&self, statement: Statement, values: Values) -> Result<Option<Key>> {
         let found = self.run(statement, Access::Index, values)?;
         let width = self.target.key.len();
@@ -69,7 +69,7 @@ impl<'a> Table<'a> {
         Ok(prepared.run(values)?.rows)
     }
 
-    /// The greatest key behind `after`, and not behind `up_to`.
+    /// Returns the greatest key that is greater than `after` and not greater than `up_to`.
     fn last(&self, after: Option<&Key>, up_to: Option<&Key>) -> Result<Option<Key>> {
         let mut bounds = Vec::new();
         if after.is_some() {
@@ -87,7 +87,7 @@ impl<'a> Table<'a> {
         self.key(self.target.greatest(&bounds), values)
     }
 
-    /// The greatest key before this one.
+    /// Returns the greatest key less than `first`.
     fn before(&self, first: &Key) -> Result<Option<Key>> {
         let values = Values {
             up_to: Some(first),
@@ -97,7 +97,7 @@ impl<'a> Table<'a> {
         self.key(self.target.greatest(&[("<", Param::UpTo)]), values)
     }
 
-    /// Keys from all over the part, in order.
+    /// Reads a sample of keys from all over the part, in order.
     fn sample(&self, part: &Part) -> Result<Vec<Key>> {
         let (pages, _) = heap::pages(self.oid)?.unwrap_or_default();
         let rows = relation::estimate_rows(self.oid).unwrap_or(0).max(1) as f64;
@@ -114,7 +114,7 @@ impl<'a> Table<'a> {
         rows.iter().map(|row| row.texts(width)).collect()
     }
 
-    /// Rows that the planner expects in the part.
+    /// Returns the number of rows that the planner expects in the part.
     fn expected(&self, part: &Part) -> Result<Option<f64>> {
         let values = Values {
             after: part.after.as_ref(),
@@ -131,7 +131,7 @@ impl<'a> Table<'a> {
         Ok(plan[0]["Plan"]["Plan Rows"].as_f64())
     }
 
-    /// Makes slices of the part, of so many rows and so much weight in all.
+    /// Cuts the part into `slices` slices, which share `rows` and `weight` equally.
     fn cut(
         &self,
         job: &Job,
@@ -171,8 +171,8 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Cuts a table between the bounds that are wanted; without any, up to the last key that there is, into so many slices of
-/// so many rows in all.
+/// Cuts a table between the owner's bounds; without bounds, up to the last key there is, into `slices` slices that
+/// share `rows`.
 pub fn first(
     job: &Job,
     table: (Oid, &str),
@@ -200,7 +200,7 @@ pub fn first(
     }
 }
 
-/// Cuts what is left of a table that was begun in another order, and of its weight.
+/// Cuts the rows of a table that was begun in another order; the slices share what is left of its weight.
 pub fn rest(
     job: &Job,
     table: (Oid, &str),
@@ -227,19 +227,19 @@ fn bounded(job: &Job, table: &Table, part: Part) -> Result<()> {
     table.cut(job, part, cut_slices::slices(job, some, some), rows, some)
 }
 
-/// What there is to be done once all is done between the bounds.
+/// The work that remains once every row between the bounds is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beyond {
-    /// There are none, or they are gone: no more than before.
+    /// There are no bounds, or they were removed, and there is nothing new to do.
     Nothing,
     /// The bounds were widened, and there are more slices.
     More,
-    /// It is done as far as is wanted.
+    /// Everything between the bounds is done; the rows beyond them are not.
     Enough,
 }
 
-/// Cuts what has come to be between the bounds since the walk began, as `backfill.alter` has widened them. What
-/// is done already is in none of the new slices.
+/// Cuts the ranges that have come between the bounds since the walk began, because `backfill.alter` has widened them.
+/// Rows that are already done are in none of the new slices.
 pub fn widen(job: &Job) -> Result<Beyond> {
     let wanted = job.definition.options.bounds();
     let covered = walk::bounds(job.id)?;
@@ -278,7 +278,8 @@ fn widen_table(job: &Job, table: &Table, wanted: &Bounds, covered: Option<&Bound
             bounded(job, table, Part { after: first, last })
         });
     };
-    // Below the bound, if there was one. Rows may have come between it and the row that the first slice begins behind.
+    // Below the old lower bound, if there was one. Rows may have been inserted between the bound and the row that the
+    // first slice begins after.
     if let Some(from) = covered.and_then(|covered| covered.from.as_ref())
         && let Some(last) = table.before(from)?
         && table.last(first.as_ref(), Some(&last))?.is_some()
@@ -286,7 +287,7 @@ fn widen_table(job: &Job, table: &Table, wanted: &Bounds, covered: Option<&Bound
         slice::set_edge(job.id, table.oid, after.as_ref(), &last)?;
         bounded(job, table, Part { after: first, last })?;
     }
-    // And above.
+    // Above the last key that was cut.
     match table.last(Some(&last), wanted.to.as_ref())? {
         None => Ok(()),
         Some(end) => {

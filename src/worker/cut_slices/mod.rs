@@ -1,5 +1,5 @@
-//! The first look at what a job walks: its tables, the order in which each is walked, and the
-//! slices that it is cut into. Under `Lock::Council`.
+//! The first look at a job's tables: which they are, in which order each is walked, and the slices it is cut into.
+//! Under `Lock::Council`.
 
 pub mod key_ranges;
 
@@ -24,13 +24,13 @@ use crate::worker::batch::{attributes, target};
 
 /// Pages (512 MB) that one statement may look through in search of rows that moved.
 const ONE_SWEEP: i64 = 65_536;
-/// Pages of all tables of a job whose rows are counted, to see how many rows there are.
+/// Pages, over all tables of a job, whose rows are counted to estimate the number of rows.
 const PAGES_COUNTED: f64 = 8_000.0;
 
-/// Cuts everything that the job walks into slices, unless that was done before. What the snapshot
-/// of the transaction sees is what the job is about.
+/// Cuts everything that the job walks into slices, unless that was done before. The job is about what the snapshot of
+/// this transaction sees.
 ///
-/// The tables should be locked already: to wait for a lock holds the snapshot for as long.
+/// The tables should be locked already: waiting for a lock here would hold the snapshot for as long.
 pub fn ensure(job: &Job) -> Result<()> {
     if walk::pass(job.id)?.is_some() {
         return Ok(());
@@ -64,7 +64,7 @@ fn cut_all(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
     note_order(job, &by_pages)
 }
 
-/// Cuts tables that came during the run, in the pass that the job is at.
+/// Cuts tables that were added during the run, in the job's present pass.
 pub fn add(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
     for (table, _) in tables {
         relation::lock_for_update(*table);
@@ -83,7 +83,7 @@ fn note_order(job: &Job, by_pages: &[&str]) -> Result<()> {
     walk::add_note(job.id, &note)
 }
 
-/// The tables that are to be surveyed; none if that is done.
+/// Returns the tables that are to be cut into slices; none if that was done.
 pub fn unsurveyed(job: &Job) -> Result<Vec<Oid>> {
     if walk::pass(job.id)?.is_some() {
         return Ok(Vec::new());
@@ -92,11 +92,11 @@ pub fn unsurveyed(job: &Job) -> Result<Vec<Oid>> {
     Ok(tables.map(|(table, _)| table).collect())
 }
 
-/// The table and those that inherit from it, or its partitions, with their names.
+/// Returns the table and those that inherit from it, or its partitions, with their names.
 fn tables(job: &Job) -> Result<Vec<(Oid, String)>> {
     let root = job.relation;
     let Some(relation) = relation::describe(root)? else {
-        // What that means is said where the slices' tables are opened.
+        // A missing table is reported where the tables of slices are opened.
         return Ok(vec![(root, String::new())]);
     };
     relation.refuse_deceptive()?;
@@ -104,7 +104,7 @@ fn tables(job: &Job) -> Result<Vec<(Oid, String)>> {
     Ok(leaves.map(|leaf| (leaf.oid, leaf.shown)).collect())
 }
 
-/// Rows of these tables, by the planner's estimate.
+/// Returns the number of rows of these tables, by the planner's estimate.
 pub fn rows(tables: impl IntoIterator<Item = Oid>) -> f64 {
     let tables = tables.into_iter();
     tables.filter_map(relation::estimate_rows).sum::<i64>() as f64
@@ -114,14 +114,14 @@ pub fn slices(job: &Job, rows: f64, all: f64) -> usize {
     cut::slices(rows, all, job.definition.options.workers())
 }
 
-/// Cuts a table into slices, which has so many rows of `all`; true if it goes in physical order.
+/// Cuts a table that has `rows` of the `all` rows into slices; returns true if it is walked in physical order.
 fn survey(
     job: &Job,
     pass: i32,
     table: (Oid, &str),
     (rows, all): (Option<f64>, f64),
 ) -> Result<bool> {
-    // Where the planner expects more, there may be more than were counted: a slice too many costs little.
+    // The larger of estimate and count is taken: a slice too many costs little.
     let most = rows.unwrap_or(0.0).max(self::rows([table.0]));
     let slices = slices(job, most, all.max(most));
     let order = order(job, table.0)?;
@@ -132,7 +132,7 @@ fn survey(
     Ok(order.is_none())
 }
 
-/// The index that orders the walk, or none: in physical order.
+/// Returns the index that orders the walk; `None` for physical order.
 fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
     let definition = &job.definition;
     let (table, root) = described(job, table)?;
@@ -151,21 +151,21 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
     })
 }
 
-/// Whether a table can be walked in physical order only.
+/// True if a table can be walked in physical order only.
 pub fn goes_by_pages(job: &Job, table: Oid) -> Result<bool> {
     let by_pages = order(job, table).is_ok_and(|order| order.is_none());
     let only = job.definition.options.walk() == WalkOption::Physical || key_of(job, table).is_err();
     Ok(by_pages && only)
 }
 
-/// The table, and the one that the job is on.
+/// Returns the table, and the one that the job is on.
 fn described(job: &Job, table: Oid) -> Result<(Relation, Relation)> {
     let find = |oid| relation::describe(oid)?.ok_or_else(|| target::gone(job));
     Ok((find(table)?, find(job.relation)?))
 }
 
-/// The index to go by: on the columns that were checked when the job was defined; of a partition its
-/// own; of a table that had no key then, one that it was given since.
+/// Returns the index to walk by: on the columns that were checked when the job was defined; for a partition, its own
+/// index; for a table that had no key then, one that was created since.
 pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let definition = &job.definition;
     let settled = &definition.key_columns;
@@ -179,7 +179,7 @@ pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
         &definition.action.update().set_columns,
     );
     match key {
-        // The error that says what became of the index.
+        // This error says what became of the index.
         Err(_) if table == job.relation && !settled.is_empty() => {
             target::index(job, table, target::Wanted::Names(settled), None)
         }
@@ -187,7 +187,7 @@ pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     }
 }
 
-/// Cuts a table by its pages. `weight`: what is left of its weight, if it was begun before.
+/// Cuts a table by its pages. `weight`: what is left of the table's weight, if its walk was begun before.
 fn by_pages(
     job: &Job,
     pass: i32,
@@ -211,9 +211,8 @@ fn by_pages(
     Ok(())
 }
 
-/// Cuts a table for another pass. A small one is one slice that is looked through by one statement:
-/// its snapshot shows each row once, however often it moves. A large one would keep that snapshot
-/// for too long.
+/// Cuts a table for another pass. A small one becomes one slice that one statement looks through: its snapshot shows
+/// each row once, however often the row moves. For a large table, that snapshot would be held too long.
 pub fn again(job: &Job, pass: i32, table: (Oid, &str), all: f64) -> Result<()> {
     let Some((pages, filenode)) = heap::pages(table.0)? else {
         return Ok(());
@@ -256,7 +255,7 @@ fn insert_pages(
     checkpoint::insert(id, &position, &Progress::new(estimate))
 }
 
-/// Begins a table's pass anew, since it was rewritten.
+/// Begins a table's pass again after the table was rewritten.
 pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
     let Some(weight) = abandon(job, table.0)? else {
         return Ok(());
@@ -275,9 +274,9 @@ pub fn restart(job: &Job, pass: i32, table: (Oid, &str)) -> Result<()> {
     )
 }
 
-/// Ends a table's slices in physical order before their end; whoever holds one can't go on with it.
-/// Gives the weight of what they leave; nothing if there are none: then another worker has met the
-/// same, and slices in key order, which may be there already, must stay.
+/// Ends a table's slices in physical order early; a worker that holds one cannot continue it. Returns the weight of
+/// what they leave. `None` if there are none: then another worker has already reacted to the same event, and slices in
+/// key order, which may exist by now, must stay.
 fn abandon(job: &Job, table: Oid) -> Result<Option<f64>> {
     let writer = Writer::prepare()?;
     let mut left = None;
@@ -292,8 +291,8 @@ fn abandon(job: &Job, table: Oid) -> Result<Option<f64>> {
     Ok(left)
 }
 
-/// Goes on by key where the walk in physical order has proved to be unsound: `why` is the error
-/// that says so, and the result where there is no key.
+/// Continues by key where the walk in physical order has proved unsound. `why` is the error that says so; it is
+/// returned if there is no key, or the owner asked for physical order.
 pub fn go_by_key(job: &Job, table: Oid, shown: &str, why: Error) -> Result<()> {
     if job.definition.options.walk() == WalkOption::Physical {
         return Err(why);

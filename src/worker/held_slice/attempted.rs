@@ -1,4 +1,4 @@
-//! What the batch in progress is about, for a person.
+//! Descriptions of the batch in progress, for a person.
 
 use crate::error::Result;
 use crate::pg::heap::Tid;
@@ -15,7 +15,7 @@ use crate::worker::batch::statement::{Prepared, Values};
 use crate::worker::held_slice::Walk;
 
 impl Walk {
-    /// What the batch in progress is about, for a person.
+    /// Describes the rows that the batch in progress is about, for a person.
     pub fn attempted(&self) -> String {
         let position = &self.checkpoint.position;
         let region = position.region.as_ref();
@@ -61,7 +61,7 @@ impl Walk {
         }
     }
 
-    /// The row that a batch of one is about, for a person.
+    /// Describes the row that a batch of one row is about, for a person.
     pub fn attempted_row(&self) -> String {
         let Some(Attempt::Keys(key) | Attempt::ReadKeys(key) | Attempt::Wave(key)) = &self.attempt
         else {
@@ -69,7 +69,7 @@ impl Walk {
         };
         let columns: Vec<String> = self.target.key.iter().map(|c| c.name.clone()).collect();
         match &self.target.alias {
-            // There may be the same key in another partition.
+            // Another partition may contain the same key.
             Some(_) => format!("{} {}", self.slice.relation_name, equal(&columns, key)),
             None => equal(&columns, key),
         }
@@ -78,7 +78,7 @@ impl Walk {
     fn keys(&self, after: Option<&Key>, last: Option<&Key>) -> String {
         let columns: Vec<&str> = self.target.key.iter().map(|c| c.name.as_str()).collect();
         let columns = match &self.target.alias {
-            // A range of a partition's keys: there may be the same in another one.
+            // Another partition may contain the same range of keys.
             Some(_) => format!("{} ({})", self.slice.relation_name, columns.join(", ")),
             None => format!("({})", columns.join(", ")),
         };
@@ -96,7 +96,7 @@ impl Walk {
         }
     }
 
-    /// The key of the row at a place, for tables that have one: a person has no use for the place.
+    /// Returns the key of the row at a place, for tables that have one: people have no use for the place.
     fn key_at(&self, tid: Tid) -> Option<String> {
         let found = txn::run(Durability::Deferred, || self.read_key_at(tid));
         found.ok().flatten()

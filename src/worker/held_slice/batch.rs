@@ -14,24 +14,24 @@ use crate::store::{leftover, slice};
 use crate::worker::batch::step::{Done, Work};
 use crate::worker::held_slice::{Course, Ground, Walk, limit};
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Something about the job has changed (or it is gone): look at it before going on.
+    /// Nothing was done: something about the job has changed (or it is gone), and has to be looked at first.
     Changed,
-    /// Dead versions that are in the way can't be removed yet.
+    /// Nothing was done: dead versions that are in the way cannot be removed yet.
     TooEarly,
-    /// Done; there are more, after so long a sleep.
+    /// Done; the next batch follows after this pause.
     More(Duration),
     /// Rows were only read, for the batches that follow.
     Read,
-    /// Done; it was the last of the slice.
+    /// Done; it was the last batch of the slice.
     Last,
-    /// Done; other slices come first now, after so long a sleep.
+    /// Done; other slices come first now, after this pause.
     Left(Duration),
-    /// Nothing: as many rows are done as are wanted.
+    /// Nothing was done: as many rows are done as are wanted.
     Enough,
-    /// Its pages, or its table, are not there any more.
+    /// Nothing was done: the slice's pages, or its table, no longer exist.
     Lost(Ground),
 }
 
@@ -44,7 +44,7 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     let elapsed = begun.get().elapsed();
     let throttle = &mut walk.learned.throttle;
     if committed.is_err() {
-        // What is rolled back has taken time, and WAL, too.
+        // A batch that is rolled back has taken time and WAL, too.
         throttle.spent.working += elapsed;
         throttle.count_wal();
     }
@@ -61,7 +61,8 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     Ok(step)
 }
 
-/// The transaction of a batch. Gives also the rows of its UPDATE, and tells when it has begun.
+/// Runs the transaction of a batch. Returns also the number of rows of its UPDATE, and sets `begun` to the time of its
+/// beginning.
 fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i64)> {
     let table = walk.slice.relation;
     let awaited = walk.awaited();
@@ -74,9 +75,9 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
             settings::set_text_for_transaction(c"lock_timeout", &lock_timeout);
             relation::lock_for_update(table);
             enums.keep();
-            // What the batch takes, without what it waits for DDL.
+            // The time of the batch, without its wait for DDL.
             begun.set(Instant::now());
-            // Before this transaction has a snapshot, since that would hold the horizon itself.
+            // Done before this transaction has a snapshot, since that would hold the horizon itself.
             let passed = |xid| horizon::precedes(xid, horizon::horizon(table));
             too_early.set(!awaited.is_none_or(passed));
         },
@@ -105,7 +106,7 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
             let mut next = successor(&walk.checkpoint, &done);
             next.spent.add(&walk.learned.throttle.spent);
             let rate = walk.measure(next.progress.rows_done);
-            // First the slice, then its checkpoint: as all who touch both do.
+            // First the slice, then its checkpoint: the order in which everyone locks the two.
             if done.last {
                 slice::finish(walk.slice.id)?;
             }
@@ -121,7 +122,7 @@ fn commit(walk: &mut Walk, job: &Job, begun: &Cell<Instant>) -> Result<(Step, i6
     Ok((step, tried))
 }
 
-/// Makes the pause after the batch longer if a bound asks for that.
+/// Makes the pause after the batch longer if a bound asks for it.
 fn give_way(
     walk: &mut Walk,
     job: &Job,

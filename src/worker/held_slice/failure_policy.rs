@@ -1,30 +1,30 @@
-//! What a worker does about a batch that failed, other than to let the job fail.
+//! The reaction to a failed batch, other than letting the job fail.
 
 use crate::error::{Error, Signal};
 use crate::model::retry;
 use crate::worker::batch::failures::{Retry, Split};
 use crate::worker::held_slice::{Course, Walk};
 
-/// What to do about a batch that failed.
+/// The reaction to a batch that failed.
 #[derive(Debug, Clone, Copy)]
 pub enum Recourse {
-    /// Once more, at once.
+    /// Try it again at once.
     Again,
-    /// Once more, after a pause.
+    /// Try it again after a pause.
     Later(Retry),
-    /// The slice is another worker's.
+    /// Leave the slice, since another worker has it.
     NextSlice,
-    /// The table can't be walked in physical order.
+    /// Walk the table by key: it cannot be walked in physical order.
     ByKey,
-    /// In physical order, one of the rows fails: by key it can be found, and stepped over.
+    /// Walk the table by key, since one of the rows fails in physical order: by key it can be found and stepped over.
     FindByKey,
-    /// Go on behind the row that the batch was about.
+    /// Step over the row that the batch was about.
     StepOver,
-    /// Nothing.
+    /// Let the job fail.
     None,
 }
 
-/// What to do about this error.
+/// Chooses the reaction to this error.
 pub fn of(error: &Error, walk: &mut Walk) -> Recourse {
     let in_pages = matches!(walk.course, Course::Pages(_));
     match error.signal {

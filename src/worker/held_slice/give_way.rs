@@ -1,4 +1,4 @@
-//! Waits while a signal is over its bound. No transaction is open meanwhile.
+//! Waiting while a signal is over its bound. No transaction is open meanwhile.
 
 use std::time::Instant;
 
@@ -8,16 +8,16 @@ use crate::worker::dispatch;
 use crate::worker::held_slice::{Walk, pace};
 use crate::worker::throttle::LOOK;
 
-/// What became of a look at the signals.
+/// The result of a look at the signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The last one still holds good.
+    /// No look was needed: the last one is recent enough.
     Fresh,
-    /// The job may go on. The owner's query was run, maybe, and may have changed the session.
+    /// The job may go on. The owner's query may have been run, and may have changed the session.
     Taken,
     /// Something about the job has changed meanwhile.
     Changed,
-    /// It waits on, and another job has no worker slot.
+    /// The job still waits, and another job has no worker slot.
     Behind,
 }
 
@@ -27,7 +27,7 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
         return Look::Fresh;
     }
     loop {
-        // The owner's query may have let go of it, and an error of it, too; without one no more of it is run.
+        // The owner's query, or an error in it, may have released the slot; without a slot the query is not run again.
         if !slots::are_held() {
             return Look::Changed;
         }
@@ -46,9 +46,9 @@ pub fn wait(walk: &mut Walk, job: &Job) -> Look {
         let begun = Instant::now();
         let changed = pace::sleep(LOOK, job, walk);
         walk.learned.throttle.waited(first, begun.elapsed());
-        // What came during the look itself has woken nobody.
+        // A change during the look itself has woken nobody.
         if changed || pace::has_changed(job, walk) {
-            // The bounds may be other ones.
+            // The bounds may have changed.
             walk.learned.throttle.look_again();
             return Look::Changed;
         }

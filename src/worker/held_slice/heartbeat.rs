@@ -1,4 +1,4 @@
-//! A line in the server log now and then, which says how far a job is.
+//! The line in the server log that reports the job's progress from time to time.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::pg::{report, server};
 use crate::store::heartbeat;
 use crate::store::job::{self, Job};
 
-/// When this worker was last to say something, or when it began.
+/// Time of this worker's last line; at first, the time of its first call.
 #[derive(Debug, Default)]
 pub struct Heartbeat(Option<Instant>);
 
 impl Heartbeat {
-    /// Says how far the job is, if it is time, and this is the worker to do so: of several, the one with
-    /// the lowest process id. That it can't is no reason to fail.
+    /// Logs the progress of the job if it is time, and if this worker is the one to do so: of several, the one with the
+    /// lowest process id. Errors are logged and otherwise ignored.
     pub fn beat(&mut self, job: &Job) {
         let seconds = u64::try_from(guc::LOG_HEARTBEAT_INTERVAL.get()).unwrap_or(0);
         let since = *self.0.get_or_insert_with(Instant::now);

@@ -1,4 +1,4 @@
-//! A small first run: the job pauses by itself when it has done as much as is wanted.
+//! Limits of a job: it pauses by itself when it has done as much as is wanted (a small first run, for example).
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::store::job::{self, Job};
 use crate::store::walk::{self, FOR_THE_REST, PAUSED_AT};
 use crate::store::{event, slice};
 
-/// How long to wait for a call that is changing the job.
+/// Length of the wait for a call that is changing the job.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// Rows that may still be updated, if that is limited.
+/// Returns the number of rows that may still be updated; `None` if there is no limit.
 pub fn rows_left(job: &Job) -> Result<Option<i64>> {
     let Some(limit) = job.definition.options.limit_rows else {
         return Ok(None);
@@ -21,13 +21,13 @@ pub fn rows_left(job: &Job) -> Result<Option<i64>> {
     Ok(Some((limit - slice::updated(job.id)?).max(0)))
 }
 
-/// What to say of a job that has updated as many rows as it may.
+/// Returns the option and the text for a job that has updated as many rows as it may.
 pub fn of_rows(job: &Job) -> (&'static str, String) {
     let limit = job.definition.options.limit_rows.unwrap_or_default();
     ("limit_rows", format!("limit_rows ({limit})"))
 }
 
-/// What to say of one that has walked as far as it may.
+/// Returns the option and the text for a job that has walked as far as it may.
 pub fn of_keys(job: &Job) -> (&'static str, String) {
     let bounds = job.definition.options.bounds().unwrap_or_default();
     match (bounds.from, bounds.to) {
@@ -42,8 +42,8 @@ pub fn of_keys(job: &Job) -> (&'static str, String) {
     }
 }
 
-/// Wishes, for the owner, that the job stands still; `at` says why, and which option it is. Where a call is just changing the job, it is
-/// to be tried again.
+/// Makes the job pause, on the owner's behalf. `at` is the option that asks for it, and the text that says why. If a
+/// call is just changing the job, only waits a moment, and the caller tries again.
 pub fn pause(job: &Job, (option, at): (&str, String)) -> Result<()> {
     let paused = txn::run(Durability::Deferred, || {
         let Some(now) = job::lock_if_free(job.id)? else {

@@ -1,4 +1,4 @@
-//! A slice of a table, held by this worker: what it covers, where it stands, how it is walked.
+//! A slice that this worker holds: its rows, its position, and how it is walked.
 
 mod attempted;
 pub mod batch;
@@ -45,54 +45,54 @@ use crate::worker::wave_policy::Tactics;
 /// A slice that this worker holds.
 #[derive(Debug)]
 pub struct Walk {
-    /// What is rendered into statements.
+    /// The table and key from which statements are made.
     pub target: Target,
-    /// What it covers.
+    /// The slice itself.
     pub slice: Slice,
-    /// How it is walked.
+    /// The order of the slice's walk, with its statements.
     pub course: Course,
-    /// The enums of its key.
+    /// The enums of the slice's key.
     pub enums: Rc<Enums>,
-    /// Where it stands; as committed.
+    /// The slice's checkpoint, as committed.
     pub checkpoint: Checkpoint,
-    /// What the batch in progress is about, once that is known.
+    /// The rows that the batch in progress is about, once that is known.
     pub attempt: Option<Attempt>,
-    /// What its last checkpoint tells a person.
+    /// The figures for people in the last checkpoint.
     pub gauges: Gauges,
     /// Writes the checkpoint's successors.
     pub writer: Writer,
-    /// Tells whether something about the job has changed.
+    /// Tells whether anything about the job has changed.
     pub versions: VersionReader,
-    /// What was learned in doing so, and in earlier slices.
+    /// Knowledge gained in this slice and in earlier ones.
     pub learned: Learned,
-    /// What has gone wrong.
+    /// Failures of the slice's batches.
     pub setbacks: Setbacks,
 }
 
-/// What a worker has learned, and takes from one slice of a job to the next.
+/// Knowledge that a worker gains, and takes from one slice of a job to the next.
 #[derive(Debug, Default)]
 pub struct Learned {
     /// When to do without waves.
     rests: Rests,
-    /// How fast it goes.
+    /// Measures the rows per second.
     rate: Rate,
-    /// Rows passed in other slices, less those of this one that were passed before it was claimed.
+    /// Rows passed in other slices, less those of this slice that were passed before it was claimed.
     elsewhere: i64,
-    /// How large batches should be.
+    /// Chooses the size of batches.
     pub sizer: Sizer,
-    /// How many rows a statement should read.
+    /// Chooses how many rows a statement should read.
     pub reader: Reader,
     /// Takes samples.
     pub sampler: Sampler,
-    /// Says in the server log how far the job is.
+    /// Reports the job's progress in the server log.
     pub heartbeat: Heartbeat,
-    /// What it gives way to, and where its time goes.
+    /// Signals that the job gives way to, and an account of its time.
     pub throttle: Throttle,
     /// The slice that is being claimed: its lock outlives a transaction that fails.
     claiming: Option<i32>,
 }
 
-/// How a slice is walked.
+/// The order in which a slice is walked.
 #[derive(Debug)]
 pub enum Course {
     /// In the order of its keys.
@@ -103,44 +103,44 @@ pub enum Course {
     Look(Box<Look>),
 }
 
-/// What became of the table that a slice is a part of.
+/// The state of the table that a slice is a part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ground {
-    /// It is there.
+    /// Unchanged, or still fit for the walk.
     Firm,
-    /// It was rewritten: the slice's pages are not there any more.
+    /// The table was rewritten: the slice's pages no longer exist.
     Rewritten,
-    /// It is a partition that was dropped.
+    /// The table was a partition, and was dropped.
     Gone,
 }
 
-/// What became of a look for a slice.
+/// The result of a look for a slice.
 #[derive(Debug)]
 pub enum Claim {
-    /// It is this worker's.
+    /// This worker holds the slice.
     Taken(Box<Walk>),
-    /// Its table is gone; it is marked as done.
+    /// The table of the slice is gone; the slice is marked as done. The text says so.
     Lost(String),
-    /// There is none that nobody holds.
+    /// There is no slice that nobody holds.
     None,
 }
 
-/// Takes the next slice that nobody holds, within a transaction that the caller commits. The slice
-/// stays locked for the session. What was learned in other slices goes into the walk.
+/// Takes the next slice that nobody holds, within a transaction that the caller commits. The slice stays locked for the
+/// session. What was learned in other slices is moved into the walk.
 pub fn claim(job: &Job, learned: &mut Learned) -> Result<Claim> {
     let Some(slice) = slice::lock_free(job.id)? else {
         return Ok(Claim::None);
     };
     let lock = Lock::Slice(slice.id);
     let id = slice.id;
-    // Before the lock is taken: an error from here on lets go of it.
+    // Set before the lock is taken, so that any error from here on releases it.
     learned.claiming = Some(id);
     if !lock.is_held() && !lock.try_session() {
         learned.claiming = None;
         return Ok(Claim::None);
     }
     let taken = take(job, slice, learned);
-    // What was learned is the walk's now, but the transaction may fail still.
+    // The walk owns what was learned by now, but the transaction may still fail.
     learned.claiming = Some(id);
     if !matches!(taken, Ok(Claim::Taken(_))) {
         lock.release_session();
@@ -175,7 +175,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         Extent::Physical(range) => {
             let target = target::of(job, table, Vec::new())?;
             let pages = Pages::new(job, table, *range, slice.pass == 1, &target, rests)?;
-            // The first batch is to see whether the table may be walked so still: there is a recourse.
+            // Makes the first batch check that the table may still be walked so: that failure can be handled.
             relation::mark_changed();
             (target, Course::Pages(Box::new(pages)))
         }
@@ -200,7 +200,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
     Ok(Claim::Taken(Box::new(walk)))
 }
 
-/// The statements of a walk in key order.
+/// Returns the statements of a walk in key order.
 fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
     let in_order = job.definition.options.keeps_key_order();
     Plans::prepare(
@@ -212,19 +212,19 @@ fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
     )
 }
 
-/// Whether a partition was dropped, and not the whole table with it.
+/// True if the table is a partition that was dropped, without the whole table.
 fn is_lost(job: &Job, table: Oid) -> Result<bool> {
     Ok(table != job.relation
         && relation::describe(table)?.is_none()
         && relation::describe(job.relation)?.is_some())
 }
 
-/// What there is to be said of a partition that was dropped.
+/// Returns the note about a partition that was dropped.
 pub fn lost(name: &str) -> String {
     format!("partition {name} was dropped: what was left of it is not done")
 }
 
-/// The error of a row that may not be stepped over, since as many as may have failed already.
+/// Returns the error of a row that may not be stepped over because as many as may fail have failed already.
 fn too_many(error: Error, job: i64, most: i64) -> Error {
     if most == 0 || error.hint.is_some() {
         return error;
@@ -236,7 +236,7 @@ fn too_many(error: Error, job: i64, most: i64) -> Error {
 }
 
 impl Learned {
-    /// Lets go of the slice that could not be claimed, because of an error.
+    /// Releases the slice that could not be claimed because of an error.
     pub fn claim_failed(&mut self) {
         let lock = self.claiming.take().map(Lock::Slice);
         if let Some(lock) = lock.filter(|lock| lock.is_held()) {
@@ -246,7 +246,7 @@ impl Learned {
 }
 
 impl Walk {
-    /// What was learned.
+    /// Returns what was learned.
     pub fn leave(self) -> Learned {
         Learned {
             rests: self.tactics().map_or(self.learned.rests, Tactics::rests),
@@ -256,21 +256,21 @@ impl Walk {
         }
     }
 
-    /// Rows per second, now that so many rows of the slice are done.
+    /// Returns the rows per second, now that `rows_done` rows of the slice are done.
     pub fn measure(&mut self, rows_done: i64) -> Option<f64> {
         let rows = self.learned.elsewhere + rows_done;
-        // A clock that stands still while the job waits.
+        // This clock stands still while the job waits.
         let now = Instant::now();
         let running = now.checked_sub(self.learned.throttle.waited);
         self.learned.rate.measure(running.unwrap_or(now), rows)
     }
 
-    /// The transaction that the horizon has to pass before the next batch.
+    /// Returns the transaction that the horizon has to pass before the next batch.
     pub fn awaited(&self) -> Option<u32> {
         self.tactics().and_then(Tactics::awaited)
     }
 
-    /// Counts the time that was spent waiting for it.
+    /// Counts the time spent waiting for the horizon.
     pub fn waited(&mut self, time: Duration) {
         match &mut self.course {
             Course::Keys(keys) => keys.tactics.waited(time),
@@ -279,7 +279,7 @@ impl Walk {
         }
     }
 
-    /// Why waves have rested in this slice, if they have; said once.
+    /// Returns why waves have rested in this slice, if they have; once only.
     pub fn rested(&mut self) -> Option<&'static str> {
         match &mut self.course {
             Course::Keys(keys) => keys.tactics.rested.take(),
@@ -296,7 +296,7 @@ impl Walk {
         }
     }
 
-    /// Forgets what was read ahead of the checkpoint: a batch that failed has used some of it up.
+    /// Discards what was read ahead of the checkpoint: a batch that failed has used up some of it.
     pub fn step_back(&mut self) {
         match &mut self.course {
             Course::Keys(keys) => keys.step_back(),
@@ -305,7 +305,7 @@ impl Walk {
         }
     }
 
-    /// Lets the view show why the next batch has to wait, and until when.
+    /// Makes the view show why the next batch has to wait, and until when.
     pub fn tell(&mut self, retry: Retry) -> Result<()> {
         let next = self.checkpoint.successor();
         let gauges = Gauges {
@@ -320,7 +320,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Has the time counted that was spent since the last checkpoint, while there is no batch that does.
+    /// Records the time spent since the last checkpoint, while there is no batch that does so.
     pub fn account(&mut self) -> Result<()> {
         let mut next = self.checkpoint.successor();
         next.spent.add(&self.learned.throttle.spent);
@@ -332,7 +332,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Has the view and the samples count the time of a long wait. That they can't is no reason to fail.
+    /// Makes the view and the samples count the time of a long wait. Errors are logged and otherwise ignored.
     pub fn recount(&mut self, job: &Job) {
         if let Err(error) = self.account() {
             report::log(&format!("backfill {}: {error}", job.logged()));
@@ -342,14 +342,14 @@ impl Walk {
         self.learned.heartbeat.beat(job);
     }
 
-    /// Whether its rows are leftovers of other slices that were not passed there.
+    /// True if the slice has only single rows that were not passed in other slices.
     fn is_of_single_rows(&self) -> bool {
         let expects = self.checkpoint.progress.rows_total.is_some();
         expects && matches!(&self.slice.extent, Extent::Key(range) if range.is_empty())
     }
 
-    /// Goes on behind the one row that the batch was about, and records its error. Gives the error back
-    /// if it can't, or no more rows may fail.
+    /// Steps over the one row that the batch was about, and records its error. Returns the error if that is impossible,
+    /// or if no more rows may fail.
     pub fn step_over(&mut self, job: &Job, error: Error) -> std::result::Result<(), Error> {
         let at = &self.checkpoint.position;
         let (key, position) = match self.attempt.clone() {
@@ -390,8 +390,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Finds rows by their keys alone from now on, if the batch failed while it went by places. True if
-    /// so: its error may be that of another row.
+    /// Finds rows by their keys alone from now on, if the batch failed while it went by places: the error may be
+    /// another row's. Returns true if so.
     pub fn distrust_places(&mut self) -> bool {
         match &mut self.course {
             Course::Keys(keys) => keys.distrust_places(),
@@ -399,7 +399,7 @@ impl Walk {
         }
     }
 
-    /// Whether the batch that failed only read, and may read less: tells the next one to.
+    /// True if the failed batch only read and can read less: the next one will.
     pub fn read_less(&mut self) -> bool {
         let reading = matches!(
             self.attempt,
@@ -408,16 +408,16 @@ impl Walk {
         reading && !std::mem::replace(&mut self.setbacks.careful, true)
     }
 
-    /// Analyses the statements again if the relation's definition may have changed since. The
-    /// relation is locked already.
+    /// Analyses the statements again if the relation's definition may have changed since. The relation is locked
+    /// already.
     pub fn refresh(&mut self, job: &Job) -> Result<Ground> {
         let table = self.slice.relation;
-        // Also false if it is gone.
+        // This is also false if the table is gone.
         let same_name = relation::is_named(table, &self.target.schema, &self.target.relation);
         if same_name && !relation::take_changed() {
             return Ok(Ground::Firm);
         }
-        // What fails here is to be looked at again by the next try.
+        // If anything fails here, the next try has to look at it again.
         let again = relation::ChangedUnlessDone::begin();
         if is_lost(job, table)? {
             return Ok(Ground::Gone);

@@ -1,4 +1,4 @@
-//! The pauses of a worker, between two batches. No transaction is open meanwhile.
+//! The pauses of a worker between two batches. No transaction is open meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,13 @@ use crate::worker::dispatch;
 use crate::worker::held_slice::Walk;
 use crate::worker::throttle::RECOUNT;
 
-/// A sleeping worker is woken by a latch; this is how long it would sleep if one were lost.
+/// Longest sleep without a look. A latch wakes the worker; this limits the delay if a wake-up is lost.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
 
-/// How often to look whether the horizon has moved.
+/// Time between two checks whether the horizon has moved.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Gives other transactions a moment to end: dead versions that they may still see are in the way of
-/// the next batch.
+/// Gives other transactions a moment to end: dead versions that they may still see are in the way of the next batch.
 pub fn wait_for_horizon(walk: &mut Walk) {
     report::idle();
     let begun = Instant::now();
@@ -30,12 +29,12 @@ pub fn wait_for_horizon(walk: &mut Walk) {
     spent.wait(Signal::Horizon, begun.elapsed());
 }
 
-/// Sleeps before a batch is tried again. What the view shows of it is no reason to fail.
+/// Sleeps before a batch is tried again. Errors in showing the wait in the view are logged and ignored.
 pub fn wait_to_retry(retry: Retry, error: &Error, job: &Job, walk: &mut Walk) {
     if let Some(what) = retry.shown()
         && let Err(untold) = walk.tell(retry)
     {
-        // Its checkpoint may be what is locked.
+        // The slice's checkpoint may be what is locked.
         let told = txn::run(Durability::Deferred, || {
             setback::tell(job.id, &what, retry.pause)
         });
@@ -61,7 +60,7 @@ fn log_retry(retry: Retry, what: &str, error: &Error, job: &Job) {
     }
 }
 
-/// The same where no slice is held: true if it may be tried again, after a sleep.
+/// Like [`wait_to_retry`], where no slice is held. Returns true after the sleep if it may be tried again.
 pub fn waited_to_retry(job: &Job, error: &Error, setbacks: &mut Setbacks) -> bool {
     let Some(retry) = setbacks.failed(error) else {
         return false;
@@ -83,7 +82,7 @@ pub fn waited_to_retry(job: &Job, error: &Error, setbacks: &mut Setbacks) -> boo
     true
 }
 
-/// A batch has worked: nobody has to read any more of what was in its way.
+/// Clears the reported reason for waiting, once a batch has worked.
 pub fn batch_got_on(job: &Job, walk: &mut Walk) {
     if std::mem::take(&mut walk.setbacks.told) {
         let cleared = txn::run(Durability::Deferred, || setback::go_on(job.id));
@@ -93,7 +92,7 @@ pub fn batch_got_on(job: &Job, walk: &mut Walk) {
     }
 }
 
-/// What was in the way is over: nobody has to read of it any more.
+/// Clears the reported reason for waiting and forgets the failures.
 pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
     if setbacks.told {
         let cleared = txn::run(Durability::Deferred, || {
@@ -106,19 +105,19 @@ pub fn got_on(job: &Job, setbacks: &mut Setbacks) {
     *setbacks = Setbacks::default();
 }
 
-/// Sleeps after a batch that has worked; gives whether something about the job, or the server's settings, has
-/// changed meanwhile. The time of a long sleep is counted while it lasts.
+/// Sleeps after a batch that has worked; returns true if something about the job, or the server's settings, has changed
+/// meanwhile. The time of a long sleep is counted while it lasts.
 pub fn rest(pause: Duration, job: &Job, walk: &mut Walk) -> bool {
     let deadline = Instant::now() + pause;
     loop {
         let begun = Instant::now();
         let left = deadline.saturating_duration_since(begun);
-        // A wake-up may have been lost: see for oneself before the next part of a long sleep.
+        // A wake-up may have been lost, so this looks before each further part of a long sleep.
         let changed =
             sleep(left.min(RECOUNT), job, walk) || left > RECOUNT && has_changed(job, walk);
         walk.learned.throttle.paused(begun.elapsed());
         if changed {
-            // The bounds may be other ones.
+            // The bounds may have changed.
             walk.learned.throttle.look_again();
         }
         if changed || left <= RECOUNT {
@@ -128,7 +127,7 @@ pub fn rest(pause: Duration, job: &Job, walk: &mut Walk) -> bool {
     }
 }
 
-/// Whether something about the job, or the server's settings, has changed.
+/// True if something about the job, or the server's settings, has changed.
 pub fn has_changed(job: &Job, walk: &Walk) -> bool {
     signal::reload_if_asked() || !is_unchanged(job, walk)
 }
@@ -138,8 +137,8 @@ fn is_unchanged(job: &Job, walk: &Walk) -> bool {
     version == Ok(Some(job.version))
 }
 
-/// Sleeps between two batches; ends at once when something about the job, or the server's settings, has
-/// changed, and gives whether it has.
+/// Sleeps between two batches. Ends early, and returns true, if something about the job or the server's settings
+/// changes.
 pub fn sleep(pause: Duration, job: &Job, walk: &Walk) -> bool {
     nap(pause, || is_unchanged(job, walk))
 }
@@ -163,7 +162,7 @@ fn nap(pause: Duration, unchanged: impl Fn() -> bool) -> bool {
             return true;
         }
         if !overslept {
-            // Woken, and not for this job: a worker has ended that found no process for the next job.
+            // Woken, but not because of this job: a worker has ended and found no process for the next job.
             dispatch::sweep();
         }
     }

@@ -1,4 +1,4 @@
-//! Takes the samples of a job; one of its workers does each.
+//! Samples of a job; each is taken by one of its workers.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::pg::txn::{self, Durability};
 use crate::store::job::Job;
 use crate::store::sample;
 
-/// How often a worker looks whether a sample is due: they are ten seconds apart at least.
+/// Time between two checks whether a sample is due: samples are at least ten seconds apart.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// When this worker last looked.
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Sampler(Option<Instant>);
 
 impl Sampler {
-    /// Takes a sample if one is due. That it can't is no reason to fail.
+    /// Takes a sample if one is due. Errors are logged and otherwise ignored.
     pub fn sample(&mut self, job: &Job, lag_bytes: Option<u64>) {
         if self.0.is_some_and(|at| at.elapsed() < LOOK) {
             return;
@@ -29,7 +29,7 @@ impl Sampler {
     }
 }
 
-/// Takes a sample now.
+/// Takes a sample now. Errors are logged and otherwise ignored.
 pub fn take(job: &Job, lag_bytes: Option<u64>) {
     let taken = txn::run_after(
         || Lock::Council(job.id).for_transaction(),

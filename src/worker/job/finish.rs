@@ -1,4 +1,4 @@
-//! What comes when no slice is free: the next pass, the end, and what follows the last batch.
+//! The work when no slice is free: the next pass, or the end and what follows the last batch.
 
 use crate::action::{Check, Question};
 use crate::error::Result;
@@ -22,7 +22,8 @@ use crate::worker::job::{newcomers, vacuum_after};
 use crate::worker::patience::patiently;
 use crate::worker::{dispatch, hints, session};
 
-/// The next pass, or the end, or nothing to do for this worker.
+/// Cuts the next pass, or ends the job. Returns the reason to stop if there is nothing for this worker to do; `None` if
+/// it may look for a slice again.
 pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<Ending> {
     let tables = txn::run(Durability::Deferred, || {
         let mut tables = walks::tables(job.id)?;
@@ -42,7 +43,7 @@ pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<
     match next {
         Ok(Next::Slices) => {
             if job.definition.options.workers() > 1 {
-                // Those that had nothing to do, and left, may have something now.
+                // Workers that had nothing to do and left may have something now.
                 dispatch::sweep();
             }
             None
@@ -57,8 +58,8 @@ pub fn after_slices(job: &Job, start: Start, setbacks: &mut Setbacks) -> Option<
     }
 }
 
-/// What comes after the last batch; one worker does it, and holds the lock until that is recorded. Nothing: a partition has
-/// come meanwhile, so that there is more to be done.
+/// Does what follows the last batch. One worker does it, and holds the lock until the end is recorded. `None` if a
+/// partition was added meanwhile, so that there is more to be done.
 fn end(job: &Job, start: Start) -> Option<Ending> {
     let lock = Lock::Upkeep(job.id);
     if txn::run(Durability::Deferred, || Ok(lock.try_session())) != Ok(true) {
@@ -105,7 +106,7 @@ fn after_last(job: &Job, start: Start) -> Ending {
                 job::load(job.id)
             });
             if let Ok(Some(now)) = shown {
-                // How many workers are wanted means nothing any more.
+                // The number of workers wanted does not matter any more.
                 wanted = unwanted(&now).filter(|ending| !matches!(ending, Ending::Left));
             }
             wanted.is_none() && guc::ENABLED.get()
@@ -115,14 +116,14 @@ fn after_last(job: &Job, start: Start) -> Ending {
         say(job, note);
     }
     measure(job);
-    // A pause is not worth it any more, nor is a cancel: every row is done.
+    // Neither a pause nor a cancel prevents completion any more: every row is done.
     match wanted {
         Some(Ending::Gone) => Ending::Gone,
         _ => Ending::Completed,
     }
 }
 
-/// What a job that only reads has found.
+/// Reports the findings of a job that only reads.
 fn say_verdict(job: &Job) -> Ending {
     let looked = txn::run(Durability::Deferred, || {
         Ok((slice::found(job.id)?, doubt(job)?))
@@ -138,8 +139,8 @@ fn say_verdict(job: &Job) -> Ending {
     }
 }
 
-/// Why rows that differ from what the SET list gives may be right, where it was computed again; or why rows may be wrong that
-/// do not match the WHERE clause any more.
+/// Returns why a verification's verdict may be wrong: why rows that differ from what the SET list gives, computed
+/// again, may be right; or why rows that no longer match the WHERE clause may be wrong.
 fn doubt(job: &Job) -> Result<Option<String>> {
     let definition = &job.definition;
     if let Some(Question::Verify {
@@ -177,7 +178,7 @@ fn doubt(job: &Job) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Says in the server log and in the view what the owner should know.
+/// Writes to the server log and to the view what the owner should know.
 fn say(job: &Job, note: &str) {
     report::log(&format!("backfill {}: {note}", job.logged()));
     let noted = txn::run(Durability::Deferred, || walks::add_note(job.id, note));
@@ -186,7 +187,7 @@ fn say(job: &Job, note: &str) {
     }
 }
 
-/// Records what the tables have grown to. That it can't is no reason to fail.
+/// Records the final size of the tables. Errors are logged and otherwise ignored.
 fn measure(job: &Job) {
     if let Err(error) = txn::run(Durability::Deferred, || walks::measure(job.id, true)) {
         report::log(&format!("backfill {}: {error}", job.logged()));

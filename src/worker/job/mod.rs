@@ -1,4 +1,4 @@
-//! The life of a job, as its workers see it: whether it may run, what comes after the slices, and how it ends.
+//! The life of a job, as its workers see it: whether it may run, what follows its slices, and how it ends.
 
 pub mod finish;
 pub mod locking;

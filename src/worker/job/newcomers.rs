@@ -1,10 +1,10 @@
-//! Partitions, and tables that inherit, that came after the first look. What an UPDATE of the whole would do, the job does too:
-//! before its end it looks for them, again and again until there are none. Under `Lock::Council`.
+//! Partitions, and tables that inherit, that were added after the first look. The job does them, as an UPDATE of the
+//! whole would: before its end it looks for them, again and again until there are none. Under `Lock::Council`.
 //!
-//! Rows of such a partition may have been moved there from one that was done before. So they are done only where that does no
-//! harm: where nothing is changed, where set_clause gives the same the second time, or where the walk in physical order shows
-//! of each row that it does not match where_clause any more once it is done. Else they are left, and `require_completed` says
-//! no until somebody has seen to them.
+//! Rows of such a partition may have been moved there from one that was done before. So they are done only where that
+//! is harmless: where nothing is changed, where set_clause gives the same result the second time, or where the walk in
+//! physical order shows for each row that it no longer matches where_clause once it is done. Otherwise they are left,
+//! and `require_completed` fails until somebody has dealt with them.
 
 use pgrx::pg_sys::Oid;
 
@@ -18,9 +18,9 @@ use crate::store::{event, left_out, slice, walk};
 use crate::worker::batch::attributes;
 use crate::worker::cut_slices;
 
-/// The partitions that are not walked, and are not known to be left out.
+/// Returns the partitions that are not walked, including those known to be left out.
 fn found(job: &Job) -> Result<Vec<Leaf>> {
-    // One that does single rows again is about no others, nor is one that had completed before.
+    // A job that does single rows again is about no others; one that had completed before takes up no newcomers either.
     if walk::pass(job.id)?.is_none()
         || slice::are_single_rows(job.id)?
         || event::is_recorded(job.id, "completed")?
@@ -33,14 +33,14 @@ fn found(job: &Job) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Their tables, which can be locked before there is a snapshot.
+/// Returns the tables among the newcomers, so that they can be locked before there is a snapshot.
 pub fn tables(job: &Job) -> Result<Vec<Oid>> {
     let walked_by_us = |leaf: &Leaf| leaf.kind == 'r';
     let leaves = found(job)?.into_iter().filter(walked_by_us);
     Ok(leaves.map(|leaf| leaf.oid).collect())
 }
 
-/// Whether there are any that were not looked at.
+/// True if there are newcomers that were not looked at.
 pub fn are_there(job: &Job) -> Result<bool> {
     let known = left_out::all(job.id)?;
     let mut unknown = found(job)?;
@@ -53,9 +53,9 @@ pub fn are_there(job: &Job) -> Result<bool> {
     Ok(false)
 }
 
-/// Cuts those that can be done into slices; true if there are any. Of the others it is recorded that they are not done. `locked`
-/// are the tables that the transaction has locked already: one that came since then has to wait for the next look, as nobody
-/// is to wait for its lock here. Those without a page have no rows, and are no matter.
+/// Cuts the newcomers that can be done into slices, and records the others as left out. Returns true if the job has
+/// slices to do. `locked` are the tables that the transaction has locked already: a table that came since then has to
+/// wait for the next look, since this must not wait for its lock. Tables without a page have no rows and are ignored.
 pub fn take_up(job: &Job, locked: &[Oid]) -> Result<bool> {
     let mut added = Vec::new();
     for leaf in found(job)? {
@@ -86,7 +86,7 @@ fn came(job: &Job, shown: &str) -> Result<String> {
     Ok(format!("{what} {shown} came during the run"))
 }
 
-/// Whether the table may be walked: a row of it that was done elsewhere can be done once more without harm.
+/// True if the table may be walked: a row of it that was done elsewhere can be done once more without harm.
 fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
     if job.definition.action.is_read_only() {
         return Ok(true);
@@ -96,7 +96,7 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
     };
     let strangers = partition::author_without_superuser(table)?.is_some();
     if strangers && server::is_superuser() && !guc::SUPERUSER_JOBS.get() {
-        // As for `start`: its triggers would run as the superuser.
+        // As in `start`: triggers of others would run as the superuser.
         return Ok(false);
     }
     let known_as = attributes::known_as(job, table)?;
@@ -112,7 +112,7 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
     cut_slices::goes_by_pages(job, table)
 }
 
-/// Says that a job is about its table alone, where others inherit from it and have rows that nobody has done.
+/// Notes that a job is about its table alone, where tables that inherit from it have rows that no job has done.
 pub fn note_alone(job: &Job) -> Result<()> {
     if !job.definition.options.only() {
         return Ok(());
@@ -132,7 +132,7 @@ pub fn note_alone(job: &Job) -> Result<()> {
     walk::add_note(job.id, &note)
 }
 
-/// Says which tables are partitions no longer.
+/// Notes which tables are no longer partitions.
 pub fn note_detached(job: &Job) -> Result<()> {
     let leaves = partition::leaves(job.relation, false)?;
     for table in walk::tables(job.id)? {

@@ -1,5 +1,5 @@
-//! What comes when all slices are done: another pass over what was walked in physical order, or
-//! the end. Under `Lock::Council`.
+//! The decision when all slices are done: another pass over what was walked in physical order, or the end. Under
+//! `Lock::Council`.
 
 use pgrx::pg_sys::Oid;
 
@@ -16,26 +16,27 @@ use crate::worker::cut_slices;
 use crate::worker::cut_slices::key_ranges::{self, Beyond};
 use crate::worker::job::newcomers;
 
-/// A table that is written faster than it is walked has an end, too.
+/// Greatest number of passes, so that the job ends even if a table is written faster than it is walked.
 const MOST_PASSES: i32 = 20;
 
-/// Rows that are left are counted up to this number.
+/// Largest number up to which remaining rows are counted.
 const COUNTED: i64 = 100_000;
 
-/// What the workers of a job do next.
+/// The next step of a job's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// There are slices that nobody holds.
+    /// Claim slices: there are some that nobody holds.
     Slices,
-    /// What is left is held by others.
+    /// Stop: what is left is held by others.
     Others,
-    /// All is done between the bounds that are wanted.
+    /// Pause: everything between the bounds is done.
     Enough,
-    /// All is done.
+    /// End: everything is done.
     End,
 }
 
-/// Decides what comes next, and cuts the next pass if there is to be one. `locked`: the tables that the transaction has locked.
+/// Decides what comes next, and cuts the next pass if there is one. `locked`: the tables that the transaction has
+/// locked.
 pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
     if slice::left(job.id)? > 0 {
         let free = slice::lock_free(job.id)?.is_some();
@@ -96,7 +97,7 @@ pub fn next(job: &Job, locked: &[Oid]) -> Result<Next> {
     })
 }
 
-/// Says between which keys a job has completed, if not over all of its table.
+/// Notes between which keys a job has completed, if not over its whole table.
 fn note_bounds(job: &Job) -> Result<()> {
     match walk::bounds(job.id)? {
         None => Ok(()),
@@ -112,7 +113,7 @@ fn note_bounds(job: &Job) -> Result<()> {
 enum Verdict {
     Done,
     Again,
-    /// Some rows match still, and another pass would not change that.
+    /// Some rows still match, and another pass would not change that.
     Stuck,
 }
 
@@ -120,8 +121,8 @@ fn verdict(tally: &Tally, earlier: Option<&Tally>, pass: i32) -> Result<Verdict>
     let Some((_, filenode)) = heap::pages(tally.relation)? else {
         return Ok(Verdict::Done);
     };
-    // The first look was at pages that were there when the walk began; and a rewrite since has
-    // moved everything.
+    // The first pass looked at the pages that existed when the walk began; and a rewrite since then has moved
+    // everything.
     let new = pass == 1 || filenode != tally.filenode;
     let counts = |t: &Tally| (t.found, t.updated);
     Ok(match (new && pass < MOST_PASSES, tally.whole) {
@@ -131,9 +132,9 @@ fn verdict(tally: &Tally, earlier: Option<&Tally>, pass: i32) -> Result<Verdict>
     })
 }
 
-/// A sweep over all pages that found fewer rows than it may has seen all there were, at one time:
-/// it locked them, so what it left unchanged was suppressed. One that found more is followed by
-/// another, until they have changed more rows than the table had: then they are being inserted.
+/// Judges a sweep over all pages. One that found fewer rows than its limit has seen all there were, at one time: it
+/// locked them, so those left unchanged were suppressed. One that found more is followed by another, until the sweeps
+/// have changed more rows than the table had: then rows are being inserted.
 fn of_sweep(tally: &Tally) -> Verdict {
     let (found, updated) = (tally.found, tally.updated);
     let bound = tally.expected + ENOUGH as f64;
@@ -146,12 +147,12 @@ fn of_sweep(tally: &Tally) -> Verdict {
     }
 }
 
-/// Passes after which one that finds no less than the one before makes no progress.
+/// Number of passes after which a pass that finds no fewer rows than the one before makes no progress.
 const SETTLED: i32 = 5;
 
-/// Of a table that is too large for that: a pass that found nothing was the last. Two that changed
-/// nothing make no progress, nor does one that found no less than the one before, once the first
-/// few have done the bulk.
+/// Judges a pass over a table that is too large for one sweep. A pass that found nothing was the last. Two that changed
+/// nothing make no progress, nor does one that found no fewer rows than the one before, once the first few passes have
+/// done the bulk.
 fn of_counts((found, updated): (i64, i64), before: Option<(i64, i64)>, pass: i32) -> Verdict {
     let growing = pass > SETTLED && before.is_some_and(|(before, _)| found >= before);
     let twice = before.is_some_and(|(_, updated)| updated == 0);
@@ -164,7 +165,7 @@ fn of_counts((found, updated): (i64, i64), before: Option<(i64, i64)>, pass: i32
     }
 }
 
-/// Says what is left.
+/// Describes the rows that are left.
 fn stuck(job: &Job, tally: &Tally) -> Result<String> {
     let name = &tally.relation_name;
     let target = target::of(job, tally.relation, Vec::new())?;
@@ -222,10 +223,10 @@ mod tests {
     fn passes_end() {
         assert_eq!(of_counts((7, 7), Some((1000, 1000)), 2), Verdict::Again);
         assert_eq!(of_counts((0, 0), Some((7, 7)), 3), Verdict::Done);
-        // Somebody else was quicker, or a trigger suppresses these.
+        // Another session was faster, or a trigger suppresses these.
         assert_eq!(of_counts((5, 0), Some((1000, 990)), 2), Verdict::Again);
         assert_eq!(of_counts((5, 0), Some((5, 0)), 3), Verdict::Stuck);
-        // Inserted faster than the walk goes.
+        // Rows are inserted faster than the walk goes.
         assert_eq!(of_counts((70, 70), Some((60, 60)), 6), Verdict::Stuck);
         assert_eq!(
             of_counts((5, 5), Some((60, 60)), MOST_PASSES),

@@ -1,6 +1,6 @@
-//! Runs the statement that an owner wants run when his job has ended.
+//! Runs the statement that an owner wants to run when the job has ended.
 //!
-//! In a transaction of its own, with the settings and the rights of a batch. Its failure is recorded, and
+//! The statement runs in a transaction of its own, with the settings and rights of a batch. A failure is recorded, and
 //! changes nothing about how the job has ended.
 
 use crate::error::{Error, Result, sqlstate};
@@ -14,36 +14,37 @@ use crate::store::{event, extension, on_end, walk as walks};
 use crate::worker::patience::patiently;
 use crate::worker::session;
 
-/// How long it may take in milliseconds, where the job's batches have no limit: it holds a place of a
-/// worker, which other jobs wait for.
+/// Milliseconds the statement may take if the job's batches have no limit: it holds a worker slot, which other jobs
+/// wait for.
 const LIMIT: i32 = 60_000;
-/// How often it is begun, where no worker comes back from it: it may take the server along.
+/// Number of times the statement is started if no worker survives it: it may crash the server.
 const TRIES: i32 = 3;
 
-/// What is due: the job, the end that it has come to, and in which attempt.
+/// A statement that is due: the job, how it ended, and in which attempt.
 struct Due {
     job: Job,
     ended: String,
     attempt: i32,
 }
 
-/// What became of the statement of a job.
+/// The result for the statement of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEnd {
-    /// There is none, or it is not due. Nothing was run.
+    /// There is no statement, or it is not due. Nothing was run.
     NotDue,
     /// It was run, or it is recorded why not.
     Done,
-    /// It is due still.
+    /// It is still due.
     StillDue,
 }
 
-/// Runs the statement of the job's if it is due.
+/// Runs the job's statement if it is due.
 pub fn run(id: i64, start: Start) -> OnEnd {
     if !guc::ENABLED.get() {
         return OnEnd::NotDue;
     }
-    // Code of a batch may have let go of the slot, and somebody else has taken it: whoever holds one does this.
+    // Code of a batch may have released the slot, and another worker may have taken it: only a worker with a slot does
+    // this.
     if !slots::are_held() {
         return OnEnd::StillDue;
     }
@@ -120,7 +121,7 @@ fn settle(due: &Due, start: Start) -> Result<()> {
     }
 }
 
-/// The settings of a batch, but that triggers fire: which of the job's table do not is about its rows.
+/// Pins the settings of a batch, except that triggers fire: `triggers` is about the rows of the job's table only.
 fn pin(job: &Job) -> Result<()> {
     let mut firing = job.clone();
     firing.definition.options.triggers = None;
@@ -131,7 +132,7 @@ fn pin(job: &Job) -> Result<()> {
     })
 }
 
-/// The record comes first: who comes second waits for it, and finds nothing due.
+/// Runs the statement, after recording that it is done: a second worker waits for that record, and finds nothing due.
 fn perform(due: &Due, statement: &str) -> Result<bool> {
     if !on_end::settle(due.job.id, due.attempt, "done")? {
         return Ok(false);
@@ -154,7 +155,8 @@ fn record(due: &Due, result: &str) -> Result<()> {
     event::record(job.id, job.owner, "on_end", Some(&due.ended), Some(result))
 }
 
-/// The note and the event have no message, which may hold row data: they are for all who may see the job.
+/// Records that the statement failed. Note and event omit the message, which may contain row data: everyone who may see
+/// the job can read them.
 fn failed(due: &Due, error: &Error) -> Result<()> {
     let job = &due.job;
     report::log(&format!(

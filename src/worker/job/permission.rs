@@ -1,4 +1,4 @@
-//! Whether a worker may go on with its job, and with which pace and settings.
+//! The check whether a worker may go on with its job, and with which pace and settings.
 
 use crate::error::Result;
 use crate::guc;
@@ -11,7 +11,7 @@ use crate::store::job::{self, Job};
 use crate::worker::job::stop_reason::Ending;
 use crate::worker::session;
 
-/// Looks, between two batches, whether the job may go on, and with which pace and settings.
+/// Checks, between two batches, whether the job may go on; updates its pace and settings.
 pub fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Option<Ending>> {
     signal::reload_if_asked();
     if !guc::ENABLED.get() {
@@ -19,7 +19,7 @@ pub fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Optio
     }
     if changed {
         let now = txn::run(Durability::Deferred, || {
-            // ALTER EXTENSION ... UPDATE changes all jobs, so that their workers come here.
+            // ALTER EXTENSION ... UPDATE changes all jobs, so their workers come here.
             extension::check_version()?;
             job::load(job.id)
         });
@@ -44,7 +44,7 @@ pub fn permission(job: &mut Job, pins: &mut Pins, changed: bool) -> Result<Optio
     Ok(None)
 }
 
-/// The ending that the job's state asks for, if this worker is not to go on.
+/// Returns the ending that the job's state asks for, if this worker should not go on.
 pub fn unwanted(job: &Job) -> Option<Ending> {
     match job.state() {
         State::Running if is_surplus(job) => Some(Ending::Left),
@@ -55,8 +55,8 @@ pub fn unwanted(job: &Job) -> Option<Ending> {
     }
 }
 
-/// Whether the job has more workers than it wants now, and this is one of those that go: all come
-/// to the same answer.
+/// True if the job has more workers than it wants now, and this one is among those that go. All workers come to the
+/// same answer.
 fn is_surplus(job: &Job) -> bool {
     let me = server::pid();
     let rank = job.workers.iter().filter(|pid| **pid < me).count();

@@ -1,4 +1,4 @@
-//! Why a worker stops, and how that is recorded.
+//! The reasons why a worker stops, and how they are recorded.
 
 use crate::error::{Error, Result, Signal};
 use crate::model::state::{Outcome, State, Wish};
@@ -9,7 +9,7 @@ use crate::store::job::{self, Job};
 use crate::store::{event, extension, failed_row, on_end, outcome};
 use crate::worker::patience::patiently;
 
-/// How often a worker tries to record its end.
+/// Number of times a worker tries to record its end.
 const TRIES: u32 = 2;
 
 /// Why a worker stops.
@@ -17,23 +17,23 @@ const TRIES: u32 = 2;
 pub enum Ending {
     /// Everything is done.
     Completed,
-    /// What is left to be done is in the hands of others.
+    /// Others hold what is left to be done.
     Left,
-    /// The job waits for a signal, and another one could use its worker slot.
+    /// The job waits for a signal, and another job could use its worker slot.
     Behind,
-    /// Somebody wants it to stand still.
+    /// A user wants the job to pause.
     Paused,
-    /// Somebody wants it to end.
+    /// A user wants the job to end.
     Cancelled,
     /// `backfill.enabled` is off.
     Disabled,
-    /// The job or the extension is gone, or another worker has ended the job: nothing to be said.
+    /// The job or the extension is gone, or another worker has ended the job: nothing is recorded.
     Gone,
-    /// A batch failed; with what it was about.
+    /// A batch failed, with this error; the text describes its rows.
     Failed(Error, Option<String>),
 }
 
-/// Records it; false if that failed. Gives up the job's lock.
+/// Records the end and releases the job's lock; returns false if the end could not be recorded.
 pub fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
     // A cancel that was meant for the batch may hit the first try.
     let recorded = (0..TRIES).any(|_| try_to_conclude(id, ending, attempt));
@@ -41,19 +41,19 @@ pub fn conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
     recorded
 }
 
-/// The commit waits for the disk: with it, all batches before it are safe.
+/// Tries to record the end. The commit waits for the disk, which makes all batches before it safe.
 fn try_to_conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
     let record = || {
         if matches!(ending, Ending::Gone) || !elevate::extension_exists() {
             return Ok(None);
         }
-        // Not a fault of the job's: a worker with the right library is to go on with it.
+        // Not the job's fault: a worker with the right library will go on with it.
         if let Err(error) = extension::check_version() {
             return Ok(Some(format!(
                 "backfill job {id}: its worker stops: {error}"
             )));
         }
-        // Of several workers, the last one to go speaks for all.
+        // Of several workers, the last one to go records the end for all.
         Lock::Job(id).release_session();
         match job::load(id)? {
             Some(job) => self::record(&job, ending, attempt),
@@ -77,11 +77,11 @@ fn try_to_conclude(id: i64, ending: &Ending, attempt: i32) -> bool {
     true
 }
 
-/// Writes outcome and event; gives the line for the server log.
+/// Writes outcome and event; returns the line for the server log.
 fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
     let last = job.workers.is_empty();
     let before = match job.state() {
-        // This worker's lock is gone already.
+        // This worker's lock is already released.
         State::Paused => State::Pausing,
         State::Cancelled if job.outcome != Some(Outcome::Cancelled) => State::Cancelling,
         state => state,
@@ -107,8 +107,8 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         Ending::Failed(error, _) if error.signal == Some(Signal::Fenced) => {
             format!("backfill {shown}: {error}")
         }
-        // The batch was interrupted because of the wish to cancel.
-        // Whatever took the last worker away, what is wanted is the end.
+        // The batch was interrupted because of the wish to cancel. Whatever made the last worker stop, the users want
+        // the job to end.
         Ending::Cancelled
         | Ending::Failed(..)
         | Ending::Disabled

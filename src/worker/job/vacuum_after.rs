@@ -1,6 +1,5 @@
-//! What follows the last batch: VACUUM, since waves leave no page all-visible, and ANALYZE, since a
-//! new column has no statistics until then. A failure here never fails the job: what was left
-//! undone is said in notes, with the statement that does it by hand.
+//! VACUUM and ANALYZE after the last batch: waves leave no page all-visible, and a new column has no statistics yet. A
+//! failure here never fails the job: notes say what was not done, with the statement that does it by hand.
 
 use pgrx::pg_sys::Oid;
 
@@ -11,7 +10,7 @@ use crate::pg::relation::{self, Relation};
 use crate::pg::txn::{self, Durability};
 use crate::pg::{report, server};
 
-/// What was not done to a table.
+/// A command that was not done on a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Undone {
     verb: &'static str,
@@ -19,7 +18,7 @@ struct Undone {
     why: String,
 }
 
-/// A group of them that has one note.
+/// Commands that were not done for the same reason, and share one note.
 #[derive(Debug)]
 struct Group {
     verb: &'static str,
@@ -27,11 +26,11 @@ struct Group {
     why: String,
 }
 
-/// VACUUM of each of the `relations` walked, then ANALYZE of each, and of `root` where that is
-/// partitioned. Outside of any transaction, with the session's own identity in force.
+/// Runs VACUUM on each of the `relations` walked, then ANALYZE on each, and on `root` if that is partitioned. Outside
+/// of any transaction, with the session's own identity in force.
 ///
-/// `between` is called with what comes next, as `vacuum public.orders`; if it gives false, nothing
-/// more is done. Gives a line for each thing that was skipped or failed; the job ends all the same.
+/// Calls `between` with the next phase, such as `vacuum public.orders`; if it returns false, nothing more is done.
+/// Returns a line for each thing that was skipped or failed; the job ends all the same.
 pub fn run(
     root: Oid,
     relations: &[Oid],
@@ -59,7 +58,8 @@ pub fn run(
     notes(undone, partitioned.as_deref())
 }
 
-/// Without the message, which may hold data of a row: the notes are for all who may see the job.
+/// Returns a reason without the error's message, which may contain row data: everyone who may see the job can read the
+/// notes.
 fn failed(error: &Error) -> String {
     report::log(&format!("backfill: {error}"));
     format!(
@@ -68,7 +68,7 @@ fn failed(error: &Error) -> String {
     )
 }
 
-/// Does one thing; gives what was left undone.
+/// Runs one command; returns it if it was not done.
 fn step(verb: &'static str, relation: Oid, next: &mut impl FnMut(&str) -> bool) -> Option<Undone> {
     let undone = |table: String, why: String| Some(Undone { verb, table, why });
     let (table, refused) = match permitted(relation) {
@@ -93,7 +93,7 @@ fn step(verb: &'static str, relation: Oid, next: &mut impl FnMut(&str) -> bool) 
     undone(table, failed(&error))
 }
 
-/// The table's name, and why the session's user may not maintain it, if so. `None`: it is gone.
+/// Returns the table's name, and why the session's user may not maintain it, if that is so. `None`: the table is gone.
 fn permitted(relation: Oid) -> Result<Option<(String, Option<String>)>> {
     txn::run(Durability::Deferred, || {
         let Some(found) = relation::describe(relation)? else {
@@ -113,8 +113,8 @@ fn described(relation: Oid) -> Result<Option<Relation>> {
     txn::run(Durability::Deferred, || relation::describe(relation))
 }
 
-/// A line for each thing that several tables have in common. `root` is the partitioned table above
-/// them, if there is one.
+/// Returns a line for each reason, covering all tables that share it. `root` is the partitioned table above them, if
+/// there is one.
 fn notes(undone: Vec<Undone>, root: Option<&str>) -> Vec<String> {
     let mut groups: Vec<Group> = Vec::new();
     for what in undone {
@@ -138,8 +138,8 @@ fn notes(undone: Vec<Undone>, root: Option<&str>) -> Vec<String> {
     lines
 }
 
-/// Whether one is about the VACUUM and one about the ANALYZE of the same tables, but for the root,
-/// which is only analysed.
+/// True if one is about VACUUM and the other about ANALYZE of the same tables, ignoring the root, which is only
+/// analysed.
 fn twins(one: &Group, other: &Group, root: Option<&str>) -> bool {
     let tables = |group: &Group| -> Vec<String> {
         let without_root = |table: &&String| Some(table.as_str()) != root;
@@ -161,7 +161,7 @@ fn line(group: &Group, twin: Option<&Group>, root: Option<&str>) -> String {
             .any(|table| Some(table.as_str()) == root)
     };
     let target = match root {
-        // What is done to a partitioned table is done to its partitions.
+        // A command on a partitioned table also covers its partitions.
         Some(root) if many || has_root(group) || twin.is_some_and(has_root) => root.to_owned(),
         _ => group.tables.join(", "),
     };

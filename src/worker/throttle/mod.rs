@@ -1,4 +1,4 @@
-//! Gives way: looks between batches at what else the server has to do, and says for how long to wait.
+//! Giving way: looks between batches at the other load of the server, and says how long to wait.
 
 pub mod probes;
 
@@ -21,48 +21,48 @@ use crate::worker::throttle::probes::Probe;
 use crate::worker::throttle::probes::batch::Batch;
 use crate::worker::throttle::probes::look::{Look, Readings};
 
-/// How long a look at the signals holds good, and how long to wait before another.
+/// Time for which a look at the signals is used, and time until the next look while a job waits.
 pub const LOOK: Duration = Duration::from_secs(1);
-/// What the view shows of a signal may be as old as this.
+/// Greatest age of the text about a signal in the view.
 const RETELL: Duration = Duration::from_secs(5);
-/// How often the time of a long wait is counted.
+/// Time between two counts during a long wait.
 pub const RECOUNT: Duration = Duration::from_secs(10);
-/// After a wait of this length the worker slot is for a job that could run.
+/// Length of a wait after which the worker slot is given to a job that could run.
 const LONG: Duration = Duration::from_secs(60);
 /// A batch that takes no longer than this may hold others up, and need not get smaller.
 const SHORT: Duration = Duration::from_millis(20);
-/// Batches per second, at least, of a job whose rows per second are bounded: so it is a steady rate.
+/// Least number of batches per second of a job whose rows per second are bounded, so that the rate is steady.
 const STEADY: u64 = 8;
 
-/// What a worker knows of the signals, and where its time has gone.
+/// The worker's knowledge of the signals, and an account of its time.
 #[derive(Debug, Default)]
 pub struct Throttle {
     /// The bounds in force.
     pub limits: Throttles,
-    /// What the signals were at the last look.
+    /// Readings of the last look at the signals.
     pub readings: Readings,
     holds: Holds,
     looked: Option<Instant>,
     told: Option<Told>,
     counted: Option<Instant>,
     rates: BTreeMap<Signal, Bucket>,
-    /// WAL of this process that is counted already, or is not the job's.
+    /// WAL of this process that is already counted, or is not the job's.
     wal_counted: Option<u64>,
-    /// Batches in a row that have found more than a bound.
+    /// Number of consecutive batches that found more than a signal's bound.
     in_a_row: BTreeMap<Signal, u32>,
-    /// Whether others waited for the last batch, which took long enough for them to notice.
+    /// Whether others waited for the last batch, and it took long enough for them to notice.
     pub crowded: bool,
-    /// What the pause after the last batch is for, if not for the pace.
+    /// The signal that the pause after the last batch is for; `None`: it is for the pace.
     pub pausing: Option<Signal>,
     /// Time and WAL that no checkpoint has counted yet.
     pub spent: Spent,
-    /// How long the last batches took.
+    /// Durations of the last batches.
     pub recent: Recent,
     /// Time spent waiting for signals, in all.
     pub waited: Duration,
 }
 
-/// What the view shows.
+/// The reason for waiting that the view shows.
 #[derive(Debug)]
 struct Told {
     signals: Vec<Signal>,
@@ -73,17 +73,17 @@ struct Told {
 }
 
 impl Throttle {
-    /// The last look holds good no more.
+    /// Makes the next call look at the signals again.
     pub fn look_again(&mut self) {
         self.looked = None;
     }
 
-    /// Returns true while the last look holds good.
+    /// True while the last look is recent enough.
     pub fn is_fresh(&self) -> bool {
         self.looked.is_some_and(|at| at.elapsed() < LOOK)
     }
 
-    /// Returns true if the time of a long wait is to be counted now, which it takes for done.
+    /// True if the time of a long wait should be counted now; the caller then does so.
     pub fn is_count_due(&mut self) -> bool {
         let due = self.counted.is_none_or(|at| at.elapsed() >= RECOUNT);
         if due {
@@ -92,13 +92,13 @@ impl Throttle {
         due
     }
 
-    /// Counts time that was spent waiting for a signal.
+    /// Counts time spent waiting for a signal.
     pub fn waited(&mut self, signal: Signal, time: Duration) {
         self.waited += time;
         self.spent.wait(signal, time);
     }
 
-    /// Looks at the signals: the first one that is over its bound, if any is.
+    /// Looks at the signals; returns the first one that is over its bound, if any is.
     pub fn look(&mut self, job: &Job, table: Oid) -> Option<Signal> {
         let now = Instant::now();
         self.looked = Some(now);
@@ -119,13 +119,13 @@ impl Throttle {
         self.holds.settle(now).first().map(|reason| reason.signal)
     }
 
-    /// Whether the wait is one that another job need not sit out: outside of the hours, or long.
+    /// True if another job should get the slot during the wait: it is outside of the run window, or has lasted long.
     pub fn may_leave(&self, first: Signal) -> bool {
         let begun = self.told.as_ref().map(|told| told.since);
         first == Signal::RunWindow || begun.is_some_and(|since| since.elapsed() >= LONG)
     }
 
-    /// Lets the view show why the job waits. What it shows is no reason to fail.
+    /// Makes the view show why the job waits. Errors are logged and otherwise ignored.
     pub fn tell(&mut self, job: &Job) {
         let reasons = self.holds.reasons();
         let signals: Vec<Signal> = reasons.iter().map(|reason| reason.signal).collect();
@@ -136,7 +136,7 @@ impl Throttle {
         if known.is_some_and(fresh) {
             return;
         }
-        // Another signal is no other wait.
+        // A change of signal does not begin a new wait.
         let begins = self.told.is_none();
         let told = txn::run(Durability::Deferred, || {
             setback::hold(job.id, &text, begins)
@@ -157,7 +157,7 @@ impl Throttle {
         });
     }
 
-    /// The job waits no more.
+    /// Makes the view show that the job no longer waits.
     pub fn go_on(&mut self, job: &Job) {
         if self.told.take().is_none() {
             return;
@@ -169,7 +169,7 @@ impl Throttle {
         report::log(&format!("backfill {} goes on", job.logged()));
     }
 
-    /// Rows of a batch, at most, so that a rate of rows is a steady one.
+    /// Returns the largest number of rows of a batch that keeps a rate of rows steady.
     pub fn most_rows(&self, workers: i32) -> i64 {
         let rate = |rate: u64| (rate / STEADY / workers.max(1) as u64).max(1);
         self.limits.rate(Signal::RowRate).map_or(i64::MAX, |given| {
@@ -177,8 +177,7 @@ impl Throttle {
         })
     }
 
-    /// The pause that a batch has to be followed by, which is about to commit: it has updated `rows` of
-    /// `table` since `begun`.
+    /// Returns the pause after a batch that is about to commit, and has updated `rows` rows of `table` since `begun`.
     pub fn after(
         &mut self,
         table: Oid,
@@ -207,7 +206,7 @@ impl Throttle {
         Ok(pauses.into_iter().max_by_key(|pause| pause.time))
     }
 
-    /// The pause that keeps a rate, where one is in force, after a batch has taken so much of it.
+    /// Returns the pause that keeps a rate, if one is in force, after a batch has taken the amount `taken` of it.
     fn pace(&mut self, entry: &Entry, taken: u64, workers: i32) -> Option<Pause> {
         let rate = self.limits.rate(entry.signal)?;
         let bound = self.limits.bound(entry.signal)?;
@@ -219,7 +218,7 @@ impl Throttle {
         })
     }
 
-    /// The pause after a batch that has found more than the bound; longer each time in a row.
+    /// Returns the pause after a batch that has found more than the bound; it is longer each time in a row.
     fn stay_away(
         &mut self,
         entry: &Entry,
@@ -243,7 +242,7 @@ impl Throttle {
         }))
     }
 
-    /// Counts the WAL that was written since the last call; gives it in bytes.
+    /// Counts the WAL written since the last call; returns it in bytes.
     pub fn count_wal(&mut self) -> u64 {
         let written = wal::written();
         let wal = written - self.wal_counted.replace(written).unwrap_or(written);

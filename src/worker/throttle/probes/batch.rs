@@ -1,4 +1,4 @@
-//! These probes are of a batch that is about to commit: what it has taken, and who waits for it.
+//! Probes of a batch that is about to commit: what it has taken, and who waits for it.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,28 +10,28 @@ use crate::worker::throttle::probes::reading::count;
 /// A batch that is about to commit.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
-    /// The table, or partition, that it has written to.
+    /// The table, or partition, that the batch has written to.
     pub table: Oid,
-    /// Rows that it has updated.
+    /// Rows that the batch has updated.
     pub rows: u64,
-    /// WAL that the worker has written since the last one, in bytes.
+    /// WAL that the worker has written since the last batch, in bytes.
     pub wal: u64,
 }
 
-/// The probe of `max_rows_per_second`.
+/// Probe of `max_rows_per_second`.
 pub fn rows(batch: &Batch) -> u64 {
     batch.rows
 }
 
-/// The probe of `max_wal_rate`.
+/// Probe of `max_wal_rate`.
 pub fn wal(batch: &Batch) -> u64 {
     batch.wal
 }
 
-/// The probe of `max_lock_waiters`: backends that wait for this transaction, which has written to the table: for it to end, in
-/// a queue for one of the table's rows, or for the table itself.
+/// Probe of `max_lock_waiters`: backends that wait for this transaction, which has written to the table: for its end,
+/// in a queue for one of the table's rows, or for the table itself.
 pub fn lock_waiters(batch: &Batch) -> Result<u64> {
-    // Mostly so, and cheap to see.
+    // Usually nobody waits, and that is cheap to see.
     if !waiters::any() {
         return Ok(0);
     }

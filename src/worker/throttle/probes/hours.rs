@@ -1,4 +1,4 @@
-//! This probe is of the hours that a job may run in.
+//! Probe of the hours in which a job may run.
 
 use crate::error::Result;
 use crate::pg::spi::Arg;
@@ -6,7 +6,7 @@ use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 use crate::worker::throttle::probes::reading::count;
 
-/// The probe of `run_window`.
+/// Probe of `run_window`.
 pub fn window(look: &mut Look) -> Result<Found> {
     let Some(hours) = look.limits.hours() else {
         return Ok(Found::Nothing);
@@ -18,8 +18,8 @@ pub fn window(look: &mut Look) -> Result<Found> {
     })
 }
 
-/// The minute of the week, which begins on Monday, in a time zone; without one, in the session's. An error that names a zone that
-/// there is not.
+/// Returns the minute of the week, which begins on Monday, in a time zone; without one, in the session's. Fails for an
+/// unknown time zone, with its name.
 pub fn minute_of_week(zone: Option<&str>) -> Result<u16> {
     let zone = match zone {
         Some(zone) => Arg::Text(zone),

@@ -1,5 +1,5 @@
-//! The probes: each signal has one, which reads it at the server. What was asked for and can't be read counts as over its
-//! bound.
+//! The probes: for each signal, a function that reads it from the server. A signal that was asked for but cannot be
+//! read counts as over its bound.
 
 pub mod batch;
 pub mod hours;
@@ -19,17 +19,17 @@ use crate::throttle::signals::{Entry, SIGNALS, Signal};
 use crate::worker::throttle::probes::batch::Batch;
 use crate::worker::throttle::probes::look::Look;
 
-/// A signal is read in one of these ways.
+/// The way in which a signal is read.
 pub enum Probe {
-    /// The function is called between two batches, in a transaction.
+    /// A function that is called between two batches, in a transaction.
     Look(fn(&mut Look) -> Result<Found>),
-    /// So is this one, which opens its transaction itself.
+    /// A function that is called between two batches, and opens its own transaction.
     Alone(fn(&mut Look) -> Result<Found>),
-    /// The function says what a batch has taken of a rate.
+    /// A function that returns what a batch has taken of a rate.
     Taken(fn(&Batch) -> u64),
-    /// The function counts, in a batch that is about to commit, what the bound limits.
+    /// A function that counts, in a batch that is about to commit, what the bound limits.
     Batch(fn(&Batch) -> Result<u64>),
-    /// Nothing is to be read.
+    /// Nothing is read.
     None,
 }
 
@@ -54,8 +54,8 @@ pub fn of(signal: Signal) -> Probe {
     }
 }
 
-/// The bounds in force: those of the job, and the server's for those that it does not have. Then why it
-/// waits if one of these makes no sense.
+/// Returns the bounds in force: those of the job, and the server's for those that the job does not set. Returns also
+/// reasons to wait, one for each server setting in force that makes no sense.
 pub fn limits(own: &Throttles) -> (Throttles, Vec<Reason>) {
     let (server, wrong) = settings::in_force();
     let unreadable = |(signal, text): (Signal, String)| {
@@ -68,14 +68,14 @@ pub fn limits(own: &Throttles) -> (Throttles, Vec<Reason>) {
     (own.or(server), reasons)
 }
 
-/// Reads the signals that have a bound, or need none, and holds each against that.
+/// Reads the signals that have a bound, or need none, and compares each with its bound.
 pub fn take(mut look: Look, holds: &mut Holds) {
     for signal in look.limits.at_rest() {
         holds.hold(signal, "the bound is 0".to_owned());
     }
     look.readings.behind = None;
     let mut entries: Vec<&Entry> = SIGNALS.iter().collect();
-    // The lag in bytes before that in time; the owner's query last.
+    // In the order of the signals: lag in bytes comes before lag in time.
     entries.sort_by_key(|entry| entry.signal);
     for entry in entries {
         let bound = look.limits.bound(entry.signal);
@@ -92,7 +92,7 @@ pub fn take(mut look: Look, holds: &mut Holds) {
     }
 }
 
-// Within a server: probes name its functions.
+// In a server, since the probes name its functions.
 #[cfg(any(test, feature = "pg_test"))]
 #[pgrx::pg_schema]
 mod tests {

@@ -1,4 +1,4 @@
-//! This probe asks the owner's query. A worker is a process of the owner's: nobody else evaluates the query.
+//! Probe that runs the owner's query. A worker is a process of the owner's, so nobody else evaluates the query.
 
 use std::time::{Duration, Instant};
 
@@ -7,18 +7,19 @@ use crate::pg::{evaluate, spi, timeout, txn};
 use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 
-/// The query may take this time, in milliseconds.
+/// Milliseconds the query may take.
 const LIMIT: i32 = 1000;
 
-/// The probe of `throttle_query`, in a transaction of its own. What is wrong with the query may hold row data: the view shows
-/// its SQLSTATE.
+/// Probe of `throttle_query`, in a transaction of its own. An error message of the query may contain row data, so the
+/// view shows only its SQLSTATE.
 pub fn ask(look: &mut Look) -> Result<Found> {
     let Some(query) = look.limits.query() else {
         return Ok(Found::Nothing);
     };
     let begun = Instant::now();
     let answer = timeout::limited(LIMIT, || {
-        // Rolled back: what it leaves for the commit (a cursor WITH HOLD, a deferred trigger) would run where writing is allowed.
+        // Rolled back, because what the query leaves for the commit (a cursor WITH HOLD, a deferred trigger) would run
+        // where writing is allowed.
         txn::run_undone(
             || {},
             || evaluate::read_only(|| spi::read_only(&format!("SELECT (\n{query}\n)"))),
@@ -27,7 +28,7 @@ pub fn ask(look: &mut Look) -> Result<Found> {
     let late = begun.elapsed() > Duration::from_millis(LIMIT as u64);
     let slow = || format!("the query takes longer than {LIMIT} ms");
     let reason = match answer {
-        // It may have caught the cancel.
+        // The query may have caught the cancel.
         Ok(_) if late => slow(),
         Ok(row) => match row.as_ref().and_then(|row| row.get(0)) {
             Some("f" | "false") => return Ok(Found::Nothing),

@@ -1,4 +1,4 @@
-//! These probes are of the server: its archive, its clients, and whether it is to be read only.
+//! Probes of the server: its archive, its clients, and whether transactions are read-only by default.
 
 use pgrx::pg_sys::Oid;
 
@@ -8,10 +8,10 @@ use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 use crate::worker::throttle::probes::reading::{count, first, hidden, one};
 
-/// The view shows this where transactions are to be read only by default.
+/// Text in the view if transactions are read-only by default.
 const READ_ONLY: &str = "it is on, for the server, the database or the job's owner";
 
-/// The probe of `max_archive_backlog`: segments of WAL that wait to be archived.
+/// Probe of `max_archive_backlog`: WAL segments waiting to be archived.
 pub fn archive_backlog(_: &mut Look) -> Result<Found> {
     let segments = count(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_ls_archive_statusdir() f WHERE f.name LIKE '%.ready'",
@@ -20,7 +20,7 @@ pub fn archive_backlog(_: &mut Look) -> Result<Found> {
     Ok(Found::number(segments))
 }
 
-/// The probe of `max_active_backends`: clients' backends that are at work.
+/// Probe of `max_active_backends`: client backends that are active.
 pub fn active_backends(_: &mut Look) -> Result<Found> {
     let row = one(
         "SELECT pg_catalog.count(*) FILTER (WHERE a.state IN ('active', 'fastpath function call')),
@@ -35,7 +35,7 @@ pub fn active_backends(_: &mut Look) -> Result<Found> {
     Ok(Found::number(row.number(0)?.unsigned_abs()))
 }
 
-/// The probe of `default_transaction_read_only`.
+/// Probe of `default_transaction_read_only`.
 pub fn read_only(look: &mut Look) -> Result<Found> {
     let on = is_read_only(look.job.owner, &mut look.readings.overridden)?;
     Ok(match on {
@@ -44,8 +44,8 @@ pub fn read_only(look: &mut Look) -> Result<Found> {
     })
 }
 
-/// What ALTER ROLE and ALTER DATABASE say of `default_transaction_read_only` for new sessions of the role in this database;
-/// what is said for both comes first.
+/// Query for the value of `default_transaction_read_only` that ALTER ROLE and ALTER DATABASE set for new sessions of
+/// the role in this database; the most specific one comes first: role and database, then role, then database.
 const READ_ONLY_OF_ROLE: &str = "
 SELECT pg_catalog.split_part(c.entry, '=', 2)::boolean
 FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (entry)
@@ -54,15 +54,15 @@ WHERE s.setrole IN (0, $1)
   AND pg_catalog.lower(pg_catalog.split_part(c.entry, '=', 1)) = 'default_transaction_read_only'
 ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1";
 
-/// Whether a new session of the role in this database would begin with transactions that are read only. `overridden` is
-/// set once the role or the database is found to have a value of its own: what this process knows of the server's may
-/// be that one from then on.
+/// True if a new session of the role in this database would begin with read-only transactions. `overridden` is set once
+/// the role or the database is found to have its own value: from then on, this process's value for the server may be
+/// that one.
 fn is_read_only(role: Oid, overridden: &mut bool) -> Result<bool> {
     if let Some(row) = first(READ_ONLY_OF_ROLE, &[Arg::Oid(role)])? {
         *overridden = true;
         return Ok(row.bool(0));
     }
-    // A RESET would give this value; the worker has set another one.
+    // The value that RESET would restore; the worker itself has set another.
     let of_server = "SELECT s.reset_val = 'on' FROM pg_catalog.pg_settings s WHERE s.name = 'default_transaction_read_only'";
     let of_files = "SELECT f.setting::boolean FROM pg_catalog.pg_file_settings f
                     WHERE pg_catalog.lower(f.name) = 'default_transaction_read_only' AND f.applied ORDER BY f.seqno DESC LIMIT 1";

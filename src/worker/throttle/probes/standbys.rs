@@ -1,4 +1,4 @@
-//! These probes are of standbys and replication slots: how far they are behind.
+//! Probes of standbys and replication slots: how far they are behind.
 
 use std::time::Instant;
 
@@ -9,15 +9,15 @@ use crate::throttle::signals::Signal;
 use crate::worker::throttle::probes::look::{Behind, Look};
 use crate::worker::throttle::probes::reading::{hidden, one};
 
-/// The probe of `max_lag_bytes`.
+/// Probe of `max_lag_bytes`.
 pub fn bytes(look: &mut Look) -> Result<Found> {
     read(look)?;
     Ok(found(look, |behind| behind.bytes as f64))
 }
 
-/// The probe of `max_lag`.
+/// Probe of `max_lag`.
 pub fn time(look: &mut Look) -> Result<Found> {
-    // Else that of the bytes has read it, or has said why it can't be read.
+    // Otherwise the probe of the bytes has read the lag, or has reported why it cannot be read.
     if look.limits.bound(Signal::LagBytes).is_none() {
         read(look)?;
     }
@@ -31,7 +31,7 @@ fn found(look: &Look, amount: impl Fn(&Behind) -> f64) -> Found {
     }
 }
 
-/// Reads who is furthest behind.
+/// Reads which standby or slot is furthest behind.
 fn read(look: &mut Look) -> Result<()> {
     let (include, exclude) = look.limits.names();
     let lag = lag(include, exclude)?;
@@ -44,7 +44,7 @@ fn read(look: &mut Look) -> Result<()> {
         Behind {
             shown,
             bytes,
-            // Its own answer is old where there is nothing that it lacks.
+            // The standby's own figure is outdated if it lacks nothing.
             seconds: if bytes > 0 {
                 counted.max(seconds)
             } else {
@@ -55,29 +55,29 @@ fn read(look: &mut Look) -> Result<()> {
     Ok(())
 }
 
-/// Where the WAL ends, and who is furthest behind that.
+/// The end of the WAL, and the standby or slot that is furthest behind it.
 #[derive(Debug, Clone, PartialEq)]
 struct Lag {
-    /// The end, in bytes since the first.
+    /// End of the WAL, in bytes since its beginning.
     end: u64,
-    /// Who is behind, if there is anybody.
+    /// The standby or slot that is furthest behind, if there is one.
     last: Option<Follower>,
 }
 
 /// A standby, or a replication slot.
 #[derive(Debug, Clone, PartialEq)]
 struct Follower {
-    /// For people: `standby replica1`, `slot orders_cdc`.
+    /// Name for people: `standby replica1`, `slot orders_cdc`.
     shown: String,
-    /// Where it has come to, in bytes since the first.
+    /// Position it has reached, in bytes since the beginning of the WAL.
     at: u64,
-    /// What it says itself of how long its answers take, in seconds.
+    /// Its own figure for its replay lag, in seconds.
     seconds: f64,
 }
 
-/// What `LAG` and the lists of names mean: a walsender counts by what its standby has replayed, or else
-/// flushed; a slot by what its reader has confirmed. An active physical slot is its walsender's. One
-/// whose WAL is gone will never catch up, and has to be dropped.
+/// Query for the lag. The position of a standby is what it has replayed, or else flushed; that of a slot is what its
+/// consumer has confirmed. An active physical slot is represented by its walsender. A slot whose WAL is gone will never
+/// catch up, and has to be dropped: it is left out.
 const LAG: &str = "
 WITH wal AS (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0') AS lsn), followers AS (
     SELECT 'standby' AS kind, a.application_name::text AS name,
@@ -102,7 +102,7 @@ FROM wal LEFT JOIN LATERAL (
     ORDER BY f.at LIMIT 1
 ) f ON true";
 
-/// Who is furthest behind, of those named, or of all but those excluded.
+/// Returns the standby or slot that is furthest behind, of those named, or of all but those excluded.
 fn lag(include: &[String], exclude: &[String]) -> Result<Lag> {
     let row = one(LAG, &[Arg::Texts(include), Arg::Texts(exclude)])?;
     if row.bool(5) {

@@ -1,4 +1,4 @@
-//! These probes are of the table, or partition, that the worker is at.
+//! Probes of the table, or partition, that the worker is at.
 
 use pgrx::pg_sys::Oid;
 
@@ -10,10 +10,10 @@ use crate::throttle::holds::Found;
 use crate::worker::throttle::probes::look::Look;
 use crate::worker::throttle::probes::reading::{count, first, one};
 
-/// A table of a few pages doubles with the first batch: growth counts from this size, in bytes, at least.
+/// Least size, in bytes, from which growth is computed: a table of a few pages doubles with the first batch.
 const SMALL: u64 = 1 << 20;
 
-/// The probe of `yield_to_autovacuum`.
+/// Probe of `yield_to_autovacuum`.
 pub fn vacuum(look: &mut Look) -> Result<Found> {
     let (phase, age) = (vacuum_of(look.table)?, age_of(look.table)?);
     Ok(match (phase, age) {
@@ -25,7 +25,7 @@ pub fn vacuum(look: &mut Look) -> Result<Found> {
     })
 }
 
-/// The probe of `max_dead_tuples`, as far as they are counted.
+/// Probe of `max_dead_tuples`. Fails if they are not counted.
 pub fn dead_tuples(look: &mut Look) -> Result<Found> {
     counted()?;
     let tuples = count(
@@ -35,7 +35,8 @@ pub fn dead_tuples(look: &mut Look) -> Result<Found> {
     Ok(Found::number(tuples))
 }
 
-/// The probe of `max_growth`: per cent since the table was vacuumed, as far as that is known: since the job began.
+/// Probe of `max_growth`: percent since the table was last vacuumed, or since the job began if it was not vacuumed
+/// since.
 pub fn growth(look: &mut Look) -> Result<Found> {
     let (job, table) = (look.job.id, look.table);
     let (size, vacuums) = size_of(table)?;
@@ -52,7 +53,7 @@ pub fn growth(look: &mut Look) -> Result<Found> {
     Ok(Found::Amount(grown, String::new()))
 }
 
-/// What VACUUM does to the table or its TOAST table now, if it does: `scanning heap`.
+/// Returns the phase of a VACUUM that is running on the table or its TOAST table, such as `scanning heap`.
 fn vacuum_of(table: Oid) -> Result<Option<String>> {
     let found = first(
         "SELECT v.phase FROM pg_catalog.pg_stat_progress_vacuum v JOIN pg_catalog.pg_class c ON v.relid IN (c.oid, c.reltoastrelid)
@@ -62,7 +63,7 @@ fn vacuum_of(table: Oid) -> Result<Option<String>> {
     Ok(found.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
-/// The age of the table's oldest transaction, and the one that has VACUUM freeze it.
+/// Returns the age of the table's oldest transaction, and the age at which VACUUM is forced to freeze it.
 fn age_of(table: Oid) -> Result<Option<(u64, u64)>> {
     let found = first(
         "SELECT pg_catalog.age(c.relfrozenxid), pg_catalog.current_setting('autovacuum_freeze_max_age')
@@ -74,7 +75,7 @@ fn age_of(table: Oid) -> Result<Option<(u64, u64)>> {
         .transpose()
 }
 
-/// The table's size in bytes, and how often it was vacuumed.
+/// Returns the table's size in bytes, and how often it was vacuumed.
 fn size_of(table: Oid) -> Result<(u64, i64)> {
     counted()?;
     let row = one(
@@ -85,7 +86,7 @@ fn size_of(table: Oid) -> Result<(u64, i64)> {
     Ok((row.number(0)?.unsigned_abs(), row.number(1)?))
 }
 
-/// An error where the server does not count what happens to tables.
+/// Fails if the server does not count what happens to tables (`track_counts` is off).
 fn counted() -> Result<()> {
     if hot::counted() {
         return Ok(());
