@@ -101,8 +101,8 @@ impl Question {
         )
     }
 
-    /// Returns the result in one line.
-    pub fn verdict(&self, found: Found, doubt: Doubt) -> String {
+    /// Returns the result in one line. `unseen`: why rows of the job may not have been looked at.
+    pub fn verdict(&self, found: Found, doubt: Doubt, unseen: Doubt) -> String {
         let Found {
             passed,
             matching,
@@ -128,6 +128,12 @@ impl Question {
                 format!(
                     "job {job} is not verified: none of {passed} rows matches where_clause still, but {}: verify it with recompute or a check_clause",
                     doubt.unwrap_or_default()
+                )
+            }
+            Question::Verify { job, .. } if found == 0 && failed == 0 && unseen.is_some() => {
+                format!(
+                    "job {job} is not verified: {}: verify it with a check_clause",
+                    unseen.unwrap_or_default()
                 )
             }
             Question::Verify { job, .. } if found == 0 && failed == 0 => {
@@ -159,6 +165,14 @@ impl Question {
                     failures("could not be looked at")
                 )
             }
+        }
+    }
+
+    /// The job that is verified; 0 for a dry run.
+    pub fn job(&self) -> i64 {
+        match self {
+            Question::DryRun => 0,
+            Question::Verify { job, .. } => *job,
         }
     }
 
@@ -212,33 +226,33 @@ mod tests {
             found: 30,
             failed: 2,
         };
-        let dry = Question::DryRun.verdict(found, None);
+        let dry = Question::DryRun.verdict(found, None, None);
         assert!(dry.starts_with("dry run: of 100 rows 30 would change, 10 would get"));
         assert!(dry.contains("2 would fail"));
         let check = Check::Pending;
         let verify = Question::Verify { job: 7, check };
-        assert!(verify.verdict(found, None).contains("30 of 100 rows"));
+        assert!(verify.verdict(found, None, None).contains("30 of 100 rows"));
         assert!(
             verify
-                .verdict(Found::default(), None)
+                .verdict(Found::default(), None, None)
                 .contains("is verified")
         );
         assert!(dry.starts_with(&Question::DryRun.opening()));
-        let said = verify.verdict(found, None);
+        let said = verify.verdict(found, None, None);
         assert!(said.starts_with(&verify.opening()));
         let check = Check::Recompute;
         let verify = Question::Verify { job: 7, check };
-        let doubt = verify.verdict(found, Some("it reads what it sets"));
+        let doubt = verify.verdict(found, Some("it reads what it sets"), None);
         assert!(doubt.contains("30 of 100 rows are undecided"));
         let verify = Question::Verify {
             job: 7,
             check: Check::Pending,
         };
-        let unlike = verify.verdict(Found::default(), Some("it was redefined"));
+        let unlike = verify.verdict(Found::default(), Some("it was redefined"), None);
         assert!(unlike.contains("is not verified: none of 0 rows matches"));
         let check = Check::Recompute;
         let verify = Question::Verify { job: 7, check };
-        let none = verify.verdict(Found::default(), Some("it reads what it sets"));
+        let none = verify.verdict(Found::default(), Some("it reads what it sets"), None);
         assert!(none.contains("is verified"));
     }
 }

@@ -216,6 +216,15 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
         let message = format!("backfill {shown} went on after it was verified");
         return refused(message, if values { by_value } else { again });
     }
+    if let Some(unseen) = trial::out_of_sight(&last)? {
+        let message = format!("the verification of backfill {shown} does not tell: {unseen}");
+        return refused(
+            message,
+            format!(
+                "SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row, and come back when that has completed."
+            ),
+        );
+    }
     let by_clause = matches!(
         last.definition.action.question(),
         Some(Question::Verify {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
 use crate::pg::{relation, server};
 use crate::quote::{ident, literal};
-use crate::store::job::Job;
+use crate::store::job::{self, Job};
 use crate::store::{approval, outcome, rights};
 
 /// Returns if the backfill with this name has completed on all rows of its table without a failed one, and, if
@@ -134,6 +134,21 @@ fn refuse_another_table(job: &Job) -> Result<()> {
             )),
         });
     };
+    let before = job::name_of_relation(job.id)?;
+    if let Some(other) = relation::named(&before)?
+        && other != job.relation
+    {
+        return Err(refuse(format!(
+            "backfill {} is on {}, which was called {before} when it was defined: {before} is another table now",
+            existing::with_owner(job),
+            table.shown
+        ))
+        .hint(format!(
+            "Say which table is meant: SELECT backfill.require_completed({}, relation => {}).",
+            literal(job.name.as_deref().unwrap_or_default()),
+            literal(&table.shown)
+        )));
+    }
     match relation::named(&ident(&table.name))? {
         Some(other) if other != job.relation => {
             let other = relation::describe(other)?.map_or(table.name.clone(), |found| found.shown);

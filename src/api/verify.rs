@@ -16,7 +16,7 @@ use crate::model::options::{Options, Strategy, is_alterable};
 use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{clauses, repeat, server};
+use crate::pg::{clauses, physical, repeat, server};
 use crate::quote::{ident, literal};
 use crate::scan::clause::{self, all_of};
 use crate::store::job::{self, Definition, Job};
@@ -197,11 +197,45 @@ impl Errand for VerificationOf {
             );
             let where_clause = match pending {
                 true => of.where_clause.clone(),
+                false if self.beyond_conditions(&of)? => None,
                 false => scope::lasting(&of)?,
             };
             analyse(&of, &self.question, where_clause.as_deref())?;
             Ok(where_clause)
         })
+    }
+}
+
+impl VerificationOf {
+    /// Whether a check_clause is asked of all rows, since a trigger may have changed any column of those that the job was about.
+    fn beyond_conditions(&self, of: &Backfill) -> Result<bool> {
+        let by_clause = matches!(
+            self.question,
+            Question::Verify {
+                check: Check::Clause(_),
+                ..
+            }
+        );
+        if !by_clause || of.where_clause.is_none() {
+            return Ok(false);
+        }
+        for table in tables::of(&of.relation, of.options.only())? {
+            if physical::may_write_back(table.oid)? {
+                let message = format!(
+                    "check_clause is asked of all rows of table {}: a trigger may have changed the columns that the where_clause of job {} reads",
+                    of.relation.shown,
+                    self.question.job()
+                );
+                notice(
+                    &message,
+                    Some(
+                        "Where it is about some rows only, add the others to it: check_clause => '... OR ...'.",
+                    ),
+                );
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

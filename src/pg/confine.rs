@@ -31,6 +31,11 @@ pub fn process_is_the_owners() {
     OWNERS_PROCESS.set(true);
 }
 
+/// Whether this process is such a worker.
+pub fn is_owners_process() -> bool {
+    OWNERS_PROCESS.get()
+}
+
 /// Returns an error unless users' text may be handed to PostgreSQL now.
 pub fn require() -> Result<()> {
     let place = OWNERS_PROCESS.get() || OWN.get() > 0;

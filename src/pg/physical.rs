@@ -69,6 +69,13 @@ pub fn can_fall_out(
     )
 }
 
+/// Whether an UPDATE of the table may write to its rows once more, by a trigger that fires after it or a cascade of a foreign key: then
+/// no column is certain to stay as it was. Within `spi::connect`.
+pub fn may_write_back(table: Oid) -> Result<bool> {
+    let any = [Arg::Oid(table), Arg::Text("ORA")];
+    Ok(first(AFTER_TRIGGER, &any)?.is_some() || first(CASCADE, &any[..1])?.is_some())
+}
+
 /// Whether the clause reads only columns that an update of `set_columns` leaves unchanged, triggers aside. As the current user, within
 /// `spi::connect`.
 pub fn reads_what_stays(

@@ -12,13 +12,18 @@
 //!
 //! Parallel workers have the rights of a superuser, and none of these hooks: nothing is planned for them meanwhile.
 //!
-//! Trusted is a function of a superuser's; of PostgreSQL's own one that everybody may call and that runs no SQL text. One of these
-//! that does more than to compute is trusted within a superuser's function only: anybody who could ever write a condition of a
-//! trigger, a default or a CHECK may have named `set_config` there, or `pg_terminate_backend`.
+//! A function is trusted if a superuser owns it. A function of PostgreSQL's own is trusted if everybody may call it and it runs no SQL
+//! given as text.
 //!
-//! Nor does code that runs behind the wall take it down: `backfill.allow_superuser_jobs` is not set by it.
+//! An expression names functions without owning them, and nothing tells who wrote the condition of a trigger: everybody who ever had the
+//! right to. So a volatile function, or one that not everybody may call, is trusted only where the job's own clauses name it
+//! (`post_parse_analyze_hook` shows what they say), or a superuser's function calls it. Else a condition could call `set_config`,
+//! `pg_terminate_backend` or an administrator's own helper.
+//!
+//! Nor can code behind the wall take it down: no statement turns `backfill.allow_superuser_jobs` on meanwhile.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -37,6 +42,9 @@ thread_local! {
     static CALLED: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
     /// How many functions of superusers' are being called, since the last check of a foreign key.
     static WITHIN: Cell<usize> = const { Cell::new(0) };
+    /// The functions that the clauses of the job, or of the superuser, name.
+    static NAMED: RefCell<HashSet<u32>> = RefCell::default();
+    static ANALYSED: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
 
 /// PostgreSQL's own volatile functions that do no more than to compute, or to count.
@@ -106,6 +114,9 @@ impl Only {
         let on = server::is_superuser();
         if on {
             install();
+            if !is_up() {
+                NAMED.take();
+            }
             DEPTH.set(DEPTH.get() + 1);
         }
         Only(on)
@@ -147,6 +158,8 @@ fn install() {
         pg_sys::needs_fmgr_hook = Some(on_lookup);
         CALLED.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(on_call);
+        ANALYSED.set(pg_sys::post_parse_analyze_hook);
+        pg_sys::post_parse_analyze_hook = Some(on_analysed);
     }
     object_access::watch(on_access);
     planner::forbid_parallel(is_on);
@@ -246,9 +259,9 @@ fn refuse(function: Oid, why: impl Fn(Oid) -> Option<String>) {
         .hint("Let the job be defined by a role with no more rights than it takes: SET ROLE before the call. Where you trust all of it, SET backfill.allow_superuser_jobs = on.")));
 }
 
-/// That the function, one of PostgreSQL's own, does more than to compute, if so, and nothing tells who wrote that.
+/// Returns why the function must not be called by an expression that nobody is known to have written.
 fn effect(function: Oid) -> Option<String> {
-    if WITHIN.get() > 0 || function.to_u32() >= pg_sys::FirstNormalObjectId {
+    if WITHIN.get() > 0 || NAMED.with_borrow(|named| named.contains(&function.to_u32())) {
         return None;
     }
     let (name, volatile) = look_up(function, |form, name| {
@@ -256,12 +269,43 @@ fn effect(function: Oid) -> Option<String> {
         let volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE && !of_triggers;
         (name.to_owned(), volatile)
     })?;
-    (volatile && !HARMLESS.contains(&name.as_c_str())).then(|| {
-        format!(
-            "function {} does more than to compute",
-            name.to_string_lossy()
-        )
-    })
+    let shown = name.to_string_lossy();
+    let built_in = function.to_u32() < pg_sys::FirstNormalObjectId;
+    if volatile && !(built_in && HARMLESS.contains(&name.as_c_str())) {
+        return Some(format!(
+            "function {shown} is volatile and none of the job's clauses names it"
+        ));
+    }
+    (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
+}
+
+/// The hook `post_parse_analyze_hook`, called by PostgreSQL with what a statement says, before views, defaults or anything else that
+/// somebody wrote is put into it.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_analysed(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    if let Some(next) = ANALYSED.get() {
+        // SAFETY: it is the previous hook, called with the same arguments as this one.
+        unsafe { next(state, query, jumble) };
+    }
+    if !is_on() || WITHIN.get() > 0 {
+        return;
+    }
+    // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current memory context.
+    let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(query.cast())) };
+    let text = text.to_string_lossy();
+    // Fields of nodes that hold a function: funcid, opfuncid, hashfuncid, aggfnoid, winfnoid. Constants are printed as bytes.
+    let mut words = text.split_ascii_whitespace();
+    let mut named = HashSet::new();
+    while let Some(word) = words.next() {
+        if word.starts_with(':') && (word.ends_with("funcid") || word.ends_with("fnoid")) {
+            named.extend(words.next().and_then(|number| number.parse::<u32>().ok()));
+        }
+    }
+    NAMED.with_borrow_mut(|all| all.extend(named));
 }
 
 /// Why the function is not trusted, if so.

@@ -243,6 +243,18 @@ pub(super) fn find(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     })
 }
 
+/// Returns what the job's table was called when the job was defined, quoted where need be.
+pub fn name_of_relation(id: i64) -> Result<String> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT j.relation_name FROM backfill_internal.job j WHERE j.id = $1",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    let row = row.ok_or_else(|| unknown(id))?;
+    Ok(row.text(0)?.to_owned())
+}
+
 /// Like [`find`], but sees what others have committed by now, even in a transaction with an older snapshot.
 fn find_latest(condition: &str, args: &[Arg]) -> Result<Vec<Job>> {
     as_extension(|| {

@@ -1,9 +1,12 @@
 //! Jobs that only look, on behalf of another job: its dry run or its verification.
 
+use crate::action::{Check, Question};
 use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
+use crate::pg::physical;
 use crate::pg::spi::{self, Arg, Row};
 use crate::store::job::{Job, find};
+use crate::store::{slice, walk};
 
 /// Seconds since the newest dry run of the same thing completed, if there is one. A part of the rows tells nothing of the others,
 /// nor one table of those that inherit from it; and under other settings clauses mean something else.
@@ -59,6 +62,37 @@ fn first(sql: &str, job: &Job) -> Result<Option<Row>> {
         Arg::Text(&definition.options.to_json()),
     ];
     as_extension(|| spi::first(sql, &arguments))
+}
+
+/// Returns why a verification that computes rows again may have missed some: fewer rows match its lasting conditions than the job has
+/// updated, and triggers may have changed these rows. `None` for other jobs.
+pub fn out_of_sight(verification: &Job) -> Result<Option<String>> {
+    let definition = &verification.definition;
+    let Some(Question::Verify {
+        job,
+        check: Check::Recompute,
+    }) = definition.action.question()
+    else {
+        return Ok(None);
+    };
+    if definition.where_clause.is_none() {
+        return Ok(None);
+    }
+    let (matching, updated) = (
+        slice::found(verification.id)?.matching,
+        slice::updated(*job)?,
+    );
+    if matching >= updated {
+        return Ok(None);
+    }
+    for table in walk::tables(verification.id)? {
+        if physical::may_write_back(table)? {
+            return Ok(Some(format!(
+                "{matching} rows match its where_clause still, of {updated} that it updated, and a trigger may have changed the others"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the job that began last among those that verify this one and were not cancelled. Ids do not tell: a role

@@ -13,7 +13,7 @@ use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::bgworker::{self, Start};
 use crate::pg::channel::{Channel, Received};
-use crate::pg::{latch, report, role, server};
+use crate::pg::{confine, latch, report, role, server};
 
 /// Checkers that may look at one role's text at the same time. They take background workers of the server, and a role
 /// whose functions never return must not hold all of them.
@@ -75,7 +75,19 @@ fn open(question: &[u8], start: Start) -> Result<Option<Channel>> {
 
 /// Takes one place each of the owner's, of the session user's and of the server's, so that neither role can hold all of
 /// the server's. A place is taken for as long as somebody asks from it, or the checker that was asked is running.
+/// One more place of the server's is for superusers. A worker of this extension takes none: somebody could ask from the jobs of as
+/// many roles as they are a member of.
 fn take_turns(owner: Oid) -> Result<[Place; 3]> {
+    if confine::is_owners_process() {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "code of a backfill job can't have looked at what role {} wrote",
+                server::role_name(owner)
+            ),
+        )
+        .hint("Make the call in a session of your own."));
+    }
     let all = (server::most_background_workers() / SHARE).max(1);
     let each = all.div_ceil(2).min(AT_ONCE);
     let asks = server::session_user();
@@ -87,7 +99,9 @@ fn take_turns(owner: Oid) -> Result<[Place; 3]> {
         .ok_or_else(|| busy(&format!("of role {}", server::role_name(owner))))?;
     let of_session = place(Of::Asker(asks.to_u32()), each)
         .ok_or_else(|| busy(&format!("for sessions of role {}", server::role_name(asks))))?;
-    let of_server = place(Of::Server, all).ok_or_else(|| busy("in this server"))?;
+    let for_superusers = u32::from(server::is_superuser());
+    let of_server =
+        place(Of::Server, all + for_superusers).ok_or_else(|| busy("in this server"))?;
     Ok([of_owner, of_session, of_server])
 }
 

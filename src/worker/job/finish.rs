@@ -10,7 +10,7 @@ use crate::pg::txn::{self, Durability};
 use crate::pg::{relation, repeat, report};
 use crate::store::event::{self, Doubt};
 use crate::store::job::{self, Job};
-use crate::store::{slice, walk as walks};
+use crate::store::{slice, trial, walk as walks};
 use crate::worker::batch::attributes;
 use crate::worker::batch::failures::Setbacks;
 use crate::worker::held_slice::{limit, pace, samples};
@@ -126,12 +126,19 @@ fn after_last(job: &Job, start: Start) -> Ending {
 /// Reports the findings of a job that only reads.
 fn say_verdict(job: &Job) -> Ending {
     let looked = txn::run(Durability::Deferred, || {
-        Ok((slice::found(job.id)?, doubt(job)?))
+        Ok((
+            slice::found(job.id)?,
+            doubt(job)?,
+            trial::out_of_sight(job)?,
+        ))
     });
     match looked {
-        Ok((tally, doubt)) => {
+        Ok((tally, doubt, unseen)) => {
             if let Some(question) = job.definition.action.question() {
-                say(job, &question.verdict(tally, doubt.as_deref()));
+                say(
+                    job,
+                    &question.verdict(tally, doubt.as_deref(), unseen.as_deref()),
+                );
             }
             Ending::Completed
         }
