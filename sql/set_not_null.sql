@@ -1,4 +1,4 @@
--- SET NOT NULL without a lock that is held while the table is read. ALTER TABLE … SET NOT NULL by itself reads the
+-- SET NOT NULL without a lock that is held while the table is read. ALTER TABLE ... SET NOT NULL by itself reads the
 -- table under an ACCESS EXCLUSIVE lock, unless a valid constraint says already that there is no NULL. With the
 -- caller's rights; on a table of another role's each statement runs as that role, in a process of its own.
 

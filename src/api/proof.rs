@@ -216,6 +216,11 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
         let message = format!("backfill {shown} went on after it was verified");
         return refused(message, if values { by_value } else { again });
     }
+    let (its, ours) = (&last.definition, &job.definition);
+    if (&its.session, &its.options.settings) != (&ours.session, &ours.options.settings) {
+        let message = format!("backfill {shown} was verified under other settings than it has");
+        return refused(message, if values { by_value } else { again });
+    }
     if let Some(unseen) = trial::out_of_sight(&last)? {
         let message = format!("the verification of backfill {shown} does not tell: {unseen}");
         return refused(

@@ -347,7 +347,7 @@ fn refuse_part(of: &Job) -> Result<()> {
 
 /// Refuses options that make no sense here: all but those of the pace.
 fn refuse_options(of: &Options, given: &Options) -> Result<()> {
-    const OTHERS: &[&str] = &["limit_rows", "key_from", "key_to", "on_end"];
+    const OTHERS: &[&str] = &["limit_rows", "key_from", "key_to", "on_end", "settings"];
     let differs = |name: &str| OTHERS.contains(&name) || !is_alterable(name);
     let merged = of.differences(&of.overlaid(given)?);
     match merged.iter().find(|(name, ..)| differs(name)) {

@@ -17,6 +17,7 @@ struct Guard {
     firing: i32,
     read_only: bool,
     jit: bool,
+    float_digits: i32,
 }
 
 /// Runs `f` as the owner of the extension, with a search_path that nobody else can write to.
@@ -50,8 +51,12 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         // The planner overestimates the cost of statements about the catalogs, and compiling them takes longer than running them.
         let jit = pg_sys::jit_enabled;
         pg_sys::jit_enabled = false;
+        // Numbers are read as text, and decide: whoever calls may have chosen to see fewer digits.
+        let float_digits = pg_sys::extra_float_digits;
+        pg_sys::extra_float_digits = 1;
         Guard {
             jit,
+            float_digits,
             read_only,
             user,
             security,
@@ -96,6 +101,7 @@ impl Drop for Guard {
                 pg_sys::AtEOXact_GUC(false, self.nest);
             }
             pg_sys::jit_enabled = self.jit;
+            pg_sys::extra_float_digits = self.float_digits;
             pg_sys::XactReadOnly = self.read_only;
             pg_sys::SessionReplicationRole = self.firing;
             pg_sys::SetUserIdAndSecContext(self.user, self.security);

@@ -22,8 +22,8 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     /// Whether a statement is only being explained, for known parameters, which are constants by then.
     static EXPLAINED: Cell<bool> = const { Cell::new(false) };
-    /// Says when no statement may be planned for parallel workers.
-    static ALONE: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
+    /// Called for each statement; returns whether it must not be planned for parallel workers.
+    static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
 }
 
 struct Walk {
@@ -113,10 +113,14 @@ impl Drop for Over {
     }
 }
 
-/// From now on no statement of this process is planned for parallel workers while `when` says so. It must not raise an error.
-pub fn forbid_parallel(when: fn() -> bool) {
+/// One who is called for each statement before it is planned; returns whether it must not be planned for parallel workers. An error
+/// passes through by longjmp, so it is guarded.
+pub(super) type Watcher = unsafe extern "C-unwind" fn(*mut pg_sys::Query) -> bool;
+
+/// Has the watcher called for each statement from now on.
+pub(super) fn watch(watcher: Watcher) {
     install();
-    ALONE.set(Some(when));
+    WATCHER.set(Some(watcher));
 }
 
 fn install() {
@@ -205,8 +209,8 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: the arguments are passed on unchanged. The text is null or ends with a zero, and is only compared. Wherever an
     // error may jump out, no frame of this module has anything to drop or a RefCell borrowed.
     unsafe {
-        let options = match ALONE.get() {
-            Some(when) if when() => options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int),
+        let options = match WATCHER.get() {
+            Some(watcher) if watcher(query) => options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int),
             _ => options,
         };
         let around = PLANNING.get();

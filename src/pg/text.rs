@@ -100,9 +100,7 @@ pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
         let start = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
         return Some(format!("{start}... ({} bytes)", bytes.len()));
     }
-    let replaced = || String::from_utf8_lossy(bytes).into_owned();
-    // SAFETY: the caller's promise.
-    Some(unsafe { from_server(text) }.unwrap_or_else(|_| replaced()))
+    Some(shown(bytes))
 }
 
 /// Converts a C string of any length to a Rust string with invalid characters replaced; for texts that a program reads.
@@ -111,14 +109,71 @@ pub unsafe fn beginning(text: *const c_char, most: usize) -> Option<String> {
 /// `text` must point to a zero-terminated string.
 pub unsafe fn lossy_whole(text: *const c_char) -> Result<String> {
     // SAFETY: the caller's promise.
-    unsafe { from_server(text) }.or_else(|error| match error.sqlstate.as_str() {
-        sqlstate::UNTRANSLATABLE_CHARACTER => {
-            // SAFETY: the caller's promise.
-            let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
-            copy(&String::from_utf8_lossy(bytes))
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    if encoding_is_utf8()
+        && let Ok(valid) = std::str::from_utf8(bytes)
+    {
+        return copy(valid);
+    }
+    copy(&shown(bytes))
+}
+
+/// Converts bytes in the database's encoding with what is not valid, or has no form in UTF-8, replaced. Raises no error, so that it can
+/// be called while one is being raised.
+fn shown(bytes: &[u8]) -> String {
+    if encoding_is_utf8() || encoding_is_none() || bytes.is_ascii() || !server::in_transaction() {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    // SAFETY: within a transaction, the conversion of the encodings can be looked up.
+    let conversion =
+        unsafe { pg_sys::FindDefaultConversionProc(pg_sys::GetDatabaseEncoding(), UTF8) };
+    if conversion == pg_sys::InvalidOid {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let mut text = String::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (converted, length) = converted(conversion, rest);
+        text.push_str(&String::from_utf8_lossy(&converted));
+        // The end of a piece may be in the middle of a character.
+        let whole = length + LONGEST_CHARACTER <= PIECE;
+        rest = &rest[length..];
+        if !rest.is_empty() && whole {
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = &rest[1..];
         }
-        _ => Err(error),
-    })
+    }
+    text
+}
+
+/// Longest piece of a text that is converted at once, and the factor by which a conversion may lengthen it, as `MAX_CONVERSION_GROWTH`
+/// of pg_wchar.h.
+const PIECE: usize = 4096;
+const GROWTH: usize = 4;
+/// Most bytes that a character has in any encoding.
+const LONGEST_CHARACTER: usize = 4;
+
+/// Converts the beginning of a text, as far as it is valid. Returns it, and how many bytes of the text that were.
+fn converted(conversion: pg_sys::Oid, text: &[u8]) -> (Vec<u8>, usize) {
+    let mut piece = text[..text.len().min(PIECE)].to_vec();
+    let mut into = vec![0; piece.len() * GROWTH + 1];
+    // SAFETY: both buffers have as many bytes as are given, and live through the call, which ends the second one with a zero. Told so,
+    // it stops at what it can't convert instead of raising an error.
+    let length = unsafe {
+        pg_sys::pg_do_encoding_conversion_buf(
+            conversion,
+            pg_sys::GetDatabaseEncoding(),
+            UTF8,
+            piece.as_mut_ptr(),
+            piece.len() as i32,
+            into.as_mut_ptr(),
+            into.len() as i32,
+            true,
+        )
+    };
+    let end = into.iter().position(|byte| *byte == 0);
+    into.truncate(end.unwrap_or(into.len()));
+    (into, usize::try_from(length).unwrap_or(0))
 }
 
 fn terminated(bytes: &[u8]) -> Result<CString> {

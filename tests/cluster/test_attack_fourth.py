@@ -339,6 +339,34 @@ def test_a_table_that_got_the_jobs_tables_name_is_not_done(server: Make) -> None
     cluster.sql("SELECT backfill.require_completed('x', relation => 't_old')", user="bob")
 
 
+def test_a_verification_computes_under_the_jobs_settings(server: Make) -> None:  # noqa: F811
+    """Under others wrong rows are right."""
+    cluster = server()
+    make_tables(cluster, "b", 100, "bob")
+    clause = "$$n = coalesce(current_setting('app.n', true), '1')::int$$"
+    job = cluster.value(f"SELECT backfill.start('b', set_clause => {clause}, name => 'a')", user="bob")
+    assert end(cluster, job) == "completed"
+    cluster.sql("UPDATE b SET n = 666", user="bob")
+    options = '{"settings": {"app.n": "666"}}'
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match='option "settings" cannot be given to verify'):
+        cluster.sql("SELECT backfill.verify(%s, recompute => true, options => %s)", [job, options], user="bob")
+
+
+def test_the_age_of_a_dry_run_is_not_rounded(server: Make) -> None:  # noqa: F811
+    """However few digits of a number who calls wants to see."""
+    cluster = server(**{"backfill.require_dry_run": "2"})
+    make_tables(cluster, "b", 100, "bob")
+    assert run(cluster, DRY.format("b", "'n = 1'", "")) == "completed"
+    time.sleep(2.2)
+    with cluster.connect("bob") as bob:
+        bob.execute("SET extra_float_digits = -15")
+        dry = bob.execute(DRY.format("b", "'n = 1'", "")).fetchone()
+        assert dry is not None and end(cluster, dry[0]) == "completed"
+        time.sleep(2.2)
+        with pytest.raises(psycopg.Error, match="wants a dry run"):
+            bob.execute("SELECT backfill.start('b', set_clause => 'n = 1')")
+
+
 # What is written again
 
 
@@ -522,6 +550,53 @@ def test_conditions_that_somebody_left_call_no_helpers(server: Make, helper: str
         assert cluster.value("SELECT count(*) FROM told") == 20
 
 
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_conditions_on_tables_that_triggers_write_to(server: Make, event: str) -> None:  # noqa: F811
+    """eve has TRIGGER there, which nobody looks at: a function of the superuser's is around what her conditions call."""
+    cluster = server()
+    cluster.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 20) i;"
+        "CREATE TABLE audit (id int PRIMARY KEY, n int); INSERT INTO audit SELECT i + 100, 0 FROM generate_series(1, 20) i;"
+        "CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit VALUES (new.id, new.n);"
+        " UPDATE public.audit SET n = 1 WHERE id = new.id + 100; RETURN new; END $$;"
+        "CREATE TRIGGER log AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION log();"
+        "GRANT SELECT, TRIGGER ON audit TO eve;"
+        "CREATE FUNCTION dba(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN $1; END'"
+    )
+    cluster.sql(
+        f"CREATE TRIGGER a BEFORE {event} ON audit FOR EACH ROW WHEN (public.dba('ALTER ROLE eve SUPERUSER') = '')"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        user="eve",
+    )
+    job = cluster.value("SELECT backfill.start('t', set_clause => 'n = n + 10')")
+    assert end(cluster, job) == "failed"
+    assert "function dba is volatile, and nothing of a superuser's names it" in cluster.value(
+        "SELECT last_error FROM backfill.progress"
+    )
+    assert cluster.value("SELECT NOT rolsuper FROM pg_roles WHERE rolname = 'eve'")
+
+
+def test_what_superusers_have_written_names_functions(server: Make) -> None:  # noqa: F811
+    """Defaults of their tables, bodies and defaults of their functions, whatever the language."""
+    cluster = server()
+    cluster.sql(
+        "CREATE TABLE told (n int);"
+        "CREATE FUNCTION tell(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.told VALUES (n); RETURN n; END';"
+        "CREATE FUNCTION in_sql(n int) RETURNS int LANGUAGE sql AS 'SELECT public.tell(n)';"
+        "CREATE FUNCTION atomic(n int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT public.tell(n); END;"
+        "CREATE FUNCTION by_default(n int DEFAULT public.tell(3)) RETURNS int LANGUAGE sql AS 'SELECT n';"
+        "CREATE TABLE audit (id int, n int DEFAULT public.tell(4), m int CHECK (public.tell(5) > 0));"
+        "CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.audit (id) VALUES (new.id); RETURN new; END';"
+    )
+    for number, clause in enumerate(("n = in_sql(1)", "n = atomic(2)", "n = by_default()", "n = 6")):
+        cluster.sql(f"CREATE TABLE t{number} (id int PRIMARY KEY, n int); INSERT INTO t{number} VALUES (1, 0)")
+        if clause == "n = 6":
+            cluster.sql(f"CREATE TRIGGER log AFTER UPDATE ON t{number} FOR EACH ROW EXECUTE FUNCTION log()")
+        job = cluster.value("SELECT backfill.start(%s, set_clause => %s)", [f"t{number}", clause])
+        assert end(cluster, job) == "completed", cluster.sql("SELECT last_error FROM backfill.progress")
+    assert cluster.value("SELECT array_agg(n ORDER BY n) FROM told") == [1, 2, 3, 4, 5]
+
+
 # Places
 
 
@@ -550,35 +625,69 @@ def test_jobs_have_nothing_looked_at_by_others_processes(server: Make) -> None: 
 # Names that are no text
 
 
-def test_a_name_that_is_no_text_stops_nobody_else(server: Make) -> None:  # noqa: F811
-    """In an SQL_ASCII database names are bytes."""
-    cluster = server(**{"backfill.max_workers": "1", "backfill.launcher_interval": "2"})
-    cluster.sql("CREATE DATABASE a TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+ENCODINGS = {"SQL_ASCII": b"\xff", "WIN1252": b"\x81"}
 
-    def sql(statement: str | bytes, user: str = "postgres") -> list[tuple[object, ...]]:
-        with psycopg.connect(
-            host=str(cluster.folder),
-            port=cluster.port,
-            dbname="a",
-            user=user,
-            autocommit=True,
-            client_encoding="latin1",
-        ) as session:
+
+class Bytes:
+    """A database whose encoding has strings that no other has a form for."""
+
+    def __init__(self, cluster: Cluster, encoding: str) -> None:
+        cluster.sql(f"CREATE DATABASE a TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+        self.cluster = cluster
+        self.sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
+
+    def sql(self, statement: str | bytes, user: str = "postgres") -> list[str]:
+        """The first column of what a statement gives."""
+        place = {"host": str(self.cluster.folder), "port": self.cluster.port, "dbname": "a", "user": user}
+        with psycopg.connect(**place, autocommit=True, client_encoding="sql_ascii") as session:
             cursor = session.execute(statement)
-            return cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+            return [row[0].decode("latin1") if isinstance(row[0], bytes) else row[0] for row in rows]
 
-    sql("CREATE EXTENSION backfill; GRANT ALL ON SCHEMA public TO PUBLIC")
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_name_that_is_no_text_stops_nobody_else(server: Make, encoding: str) -> None:  # noqa: F811
+    """There names are bytes, or have no form in UTF-8."""
+    d = Bytes(server(**{"backfill.max_workers": "1", "backfill.launcher_interval": "2"}), encoding)
     for table, user in (("eve", "eve"), ("bob", "bob"), ("bob2", "bob")):
-        sql(
+        d.sql(
             f"CREATE TABLE {table} (id int PRIMARY KEY, n int); INSERT INTO {table} SELECT generate_series(1, 100)",
             user,
         )
-    sql("SELECT backfill.start('bob', 10, 300, set_clause => 'n = 1')", "bob")
-    sql("SELECT backfill.start('eve', 10, 0, set_clause => 'n = 1')", "eve")
-    sql("SELECT backfill.start('bob2', 10, 0, set_clause => 'n = 1')", "bob")
-    sql(b'ALTER TABLE eve RENAME TO "\xff"', "eve")
-    states = "SELECT state FROM backfill.progress WHERE relation IN ('bob', 'bob2')"
-    sql("SELECT backfill.pause_all()")
+    d.sql("SELECT backfill.start('bob', 10, 300, set_clause => 'n = 1')", "bob")
+    d.sql("SELECT backfill.start('eve', 10, 0, set_clause => 'n = 1')", "eve")
+    d.sql("SELECT backfill.start('bob2', 10, 0, set_clause => 'n = 1')", "bob")
+    d.sql(b'ALTER TABLE eve RENAME TO "%s"' % ENCODINGS[encoding], "eve")
+    d.sql("SELECT backfill.pause_all()")
     time.sleep(1)
-    sql("SELECT backfill.resume_all()")
-    wait_until(lambda: set(sql(states)) == {("completed",)}, 40, "the others' jobs")
+    d.sql("SELECT backfill.resume_all()")
+    states = "SELECT state FROM backfill.progress WHERE relation IN ('bob', 'bob2')"
+    wait_until(lambda: set(d.sql(states)) == {"completed"}, 40, "the others' jobs")
+    d.sql("SELECT * FROM backfill.progress; SELECT * FROM backfill.dashboard")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_error_whose_text_is_none_is_caught_by_who_expects_it(server: Make, encoding: str) -> None:  # noqa: F811
+    """A trigger that handles it goes on, as it would in an UPDATE; what reaches the job keeps its SQLSTATE."""
+    d = Bytes(server(), encoding)
+    d.sql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT generate_series(1, 10), 0", "bob")
+    raised = b"RAISE unique_violation USING MESSAGE = 'a %s b'" % ENCODINGS[encoding]
+    d.sql(
+        b"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN BEGIN " + raised + b";"
+        b" EXCEPTION WHEN unique_violation THEN new.m = 1; END; IF new.n = 2 THEN "
+        + raised
+        + b"; END IF; RETURN new; END $$;"
+        b"ALTER TABLE t ADD m int; CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "bob",
+    )
+    d.sql("SELECT backfill.start('t', set_clause => 'n = 1')", "bob")
+    states = "SELECT state FROM backfill.progress ORDER BY job_id"
+    wait_until(lambda: d.sql(states)[0] in ("completed", "failed"), 30, "its end")
+    assert d.sql("SELECT count(*) FROM t WHERE m = 1 AND n = 1") == [10], d.sql(
+        "SELECT last_error FROM backfill.progress"
+    )
+    d.sql("SELECT backfill.start('t', set_clause => 'n = 2')", "bob")
+    wait_until(lambda: d.sql(states)[1] in ("completed", "failed"), 30, "its end")
+    error = d.sql("SELECT last_error FROM backfill.progress WHERE job_id = 2")[0]
+    assert "a \xef\xbf\xbd b" in error or "a ? b" in error, error
+    assert "SQLSTATE 23505" in error

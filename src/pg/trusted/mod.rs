@@ -15,20 +15,20 @@
 //! A function is trusted if a superuser owns it. A function of PostgreSQL's own is trusted if everybody may call it and it runs no SQL
 //! given as text.
 //!
-//! An expression names functions without owning them, and nothing tells who wrote the condition of a trigger: everybody who ever had the
-//! right to. So a volatile function, or one that not everybody may call, is trusted only where the job's own clauses name it
-//! (`post_parse_analyze_hook` shows what they say), or a superuser's function calls it. Else a condition could call `set_config`,
-//! `pg_terminate_backend` or an administrator's own helper.
+//! An expression names functions without owning them, and nothing tells who wrote the condition of a trigger: anybody who ever had the
+//! right to. So a volatile function, or one that not everybody may call, is trusted only if something of the superuser's names it (see
+//! [`named`]). Else a condition could call `set_config`, `pg_terminate_backend` or an administrator's own helper.
 //!
 //! Nor can code behind the wall take it down: no statement turns `backfill.allow_superuser_jobs` on meanwhile.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+mod named;
+
+use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::{elevate, object_access, planner, report, server, settings, superuser_jobs};
+use super::{elevate, list, object_access, planner, report, server, settings, superuser_jobs};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -40,11 +40,6 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static CALLED: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
-    /// How many functions of superusers' are being called, since the last check of a foreign key.
-    static WITHIN: Cell<usize> = const { Cell::new(0) };
-    /// The functions that the clauses of the job, or of the superuser, name.
-    static NAMED: RefCell<HashSet<u32>> = RefCell::default();
-    static ANALYSED: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
 
 /// PostgreSQL's own volatile functions that do no more than to compute, or to count.
@@ -115,7 +110,7 @@ impl Only {
         if on {
             install();
             if !is_up() {
-                NAMED.take();
+                named::forget();
             }
             DEPTH.set(DEPTH.get() + 1);
         }
@@ -158,11 +153,10 @@ fn install() {
         pg_sys::needs_fmgr_hook = Some(on_lookup);
         CALLED.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(on_call);
-        ANALYSED.set(pg_sys::post_parse_analyze_hook);
-        pg_sys::post_parse_analyze_hook = Some(on_analysed);
     }
     object_access::watch(on_access);
-    planner::forbid_parallel(is_on);
+    named::watch(is_on);
+    planner::watch(on_plan);
     superuser_jobs::keep(keeps_setting);
 }
 
@@ -173,46 +167,43 @@ unsafe extern "C-unwind" fn on_lookup(function: Oid) -> bool {
         // SAFETY: it is the previous hook, called with the same argument as this one.
         unsafe { next(function) }
     });
-    wanted || is_on() && (around(function) != Around::Unknown || distrust(function).is_some())
+    wanted || is_on() && must_be_called(function)
 }
 
-/// What is around the code that a function runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Around {
-    /// Nothing that tells whose code it is.
-    Unknown,
-    /// A superuser's function.
-    Superusers,
-    /// A check of a foreign key, which runs statements on another table, with whatever is written there.
-    ForeignKey,
+/// Whether `on_call` must see the calls of a function: it is not trusted; or it is a superuser's, whose body PostgreSQL would else put
+/// into the statement that calls it, unseen by [`named`].
+fn must_be_called(function: Oid) -> bool {
+    let distrusted = distrust(function).is_some();
+    let own = !distrusted && !is_built_in(function);
+    if own {
+        named::by_function(function);
+    }
+    distrusted || own
 }
 
-/// What the function is for what it calls.
-fn around(function: Oid) -> Around {
-    match function.to_u32() {
-        FIRST_OF_FOREIGN_KEYS..=LAST_OF_FOREIGN_KEYS => Around::ForeignKey,
-        number if number >= pg_sys::FirstNormalObjectId => Around::Superusers,
-        _ => Around::Unknown,
-    }
+fn is_built_in(function: Oid) -> bool {
+    function.to_u32() < pg_sys::FirstNormalObjectId
 }
 
-// RI_FKey_check_ins to RI_FKey_noaction_upd in pg_proc.dat; the same in 15 to 18.
-const FIRST_OF_FOREIGN_KEYS: u32 = 1644;
-const LAST_OF_FOREIGN_KEYS: u32 = 1655;
-
-/// Counts what is around when a marked function is called, and when it has returned or raised an error; `kept` is the place that
-/// PostgreSQL gives to the call.
-fn count(event: pg_sys::FmgrHookEventType::Type, function: Oid, kept: &mut Datum) {
-    if event != pg_sys::FmgrHookEventType::FHET_START {
-        WITHIN.set(kept.value());
-        return;
+/// Called for each statement that is planned. Returns whether parallel workers are forbidden.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_plan(query: *mut pg_sys::Query) -> bool {
+    if !is_on() {
+        return false;
     }
-    *kept = Datum::from(WITHIN.get());
-    match around(function) {
-        Around::Superusers => WITHIN.set(WITHIN.get() + 1),
-        Around::ForeignKey => WITHIN.set(0),
-        Around::Unknown => {}
+    // SAFETY: PostgreSQL hands over the query that it is about to plan, whose target, if there is one, is in its range table.
+    let target = unsafe {
+        match (*query).resultRelation {
+            0 => None,
+            number => list::pointers::<pg_sys::RangeTblEntry>((*query).rtable)
+                .get(number as usize - 1)
+                .map(|entry| (**entry).relid),
+        }
+    };
+    if let Some(relation) = target {
+        named::by_table(relation);
     }
+    true
 }
 
 /// The hook `fmgr_hook`, called by PostgreSQL before and after calls of functions that were marked.
@@ -226,12 +217,10 @@ unsafe extern "C-unwind" fn on_call(
         // SAFETY: it is the previous hook, called with the same arguments as this one.
         unsafe { next(event, info, argument) };
     }
-    // SAFETY: PostgreSQL hands over the function that it is about to call, or has called, and a place of this call's own.
-    let (function, kept) = unsafe { ((*info).fn_oid, &mut *argument) };
     if event == pg_sys::FmgrHookEventType::FHET_START {
-        refuse(function, distrust);
+        // SAFETY: PostgreSQL hands over the function that it is about to call.
+        refuse(unsafe { (*info).fn_oid }, distrust);
     }
-    count(event, function, kept);
 }
 
 /// Watcher for accesses: checks each function of an expression before the expression is evaluated.
@@ -261,7 +250,7 @@ fn refuse(function: Oid, why: impl Fn(Oid) -> Option<String>) {
 
 /// Returns why the function must not be called by an expression that nobody is known to have written.
 fn effect(function: Oid) -> Option<String> {
-    if WITHIN.get() > 0 || NAMED.with_borrow(|named| named.contains(&function.to_u32())) {
+    if named::contains(function) {
         return None;
     }
     let (name, volatile) = look_up(function, |form, name| {
@@ -270,42 +259,12 @@ fn effect(function: Oid) -> Option<String> {
         (name.to_owned(), volatile)
     })?;
     let shown = name.to_string_lossy();
-    let built_in = function.to_u32() < pg_sys::FirstNormalObjectId;
-    if volatile && !(built_in && HARMLESS.contains(&name.as_c_str())) {
+    if volatile && !(is_built_in(function) && HARMLESS.contains(&name.as_c_str())) {
         return Some(format!(
-            "function {shown} is volatile and none of the job's clauses names it"
+            "function {shown} is volatile, and nothing of a superuser's names it"
         ));
     }
     (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
-}
-
-/// The hook `post_parse_analyze_hook`, called by PostgreSQL with what a statement says, before views, defaults or anything else that
-/// somebody wrote is put into it.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_analysed(
-    state: *mut pg_sys::ParseState,
-    query: *mut pg_sys::Query,
-    jumble: *mut pg_sys::JumbleState,
-) {
-    if let Some(next) = ANALYSED.get() {
-        // SAFETY: it is the previous hook, called with the same arguments as this one.
-        unsafe { next(state, query, jumble) };
-    }
-    if !is_on() || WITHIN.get() > 0 {
-        return;
-    }
-    // SAFETY: the query is whole, and only read. Its text ends with a zero, and stays in the current memory context.
-    let text = unsafe { CStr::from_ptr(pg_sys::nodeToString(query.cast())) };
-    let text = text.to_string_lossy();
-    // Fields of nodes that hold a function: funcid, opfuncid, hashfuncid, aggfnoid, winfnoid. Constants are printed as bytes.
-    let mut words = text.split_ascii_whitespace();
-    let mut named = HashSet::new();
-    while let Some(word) = words.next() {
-        if word.starts_with(':') && (word.ends_with("funcid") || word.ends_with("fnoid")) {
-            named.extend(words.next().and_then(|number| number.parse::<u32>().ok()));
-        }
-    }
-    NAMED.with_borrow_mut(|all| all.extend(named));
 }
 
 /// Why the function is not trusted, if so.
@@ -318,7 +277,7 @@ fn distrust(function: Oid) -> Option<String> {
         )
     })?;
     // SAFETY: within a transaction, as `look_up` asks; any OID will do.
-    if function.to_u32() >= pg_sys::FirstNormalObjectId {
+    if !is_built_in(function) {
         return (!unsafe { pg_sys::superuser_arg(owner) }).then(|| {
             let role = server::role_name(owner);
             format!("function {shown} belongs to role {role}, which is no superuser")

@@ -1,0 +1,157 @@
+//! The functions that something of a superuser's names, in a process where only trusted functions are called.
+//!
+//! That is: the clauses of the job, and the statements of superusers' functions, as they are before a view, a default or anything else
+//! that somebody wrote is put into them (`post_parse_analyze_hook`); defaults and CHECK constraints of tables that a superuser owns; and
+//! what PostgreSQL stores of a superuser's function as expressions.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::ffi::{CStr, c_char};
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use crate::pg::open::Open;
+
+thread_local! {
+    static NAMED: RefCell<HashSet<u32>> = RefCell::default();
+    static ON: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
+    static NEXT: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
+}
+
+/// Fields of PostgreSQL's nodes that hold a function end so: funcid, opfuncid, hashfuncid; aggfnoid, winfnoid.
+const FIELDS: [&str; 2] = ["funcid", "fnoid"];
+
+/// From now on looks at each statement that is analysed while `on` returns true. To be called once.
+pub(super) fn watch(on: fn() -> bool) {
+    ON.set(Some(on));
+    // SAFETY: the hook is read and written by this process alone, which has one thread. The function is this library's, which is
+    // never unloaded, and calls the one that was there before.
+    unsafe {
+        NEXT.set(pg_sys::post_parse_analyze_hook);
+        pg_sys::post_parse_analyze_hook = Some(on_analysed);
+    }
+}
+
+/// Whether something of a superuser's names the function.
+pub(super) fn contains(function: Oid) -> bool {
+    NAMED.with_borrow(|named| named.contains(&function.to_u32()))
+}
+
+/// Forgets all of them.
+pub(super) fn forget() {
+    NAMED.take();
+}
+
+/// Adds what the defaults and CHECK constraints of a table name, if a superuser owns it: nobody else can have written them.
+pub(super) fn by_table(table: Oid) {
+    let Some(open) = Open::shared(table) else {
+        return;
+    };
+    // SAFETY: the relation is open while its structures are read. Its constraints are null, or as many as are counted; their
+    // expressions are null or end with a zero.
+    unsafe {
+        let relation = open.as_ptr();
+        let constraints = (*(*relation).rd_att).constr;
+        if !pg_sys::superuser_arg((*(*relation).rd_rel).relowner) || constraints.is_null() {
+            return;
+        }
+        for number in 0..usize::from((*constraints).num_defval) {
+            add((*(*constraints).defval.add(number)).adbin);
+        }
+        for number in 0..usize::from((*constraints).num_check) {
+            add((*(*constraints).check.add(number)).ccbin);
+        }
+    }
+}
+
+/// Adds what PostgreSQL stores of a superuser's function as expressions: the defaults of its parameters, and its body where that
+/// is `BEGIN ATOMIC`.
+pub(super) fn by_function(function: Oid) {
+    let (cache, columns) = (
+        pg_sys::SysCacheIdentifier::PROCOID as i32,
+        [
+            pg_sys::Anum_pg_proc_proargdefaults,
+            pg_sys::Anum_pg_proc_prosqlbody,
+        ],
+    );
+    // SAFETY: within a transaction. The entry stays while it is held; both columns are of type pg_node_tree, which is stored as
+    // text is. Where an error leaves this, the abort lets the entry go.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(cache, Datum::from(function));
+        if tuple.is_null() {
+            return;
+        }
+        for column in columns {
+            let mut null = false;
+            let value = pg_sys::SysCacheGetAttr(cache, tuple, column as i16, &mut null);
+            if !null {
+                let text = pg_sys::text_to_cstring(value.cast_mut_ptr());
+                add(text);
+                pg_sys::pfree(text.cast());
+            }
+        }
+        pg_sys::ReleaseSysCache(tuple);
+    }
+}
+
+/// Adds the functions in a node in text form.
+///
+/// # Safety
+/// `text` must be null or end with a zero.
+unsafe fn add(text: *const c_char) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    NAMED.with_borrow_mut(|named| named.extend(functions(&text)));
+}
+
+/// Returns the functions in a node in text form, where constants are printed as bytes.
+fn functions(text: &str) -> impl Iterator<Item = u32> {
+    let words = text.split_ascii_whitespace();
+    let next = words.clone().skip(1);
+    words.zip(next).filter_map(|(field, value)| {
+        let is_function = FIELDS.iter().any(|end| field.ends_with(end)) && field.starts_with(':');
+        is_function.then(|| value.trim_end_matches('}').parse().ok())?
+    })
+}
+
+/// The hook `post_parse_analyze_hook`, called by PostgreSQL for each statement.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_analysed(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    if let Some(next) = NEXT.get() {
+        // SAFETY: it is the previous hook, called with the same arguments as this one.
+        unsafe { next(state, query, jumble) };
+    }
+    if ON.get().is_some_and(|on| on()) {
+        // SAFETY: the query is whole, and only read. Its text ends with a zero.
+        unsafe {
+            let text = pg_sys::nodeToString(query.cast());
+            add(text);
+            pg_sys::pfree(text.cast());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::functions;
+
+    #[test]
+    fn functions_are_found_wherever_a_node_names_one() {
+        let text = "{FUNCEXPR :funcid 2078 :args ({OPEXPR :opno 96 :opfuncid 65 :hashfuncid 0}) :x {AGGREF :aggfnoid 2147} :y {W :winfnoid 3100}}";
+        let found: Vec<u32> = functions(text).collect();
+        assert_eq!(found, [2078, 65, 0, 2147, 3100]);
+    }
+
+    #[test]
+    fn other_fields_are_none() {
+        let text = "{CONST :consttype 25 :constvalue 9 [ 36 0 0 0 102 ] :funcresulttype 23}";
+        assert_eq!(functions(text).count(), 0);
+    }
+}
