@@ -30,6 +30,9 @@ fn doubted(job: &Job, doubt: Doubt, mut error: Error) -> Error {
             "its clauses or settings were changed after rows had been done or passed by others"
         }
         Doubt::MatchStill => "rows matched its where_clause still when it ended",
+        Doubt::Lost => {
+            "a partition was dropped before all of it was done, and its rows may have been moved"
+        }
     };
     let lacks = format!("{}.", error.message);
     error.message = format!(
@@ -206,6 +209,12 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
             wrong.found, wrong.passed
         );
         return refused(message, hint);
+    }
+    if let Some(forgotten) = event::forgotten_verdict(id, last.id)? {
+        let message = format!(
+            "backfill {shown} was verified again since, by job {forgotten}, which was forgotten: see backfill.events"
+        );
+        return refused(message, if values { by_value } else { again });
     }
     if walk::bounds(last.id)?.is_some() && walk::bounds(id)?.is_none() {
         let message =

@@ -7,7 +7,6 @@ use super::{inspect, session};
 use crate::action::{Check, Question};
 use crate::error::{Error, Result};
 use crate::pg::server;
-use crate::pg::settings::with;
 use crate::pg::spi::{self, Arg};
 use crate::report::{Format, Report, render};
 use crate::store::{job, slice, walk};
@@ -97,9 +96,8 @@ pub fn report(job_id: Option<i64>, format: Option<String>) -> Result<String> {
 }
 
 fn read(sql: &'static str, id: i64) -> Result<Value> {
-    // No user's operators are called, and times are in the caller's form.
-    let plain = [(c"search_path", c"pg_catalog, pg_temp")];
-    let row = with(&plain, || spi::fixed_first(sql, &[Arg::Int8(id)]))?;
+    // Times are in the caller's form.
+    let row = spi::fixed_first(sql, &[Arg::Int8(id)])?;
     let text = row.as_ref().and_then(|row| row.get(0)).unwrap_or("null");
     serde_json::from_str(text)
         .map_err(|e| Error::internal(format!("a part of the report cannot be read: {e}")))

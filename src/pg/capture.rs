@@ -3,7 +3,7 @@
 //! pgrx drops SQLSTATEs that it does not know, CONTEXT, and the position of an error. So an error-context callback copies each
 //! error while it is being raised.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_void};
 use std::panic::AssertUnwindSafe;
@@ -80,6 +80,25 @@ fn convert(caught: CaughtError) -> Error {
     }
 }
 
+thread_local! {
+    static COPYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Guard: while it lives, an error is being copied.
+struct Copying;
+
+impl Copying {
+    fn begin() -> Option<Copying> {
+        (!COPYING.replace(true)).then_some(Copying)
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        COPYING.set(false);
+    }
+}
+
 /// Returns the part of a message that errors are told apart by: its beginning, as UTF-8.
 fn head(message: &[u8]) -> String {
     let start = String::from_utf8_lossy(&message[..message.len().min(4 * COMPARED)]);
@@ -89,6 +108,10 @@ fn head(message: &[u8]) -> String {
 /// Error-context callback: runs while any message is being raised, and keeps those at ERROR and above.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
+    // An error that copying another one raised would be copied in turn, for ever.
+    let Some(_copying) = Copying::begin() else {
+        return;
+    };
     // SAFETY: called by errfinish(), so there is an error to copy. The current context is the one for errors, in which
     // CopyErrorData must not allocate; TopMemoryContext always exists. The copy is read, and then freed.
     unsafe {

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 
 use super::patience::{self, Explained};
-use super::{extension, intact, server, settings, txn};
+use super::{extension, intact, search_path, server, settings, txn};
 use crate::error::{Error, Result, sqlstate};
 
 /// Guard: dropping it puts the user and the settings back, also when a panic passes through.
@@ -64,7 +64,7 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             firing,
         }
     };
-    settings::set_local(c"search_path", c"pg_catalog, pg_temp");
+    settings::set_local(search_path::PINNED.0, search_path::PINNED.1);
     // Names of types and collations are stored, and compared later.
     if !settings::is(c"quote_all_identifiers", c"off") {
         settings::set_local(c"quote_all_identifiers", c"off");

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_void};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RangeTblEntry};
 
 use super::clauses::{self, analysed};
+use super::elevate::as_extension;
 use super::list;
 use super::relation::Relation;
 use super::spi::{self, Arg};
@@ -85,12 +86,12 @@ pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> 
 
 /// Returns the relation, its partitions, and all tables that inherit from it.
 fn with_descendants(relation: Oid) -> Result<Vec<Oid>> {
-    let rows = spi::fixed(
+    let rows = as_extension(|| spi::kept(
         "WITH RECURSIVE tree (oid) AS (
              SELECT $1 UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
          ) SELECT tree.oid::bigint FROM tree",
         &[Arg::Oid(relation)],
-    )?
+    ))?
     .rows;
     let oids = rows.iter().map(|row| Ok(Oid::from(row.number(0)? as u32)));
     oids.collect()

@@ -102,7 +102,7 @@ pub fn run(statements: &[&'static str]) {
     let done = txn::run_setting(|| {
         statements
             .iter()
-            .try_for_each(|sql| spi::fixed(sql, &[]).map(|_| ()))
+            .try_for_each(|sql| spi::fixed_on_path(sql, &[]).map(|_| ()))
     });
     if let Err(error) = done {
         report::log(&format!(

@@ -130,7 +130,10 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
                                WHERE a.attrelid = t.typrelid AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped
                  ) n WHERE n.oid <> 0
              ), fired AS (
-                 SELECT t.*, p.proowner, c.relacl FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                 SELECT t.*, p.proowner, c.relacl,
+                        EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                                  AND d.objid = t.tgfoid AND d.deptype = 'e') AS of_extension
+                 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
                  JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
                  JOIN reached r ON r.oid = t.tgrelid
                  -- What a foreign key changes may move to another partition, which is a DELETE and an INSERT.
@@ -142,9 +145,11 @@ pub fn author_without_superuser(relation: Oid) -> Result<Option<Author>> {
                  UNION ALL SELECT 3, f.proowner, 'trigger ' || pg_catalog.quote_ident(f.tgname) FROM fired f
                  UNION ALL SELECT 4, c.relowner, 'foreign key of table ' || c.oid::pg_catalog.regclass::text
                            FROM reached r JOIN pg_catalog.pg_class c ON c.oid = r.oid WHERE r.follows
-                 UNION ALL SELECT 5, g.grantee, 'condition of trigger ' || pg_catalog.quote_ident(f.tgname)
+                 -- What a trigger says besides the name of its function: to what it is applied, where that comes with an extension.
+                 UNION ALL SELECT 5, g.grantee, pg_catalog.concat(CASE WHEN f.tgqual IS NULL THEN 'arguments' ELSE 'condition' END,
+                                                                  ' of trigger ', pg_catalog.quote_ident(f.tgname))
                            FROM fired f CROSS JOIN LATERAL pg_catalog.aclexplode(f.relacl) g
-                           WHERE f.tgqual IS NOT NULL AND g.privilege_type = 'TRIGGER'
+                           WHERE (f.tgqual IS NOT NULL OR f.tgnargs > 0 OR f.of_extension) AND g.privilege_type = 'TRIGGER'
                  UNION ALL SELECT 6, t.typowner, 'type ' || t.oid::pg_catalog.regtype::text
                            FROM type y JOIN pg_catalog.pg_type t ON t.oid = y.oid
              )

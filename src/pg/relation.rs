@@ -127,7 +127,7 @@ pub fn describe(oid: Oid) -> Result<Option<Relation>> {
 
 /// Resolves a name (quoted where needed) on the caller's search_path. Within `spi::connect`.
 pub fn named(name: &str) -> Result<Option<Oid>> {
-    let row = spi::fixed_first(
+    let row = spi::fixed_on_path(
         "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::pg_catalog.int8",
         &[Arg::Text(name)],
     )?;

@@ -4,6 +4,11 @@
 //! may have created objects in it, and a temporary table hides a permanent one of the same name. So `pg_temp` comes last wherever
 //! users' text is examined, or runs in a worker.
 
+use std::ffi::CStr;
+
+/// The setting on which nothing is looked up in a schema that others may write to.
+pub const PINNED: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
+
 /// Name of the schema of a session's temporary tables in a path.
 const TEMPORARY: &str = "pg_temp";
 

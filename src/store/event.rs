@@ -76,6 +76,10 @@ pub fn change(job: i64, actor: Oid, event: &str, old: Option<State>, new: State)
 pub const MATCH_STILL: &str = "rows match still";
 /// Event of clauses that were changed after rows had been done with the old ones.
 pub const CHANGED_MIDWAY: &str = "redefined midway";
+/// Event of a partition that was dropped before all of it was done; its rows may have been moved to others.
+pub const LOST: &str = "partition dropped";
+/// Event of a verification of the job that has ended: its id, and its verdict.
+const VERIFICATION: &str = "verification";
 /// The clause that a `redefined midway` event says was changed, in its `old` column: the SET list (and perhaps the
 /// WHERE clause), or the WHERE clause alone. Earlier versions left it empty.
 const SET_CLAUSE: &str = "set_clause";
@@ -92,28 +96,54 @@ pub enum Doubt {
     },
     /// The walk has ended although rows still match.
     MatchStill,
+    /// A partition was dropped before all of it was done.
+    Lost,
 }
 
 /// Returns the gravest doubt about the job, if there is one.
 pub fn doubt(job: i64) -> Result<Option<Doubt>> {
     let row = as_extension(|| {
         spi::first(
-            "SELECT pg_catalog.bool_or(e.event = $3), pg_catalog.bool_or(e.event = $3 AND e.old IS DISTINCT FROM $4)
-             FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event IN ($2, $3) HAVING pg_catalog.count(*) > 0",
+            "SELECT pg_catalog.bool_or(e.event = $3), pg_catalog.bool_or(e.event = $3 AND e.old IS DISTINCT FROM $4),
+                    pg_catalog.bool_or(e.event = $2)
+             FROM backfill_internal.event e WHERE e.job_id = $1 AND e.event IN ($2, $3, $5) HAVING pg_catalog.count(*) > 0",
             &[
                 Arg::Int8(job),
                 Arg::Text(MATCH_STILL),
                 Arg::Text(CHANGED_MIDWAY),
                 Arg::Text(WHERE_CLAUSE),
+                Arg::Text(LOST),
             ],
         )
     })?;
-    Ok(row.map(|row| match row.bool(0) {
-        true => Doubt::Redefined {
+    Ok(row.map(|row| match (row.bool(0), row.bool(2)) {
+        (true, _) => Doubt::Redefined {
             values: row.bool(1),
         },
-        false => Doubt::MatchStill,
+        (false, true) => Doubt::MatchStill,
+        (false, false) => Doubt::Lost,
     }))
+}
+
+/// Records the verdict of a verification of the job.
+pub fn verdict(job: i64, verification: i64, owner: Oid, verdict: &str) -> Result<()> {
+    let id = verification.to_string();
+    record(job, owner, VERIFICATION, Some(&id), Some(verdict))
+}
+
+/// Returns the id of a verification of the job that was forgotten, and whose verdict came after another verification was started.
+pub fn forgotten_verdict(job: i64, since: i64) -> Result<Option<i64>> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT e.old::pg_catalog.int8 FROM backfill_internal.event e
+             WHERE e.job_id = $1 AND e.event = $3
+               AND e.at > (SELECT j.started_at FROM backfill_internal.job j WHERE j.id = $2)
+               AND NOT EXISTS (SELECT FROM backfill_internal.job j WHERE j.id = e.old::pg_catalog.int8)
+             ORDER BY e.at DESC LIMIT 1",
+            &[Arg::Int8(job), Arg::Int8(since), Arg::Text(VERIFICATION)],
+        )
+    })?;
+    row.map_or(Ok(None), |row| row.parse(0))
 }
 
 /// Records that the clauses of a job were changed after `rows` rows had been done, or passed, with the old ones.

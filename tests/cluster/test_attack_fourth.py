@@ -100,7 +100,6 @@ def test_who_has_written_it_does_not_approve_it(app: Cluster, how: str) -> None:
     define = "SET ROLE app; SELECT backfill.define('u', 'n = {}', name => 'nightly'{})"
     author = "eve" if how == "defined" else "ann"
     job = app.value(define.format(5, ""), user=author)
-    options = ", options => '{\"limit_rows\": 7}'"
     app.sql(
         {
             "defined": "SELECT 1",
@@ -115,6 +114,18 @@ def test_who_has_written_it_does_not_approve_it(app: Cluster, how: str) -> None:
             app.sql("SELECT backfill.approve(%s)", [job], user=who)
     app.sql("SELECT backfill.approve(%s)", [job])
     assert end(app, job) in ("completed", "paused")
+
+
+@pytest.mark.parametrize("sent", ["SELECT note('do not call {call}) by hand')", "SELECT note('x') /* {call} */"])
+def test_nor_is_it_who_has_started_a_job(app: Cluster, sent: str) -> None:
+    """eve could approve what ann has started."""
+    make_tables(app, "u", 100, "eve")
+    app.sql("ALTER TABLE u OWNER TO app; SET ROLE app; SELECT backfill.define('u', 'n = 666', name => 'x')", user="eve")
+    sent = sent.replace("{call}", "backfill.start(")
+    body = "SELECT".ljust(sent.index("backfill.start(")) + "backfill.start('u', name => 'x')"
+    app.sql(f"CREATE FUNCTION note(text) RETURNS bigint LANGUAGE sql AS $x${body}$x$", user="eve")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="takes a client's statement of its own"):
+        app.sql(sent, user="ann")
 
 
 # A dry run
@@ -367,6 +378,61 @@ def test_the_age_of_a_dry_run_is_not_rounded(server: Make) -> None:  # noqa: F81
             bob.execute("SELECT backfill.start('b', set_clause => 'n = 1')")
 
 
+def test_rows_of_a_partition_that_went_before_its_turn(server: Make) -> None:  # noqa: F811
+    """They may be in another one, which was done. A verification tells."""
+    cluster = server()
+    cluster.sql(
+        "CREATE TABLE w (id int, k int, n int DEFAULT 0, PRIMARY KEY (id, k)) PARTITION BY LIST (k);"
+        "CREATE TABLE w1 PARTITION OF w FOR VALUES IN (1, 2); CREATE TABLE w3 PARTITION OF w FOR VALUES IN (3);"
+        "INSERT INTO w SELECT i, 1, 0 FROM generate_series(1, 500) i;"
+        "INSERT INTO w SELECT i, 3, 0 FROM generate_series(1, 500) i; ANALYZE w",
+        user="bob",
+    )
+    job = cluster.value(
+        "SELECT backfill.start('w', 100, 600, set_clause => 'n = 1', where_clause => 'n = 0', name => 'd', options => %s)",
+        ['{"strategy": "sequential"}'],
+        user="bob",
+    )
+    pause(cluster, job, "bob", "rows_updated >= 500")
+    cluster.sql(
+        "ALTER TABLE w DETACH PARTITION w3; INSERT INTO w SELECT id + 1000, 2, n FROM w3; DROP TABLE w3", user="bob"
+    )
+    cluster.sql("SELECT backfill.resume(%s)", [job], user="bob")
+    wait_until(lambda: cluster.value(STATE, [job]) == "completed", 30, "its end")
+    gate = "SELECT backfill.require_completed('d')"
+    with pytest.raises(psycopg.Error, match="a partition was dropped before all of it was done"):
+        cluster.sql(gate, user="bob")
+    verification = cluster.value("SELECT backfill.verify(%s)", [job], user="bob")
+    assert end(cluster, verification) == "completed"
+    with pytest.raises(psycopg.Error, match="a partition was dropped before all of it was done"):
+        cluster.sql(gate, user="bob")
+    cluster.sql("UPDATE w SET n = 1", user="bob")
+    verification = cluster.value("SELECT backfill.verify(%s)", [job], user="bob")
+    assert end(cluster, verification) == "completed"
+    cluster.sql(gate, user="bob")
+
+
+def test_a_verdict_is_not_forgotten(server: Make) -> None:  # noqa: F811
+    """With the verification that gave it, the one before it does not count again."""
+    cluster = server()
+    make_tables(cluster, "b", 100, "bob")
+    job = cluster.value("SELECT backfill.start('b', set_clause => 'n = 1', name => 'a')", user="bob")
+    assert end(cluster, job) == "completed"
+    gate = "SELECT backfill.require_completed('a', verified => true)"
+    check = "SELECT backfill.verify(%s, check_clause => 'n = 1')"
+    assert end(cluster, cluster.value(check, [job], user="bob")) == "completed"
+    cluster.sql(gate, user="bob")
+    cluster.sql("UPDATE b SET n = 2", user="bob")
+    second = cluster.value(check, [job], user="bob")
+    assert end(cluster, second) == "completed"
+    cluster.sql("SELECT backfill.forget(%s)", [second], user="bob")
+    with pytest.raises(psycopg.Error, match="which was forgotten"):
+        cluster.sql(gate, user="bob")
+    cluster.sql("UPDATE b SET n = 1", user="bob")
+    assert end(cluster, cluster.value(check, [job], user="bob")) == "completed"
+    cluster.sql(gate, user="bob")
+
+
 # What is written again
 
 
@@ -597,6 +663,19 @@ def test_what_superusers_have_written_names_functions(server: Make) -> None:  # 
     assert cluster.value("SELECT array_agg(n ORDER BY n) FROM told") == [1, 2, 3, 4, 5]
 
 
+def test_arguments_of_triggers_have_an_author(server: Make) -> None:  # noqa: F811
+    """Who may create triggers on a superuser's table says to what an extension's functions are applied."""
+    cluster = server()
+    cluster.sql("CREATE TABLE t (id int PRIMARY KEY, a text, b tsvector); GRANT SELECT, TRIGGER ON t TO eve")
+    cluster.sql(
+        "CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW"
+        " EXECUTE FUNCTION tsvector_update_trigger('b', 'pg_catalog.simple', 'a')",
+        user="eve",
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="arguments of trigger x"):
+        cluster.sql("SELECT backfill.start('t', set_clause => $$a = 'x'$$)")
+
+
 # Places
 
 
@@ -691,3 +770,68 @@ def test_an_error_whose_text_is_none_is_caught_by_who_expects_it(server: Make, e
     error = d.sql("SELECT last_error FROM backfill.progress WHERE job_id = 2")[0]
     assert "a \xef\xbf\xbd b" in error or "a ? b" in error, error
     assert "SQLSTATE 23505" in error
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_error_whose_context_is_none_ends(server: Make, encoding: str) -> None:  # noqa: F811
+    """The statement that failed is part of it. To copy it raised an error with the same context, and so on for ever."""
+    d = Bytes(server(), encoding)
+    d.sql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT generate_series(1, 10), 0", "bob")
+    insert = b"INSERT INTO public.u VALUES ('%s')" % ENCODINGS[encoding]
+    d.sql(
+        b"CREATE TABLE u (t text PRIMARY KEY); "
+        + insert
+        + b"; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        + insert
+        + b"; RETURN new; END $$; CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "bob",
+    )
+    d.sql("SELECT backfill.start('t', set_clause => 'n = 1')", "bob")
+    wait_until(lambda: d.sql("SELECT state FROM backfill.progress") == ["failed"], 30, "its end")
+    assert "SQLSTATE 23505" in d.sql("SELECT last_error FROM backfill.progress")[0]
+    assert d.sql("SELECT error FROM backfill.preview('t', set_clause => 'n = 1')", "bob")
+
+
+def test_nothing_is_looked_up_on_a_path_that_begins_with_somebody_elses_schema(server: Make) -> None:  # noqa: F811
+    """Operators of eve's come before PostgreSQL's own there. They say so in the server's log, which a rollback keeps."""
+    cluster = server()
+    make_tables(cluster, "b", 100, "bob")
+    cluster.sql("CREATE SCHEMA evil AUTHORIZATION eve; GRANT USAGE ON SCHEMA evil TO PUBLIC")
+    types = ("oid", "name", "text", "int2", "int4", "int8", "bool", '"char"', "regclass")
+    cluster.sql(
+        "SET search_path = evil, public;"
+        + "".join(
+            f"CREATE FUNCTION evil.spring({kind}, {kind}) RETURNS boolean LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE LOG 'sprung'; RETURN true; END $$;"
+            + "".join(
+                f"CREATE OPERATOR evil.{sign} (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = evil.spring);"
+                for sign in ("=", "<>", ">", ">=", "<", "<=")
+            )
+            for kind in types
+        ),
+        user="eve",
+    )
+    with cluster.connect("bob") as bob:
+        bob.execute("SET search_path = evil, pg_catalog, public")
+        for number, call in enumerate(
+            (
+                "backfill.plan('public.b', set_clause => 'n = 1', where_clause => 'n IS NULL')",
+                "backfill.preview('public.b', set_clause => 'n = 1', where_clause => 'n IS NULL')",
+                "backfill.define('public.b', 'n = 1', name => 'x')",
+                "backfill.start('public.b', name => 'x')",
+                "backfill.report(1::bigint)",
+                "backfill.procedure(1::bigint)",
+                "backfill.set_not_null_statements('public.b', 'n')",
+                "backfill.verify(1, check_clause => 'n IS NOT NULL')",
+            )
+        ):
+            bob.execute(f"SELECT * FROM {call}")
+            if number == 3:
+                assert end(cluster, 1) == "completed"
+        views = [row[0] for row in cluster.sql("SELECT viewname FROM pg_views WHERE schemaname = 'backfill'")]
+        assert len(views) > 4
+        for view in views:
+            bob.execute(f"SELECT * FROM backfill.{view}")
+        bob.execute("CALL backfill.set_not_null('public.b', 'n')")
+        bob.execute("SELECT backfill.require_completed('x')")
+    assert "sprung" not in cluster.log.read_text(errors="replace")

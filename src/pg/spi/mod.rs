@@ -13,7 +13,7 @@ pub use self::row::{RawRow, Row, for_people};
 pub use self::subtransaction::{in_subtransaction, undone};
 pub use super::arg::{Arg, CANONICAL, output_jsonb};
 use super::text::to_server;
-use super::{confine, elevate, server};
+use super::{confine, elevate, search_path, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Result of a statement.
@@ -47,14 +47,21 @@ pub fn query(sql: &str, args: &[Arg]) -> Result<Output> {
     execute(sql, args, false)
 }
 
-/// Runs a statement that is part of this library, and so contains no user's text, as the current user.
+/// Runs a statement that is part of this library, and so holds no user's text, as the current user. No operator or function of it is
+/// looked up in a schema that others may write to.
 pub fn fixed(sql: &'static str, args: &[Arg]) -> Result<Output> {
-    execute(sql, args, false)
+    settings::with(&[search_path::PINNED], || execute(sql, args, false))
 }
 
-/// Like [`fixed`], but returns only the first row, if any.
+/// Like [`fixed`]; returns the first row, if there is one.
 pub fn fixed_first(sql: &'static str, args: &[Arg]) -> Result<Option<Row>> {
     Ok(fixed(sql, args)?.rows.into_iter().next())
+}
+
+/// Like [`fixed_first`], on the search_path of the current user: for a statement that asks what a name means there, and calls only what
+/// it names with its schema, or sets what is to stay set.
+pub fn fixed_on_path(sql: &'static str, args: &[Arg]) -> Result<Option<Row>> {
+    Ok(execute(sql, args, false)?.rows.into_iter().next())
 }
 
 fn allowed() -> Result<()> {

@@ -28,7 +28,7 @@ use crate::store::checkpoint::{self, Checkpoint, Gauges, Writer};
 use crate::store::job::Job;
 use crate::store::slice::{self, Extent, Slice};
 use crate::store::version::VersionReader;
-use crate::store::{failed_row, leftover};
+use crate::store::{event, failed_row, leftover};
 use crate::waves::backoff::Rests;
 use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::failures::{Retry, Setbacks};
@@ -152,6 +152,10 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
     let (table, rests) = (slice.relation, learned.rests);
     relation::lock_for_update(table);
     if is_lost(job, table)? {
+        if !job.definition.action.is_read_only() {
+            let name = Some(slice.relation_name.as_str());
+            event::record(job.id, job.owner, event::LOST, name, None)?;
+        }
         slice::finish(slice.id)?;
         return Ok(Claim::Lost(lost(&slice.relation_name)));
     }
