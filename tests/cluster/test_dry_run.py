@@ -332,7 +332,7 @@ def test_a_dry_run_can_be_required(db: Database) -> None:
     complete(db, start(db, "orders", "kept = 1", session=required, options={"dry_run": True}))
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
         start(db, "orders", "kept = 1", where="id > 1", session=required)
-    assert "None has completed" in (caught.value.diag.message_detail or "")
+    assert "No dry run of this table" in (caught.value.diag.message_detail or "")
     db.sql("UPDATE backfill_internal.outcome SET at = at - interval '2 hours'")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
         start(db, "orders", "kept = 1", session=required)
