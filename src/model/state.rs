@@ -1,7 +1,7 @@
 //! The states of a job, the one table of transitions between them, and the derivation of a state.
 //!
 //! No state is stored. A user's call writes a *wish* into the job; the worker writes an *outcome* into a table of its
-//! own (so that neither ever waits for the other); and a session lock tells whether a worker is alive. [`derive`]
+//! own (so that neither ever waits for the other); and a session lock tells whether a worker is alive. [`derive()`]
 //! computes the state from these three, in the same way for the view, the control functions and the worker.
 
 use std::fmt;

@@ -44,7 +44,7 @@ pub struct Shift {
 }
 
 /// Examines `UPDATE relation SET set_clause WHERE where_clause`. As the current user, within
-/// [`spi::connect`](super::spi::connect); nothing is run or planned.
+/// [`spi::connect`]; nothing is run or planned.
 pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> Result<Hazards> {
     let condition = where_clause.map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
     let statement = format!(

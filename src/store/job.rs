@@ -292,7 +292,7 @@ pub fn lock(id: i64) -> Result<Option<Job>> {
     }
 }
 
-/// Returns the job with this id, locked as by [`lock`]; `None` if an open transaction is changing it (or if there is
+/// Returns the job with this id, locked as by [`lock()`]; `None` if an open transaction is changing it (or if there is
 /// none).
 pub fn lock_if_free(id: i64) -> Result<Option<Job>> {
     let free = as_extension(|| {

@@ -276,9 +276,10 @@ fn distrust(function: Oid) -> Option<String> {
             form.proowner,
         )
     })?;
-    // SAFETY: within a transaction, as `look_up` asks; any OID will do.
     if !is_built_in(function) {
-        return (!unsafe { pg_sys::superuser_arg(owner) }).then(|| {
+        // SAFETY: within a transaction, as `look_up` has made sure; any OID will do.
+        let superuser = unsafe { pg_sys::superuser_arg(owner) };
+        return (!superuser).then(|| {
             let role = server::role_name(owner);
             format!("function {shown} belongs to role {role}, which is no superuser")
         });
