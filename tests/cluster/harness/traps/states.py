@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from typing import Any
 
@@ -61,7 +62,15 @@ class Job:
             "the end",
         )
         for job, _ in db.sql(jobs, [self.table]):
-            db.sql("SELECT backfill.forget(%s)", [job])
+            wait_until(functools.partial(self._forget, job), 30, "the last of its workers")
+
+    def _forget(self, job: int) -> bool:
+        """False while a worker that was started before the job was cancelled has yet to see that."""
+        try:
+            self.db.sql("SELECT backfill.forget(%s)", [job])
+        except psycopg.errors.ObjectNotInPrerequisiteState:
+            return False
+        return True
 
     def _make(self) -> None:
         db, user = self.db, self.kind.table_owner
