@@ -4,7 +4,7 @@
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
 
-use super::{changed, not_null, plan, preview, redefine, rehearse, verify};
+use super::{changed, not_null, plan, preview, reapply, redefine, rehearse, verify};
 use crate::store::extension;
 use crate::stranger::serve::{self, Entry, entry};
 
@@ -14,7 +14,7 @@ const ERRANDS: &[Entry] = &[
     entry::<preview::PreviewOf>(),
     entry::<rehearse::RehearsalOf>(),
     entry::<verify::VerificationOf>(),
-    entry::<verify::ConditionsOf>(),
+    entry::<reapply::ConditionsOf>(),
     entry::<changed::ChangesOf>(),
     entry::<redefine::RedefinitionOf>(),
     entry::<not_null::Step>(),

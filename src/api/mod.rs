@@ -25,6 +25,7 @@ mod plan;
 mod preview;
 mod procedure;
 mod proof;
+mod reapply;
 mod redefine;
 mod rehearse;
 mod rehearsed;

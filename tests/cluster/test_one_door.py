@@ -17,9 +17,9 @@ DOORS = {
     # Of maintenance: VACUUM and ANALYZE of a table, by its quoted name.
     # Of a call: what the client itself has sent, once more.
     r"\braw_parser\b": {"pg/clauses.rs", "pg/maintenance.rs", "pg/typed.rs"},
-    r"\bpg_parse_query\b": {"pg/evaluate.rs"},
-    r"\bpg_analyze_and_rewrite\w*\b": {"pg/evaluate.rs"},
-    r"\bpg_plan_quer(y|ies)\b": {"pg/evaluate.rs"},
+    r"\bpg_parse_query\b": {"pg/evaluate/mod.rs"},
+    r"\bpg_analyze_and_rewrite\w*\b": {"pg/evaluate/mod.rs"},
+    r"\bpg_plan_quer(y|ies)\b": {"pg/evaluate/mod.rs"},
     r"\bSPI_prepare\w*\b": {"pg/clauses.rs", "pg/spi/plan.rs"},
     r"\bSPI_(exec|execute|cursor_open|cursor_parse_open)\w*\b": {"pg/spi/mod.rs", "pg/spi/plan.rs"},
     r"\b(Oid)?InputFunctionCall\w*\b": {"pg/arg.rs"},
@@ -49,7 +49,7 @@ ASKS = {
     ("pg/clauses.rs", "parse"): "confine::require()?;",
     ("pg/clauses.rs", "analysed"): "confine::require()?;",
     ("pg/hot.rs", "facts"): "confine::require()?;",
-    ("pg/evaluate.rs", "changes"): "confine::require()?;",
+    ("pg/evaluate/mod.rs", "changes"): "confine::require()?;",
     ("pg/spi/mod.rs", "query"): "allowed()?;",
     ("pg/spi/mod.rs", "query_latest"): "allowed()?;",
     ("pg/spi/mod.rs", "run_for_effect"): "confine::require()?;",

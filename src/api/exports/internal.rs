@@ -7,7 +7,7 @@ use pgrx::datum::Internal;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
-use super::arguments::word;
+use super::arguments::{call, word};
 use crate::api::inspect;
 use crate::error::{Error, sqlstate};
 use crate::model::standing::Standing;

@@ -8,7 +8,7 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::arguments::{call, json, name, request, text};
-use crate::api::{limits, plan, preview, procedure, rehearse, report, require, verify};
+use crate::api::{limits, plan, preview, procedure, reapply, rehearse, report, require, verify};
 use crate::error::Result;
 use crate::pg::text::to_server;
 use crate::pg::typed;
@@ -198,5 +198,5 @@ fn procedure_named(name: Option<&[u8]>, style: Option<&[u8]>, install: Option<bo
 fn reapply(job_id: Option<i64>, fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
     // SAFETY: it is the one that this function was called with.
     let typed = unsafe { typed::is_typed(fcinfo, "reapply") };
-    call(|| verify::reapply(job_id, typed))
+    call(|| reapply::reapply(job_id, typed))
 }
