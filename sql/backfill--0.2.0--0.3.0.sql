@@ -239,7 +239,7 @@ WITH locks AS MATERIALIZED (
            pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
                / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
            -- In physical order a new version may lie ahead of the walk: its row is counted as passed when the walk gets there.
-           pg_catalog.sum(GREATEST(c.rows_done, c.rows_updated))::bigint AS rows_done,
+           GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated))::bigint AS rows_done,
            pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
            pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
            pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,

@@ -63,7 +63,7 @@ fn sum_up(job: i64) -> Result<()> {
          SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (
              SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
                         / NULLIF(pg_catalog.sum(sl.weight), 0),
-                    COALESCE(pg_catalog.sum(GREATEST(c.rows_done, c.rows_updated)), 0),
+                    COALESCE(GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated)), 0),
                     pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END),
                     COALESCE(pg_catalog.sum(c.rows_updated), 0), COALESCE(pg_catalog.sum(c.rows_hot), 0),
                     COALESCE(pg_catalog.sum(c.worked_ms), 0), COALESCE(pg_catalog.sum(c.slept_ms), 0),
