@@ -167,17 +167,19 @@ def test_what_superusers_have_written_names_functions(server: Make) -> None:  # 
         "CREATE FUNCTION in_sql(n int) RETURNS int LANGUAGE sql AS 'SELECT public.tell(n)';"
         "CREATE FUNCTION atomic(n int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT public.tell(n); END;"
         "CREATE FUNCTION by_default(n int DEFAULT public.tell(3)) RETURNS int LANGUAGE sql AS 'SELECT n';"
+        "CREATE VIEW v AS SELECT public.tell(8) AS n;"
+        "CREATE FUNCTION seen(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT v.n FROM public.v); END';"
         "CREATE TABLE audit (id int, n int DEFAULT public.tell(4), m int CHECK (public.tell(5) > 0));"
         "CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN INSERT INTO public.audit (id) VALUES (new.id); RETURN new; END';"
     )
-    for number, clause in enumerate(("n = in_sql(1)", "n = atomic(2)", "n = by_default()", "n = 6")):
+    for number, clause in enumerate(("n = in_sql(1)", "n = atomic(2)", "n = by_default()", "n = seen(7)", "n = 6")):
         cluster.sql(f"CREATE TABLE t{number} (id int PRIMARY KEY, n int); INSERT INTO t{number} VALUES (1, 0)")
         if clause == "n = 6":
             cluster.sql(f"CREATE TRIGGER log AFTER UPDATE ON t{number} FOR EACH ROW EXECUTE FUNCTION log()")
         job = cluster.value("SELECT backfill.start(%s, set_clause => %s)", [f"t{number}", clause])
         assert end(cluster, job) == "completed", cluster.sql("SELECT last_error FROM backfill.progress")
-    assert cluster.value("SELECT array_agg(n ORDER BY n) FROM told") == [1, 2, 3, 4, 5]
+    assert cluster.value("SELECT array_agg(n ORDER BY n) FROM told") == [1, 2, 3, 4, 5, 8]
 
 
 def test_arguments_of_triggers_have_an_author(server: Make) -> None:  # noqa: F811

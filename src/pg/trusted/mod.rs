@@ -191,18 +191,16 @@ unsafe extern "C-unwind" fn on_plan(query: *mut pg_sys::Query) -> bool {
     if !is_on() {
         return false;
     }
-    // SAFETY: PostgreSQL hands over the query that it is about to plan, whose target, if there is one, is in its range table.
-    let target = unsafe {
-        match (*query).resultRelation {
-            0 => None,
-            number => list::pointers::<pg_sys::RangeTblEntry>((*query).rtable)
-                .get(number as usize - 1)
-                .map(|entry| (**entry).relid),
-        }
+    // SAFETY: PostgreSQL hands over the query that it is about to plan; its range table holds entries, none of them null. A view's
+    // keeps its OID where its text has been put into the query.
+    let relations = unsafe {
+        list::pointers::<pg_sys::RangeTblEntry>((*query).rtable)
+            .into_iter()
+            .map(|entry| (*entry).relid)
     };
-    if let Some(relation) = target {
-        named::by_table(relation);
-    }
+    relations
+        .filter(|relation| relation.to_u32() >= pg_sys::FirstNormalObjectId)
+        .for_each(named::by_relation);
     true
 }
 

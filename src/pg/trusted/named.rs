@@ -1,8 +1,8 @@
 //! The functions that something of a superuser's names, in a process where only trusted functions are called.
 //!
 //! That is: the clauses of the job, and the statements of superusers' functions, as they are before a view, a default or anything else
-//! that somebody wrote is put into them (`post_parse_analyze_hook`); defaults and CHECK constraints of tables that a superuser owns; and
-//! what PostgreSQL stores of a superuser's function as expressions.
+//! that somebody wrote is put into them (`post_parse_analyze_hook`); defaults, CHECK constraints and rules of tables and views that a
+//! superuser owns; and what PostgreSQL stores of a superuser's function as expressions.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -42,17 +42,29 @@ pub(super) fn forget() {
     NAMED.take();
 }
 
-/// Adds what the defaults and CHECK constraints of a table name, if a superuser owns it: nobody else can have written them.
-pub(super) fn by_table(table: Oid) {
-    let Some(open) = Open::shared(table) else {
+/// Adds what the defaults, the CHECK constraints and the rules of a table or a view name, if a superuser owns it: nobody else can
+/// have written them.
+pub(super) fn by_relation(relation: Oid) {
+    let Some(open) = Open::shared(relation) else {
         return;
     };
-    // SAFETY: the relation is open while its structures are read. Its constraints are null, or as many as are counted; their
-    // expressions are null or end with a zero.
+    // SAFETY: the relation is open while its structures are read. Its constraints and rules are null, or as many as are counted; their
+    // expressions are null or end with a zero, or are nodes.
     unsafe {
         let relation = open.as_ptr();
         let constraints = (*(*relation).rd_att).constr;
-        if !pg_sys::superuser_arg((*(*relation).rd_rel).relowner) || constraints.is_null() {
+        if !pg_sys::superuser_arg((*(*relation).rd_rel).relowner) {
+            return;
+        }
+        let rules = (*relation).rd_rules;
+        if !rules.is_null() {
+            for number in 0..(*rules).numLocks as usize {
+                let rule = *(*rules).rules.add(number);
+                add_node((*rule).qual.cast());
+                add_node((*rule).actions.cast());
+            }
+        }
+        if constraints.is_null() {
             return;
         }
         for number in 0..usize::from((*constraints).num_defval) {
@@ -107,6 +119,22 @@ unsafe fn add(text: *const c_char) {
     NAMED.with_borrow_mut(|named| named.extend(functions(&text)));
 }
 
+/// Adds the functions in a node.
+///
+/// # Safety
+/// `node` must be null or a node of PostgreSQL's, or a list of nodes.
+unsafe fn add_node(node: *const std::ffi::c_void) {
+    if node.is_null() {
+        return;
+    }
+    // SAFETY: as the caller promises; it is only read. Its text ends with a zero.
+    unsafe {
+        let text = pg_sys::nodeToString(node);
+        add(text);
+        pg_sys::pfree(text.cast());
+    }
+}
+
 /// Returns the functions in a node in text form, where constants are printed as bytes.
 fn functions(text: &str) -> impl Iterator<Item = u32> {
     let words = text.split_ascii_whitespace();
@@ -129,12 +157,8 @@ unsafe extern "C-unwind" fn on_analysed(
         unsafe { next(state, query, jumble) };
     }
     if ON.get().is_some_and(|on| on()) {
-        // SAFETY: the query is whole, and only read. Its text ends with a zero.
-        unsafe {
-            let text = pg_sys::nodeToString(query.cast());
-            add(text);
-            pg_sys::pfree(text.cast());
-        }
+        // SAFETY: the query is whole.
+        unsafe { add_node(query.cast()) };
     }
 }
 
