@@ -242,7 +242,7 @@ def _check(events: Events, log_from: int) -> dict[str, Any]:
         raise Violation(f"{updated} rows are updated, {last_rid - rows} gone, but the view says {_shown(row)}")
     if row["last_error"] or row["waiting_for"] or row["workers"] or (row["percent"] != 100 and not cancelled):
         raise Violation(f"an odd end: {_shown(row)}")
-    # In physical order, rows that were done may be met again where they have moved to, or by a walk by key that takes over.
+    # In physical order, rows that were done may be met again where they have moved to, or by a later walk by key.
     by_key_alone = row["key_columns"] and "in physical order" not in (row["note"] or "")
     most = case.rows + (0 if by_key_alone else row["rows_updated"])
     if case.calm and not case.rows <= row["rows_done"] <= most:
