@@ -28,7 +28,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::{elevate, list, object_access, planner, report, server, settings, superuser_jobs};
+use super::{elevate, object_access, planner, report, server, settings, superuser_jobs};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -191,16 +191,8 @@ unsafe extern "C-unwind" fn on_plan(query: *mut pg_sys::Query) -> bool {
     if !is_on() {
         return false;
     }
-    // SAFETY: PostgreSQL hands over the query that it is about to plan; its range table holds entries, none of them null. A view's
-    // keeps its OID where its text has been put into the query.
-    let relations = unsafe {
-        list::pointers::<pg_sys::RangeTblEntry>((*query).rtable)
-            .into_iter()
-            .map(|entry| (*entry).relid)
-    };
-    relations
-        .filter(|relation| relation.to_u32() >= pg_sys::FirstNormalObjectId)
-        .for_each(named::by_relation);
+    // SAFETY: PostgreSQL hands over the query that it is about to plan.
+    unsafe { named::by_relations_of(query) };
     true
 }
 

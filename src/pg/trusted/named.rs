@@ -19,7 +19,9 @@ thread_local! {
 }
 
 /// Fields of PostgreSQL's nodes that hold a function end so: funcid, opfuncid, hashfuncid; aggfnoid, winfnoid.
-const FIELDS: [&str; 2] = ["funcid", "fnoid"];
+const FUNCTIONS: [&str; 2] = ["funcid", "fnoid"];
+/// The field of an entry of a range table that holds its relation.
+const RELATION: &str = "relid";
 
 /// From now on looks at each statement that is analysed while `on` returns true. To be called once.
 pub(super) fn watch(on: fn() -> bool) {
@@ -42,9 +44,28 @@ pub(super) fn forget() {
     NAMED.take();
 }
 
+/// Adds what superusers have written into the relations of a query, whichever of its subqueries they are in: a view keeps its OID where
+/// its text has been put into the query.
+///
+/// # Safety
+/// `query` must be a whole one.
+pub(super) unsafe fn by_relations_of(query: *const pg_sys::Query) {
+    // SAFETY: as the caller promises; it is only read. Its text ends with a zero.
+    let relations: HashSet<u32> = unsafe {
+        let text = pg_sys::nodeToString(query.cast());
+        let found = numbers(&CStr::from_ptr(text).to_string_lossy(), &[RELATION]).collect();
+        pg_sys::pfree(text.cast());
+        found
+    };
+    relations
+        .into_iter()
+        .filter(|relation| *relation >= pg_sys::FirstNormalObjectId)
+        .for_each(|relation| by_relation(relation.into()));
+}
+
 /// Adds what the defaults, the CHECK constraints and the rules of a table or a view name, if a superuser owns it: nobody else can
 /// have written them.
-pub(super) fn by_relation(relation: Oid) {
+fn by_relation(relation: Oid) {
     let Some(open) = Open::shared(relation) else {
         return;
     };
@@ -116,7 +137,7 @@ unsafe fn add(text: *const c_char) {
     }
     // SAFETY: as the caller promises.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    NAMED.with_borrow_mut(|named| named.extend(functions(&text)));
+    NAMED.with_borrow_mut(|named| named.extend(numbers(&text, &FUNCTIONS)));
 }
 
 /// Adds the functions in a node.
@@ -135,13 +156,14 @@ unsafe fn add_node(node: *const std::ffi::c_void) {
     }
 }
 
-/// Returns the functions in a node in text form, where constants are printed as bytes.
-fn functions(text: &str) -> impl Iterator<Item = u32> {
+/// Returns the numbers in fields of a node in text form, where constants are printed as bytes. `ends`: what the names of the fields end
+/// with.
+fn numbers(text: &str, ends: &[&str]) -> impl Iterator<Item = u32> {
     let words = text.split_ascii_whitespace();
     let next = words.clone().skip(1);
     words.zip(next).filter_map(|(field, value)| {
-        let is_function = FIELDS.iter().any(|end| field.ends_with(end)) && field.starts_with(':');
-        is_function.then(|| value.trim_end_matches('}').parse().ok())?
+        let wanted = field.starts_with(':') && ends.iter().any(|end| field.ends_with(end));
+        wanted.then(|| value.trim_end_matches('}').parse().ok())?
     })
 }
 
@@ -164,18 +186,24 @@ unsafe extern "C-unwind" fn on_analysed(
 
 #[cfg(test)]
 mod tests {
-    use super::functions;
+    use super::{FUNCTIONS, RELATION, numbers};
 
     #[test]
     fn functions_are_found_wherever_a_node_names_one() {
         let text = "{FUNCEXPR :funcid 2078 :args ({OPEXPR :opno 96 :opfuncid 65 :hashfuncid 0}) :x {AGGREF :aggfnoid 2147} :y {W :winfnoid 3100}}";
-        let found: Vec<u32> = functions(text).collect();
+        let found: Vec<u32> = numbers(text, &FUNCTIONS).collect();
         assert_eq!(found, [2078, 65, 0, 2147, 3100]);
     }
 
     #[test]
     fn other_fields_are_none() {
         let text = "{CONST :consttype 25 :constvalue 9 [ 36 0 0 0 102 ] :funcresulttype 23}";
-        assert_eq!(functions(text).count(), 0);
+        assert_eq!(numbers(text, &FUNCTIONS).count(), 0);
+    }
+    #[test]
+    fn relations_are_found_in_subqueries() {
+        let text = "{QUERY :rtable ({RTE :rtekind 1 :subquery {QUERY :rtable ({RTE :relid 16400 :relkind v})}}) :x {P :relid 16401}}";
+        let found: Vec<u32> = numbers(text, &[RELATION]).collect();
+        assert_eq!(found, [16400, 16401]);
     }
 }
