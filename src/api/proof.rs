@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::{existing, verify};
+use super::{existing, reapply};
 use crate::action::{Check, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
@@ -187,7 +187,7 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
     }
     let wrong = slice::found(last.id)?;
     if wrong.found == 0 && wrong.failed > 0 {
-        return Ok(Some(verify::unseen(job, &last, wrong.failed)));
+        return Ok(Some(reapply::unseen(job, &last, wrong.failed)));
     }
     if wrong.found > 0 {
         let hint = match last

@@ -1,22 +1,23 @@
 //! `backfill.reapply`: does again the rows that a verification has found to be wrong.
 
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+
 use super::caller::activated_job;
 use super::sample::Backfill;
 use super::subject::Subject;
-use super::verify::{begin, inherited, its_table, release, unseen};
-use super::{existing, rehearsed, scope, tables};
+use super::{approve, existing, launch, rehearsed, scope, tables};
 use crate::action::Found;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::{Options, Strategy};
-use crate::model::state::State;
-use crate::pg::repeat;
+use crate::model::state::{State, Wish};
+use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
+use crate::pg::{repeat, server};
 use crate::scan::clause::all_of;
-use crate::store::job::Definition;
-use crate::store::{rights, slice, trial, verify_failure, walk};
+use crate::store::job::{self, Definition, Job};
+use crate::store::{event, rights, slice, trial, verify_failure, walk};
 use crate::stranger::errand::{Errand, carry_out};
-use pgrx::pg_sys::Oid;
-use serde::{Deserialize, Serialize};
 
 /// Starts a job at commit that does again the rows that the last verification has found to be wrong. Returns its id;
 /// `None` if there are no such rows. `typed`: whether the call is a client's own statement.
@@ -161,4 +162,77 @@ fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the error that rows can't be done again because some could not even be looked at.
+pub fn unseen(of: &Job, verification: &Job, failed: i64) -> Error {
+    Error::new(
+        sqlstate::NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "backfill {} is not verified: {failed} rows could not be looked at",
+            of.shown()
+        ),
+    )
+    .hint(format!(
+        "See backfill.failed_rows, where job_id is {}; once the cause is mended, SELECT backfill.verify({}).",
+        verification.id, of.id
+    ))
+}
+
+/// Returns the options of a job that also hold for a job that follows it.
+pub(super) fn inherited(of: &Job) -> Options {
+    Options {
+        limit_rows: None,
+        key_from: None,
+        key_to: None,
+        on_end: None,
+        max_failed_rows: None,
+        ..of.definition.options.clone()
+    }
+}
+
+pub(super) fn its_table(of: &Job) -> Result<Relation> {
+    let relation = relation::describe(of.relation)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!("table {} no longer exists", of.relation_name),
+        )
+        .hint("There is nothing to look at.")
+    })?;
+    relation.refuse_deceptive()?;
+    Ok(relation)
+}
+
+/// Stores a job that follows another one, with the same owner; returns its id.
+pub(super) fn begin(
+    of: &Job,
+    relation: &Relation,
+    definition: &Definition,
+    event: &str,
+) -> Result<i64> {
+    let pace = (of.batch_size, of.sleep_ms);
+    let id = job::insert(of.owner, relation, None, definition, pace.0, pace.1)?;
+    let me = server::current_user();
+    event::change(id, me, "define", None, State::Pending)?;
+    event::record(of.id, me, event, None, Some(&format!("job {id}")))?;
+    Ok(id)
+}
+
+/// Makes the job run at commit, or wait for approval; returns its id.
+pub(super) fn release(id: i64, old: State, typed: bool) -> Result<i64> {
+    let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    if approve::hold(&job, typed)? {
+        return Ok(id);
+    }
+    job::set_wish(id, Wish::Run)?;
+    event::change(
+        id,
+        server::current_user(),
+        "start",
+        Some(old),
+        State::Running,
+    )?;
+    let started = job::load(id)?.ok_or_else(|| job::unknown(id))?;
+    launch::workers(&started)?;
+    Ok(id)
 }

@@ -1,26 +1,26 @@
-//! `backfill.verify`: checks whether the rows of a job are as they should be; and `backfill.reapply`, which does the
-//! wrong ones again.
+//! `backfill.verify`: checks whether the rows of a job are as they should be.
 
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::caller::{locked_job, required};
+use super::reapply::{begin, inherited, its_table, release};
 use super::sample::Backfill;
 use super::subject::Subject;
-use super::{approve, changed, checks, launch, scope, tables};
+use super::{changed, checks, scope, tables};
 use crate::action::{Check, Kind, Look, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::bounds::KeyText;
 use crate::model::options::{Options, is_alterable};
-use crate::model::state::{State, Wish};
-use crate::pg::relation::{self, Relation};
+use crate::model::state::State;
+use crate::pg::relation::Relation;
 use crate::pg::report::notice;
-use crate::pg::{clauses, physical, repeat, server};
+use crate::pg::{clauses, physical, repeat};
 use crate::quote::{ident, literal};
 use crate::scan::clause::{self};
-use crate::store::job::{self, Definition, Job};
-use crate::store::{event, walk};
+use crate::store::job::{Definition, Job};
+use crate::store::walk;
 use crate::stranger::errand::{Errand, carry_out};
 
 /// Starts a verification of a job at commit; returns its id.
@@ -140,33 +140,6 @@ impl VerificationOf {
     }
 }
 
-/// Returns the error that rows can't be done again because some could not even be looked at.
-pub fn unseen(of: &Job, verification: &Job, failed: i64) -> Error {
-    Error::new(
-        sqlstate::NOT_IN_PREREQUISITE_STATE,
-        format!(
-            "backfill {} is not verified: {failed} rows could not be looked at",
-            of.shown()
-        ),
-    )
-    .hint(format!(
-        "See backfill.failed_rows, where job_id is {}; once the cause is mended, SELECT backfill.verify({}).",
-        verification.id, of.id
-    ))
-}
-
-/// Returns the options of a job that also hold for a job that follows it.
-pub(super) fn inherited(of: &Job) -> Options {
-    Options {
-        limit_rows: None,
-        key_from: None,
-        key_to: None,
-        on_end: None,
-        max_failed_rows: None,
-        ..of.definition.options.clone()
-    }
-}
-
 /// Refuses a job that cannot be verified.
 fn refuse_part(of: &Job) -> Result<()> {
     if of.definition.action.is_read_only() {
@@ -212,18 +185,6 @@ fn refuse_options(of: &Options, given: &Options) -> Result<()> {
         ))
         .hint("Options of the pace can: workers, target_ms, and what it gives way to.")),
     }
-}
-
-pub(super) fn its_table(of: &Job) -> Result<Relation> {
-    let relation = relation::describe(of.relation)?.ok_or_else(|| {
-        Error::new(
-            sqlstate::UNDEFINED_TABLE,
-            format!("table {} no longer exists", of.relation_name),
-        )
-        .hint("There is nothing to look at.")
-    })?;
-    relation.refuse_deceptive()?;
-    Ok(relation)
 }
 
 /// Chooses what is asked of the rows.
@@ -287,38 +248,4 @@ fn refuse_unrepeatable(set_clause: &str, table: &Relation, known_as: Option<&str
         Error::invalid(format!("set_clause gives something else each time: {why}"))
             .hint("Say what is to be true of each row instead: check_clause => '...'."),
     )
-}
-
-/// Stores a job that follows another one, with the same owner; returns its id.
-pub(super) fn begin(
-    of: &Job,
-    relation: &Relation,
-    definition: &Definition,
-    event: &str,
-) -> Result<i64> {
-    let pace = (of.batch_size, of.sleep_ms);
-    let id = job::insert(of.owner, relation, None, definition, pace.0, pace.1)?;
-    let me = server::current_user();
-    event::change(id, me, "define", None, State::Pending)?;
-    event::record(of.id, me, event, None, Some(&format!("job {id}")))?;
-    Ok(id)
-}
-
-/// Makes the job run at commit, or wait for approval; returns its id.
-pub(super) fn release(id: i64, old: State, typed: bool) -> Result<i64> {
-    let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    if approve::hold(&job, typed)? {
-        return Ok(id);
-    }
-    job::set_wish(id, Wish::Run)?;
-    event::change(
-        id,
-        server::current_user(),
-        "start",
-        Some(old),
-        State::Running,
-    )?;
-    let started = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    launch::workers(&started)?;
-    Ok(id)
 }

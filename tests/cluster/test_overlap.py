@@ -127,4 +127,4 @@ def test_who_makes_a_job_active_looks_for_others_under_the_lock() -> None:
             found.add(path.stem)
             assert "refuse_overlap(" in text, path
             assert re.search(r"\b(activated_job|existing::lock|try_lock)\(", text), path
-    assert found == {"start", "approve", "control", "retry_failed", "verify"}
+    assert found == {"start", "approve", "control", "retry_failed", "reapply"}
