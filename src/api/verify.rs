@@ -18,7 +18,7 @@ use crate::pg::relation::Relation;
 use crate::pg::report::notice;
 use crate::pg::{clauses, physical, repeat};
 use crate::quote::{ident, literal};
-use crate::scan::clause::{self};
+use crate::scan::clause;
 use crate::store::job::{Definition, Job};
 use crate::store::walk;
 use crate::stranger::errand::{Errand, carry_out};
