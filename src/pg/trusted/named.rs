@@ -163,7 +163,7 @@ fn numbers(text: &str, ends: &[&str]) -> impl Iterator<Item = u32> {
     let next = words.clone().skip(1);
     words.zip(next).filter_map(|(field, value)| {
         let wanted = field.starts_with(':') && ends.iter().any(|end| field.ends_with(end));
-        wanted.then(|| value.trim_end_matches('}').parse().ok())?
+        wanted.then(|| value.trim_end_matches(['}', ')']).parse().ok())?
     })
 }
 
