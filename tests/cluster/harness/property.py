@@ -174,6 +174,9 @@ def _sleep_ms(case: Case) -> int:
         # Those that are inserted meanwhile count where a read is a row or a few.
         rows += 1000
     batches = 2 * rows / min(case.batch_size, case.options.get("scan_limit", 1_000_000)) + 1
+    if case.failing:
+        # Each row that fails is found by halves of the batch it is in, with a pause after each.
+        batches += case.rows / 37 * 2 * math.log2(case.batch_size + 1)
     return max(0, min(300, round(SECONDS * 1000 * case.options.get("workers", 1) / batches)))
 
 
