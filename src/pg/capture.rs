@@ -12,6 +12,7 @@ use std::ptr::null_mut;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, panic::CaughtError};
 
+use super::flag::Raised;
 use super::text::{lossy, lossy_whole};
 use crate::error::{Error, Position, Result};
 
@@ -81,22 +82,8 @@ fn convert(caught: CaughtError) -> Error {
 }
 
 thread_local! {
+    /// Whether an error is being copied.
     static COPYING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Guard: while it lives, an error is being copied.
-struct Copying;
-
-impl Copying {
-    fn begin() -> Option<Copying> {
-        (!COPYING.replace(true)).then_some(Copying)
-    }
-}
-
-impl Drop for Copying {
-    fn drop(&mut self) {
-        COPYING.set(false);
-    }
 }
 
 /// Returns the part of a message that errors are told apart by: its beginning, as UTF-8.
@@ -109,9 +96,10 @@ fn head(message: &[u8]) -> String {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn copy_error(_arg: *mut c_void) {
     // An error that copying another one raised would be copied in turn, for ever.
-    let Some(_copying) = Copying::begin() else {
+    let copying = Raised::begin(&COPYING);
+    if copying.was_raised() {
         return;
-    };
+    }
     // SAFETY: called by errfinish(), so there is an error to copy. The current context is the one for errors, in which
     // CopyErrorData must not allocate; TopMemoryContext always exists. The copy is read, and then freed.
     unsafe {

@@ -15,6 +15,7 @@ pub mod elsewhere;
 pub mod enums;
 pub mod evaluate;
 pub mod extension;
+mod flag;
 pub mod given;
 pub mod guard;
 pub mod hazards;

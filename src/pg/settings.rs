@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
+use super::flag::Raised;
 use super::text::{lossy_whole, to_server};
 use super::{search_path, server, spi};
 use crate::error::Result;
@@ -105,23 +106,8 @@ pub fn set_text_for_transaction(name: &CStr, value: &str) {
 }
 
 thread_local! {
+    /// Whether the extension itself sets something now.
     static SETTING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A time in which the extension itself sets something.
-struct Setting;
-
-impl Setting {
-    fn begin() -> Setting {
-        SETTING.set(true);
-        Setting
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        SETTING.set(false);
-    }
 }
 
 /// Whether it is the extension itself that sets something now, and no statement.
@@ -135,7 +121,7 @@ fn set(
     context: pg_sys::GucContext::Type,
     action: pg_sys::GucAction::Type,
 ) {
-    let _setting = Setting::begin();
+    let _setting = Raised::begin(&SETTING);
     // SAFETY: both strings end with a zero, and are copied. A value that it cannot have, or that the user may not
     // set, is an error, which leaves it as it was.
     unsafe {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::super::flag::Raised;
 use super::super::heap::{self, Tid};
 use super::super::text::{from_server, lossy_whole};
 use crate::error::{Error, Result};
@@ -159,12 +160,6 @@ thread_local! {
 /// Runs statements whose rows only people read: names of others' objects, of whatever database or encoding. What is not valid text
 /// is replaced in these; elsewhere it is an error, since a name that is put into a statement has to be the right one.
 pub fn for_people<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    struct Before(bool);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            FOR_PEOPLE.set(self.0);
-        }
-    }
-    let _before = Before(FOR_PEOPLE.replace(true));
+    let _for_people = Raised::begin(&FOR_PEOPLE);
     f()
 }
