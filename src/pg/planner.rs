@@ -113,11 +113,11 @@ impl Drop for Over {
     }
 }
 
-/// One who is called for each statement before it is planned; returns whether it must not be planned for parallel workers. An error
-/// passes through by longjmp, so it is guarded.
+/// Function that is called for each statement before it is planned. Returns whether the statement must not be planned for parallel
+/// workers. It must be guarded, since its errors pass through by longjmp.
 pub(super) type Watcher = unsafe extern "C-unwind" fn(*mut pg_sys::Query) -> bool;
 
-/// Has the watcher called for each statement from now on.
+/// Calls the watcher for each statement from now on.
 pub(super) fn watch(watcher: Watcher) {
     install();
     WATCHER.set(Some(watcher));

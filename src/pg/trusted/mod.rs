@@ -24,7 +24,7 @@
 mod named;
 
 use std::cell::Cell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -40,6 +40,7 @@ thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static CALLED: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
+    static ANALYSED: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
 
 /// PostgreSQL's own volatile functions that do no more than to compute, or to count.
@@ -153,9 +154,10 @@ fn install() {
         pg_sys::needs_fmgr_hook = Some(on_lookup);
         CALLED.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(on_call);
+        ANALYSED.set(pg_sys::post_parse_analyze_hook);
+        pg_sys::post_parse_analyze_hook = Some(on_analysed);
     }
     object_access::watch(on_access);
-    named::watch(is_on);
     planner::watch(on_plan);
     superuser_jobs::keep(keeps_setting);
 }
@@ -173,7 +175,7 @@ unsafe extern "C-unwind" fn on_lookup(function: Oid) -> bool {
 /// Whether `on_call` must see the calls of a function: it is not trusted; or it is a superuser's, whose body PostgreSQL would else put
 /// into the statement that calls it, unseen by [`named`].
 fn must_be_called(function: Oid) -> bool {
-    let distrusted = distrust(function).is_some();
+    let distrusted = Facts::of(function).is_some_and(|facts| distrust(function, &facts).is_some());
     let own = !distrusted && !is_built_in(function);
     if own {
         named::by_function(function);
@@ -183,6 +185,23 @@ fn must_be_called(function: Oid) -> bool {
 
 fn is_built_in(function: Oid) -> bool {
     function.to_u32() < pg_sys::FirstNormalObjectId
+}
+
+/// The hook `post_parse_analyze_hook`, called by PostgreSQL for each statement.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_analysed(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    if let Some(next) = ANALYSED.get() {
+        // SAFETY: it is the previous hook, called with the same arguments as this one.
+        unsafe { next(state, query, jumble) };
+    }
+    if is_on() {
+        // SAFETY: PostgreSQL hands over the query that it has analysed.
+        unsafe { named::by_statement(query) };
+    }
 }
 
 /// Called for each statement that is planned. Returns whether parallel workers are forbidden.
@@ -218,18 +237,18 @@ fn on_access(access: pg_sys::ObjectAccessType::Type, class: Oid, object: Oid) {
     if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
         && class == pg_sys::ProcedureRelationId
     {
-        refuse(object, |function| {
-            distrust(function).or_else(|| effect(function))
+        refuse(object, |function, facts| {
+            distrust(function, facts).or_else(|| effect(function, facts))
         });
     }
 }
 
 /// Raises an error if the function may not be called now, as `why` says.
-fn refuse(function: Oid, why: impl Fn(Oid) -> Option<String>) {
+fn refuse(function: Oid, why: impl Fn(Oid, &Facts) -> Option<String>) {
     if !is_on() {
         return;
     }
-    let Some(why) = why(function) else {
+    let Some(why) = Facts::of(function).and_then(|facts| why(function, &facts)) else {
         return;
     };
     let message = format!("{why}, and would run with the rights of a superuser");
@@ -238,66 +257,76 @@ fn refuse(function: Oid, why: impl Fn(Oid) -> Option<String>) {
         .hint("Let the job be defined by a role with no more rights than it takes: SET ROLE before the call. Where you trust all of it, SET backfill.allow_superuser_jobs = on.")));
 }
 
-/// Returns why the function must not be called by an expression that nobody is known to have written.
-fn effect(function: Oid) -> Option<String> {
+/// Returns why the function is not trusted, whatever calls it; `None` if it is.
+fn distrust(function: Oid, facts: &Facts) -> Option<String> {
+    let shown = facts.name.to_string_lossy();
+    if !is_built_in(function) {
+        // SAFETY: within a transaction, as `Facts::of` has made sure; any OID will do.
+        let superuser = unsafe { pg_sys::superuser_arg(facts.owner) };
+        return (!superuser).then(|| {
+            let role = server::role_name(facts.owner);
+            format!("function {shown} belongs to role {role}, which is no superuser")
+        });
+    }
+    if RUN_TEXT.contains(&facts.name.as_c_str()) {
+        return Some(format!("function {shown} runs SQL that is given as a text"));
+    }
+    not_for_everybody(function, &shown)
+}
+
+/// Returns why the function, which is trusted otherwise, must not be called by an expression that nobody is known to have written.
+fn effect(function: Oid, facts: &Facts) -> Option<String> {
     if named::contains(function) {
         return None;
     }
-    let (name, volatile) = look_up(function, |form, name| {
-        let of_triggers = form.prorettype == pg_sys::TRIGGEROID;
-        let volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE && !of_triggers;
-        (name.to_owned(), volatile)
-    })?;
-    let shown = name.to_string_lossy();
-    if volatile && !(is_built_in(function) && HARMLESS.contains(&name.as_c_str())) {
+    let (shown, built_in) = (facts.name.to_string_lossy(), is_built_in(function));
+    if facts.volatile && !(built_in && HARMLESS.contains(&facts.name.as_c_str())) {
         return Some(format!(
             "function {shown} is volatile, and nothing of a superuser's names it"
         ));
     }
-    (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
+    // Of built-in ones this was asked before.
+    (!built_in).then(|| not_for_everybody(function, &shown))?
 }
 
-/// Why the function is not trusted, if so.
-fn distrust(function: Oid) -> Option<String> {
-    let (shown, runs_text, owner) = look_up(function, |form, name| {
-        (
-            name.to_string_lossy().into_owned(),
-            RUN_TEXT.contains(&name),
-            form.proowner,
-        )
-    })?;
-    if !is_built_in(function) {
-        // SAFETY: within a transaction, as `look_up` has made sure; any OID will do.
-        let superuser = unsafe { pg_sys::superuser_arg(owner) };
-        return (!superuser).then(|| {
-            let role = server::role_name(owner);
-            format!("function {shown} belongs to role {role}, which is no superuser")
-        });
-    }
-    if runs_text {
-        return Some(format!("function {shown} runs SQL that is given as a text"));
-    }
-    (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
+/// Facts about a function that decide whether it is trusted.
+struct Facts {
+    name: CString,
+    owner: Oid,
+    /// Whether it is volatile, and no trigger function.
+    volatile: bool,
 }
 
-/// Shows the function's row in pg_proc, and its name, to `f`; nothing if there is no such function. Within a transaction.
-fn look_up<T>(function: Oid, f: impl FnOnce(&pg_sys::FormData_pg_proc, &CStr) -> T) -> Option<T> {
-    server::require_transaction();
-    // SAFETY: within a transaction. An entry of this cache is a row of pg_proc, which begins with that struct, and stays while it is
-    // held; its name ends with a zero byte. If an error leaves this function, the abort releases the entry.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::PROCOID as i32,
-            Datum::from(function),
-        );
-        if tuple.is_null() {
-            return None;
+impl Facts {
+    /// Returns `None` if there is no such function. Within a transaction.
+    fn of(function: Oid) -> Option<Facts> {
+        server::require_transaction();
+        // SAFETY: within a transaction. An entry of this cache is a row of pg_proc, which begins with that struct, and stays while it
+        // is held; its name ends with a zero byte, and is copied. If an error leaves this function, the abort releases the entry.
+        unsafe {
+            let tuple = pg_sys::SearchSysCache1(
+                pg_sys::SysCacheIdentifier::PROCOID as i32,
+                Datum::from(function),
+            );
+            if tuple.is_null() {
+                return None;
+            }
+            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+            let facts = Facts {
+                name: CStr::from_ptr(form.proname.data.as_ptr()).to_owned(),
+                owner: form.proowner,
+                volatile: form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE
+                    && form.prorettype != pg_sys::TRIGGEROID,
+            };
+            pg_sys::ReleaseSysCache(tuple);
+            Some(facts)
         }
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
-        let shown = f(form, CStr::from_ptr(form.proname.data.as_ptr()));
-        pg_sys::ReleaseSysCache(tuple);
-        Some(shown)
     }
+}
+
+/// Returns that not everybody may call the function, if so.
+fn not_for_everybody(function: Oid, shown: &str) -> Option<String> {
+    (!may_everybody_call(function)).then(|| format!("not everybody may call function {shown}"))
 }
 
 /// Whether PUBLIC may EXECUTE the function.

@@ -1,12 +1,12 @@
 //! The functions that something of a superuser's names, in a process where only trusted functions are called.
 //!
-//! That is: the clauses of the job, and the statements of superusers' functions, as they are before a view, a default or anything else
-//! that somebody wrote is put into them (`post_parse_analyze_hook`); defaults, CHECK constraints and rules of tables and views that a
-//! superuser owns; and what PostgreSQL stores of a superuser's function as expressions.
+//! These are named by the clauses of the job and the statements of superusers' functions, as they are before PostgreSQL puts views,
+//! defaults or anything else that somebody wrote into them; by defaults, CHECK constraints and rules of tables and views that a
+//! superuser owns; and by what PostgreSQL stores of a superuser's function as expressions.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -14,25 +14,12 @@ use crate::pg::open::Open;
 
 thread_local! {
     static NAMED: RefCell<HashSet<u32>> = RefCell::default();
-    static ON: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
-    static NEXT: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
 
 /// Fields of PostgreSQL's nodes that hold a function end so: funcid, opfuncid, hashfuncid; aggfnoid, winfnoid.
 const FUNCTIONS: [&str; 2] = ["funcid", "fnoid"];
 /// The field of an entry of a range table that holds its relation.
 const RELATION: &str = "relid";
-
-/// From now on looks at each statement that is analysed while `on` returns true. To be called once.
-pub(super) fn watch(on: fn() -> bool) {
-    ON.set(Some(on));
-    // SAFETY: the hook is read and written by this process alone, which has one thread. The function is this library's, which is
-    // never unloaded, and calls the one that was there before.
-    unsafe {
-        NEXT.set(pg_sys::post_parse_analyze_hook);
-        pg_sys::post_parse_analyze_hook = Some(on_analysed);
-    }
-}
 
 /// Whether something of a superuser's names the function.
 pub(super) fn contains(function: Oid) -> bool {
@@ -44,20 +31,24 @@ pub(super) fn forget() {
     NAMED.take();
 }
 
+/// Adds what a statement names.
+///
+/// # Safety
+/// `query` must be whole, and not rewritten yet.
+pub(super) unsafe fn by_statement(query: *const pg_sys::Query) {
+    // SAFETY: as the caller promises.
+    unsafe { add_node(query.cast()) };
+}
+
 /// Adds what superusers have written into the relations of a query, whichever of its subqueries they are in: a view keeps its OID where
 /// its text has been put into the query.
 ///
 /// # Safety
-/// `query` must be a whole one.
+/// `query` must be whole.
 pub(super) unsafe fn by_relations_of(query: *const pg_sys::Query) {
-    // SAFETY: as the caller promises; it is only read. Its text ends with a zero.
-    let relations: HashSet<u32> = unsafe {
-        let text = pg_sys::nodeToString(query.cast());
-        let found = numbers(&CStr::from_ptr(text).to_string_lossy(), &[RELATION]).collect();
-        pg_sys::pfree(text.cast());
-        found
-    };
-    relations
+    let found = |text: &str| numbers(text, &[RELATION]).collect::<HashSet<u32>>();
+    // SAFETY: as the caller promises.
+    unsafe { as_text(query.cast(), found) }
         .into_iter()
         .filter(|relation| *relation >= pg_sys::FirstNormalObjectId)
         .for_each(|relation| by_relation(relation.into()));
@@ -132,27 +123,38 @@ pub(super) fn by_function(function: Oid) {
 /// # Safety
 /// `text` must be null or end with a zero.
 unsafe fn add(text: *const c_char) {
-    if text.is_null() {
-        return;
+    if !text.is_null() {
+        // SAFETY: as the caller promises.
+        add_text(&unsafe { CStr::from_ptr(text) }.to_string_lossy());
     }
-    // SAFETY: as the caller promises.
-    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    NAMED.with_borrow_mut(|named| named.extend(numbers(&text, &FUNCTIONS)));
 }
 
 /// Adds the functions in a node.
 ///
 /// # Safety
 /// `node` must be null or a node of PostgreSQL's, or a list of nodes.
-unsafe fn add_node(node: *const std::ffi::c_void) {
-    if node.is_null() {
-        return;
+unsafe fn add_node(node: *const c_void) {
+    if !node.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe { as_text(node, add_text) };
     }
-    // SAFETY: as the caller promises; it is only read. Its text ends with a zero.
+}
+
+fn add_text(text: &str) {
+    NAMED.with_borrow_mut(|named| named.extend(numbers(text, &FUNCTIONS)));
+}
+
+/// Shows a node in text form to `f`.
+///
+/// # Safety
+/// `node` must be a node of PostgreSQL's, or a list of nodes.
+unsafe fn as_text<T>(node: *const c_void, f: impl FnOnce(&str) -> T) -> T {
+    // SAFETY: as the caller promises; the node is only read. Its text ends with a zero, is a new one, and is freed.
     unsafe {
         let text = pg_sys::nodeToString(node);
-        add(text);
+        let shown = f(&CStr::from_ptr(text).to_string_lossy());
         pg_sys::pfree(text.cast());
+        shown
     }
 }
 
@@ -165,23 +167,6 @@ fn numbers(text: &str, ends: &[&str]) -> impl Iterator<Item = u32> {
         let wanted = field.starts_with(':') && ends.iter().any(|end| field.ends_with(end));
         wanted.then(|| value.trim_end_matches(['}', ')']).parse().ok())?
     })
-}
-
-/// The hook `post_parse_analyze_hook`, called by PostgreSQL for each statement.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_analysed(
-    state: *mut pg_sys::ParseState,
-    query: *mut pg_sys::Query,
-    jumble: *mut pg_sys::JumbleState,
-) {
-    if let Some(next) = NEXT.get() {
-        // SAFETY: it is the previous hook, called with the same arguments as this one.
-        unsafe { next(state, query, jumble) };
-    }
-    if ON.get().is_some_and(|on| on()) {
-        // SAFETY: the query is whole.
-        unsafe { add_node(query.cast()) };
-    }
 }
 
 #[cfg(test)]
@@ -200,6 +185,7 @@ mod tests {
         let text = "{CONST :consttype 25 :constvalue 9 [ 36 0 0 0 102 ] :funcresulttype 23}";
         assert_eq!(numbers(text, &FUNCTIONS).count(), 0);
     }
+
     #[test]
     fn relations_are_found_in_subqueries() {
         let text = "{QUERY :rtable ({RTE :rtekind 1 :subquery {QUERY :rtable ({RTE :relid 16400 :relkind v})}}) :x {P :relid 16401}}";
