@@ -168,14 +168,6 @@ impl Question {
         }
     }
 
-    /// The job that is verified; 0 for a dry run.
-    pub fn job(&self) -> i64 {
-        match self {
-            Question::DryRun => 0,
-            Question::Verify { job, .. } => *job,
-        }
-    }
-
     /// Returns the beginning of the line that [`verdict`](Self::verdict) returns.
     pub fn opening(&self) -> String {
         match self {

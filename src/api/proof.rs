@@ -168,9 +168,9 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
     let by_value = format!(
         "SELECT backfill.verify({id}, recompute => true), or with a check_clause that is true of each row as it is to be, and come back when that has completed."
     );
+    let once_more = if values { by_value.clone() } else { again };
     let Some(last) = trial::last_verification(id)? else {
-        let hint = if values { by_value } else { again };
-        return refused(format!("backfill {shown} was not verified"), hint);
+        return refused(format!("backfill {shown} was not verified"), once_more);
     };
     if last.state() != State::Completed {
         return refused(
@@ -214,21 +214,21 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
         let message = format!(
             "backfill {shown} was verified again since, by job {forgotten}, which was forgotten: see backfill.events"
         );
-        return refused(message, if values { by_value } else { again });
+        return refused(message, once_more);
     }
     if walk::bounds(last.id)?.is_some() && walk::bounds(id)?.is_none() {
         let message =
             format!("the verification of backfill {shown} has looked at a part of the rows");
-        return refused(message, if values { by_value } else { again });
+        return refused(message, once_more);
     }
     if !outcome::ended_before_start_of(id, last.id)? {
         let message = format!("backfill {shown} went on after it was verified");
-        return refused(message, if values { by_value } else { again });
+        return refused(message, once_more);
     }
     let (its, ours) = (&last.definition, &job.definition);
     if (&its.session, &its.options.settings) != (&ours.session, &ours.options.settings) {
         let message = format!("backfill {shown} was verified under other settings than it has");
-        return refused(message, if values { by_value } else { again });
+        return refused(message, once_more);
     }
     if let Some(unseen) = trial::out_of_sight(&last)? {
         let message = format!("the verification of backfill {shown} does not tell: {unseen}");

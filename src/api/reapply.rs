@@ -115,7 +115,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
             verification.id
         ),
     )?;
-    release(id, State::Pending, typed).map(Some)
+    release(id, typed).map(Some)
 }
 
 /// The conditions of a stored job's WHERE clause under which a row may be done again.
@@ -218,8 +218,8 @@ pub(super) fn begin(
     Ok(id)
 }
 
-/// Makes the job run at commit, or wait for approval; returns its id.
-pub(super) fn release(id: i64, old: State, typed: bool) -> Result<i64> {
+/// Makes a job that [`begin`] has stored run at commit, or wait for approval; returns its id.
+pub(super) fn release(id: i64, typed: bool) -> Result<i64> {
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
     if approve::hold(&job, typed)? {
         return Ok(id);
@@ -229,7 +229,7 @@ pub(super) fn release(id: i64, old: State, typed: bool) -> Result<i64> {
         id,
         server::current_user(),
         "start",
-        Some(old),
+        Some(State::Pending),
         State::Running,
     )?;
     let started = job::load(id)?.ok_or_else(|| job::unknown(id))?;

@@ -134,6 +134,13 @@ fn refuse_another_table(job: &Job) -> Result<()> {
             )),
         });
     };
+    let say_which = || {
+        format!(
+            "Say which table is meant: SELECT backfill.require_completed({}, relation => {}).",
+            literal(job.name.as_deref().unwrap_or_default()),
+            literal(&table.shown)
+        )
+    };
     let before = job::name_of_relation(job.id)?;
     if let Some(other) = relation::named(&before)?
         && other != job.relation
@@ -143,11 +150,7 @@ fn refuse_another_table(job: &Job) -> Result<()> {
             existing::with_owner(job),
             table.shown
         ))
-        .hint(format!(
-            "Say which table is meant: SELECT backfill.require_completed({}, relation => {}).",
-            literal(job.name.as_deref().unwrap_or_default()),
-            literal(&table.shown)
-        )));
+        .hint(say_which()));
     }
     match relation::named(&ident(&table.name))? {
         Some(other) if other != job.relation => {
@@ -158,11 +161,7 @@ fn refuse_another_table(job: &Job) -> Result<()> {
                 table.shown,
                 ident(&table.name)
             ))
-            .hint(format!(
-                "Say which table is meant: SELECT backfill.require_completed({}, relation => {}).",
-                literal(job.name.as_deref().unwrap_or_default()),
-                literal(&table.shown)
-            )))
+            .hint(say_which()))
         }
         _ => Ok(()),
     }

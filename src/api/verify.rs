@@ -61,7 +61,7 @@ pub fn verify(
     };
     let id = begin(&of, &relation, &definition, "verify")?;
     // A verification changes nothing, so it needs no approval.
-    release(id, State::Pending, true)
+    release(id, true)
 }
 
 /// Checks what a verification of a stored job asks; returns the WHERE clause for the rows to be looked at.
@@ -110,22 +110,21 @@ impl Errand for VerificationOf {
 impl VerificationOf {
     /// Whether a check_clause is asked of all rows, since a trigger may have changed any column of those that the job was about.
     fn beyond_conditions(&self, of: &Backfill) -> Result<bool> {
-        let by_clause = matches!(
-            self.question,
-            Question::Verify {
-                check: Check::Clause(_),
-                ..
-            }
-        );
-        if !by_clause || of.where_clause.is_none() {
+        let Question::Verify {
+            job,
+            check: Check::Clause(_),
+        } = &self.question
+        else {
+            return Ok(false);
+        };
+        if of.where_clause.is_none() {
             return Ok(false);
         }
         for table in tables::of(&of.relation, of.options.only())? {
             if physical::may_write_back(table.oid)? {
                 let message = format!(
-                    "check_clause is asked of all rows of table {}: a trigger may have changed the columns that the where_clause of job {} reads",
-                    of.relation.shown,
-                    self.question.job()
+                    "check_clause is asked of all rows of table {}: a trigger may have changed the columns that the where_clause of job {job} reads",
+                    of.relation.shown
                 );
                 notice(
                     &message,

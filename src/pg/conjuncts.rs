@@ -17,7 +17,8 @@ pub fn of(relation: &Relation, where_clause: &str) -> Result<Vec<String>> {
     let found = deparsed(relation, where_clause)?;
     for condition in &found {
         let again = deparsed(relation, condition)?;
-        if again.iter().map(|text| unnamed(text)).collect::<Vec<_>>() != [unnamed(condition)] {
+        let same = |again: &String| unnamed(again) == unnamed(condition);
+        if again.len() != 1 || !again.iter().all(same) {
             return Err(Error::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 format!("cannot take the where_clause apart: the condition {condition} would be read as another one"),

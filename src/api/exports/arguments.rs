@@ -1,4 +1,4 @@
-//! What every entry point does first: the version is checked, errors are caught, arguments are read within their bounds.
+//! The first steps of every entry point: checks the version, catches errors, and reads arguments within their bounds.
 #![allow(unsafe_code)]
 // pgrx requires the columns of a result to be spelled out.
 #![allow(clippy::type_complexity)]
