@@ -13,6 +13,15 @@ from test_attack_third_verdicts import Make, end
 # The wall
 
 
+def leave_condition(cluster: Cluster, condition: str, name: str = "a", on: str = "UPDATE ON t") -> None:
+    """eve creates a trigger of which nothing but the condition is hers."""
+    cluster.sql(
+        f"CREATE TRIGGER {name} BEFORE {on} FOR EACH ROW WHEN ({condition})"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        user="eve",
+    )
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -29,13 +38,11 @@ def test_conditions_that_somebody_left_have_no_effects(server: Make, function: s
     cluster.sql("GRANT SELECT, TRIGGER ON t TO eve")
     cluster.sql(
         "CREATE FUNCTION trap(integer) RETURNS integer LANGUAGE plpgsql AS"
-        " 'BEGIN ALTER ROLE eve SUPERUSER; RETURN 1; END';"
-        f"CREATE TRIGGER a BEFORE UPDATE ON t FOR EACH ROW WHEN ({function})"
-        " EXECUTE FUNCTION suppress_redundant_updates_trigger();"
-        "CREATE TRIGGER b BEFORE UPDATE ON t FOR EACH ROW WHEN (public.trap(new.n) > 0)"
-        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        " 'BEGIN ALTER ROLE eve SUPERUSER; RETURN 1; END'",
         user="eve",
     )
+    leave_condition(cluster, function)
+    leave_condition(cluster, "public.trap(new.n) > 0", name="b")
     cluster.sql("REVOKE ALL ON t FROM eve")
     job = cluster.value("SELECT backfill.start('t', set_clause => 'n = n + 10')")
     assert end(cluster, job) == "failed"
@@ -112,11 +119,7 @@ def test_conditions_that_somebody_left_call_no_helpers(server: Make, helper: str
         " 'BEGIN INSERT INTO public.told VALUES ($1); RETURN $1; END';"
         + ("" if helper == "volatile" else "REVOKE EXECUTE ON FUNCTION dba FROM PUBLIC")
     )
-    cluster.sql(
-        "CREATE TRIGGER a BEFORE UPDATE ON t FOR EACH ROW WHEN (public.dba(new.n) > 0)"
-        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        user="eve",
-    )
+    leave_condition(cluster, "public.dba(new.n) > 0")
     cluster.sql("REVOKE ALL ON t FROM eve")
     job = cluster.value("SELECT backfill.start('t', set_clause => 'n = n + 10')")
     assert end(cluster, job) == "failed"
@@ -144,11 +147,7 @@ def test_conditions_on_tables_that_triggers_write_to(server: Make, event: str) -
         "GRANT SELECT, TRIGGER ON audit TO eve;"
         "CREATE FUNCTION dba(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN $1; END'"
     )
-    cluster.sql(
-        f"CREATE TRIGGER a BEFORE {event} ON audit FOR EACH ROW WHEN (public.dba('ALTER ROLE eve SUPERUSER') = '')"
-        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        user="eve",
-    )
+    leave_condition(cluster, "public.dba('ALTER ROLE eve SUPERUSER') = ''", on=f"{event} ON audit")
     job = cluster.value("SELECT backfill.start('t', set_clause => 'n = n + 10')")
     assert end(cluster, job) == "failed"
     assert "function dba is volatile, and nothing of a superuser's names it" in cluster.value(
