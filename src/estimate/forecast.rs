@@ -1,9 +1,11 @@
 //! Estimates what a backfill takes: WAL, growth, time. A few of the rows that would be updated are evaluated, to measure how long that
-//! takes and how many bytes the new versions have. The cost of storing them is computed with constants, measured on the table of the
-//! benchmark's main scenario (a million rows of 172 bytes, five indexes; PostgreSQL 15, two cores). If a job with the same set_clause has
+//! takes and how many bytes the new versions have. The time to store them comes from the same costs as the choice of waves
+//! (`waves::costs`); their WAL from constants, measured on the table of the benchmark's main scenario (a million rows of 172 bytes, five
+//! indexes; PostgreSQL 15, two cores). If a job with the same set_clause has
 //! run on the same table, its figures are used instead. A figure that depends on something neither can tell is marked as such.
 
 use crate::estimate::toast::CHUNK;
+use crate::waves::costs;
 
 /// Bytes of WAL of a heap-only update in addition to the row's new values: the update's record, and its share of the records that prune
 /// the page.
@@ -22,10 +24,6 @@ const CHUNK_STORED: f64 = 75.0;
 const REUSED_IN_WAVES: f64 = 0.67;
 /// Fill factor of the pages of an index whose entries come in random order.
 const FILLED: f64 = 0.75;
-/// Microseconds per update of the row itself, per index entry, and per row that is only read.
-const MICROSECONDS: (f64, f64, f64) = (4.3, 3.5, 0.3);
-/// Microseconds per chunk written, and per chunk deleted.
-const CHUNK_MICROSECONDS: (f64, f64) = (14.0, 3.0);
 /// Exponent: throughput grows with workers^0.66, since workers compete for pages and for the WAL.
 const PARALLEL: f64 = 0.66;
 /// Size of a page in bytes.
@@ -46,6 +44,8 @@ pub struct Index {
     pub changed: bool,
     /// Size of the columns of a new entry in bytes, if known.
     pub width: Option<f64>,
+    /// Correlation of the index's order with the table's, from -1 to 1; 0 if unknown.
+    pub correlation: f64,
 }
 
 /// Measurements on the rows that were evaluated; each figure is an average.
@@ -82,6 +82,8 @@ pub struct Given {
     pub indexes: Vec<Index>,
     /// Whether the walk uses waves.
     pub waves: bool,
+    /// Number of passes over each page.
+    pub passes: f64,
     /// Share of the new versions that go to another page, from 0 to 1.
     pub elsewhere: f64,
     /// Free space per page of the heap, in bytes.
@@ -215,15 +217,30 @@ impl Given {
         self.workers.max(1.0).powf(PARALLEL)
     }
 
+    /// Returns the seconds until all rows are stored, pauses not included.
     fn seconds(&self, sample: &Sample, batches: f64) -> f64 {
-        let (row, entry, read) = MICROSECONDS;
-        let (write, delete) = CHUNK_MICROSECONDS;
-        let entries = self.entries() * self.indexes.len() as f64;
+        let pages = self.heap / PAGE * touched(self.share(), PAGE / self.row().max(1.0));
+        let moved = costs::ELSEWHERE + costs::BYTE * sample.after;
         let old = sample.toast.1 / CHUNK as f64;
-        let of_row = row + entries * entry + sample.chunks * write + old * delete;
+        let of_row = costs::ROW
+            + self.elsewhere * moved
+            + self.entries() * self.of_entries()
+            + sample.chunks * costs::CHUNK_WRITTEN
+            + old * costs::CHUNK_DELETED;
         let others = (self.rows - self.matching).max(0.0);
-        let stored = (self.matching * of_row + others * read) / 1e6 * self.slower / self.parallel();
-        stored + self.evaluated(sample, batches)
+        let all =
+            self.matching * of_row + pages * self.passes * costs::VISIT + others * costs::READ;
+        all / 1e6 * self.slower / self.parallel() + self.evaluated(sample, batches)
+    }
+
+    /// Returns the microseconds of a row's entries in all indexes.
+    fn of_entries(&self) -> f64 {
+        let at_random = match !self.waves && self.workers > 1.0 {
+            true => costs::ENTRY_OF_SEVERAL,
+            false => costs::ENTRY,
+        };
+        let of_index = |index: &Index| costs::entry(index.correlation, at_random);
+        self.indexes.iter().map(of_index).sum()
     }
 
     /// Returns the seconds for evaluating the clauses. Evaluation runs in parallel, but on no more workers than there are

@@ -9,6 +9,7 @@ fn index(name: &str, method: &str, bytes: f64) -> Index {
         bytes,
         changed: false,
         width: None,
+        correlation: 0.0,
     }
 }
 
@@ -20,6 +21,7 @@ fn main() -> Given {
         heap: 172e6,
         indexes: (0..5).map(|_| index("i", "btree", 21.6e6)).collect(),
         waves: true,
+        passes: 16.0,
         elsewhere: 0.12,
         free: 0.0,
         blocked: false,
@@ -40,6 +42,7 @@ fn main() -> Given {
 fn sequential() -> Given {
     Given {
         waves: false,
+        passes: 1.0,
         elsewhere: 1.0,
         ..main()
     }

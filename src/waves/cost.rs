@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::model::options::{Options, Strategy};
+use crate::waves::costs;
 use crate::waves::passes::{Passes, Room};
 use crate::waves::spread::MOST_WAVES;
 
@@ -24,19 +25,6 @@ pub fn density(places: &[u32]) -> f64 {
     rows as f64 / pages.len().max(1) as f64
 }
 
-// Costs of an update, in microseconds of processor time. Measured with a million rows of about 170 bytes, 48 to a page, on a busy
-// machine. Only the ratios matter.
-
-/// Cost of a heap-only update of a row, its share of the batch included.
-const ROW: f64 = 5.4;
-/// Cost of a pass's visit to a page: pruning it, logging that, and checking all its rows. With one index, 48 passes took 2.8 s longer
-/// than 16.
-const VISIT: f64 = 4.2;
-/// Extra cost of a row that has to go to another page, with its entry in the key's index. One pass took 7.2 s with one index, though it
-/// moved all rows to other pages.
-const ELSEWHERE: f64 = 1.8;
-/// Cost of an entry in each further index: one pass took 39 s with five.
-const INDEX_ENTRY: f64 = 8.0;
 /// Minimum share of the time that waves have to save; less is within the error of this model.
 const WORTH_IT: f64 = 0.25;
 /// Share of the time saved by a region's waves that is worth spending on waiting for them.
@@ -107,8 +95,10 @@ impl Shape {
         let sizes = passes.sizes(waves);
         let rows = self.rows_per_page.max(0.0);
         let elsewhere = self.elsewhere(&sizes, rows / f64::from(waves.max(1)));
-        let entries = ELSEWHERE + INDEX_ENTRY * f64::from((self.indexes - 1).max(0));
-        ROW * rows + VISIT * sizes.len() as f64 + entries * elsewhere
+        // The index that the walk follows gets its entries in order.
+        let others = f64::from((self.indexes - 1).max(0));
+        let entries = costs::ELSEWHERE + costs::ENTRY_IN_ORDER + costs::ENTRY * others;
+        costs::ROW * rows + costs::VISIT * sizes.len() as f64 + entries * elsewhere
     }
 
     /// Returns the number of rows of a page that have to go to another page. Each pass finds the room that all passes before it have left;

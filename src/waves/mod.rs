@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod cost;
+pub mod costs;
 pub mod dead_versions;
 pub mod passes;
 pub mod spread;

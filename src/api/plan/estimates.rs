@@ -12,7 +12,7 @@ use crate::api::sample::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
 use crate::estimate::forecast::{Estimate, Given, Index, Known, estimate};
-use crate::pg::hot::IndexFacts;
+use crate::pg::hot::{self, IndexFacts};
 use crate::pg::traps::{self, Finding};
 use crate::pg::{server, settings};
 use crate::store::outcome;
@@ -93,6 +93,7 @@ fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
     for way in ways {
         let given = Given {
             slower,
+            indexes: indexes(way, &measured, ways.len() <= MANY)?,
             ..given(backfill, way, pace, &measured)
         };
         sum.add(estimate(&given, known));
@@ -267,12 +268,9 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
         rows: way.rows,
         matching: way.matching,
         heap: heap_bytes(way) * way.part,
-        indexes: way
-            .indexes
-            .iter()
-            .map(|i| index(way, i, measured))
-            .collect(),
+        indexes: Vec::new(),
         waves: way.waves.is_ok(),
+        passes: waves.1.sizes(waves.0).len().max(1) as f64,
         elsewhere,
         free: measured.room.iter().sum::<f64>() / pages,
         blocked: way.facts.blocked_by.is_some(),
@@ -290,7 +288,34 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
     }
 }
 
-fn index(way: &Way, facts: &IndexFacts, measured: &Measured) -> Index {
+/// Number of tables beyond which the correlation of their indexes is not looked up.
+const MANY: usize = 32;
+
+fn indexes(way: &Way, measured: &Measured, look: bool) -> Result<Vec<Index>> {
+    let index = |facts| {
+        let correlation = match look {
+            true => correlation(way, facts)?,
+            false => 0.0,
+        };
+        Ok(index(way, facts, measured, correlation))
+    };
+    way.indexes.iter().map(index).collect()
+}
+
+/// Returns the correlation of the index's order with the table's; 0 if it is not known.
+fn correlation(way: &Way, facts: &IndexFacts) -> Result<f64> {
+    // The statistics are those of the old values.
+    let first = facts.columns.first().filter(|_| !facts.changed);
+    let column = first.and_then(|n| way.table.columns.iter().find(|c| c.number == *n));
+    match column {
+        Some(column) if facts.method == "btree" => {
+            Ok(hot::correlation(way.table.oid, &column.name)?.unwrap_or(0.0))
+        }
+        _ => Ok(0.0),
+    }
+}
+
+fn index(way: &Way, facts: &IndexFacts, measured: &Measured, correlation: f64) -> Index {
     let width = |number: &i16| {
         let column = way.table.columns.iter().find(|c| c.number == *number)?;
         measured.widths.get(&column.name).copied()
@@ -305,6 +330,7 @@ fn index(way: &Way, facts: &IndexFacts, measured: &Measured) -> Index {
         width: widths
             .filter(|_| !facts.partial)
             .map(|widths| widths.iter().sum()),
+        correlation,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Speed of this machine's processor, compared to the one on which the constants of `plan::estimate` were measured.
+//! Speed of this machine's processor, compared to the one on which the constants of `waves::costs` were measured.
 
 use std::hint::black_box;
 use std::time::Instant;
