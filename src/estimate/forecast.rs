@@ -235,11 +235,12 @@ impl Given {
 
     /// Returns the microseconds of a row's entries in all indexes.
     fn of_entries(&self) -> f64 {
-        let at_random = match !self.waves && self.workers > 1.0 {
-            true => costs::ENTRY_OF_SEVERAL,
-            false => costs::ENTRY,
+        let several = !self.waves && self.workers > 1.0;
+        let of_index = |index: &Index| match (index.method.as_str(), several || index.changed) {
+            ("brin", _) => costs::ENTRY_OF_BRIN,
+            (_, true) => costs::entry(index.correlation, costs::ENTRY_WITHOUT_SEARCH),
+            (_, false) => costs::entry(index.correlation, costs::ENTRY),
         };
-        let of_index = |index: &Index| costs::entry(index.correlation, at_random);
         self.indexes.iter().map(of_index).sum()
     }
 

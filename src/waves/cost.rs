@@ -95,10 +95,13 @@ impl Shape {
         let sizes = passes.sizes(waves);
         let rows = self.rows_per_page.max(0.0);
         let elsewhere = self.elsewhere(&sizes, rows / f64::from(waves.max(1)));
-        // The index that the walk follows gets its entries in order.
-        let others = f64::from((self.indexes - 1).max(0));
-        let entries = costs::ELSEWHERE + costs::ENTRY_IN_ORDER + costs::ENTRY * others;
-        costs::ROW * rows + costs::VISIT * sizes.len() as f64 + entries * elsewhere
+        let entries = match self.indexes.max(0) {
+            0 => 0.0,
+            // The index that the walk follows gets its entries in order.
+            indexes => costs::ENTRY_IN_ORDER + costs::ENTRY * f64::from(indexes - 1),
+        };
+        let moved = costs::ELSEWHERE + entries;
+        costs::ROW * rows + costs::VISIT * sizes.len() as f64 + moved * elsewhere
     }
 
     /// Returns the number of rows of a page that have to go to another page. Each pass finds the room that all passes before it have left;
@@ -140,8 +143,6 @@ pub enum Single {
     Blocked(String),
     /// Neighbours in the walk are on different pages.
     Scattered,
-    /// There is only one index.
-    OneIndex,
     /// One pass is faster.
     Faster,
 }
@@ -159,7 +160,6 @@ impl Single {
             Single::Scattered => {
                 "rows next to each other in the walk are on different pages".to_owned()
             }
-            Single::OneIndex => "there is one index only".to_owned(),
             Single::Faster => "one pass is faster here".to_owned(),
         }
     }
@@ -188,10 +188,6 @@ pub fn choose(
     }
     if shape.rows_per_page < FEWEST_PER_PAGE {
         return Err(Single::Scattered);
-    }
-    let by_itself = options.strategy() == Strategy::Auto && options.waves.is_none();
-    if shape.indexes < 2 && by_itself {
-        return Err(Single::OneIndex);
     }
     let passes = match suited(options, shape) {
         Some(passes) => passes,

@@ -28,8 +28,9 @@ fn the_number_of_passes_is_one_of_the_good_ones_that_were_measured() {
     assert!((14..=28).contains(&five), "{five}");
     let ten = passes(shape(10, 48.0, 0.0));
     assert!((five..=40).contains(&ten), "{ten}");
-    // The key's own index alone: one pass.
-    assert_eq!(passes(shape(1, 48.0, 0.0)), 1);
+    // The key's own index alone: eight took a fifth less time than one, and 16 as long as one.
+    let one = passes(shape(1, 48.0, 0.0));
+    assert!((4..=10).contains(&one), "{one}");
     assert_eq!(passes(shape(0, 48.0, 0.0)), 1);
 }
 
@@ -38,6 +39,8 @@ fn the_model_gives_the_times_that_were_measured() {
     // Microseconds per row, with full pages; the entries of the further indexes in random order.
     for (indexes, rows_per_page, waves, measured) in [
         (1, 52.0, false, 2.8),
+        (1, 52.0, true, 2.2),
+        (1, 81.0, true, 2.0),
         (1, 16.0, false, 3.7),
         (2, 52.0, false, 7.7),
         (5, 52.0, false, 21.7),
@@ -53,7 +56,7 @@ fn the_model_gives_the_times_that_were_measured() {
         };
         let modelled = shape.cost(waves, passes) / rows_per_page;
         assert!(
-            (0.75..1.35).contains(&(modelled / measured)),
+            (0.7..1.35).contains(&(modelled / measured)),
             "{indexes} {rows_per_page}: {modelled} not {measured}"
         );
     }

@@ -229,9 +229,9 @@ def test_what_waves_have_to_say_is_explained() -> None:
     """docs/operations.md has a row for each note of src/worker/wave_policy.rs, and each reason of src/waves/cost.rs."""
     texts = re.findall(r'"((?:waves rest|waves rested in a part of the walk): [^"]*)"', source("worker/wave_policy.rs"))
     single = source("waves/cost.rs").split("impl Single")[1].split("is_asked_for")[0]
-    reasons = re.findall(r"Single::(Blocked|Scattered|OneIndex|Faster)\b.*?\"(.*?)\"", single, re.S)
+    reasons = re.findall(r"Single::(Blocked|Scattered|Faster)\b.*?\"(.*?)\"", single, re.S)
     texts += [f"no waves: {reason}" for _, reason in reasons]
-    assert len(texts) == 8
+    assert len(texts) == 7
     shown = [row[0].split("...")[0] for row in table("docs/operations.md", "What the note says")]
     for text in texts:
         told = text.replace("{index}", "…").replace("{holder}", "transaction of pid …")
