@@ -4,8 +4,7 @@ use crate::action::Update;
 use crate::error::Result;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
-use crate::pg::{clauses, triggers};
-use crate::quote::ident;
+use crate::pg::{clauses, name, triggers};
 
 /// Columns that a SET list reads and does not set, and that may change after a row was done.
 pub struct Sources {
@@ -53,15 +52,11 @@ pub fn of(
         [a, b, c, _, ..] => format!("{a}, {b}, {c} and others"),
         few => few.join(", "),
     };
-    let plain = |name: &str| match name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-    {
-        true => name.to_owned(),
-        false => ident(name),
-    };
-    let shown: Vec<String> = sources.iter().map(|column| plain(&column.name)).collect();
-    let set: Vec<String> = set_columns.iter().map(|name| plain(name)).collect();
+    let shown: Vec<String> = sources
+        .iter()
+        .map(|column| name::quoted(&column.name))
+        .collect();
+    let set: Vec<String> = set_columns.iter().map(|name| name::quoted(name)).collect();
     let columns = match whole {
         true => "any column".to_owned(),
         false => names(shown.iter().map(String::as_str).collect()),

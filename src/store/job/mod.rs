@@ -77,11 +77,10 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Bytes of text in the action, the WHERE clause and the options.
-    fn bytes(&self) -> Result<usize> {
-        let work = self.action.stored()?.to_string().len();
+    /// Bytes of text in the stored action, the WHERE clause and the options.
+    fn bytes(&self, work: &str) -> usize {
         let clause = self.where_clause.as_ref().map_or(0, String::len);
-        Ok(work + clause + self.options.to_json().len())
+        work.len() + clause + self.options.to_json().len()
     }
 }
 

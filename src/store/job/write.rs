@@ -54,7 +54,7 @@ pub fn insert(
     let id = row
         .ok_or_else(|| Error::internal("INSERT returned no row"))?
         .number(0)?;
-    text_bound::check(id, definition.bytes()?)?;
+    text_bound::check(id, definition.bytes(&work))?;
     refuse_used(id)?;
     origin::seal(id)?;
     Ok(id)
@@ -99,7 +99,7 @@ pub fn redefine(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
-    text_bound::check(id, definition.bytes()?)?;
+    text_bound::check(id, definition.bytes(&work))?;
     origin::adopt(id)
 }
 
@@ -180,7 +180,7 @@ pub fn set_clauses(id: i64, definition: &Definition) -> Result<()> {
             ],
         )
     })?;
-    text_bound::check(id, definition.bytes()?)?;
+    text_bound::check(id, definition.bytes(&work))?;
     origin::seal(id)
 }
 
