@@ -14,7 +14,7 @@ pub use self::read::{
 };
 pub use self::write::{begin_retry, delete, insert, redefine, set_clauses, set_pace, set_wish};
 use crate::action::Kind;
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, sqlstate};
 use crate::model::options::Options;
 use crate::model::standing::Standing;
 use crate::model::state::{self, Facts, Outcome, State, Wish};
