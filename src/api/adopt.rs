@@ -31,7 +31,7 @@ pub fn if_need_be(job: &Job) -> Result<bool> {
 fn change_owner(job: &Job) -> Result<()> {
     require_superuser(job)?;
     role::login_of(job.owner)?;
-    let name = server::role_name(job.owner);
+    let name = name::of_role(job.owner);
     if origin::of_renamed(job.id)? == Standing::Unsealed {
         warn_of_seal(job);
     }
@@ -101,7 +101,7 @@ pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
         return Err(match job.standing {
             Standing::Copy => refused.hint(format!(
                 "Its owner may start it, for whom it is checked again: SET ROLE {}. Or SELECT backfill.cancel({}), and define it again.",
-                server::role_name(job.owner),
+                name::of_role(job.owner),
                 job.id
             )),
             _ => refused,

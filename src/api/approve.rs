@@ -9,7 +9,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::model::state::{State, Wish};
 use crate::pg::report::notice;
-use crate::pg::{server, txn};
+use crate::pg::{name, server, txn};
 use crate::store::approval::{self, Asked};
 use crate::store::event;
 use crate::store::job::{self, Job};
@@ -147,14 +147,14 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str, typed: bool) -> Result<(
     let why = if !server::is_client() {
         "A background process is no person.".to_owned()
     } else if let Some(same) = [session, me].iter().find(|role| starters.contains(role)) {
-        format!("{} started it.", server::role_name(*same))
+        format!("{} started it.", name::of_role(*same))
     } else if me == job.owner || session == job.owner {
-        format!("{} is its owner.", server::role_name(job.owner))
+        format!("{} is its owner.", name::of_role(job.owner))
     } else if txn::in_security_definer() {
         "It is called by a SECURITY DEFINER function, or within a maintenance command: whoever runs that may not mean it."
             .to_owned()
     } else if !server::has_rights_of(session, job.owner) {
-        let (session, owner) = (server::role_name(session), server::role_name(job.owner));
+        let (session, owner) = (name::of_role(session), name::of_role(job.owner));
         format!("{session}, which is logged in, does not have the rights of {owner}.")
     } else if !typed {
         "It is not the client's own statement, but called by a function, a trigger, a view, a rule or a block, or within another statement: whoever runs that may not mean it."
@@ -179,7 +179,7 @@ fn refuse_author(job: &Job, verb: &str) -> Result<()> {
         if let Some(event) = event::first_of(job.id, &events, role)? {
             let why = format!(
                 "{} wrote it: {event}, in backfill.events.",
-                server::role_name(role)
+                name::of_role(role)
             );
             return Err(alone(job, verb, why));
         }
@@ -206,6 +206,6 @@ fn record_session(job: &Job, event: &str) -> Result<()> {
     if me == session {
         return Ok(());
     }
-    let (event, acted) = (format!("{event} by session"), server::role_name(me));
+    let (event, acted) = (format!("{event} by session"), name::of_role(me));
     event::record(job.id, session, &event, None, Some(&acted))
 }

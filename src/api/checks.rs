@@ -9,7 +9,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::model::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
-use crate::pg::{partition, server, spi, triggers};
+use crate::pg::{name, partition, server, spi, triggers};
 use crate::quote::{ident, literal};
 
 /// Adds a hint to PostgreSQL's own errors about the clauses.
@@ -89,10 +89,7 @@ pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
         let whom = if owner == server::current_user() {
             "you".to_owned()
         } else {
-            format!(
-                "role {}, which defined the backfill",
-                server::role_name(owner)
-            )
+            format!("role {}, which defined the backfill", name::of_role(owner))
         };
         return Err(Error::new(
             sqlstate::INSUFFICIENT_PRIVILEGE,
@@ -238,7 +235,7 @@ pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
             "{why}: GRANT SELECT ({}) ON {} TO {};",
             ident(column),
             relation.quoted(),
-            server::role_name(server::current_user())
+            name::of_role(server::current_user())
         )));
     }
     Ok(())
@@ -267,7 +264,7 @@ pub fn with_grants(
     }
     let columns: Vec<String> = set_columns.iter().map(|column| ident(column)).collect();
     let what = format!("GRANT SELECT, UPDATE ({}) ON", columns.join(", "));
-    let role = server::role_name(server::current_user());
+    let role = name::of_role(server::current_user());
     let grant = if lacking.len() <= LISTED {
         format!("{what} {} TO {role};", lacking.join(", "))
     } else if root.kind != 'p' {

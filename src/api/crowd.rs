@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 use super::caller::may_attend;
 use super::inspect;
 use crate::error::Result;
-use crate::pg::{server, slots, spi};
+use crate::pg::{name, server, slots, spi};
 use crate::store::job;
 
 /// Returns how crowded the role of a job is, for a person; `None` if there is room, or if the caller may not read the
@@ -24,7 +24,7 @@ pub fn of(job_id: i64) -> Option<String> {
 pub fn of_role(owner: Oid) -> Result<Option<String>> {
     let limit = slots::limit();
     Ok(slots::crowded()?.contains(&owner).then(|| {
-        let role = server::role_name(owner);
+        let role = name::of_role(owner);
         format!("role {role} has {limit} of {limit} (backfill.max_workers_per_role)")
     }))
 }

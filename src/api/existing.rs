@@ -10,7 +10,7 @@ use crate::model::state::State;
 use crate::pg::lock::Lock;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{partition, server};
+use crate::pg::{name, partition, server};
 use crate::store::job::{self, Job};
 use crate::store::{event, holder, rights};
 
@@ -88,13 +88,13 @@ pub fn with_owner(job: &Job) -> String {
     if job.owner == server::current_user() {
         return job.shown();
     }
-    format!("{} of role {}", job.shown(), server::role_name(job.owner))
+    format!("{} of role {}", job.shown(), name::of_role(job.owner))
 }
 
 /// Returns the error about another role's job that proves nothing, as that role could not do anything it likes to the
 /// table.
 pub fn no_proof(job: &Job) -> Result<Error> {
-    let owner = server::role_name(job.owner);
+    let owner = name::of_role(job.owner);
     let tables = rights::tables_owner(job)?.unwrap_or_default();
     Ok(Error::new(
         sqlstate::NOT_IN_PREREQUISITE_STATE,

@@ -87,7 +87,7 @@ fn refuse_to_install_anothers(job: &Job) -> Result<()> {
     if job.owner == server::current_user() {
         return Ok(());
     }
-    let owner = server::role_name(job.owner);
+    let owner = name::of_role(job.owner);
     Err(Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         format!("cannot install a procedure that role {owner} wrote the clauses of"),

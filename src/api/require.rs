@@ -7,7 +7,7 @@ use super::control::{after_cancel, start_of};
 use super::{existing, proof};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
-use crate::pg::{relation, server};
+use crate::pg::{name, relation, server};
 use crate::quote::{ident, literal};
 use crate::store::job::{self, Job};
 use crate::store::{approval, outcome, rights};
@@ -69,7 +69,7 @@ fn one(name: &str, mut known: Vec<Job>) -> Result<Job> {
         )
         .hint("The migration before this one has to define and start it, with that name. SELECT name, state FROM backfill.progress lists what there is.")),
         several if several > 1 && known[0].owner != me => {
-            let owners: Vec<String> = known.iter().map(|job| server::role_name(job.owner)).collect();
+            let owners: Vec<String> = known.iter().map(|job| name::of_role(job.owner)).collect();
             Err(refuse(format!(
                 "{several} backfills are called \"{name}\", of different owners"
             ))

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Options;
 use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::{notice, warning};
-use crate::pg::server;
+use crate::pg::{name, server};
 use crate::quote::literal;
 use crate::store::job::{self, Definition, Job};
 use crate::store::{approval, event, rights};
@@ -204,10 +204,7 @@ fn definition_named(call: &Call, name: &str) -> Result<Job> {
             return sound(here.remove(0));
         }
         several => {
-            let mut owners: Vec<String> = here
-                .iter()
-                .map(|job| server::role_name(job.owner))
-                .collect();
+            let mut owners: Vec<String> = here.iter().map(|job| name::of_role(job.owner)).collect();
             owners.sort();
             return Err(Error::new(
                 sqlstate::NOT_IN_PREREQUISITE_STATE,

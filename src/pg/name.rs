@@ -27,6 +27,34 @@ pub fn of_type(oid: Oid) -> Result<String> {
     unsafe { from_server(pg_sys::format_type_extended(oid, -1, flags as u16)) }
 }
 
+/// Returns the role's name, quoted where needed; outside of a transaction, a text with its OID.
+pub fn of_role(role: Oid) -> String {
+    let unknown = || format!("with OID {role}");
+    // Outside of a transaction, the system caches would crash the server.
+    if !server::in_transaction() {
+        return unknown();
+    }
+    // SAFETY: within a transaction any OID will do: one of no role gives null. The name is a copy in the current memory context,
+    // and its quoted form is another copy there, or the name itself; `lossy` copies.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            return unknown();
+        }
+        lossy(pg_sys::quote_identifier(name)).unwrap_or_default()
+    }
+}
+
+/// Returns the role's name, unquoted, in the server's encoding; `None` if there is no such role. Within a transaction.
+pub fn of_role_unquoted(role: Oid) -> Option<Vec<u8>> {
+    // SAFETY: within a transaction, which the caches need. The name is a C string that lives in the current
+    // memory context, and is copied.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_bytes().to_vec())
+    }
+}
+
 /// Returns the base type of a domain, or the type itself.
 pub fn base_type(oid: Oid) -> Oid {
     server::require_transaction();

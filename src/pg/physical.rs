@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 use super::elevate::as_extension;
 use super::relation::{self, Relation};
 use super::spi::{self, Arg};
-use super::{clauses, server};
+use super::{clauses, name, server};
 use crate::error::Result;
 
 /// Returns, as a phrase, why a walk of the relation in physical order would be unsound; `None` if nothing speaks against it.
@@ -49,7 +49,7 @@ pub fn unsound(
     if !relation::may_read_places(relation) {
         return Ok(Some(format!(
             "role {} may not SELECT its column ctid",
-            server::role_name(server::current_user())
+            name::of_role(server::current_user())
         )));
     }
     Ok(None)

@@ -38,34 +38,6 @@ pub fn session_user() -> Oid {
     unsafe { pg_sys::GetSessionUserId() }
 }
 
-/// Returns the role's name, quoted where needed; outside of a transaction, a text with its OID.
-pub fn role_name(role: Oid) -> String {
-    let unknown = || format!("with OID {role}");
-    // Outside of a transaction, the system caches would crash the server.
-    if !in_transaction() {
-        return unknown();
-    }
-    // SAFETY: within a transaction any OID will do: one of no role gives null. The name is a copy in the current memory context,
-    // and its quoted form is another copy there, or the name itself; `lossy` copies.
-    unsafe {
-        let name = pg_sys::GetUserNameFromId(role, true);
-        if name.is_null() {
-            return unknown();
-        }
-        super::text::lossy(pg_sys::quote_identifier(name)).unwrap_or_default()
-    }
-}
-
-/// Returns the role's name, unquoted, in the server's encoding; `None` if there is no such role. Within a transaction.
-pub fn name_of(role: Oid) -> Option<Vec<u8>> {
-    // SAFETY: within a transaction, which the caches need. The name is a C string that lives in the current
-    // memory context, and is copied.
-    unsafe {
-        let name = pg_sys::GetUserNameFromId(role, true);
-        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_bytes().to_vec())
-    }
-}
-
 /// Whether the current user is a superuser.
 pub fn is_superuser() -> bool {
     // SAFETY: within a transaction, which the caches need.

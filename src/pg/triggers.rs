@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 
 use super::elevate::as_extension;
 use super::spi::{self, Arg, Row};
-use super::{relation, server, settings};
+use super::{name, relation, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// The setting that keeps triggers from firing, and its value.
@@ -131,7 +131,7 @@ pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
 /// Returns an error if the current user may not keep triggers from firing.
 pub fn may_skip() -> Result<()> {
     settings::try_value(SETTING.0, SETTING.1).map_err(|error| {
-        let me = server::role_name(server::current_user());
+        let me = name::of_role(server::current_user());
         error.hint(format!(
             "The option \"triggers\": \"skip\" takes that right: as a superuser, GRANT SET ON PARAMETER {} TO {me};",
             SETTING.0

@@ -3,8 +3,8 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::server;
 use super::text::lossy;
+use super::{name, server};
 use crate::error::{Error, Result, sqlstate};
 
 /// Returns an error unless the current user may SELECT these columns of a relation.
@@ -35,7 +35,7 @@ pub fn require(relation: Oid, columns: impl IntoIterator<Item = i16>) -> Result<
     .detail("What a row would become is shown beside what it is, or compared with it.")
     .hint(format!(
         "GRANT SELECT on the column to {}. An UPDATE does without.",
-        server::role_name(me)
+        name::of_role(me)
     )))
 }
 

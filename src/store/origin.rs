@@ -7,7 +7,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
 use crate::pg::elevate::{self, as_extension};
 use crate::pg::spi::{self, Arg};
-use crate::pg::{seal, server};
+use crate::pg::{name, seal, server};
 
 /// Expression for the standing of the job `j`: passes to `backfill_internal.standing` everything that decides what runs
 /// with whose rights.
@@ -45,7 +45,7 @@ pub struct Row<'a> {
 /// Returns the standing of a job's row. An owner that no longer exists does not count here: no worker can be started
 /// for such a job.
 pub fn standing(row: &Row) -> Result<Standing> {
-    let name = server::name_of(row.owner);
+    let name = name::of_role_unquoted(row.owner);
     if name.is_some() && name.as_deref() != row.owner_name {
         return Ok(Standing::OwnerChanged);
     }

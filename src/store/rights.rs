@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
-use crate::pg::server;
 use crate::pg::spi::{self, Arg};
+use crate::pg::{name, server};
 use crate::store::job::Job;
 
 /// Returns what the owner of a job lacks for any further batch, for a person; `None` if the job may go on. For a
@@ -58,7 +58,7 @@ pub fn require_execute(function: &str) -> Result<()> {
     )
     .hint(format!(
         "What a job runs is changed by who may have another one run: GRANT EXECUTE ON FUNCTION backfill.{function} TO {};",
-        server::role_name(me)
+        name::of_role(me)
     )))
 }
 

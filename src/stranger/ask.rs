@@ -13,7 +13,7 @@ use super::{Answer, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::bgworker::{self, Start};
 use crate::pg::channel::{Channel, Received};
-use crate::pg::{confine, latch, report, role, server};
+use crate::pg::{confine, latch, name, report, role, server};
 
 /// Checkers that may look at one role's text at the same time. They take background workers of the server, and a role
 /// whose functions never return must not hold all of them.
@@ -83,7 +83,7 @@ fn take_turns(owner: Oid) -> Result<[Place; 3]> {
             sqlstate::FEATURE_NOT_SUPPORTED,
             format!(
                 "code of a backfill job can't have looked at what role {} wrote",
-                server::role_name(owner)
+                name::of_role(owner)
             ),
         )
         .hint("Make the call in a session of your own."));
@@ -96,9 +96,9 @@ fn take_turns(owner: Oid) -> Result<[Place; 3]> {
         places.find(|place| place.take())
     };
     let of_owner = place(Of::Owner(owner.to_u32()), AT_ONCE.min(all))
-        .ok_or_else(|| busy(&format!("of role {}", server::role_name(owner))))?;
+        .ok_or_else(|| busy(&format!("of role {}", name::of_role(owner))))?;
     let of_session = place(Of::Asker(asks.to_u32()), each)
-        .ok_or_else(|| busy(&format!("for sessions of role {}", server::role_name(asks))))?;
+        .ok_or_else(|| busy(&format!("for sessions of role {}", name::of_role(asks))))?;
     let for_superusers = u32::from(server::is_superuser());
     let of_server =
         place(Of::Server, all + for_superusers).ok_or_else(|| busy("in this server"))?;
@@ -118,7 +118,7 @@ fn no_process(owner: Oid) -> Error {
         sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
         format!(
             "no background worker is free to look at what role {} wrote",
-            server::role_name(owner)
+            name::of_role(owner)
         ),
     )
     .detail("Text of another role is looked at in a process of that role's, never in your session.")
@@ -158,7 +158,7 @@ fn no_answer(owner: Oid) -> Error {
         sqlstate::NOT_IN_PREREQUISITE_STATE,
         format!(
             "the process that was to look at what role {} wrote has ended without an answer",
-            server::role_name(owner)
+            name::of_role(owner)
         ),
     )
     .hint("The server log says why: the role may not connect to this database, or somebody has ended it.")
@@ -169,7 +169,7 @@ fn took_too_long(owner: Oid, limit: Duration, lock: Option<Blocked>) -> Error {
         sqlstate::QUERY_CANCELED,
         format!(
             "looking at what role {} wrote took longer than {} s",
-            server::role_name(owner),
+            name::of_role(owner),
             limit.as_secs()
         ),
     )

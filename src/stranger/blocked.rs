@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
-use crate::pg::server;
+use crate::pg::name;
 use crate::pg::spi::{self, Arg};
 
 /// A lock that a process waits for.
@@ -64,7 +64,7 @@ impl Blocked {
             sqlstate::LOCK_NOT_AVAILABLE,
             format!(
                 "looking at what role {} wrote takes a lock that this transaction is in the way of",
-                server::role_name(owner)
+                name::of_role(owner)
             ),
         )
         .detail(format!("It waits for {}.", self.what))

@@ -1,7 +1,7 @@
 //! Hints: what the errors of batches tell a person to do.
 
 use crate::error::{Error, sqlstate};
-use crate::pg::server;
+use crate::pg::name;
 use crate::pg::txn::{self, Durability};
 use crate::store::job::Job;
 
@@ -68,7 +68,7 @@ fn with_rights_hint(error: Error, job: &Job) -> Error {
         return error;
     }
     // The batch's transaction has ended, and names are read within a transaction.
-    let owner = txn::run(Durability::Deferred, || Ok(server::role_name(job.owner)));
+    let owner = txn::run(Durability::Deferred, || Ok(name::of_role(job.owner)));
     let owner = owner.unwrap_or_else(|_| format!("with OID {}", job.owner));
     error.hint(whose_rights(&owner, job.id))
 }

@@ -28,7 +28,7 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::{elevate, object_access, planner, report, server, settings, superuser_jobs};
+use super::{elevate, name, object_access, planner, report, server, settings, superuser_jobs};
 use crate::error::{Error, sqlstate};
 use crate::guc;
 
@@ -264,7 +264,7 @@ fn distrust(function: Oid, facts: &Facts) -> Option<String> {
         // SAFETY: within a transaction, as `Facts::of` has made sure; any OID will do.
         let superuser = unsafe { pg_sys::superuser_arg(facts.owner) };
         return (!superuser).then(|| {
-            let role = server::role_name(facts.owner);
+            let role = name::of_role(facts.owner);
             format!("function {shown} belongs to role {role}, which is no superuser")
         });
     }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Signal, sqlstate};
 use crate::guc;
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
-use crate::pg::{enums, hot, physical, server, triggers};
+use crate::pg::{enums, hot, name, physical, server, triggers};
 use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
 use crate::scan::sql::Target;
@@ -106,7 +106,7 @@ pub fn refuse_unsound(job: &Job, table: Oid) -> Result<()> {
                 "permission denied for table {shown}: a walk in physical order reads its column ctid"
             );
             Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, what)
-                .hint(hints::whose_rights(&server::role_name(job.owner), job.id))
+                .hint(hints::whose_rights(&name::of_role(job.owner), job.id))
                 .signal(Signal::Disproved))
         }
         Some(why) => Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, why)

@@ -8,7 +8,7 @@ use crate::model::names;
 use crate::pg::maintenance::{self, WHO_MAY};
 use crate::pg::relation::{self, Relation};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{report, server};
+use crate::pg::{name, report, server};
 
 /// A command that was not done on a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ fn permitted(relation: Oid) -> Result<Option<(String, Option<String>)>> {
         let refused = if maintenance::may_maintain(relation)? {
             None
         } else {
-            let role = server::role_name(server::current_user());
+            let role = name::of_role(server::current_user());
             Some(format!("skipped: role {role} may not ({WHO_MAY})"))
         };
         Ok(Some((found.shown, refused)))
