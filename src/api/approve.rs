@@ -9,7 +9,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::model::state::{State, Wish};
 use crate::pg::report::notice;
-use crate::pg::{name, server, txn};
+use crate::pg::{name, server};
 use crate::store::approval::{self, Asked};
 use crate::store::event;
 use crate::store::job::{self, Job};
@@ -150,7 +150,7 @@ fn refuse_the_same(job: &Job, asked: Asked, verb: &str, typed: bool) -> Result<(
         format!("{} started it.", name::of_role(*same))
     } else if me == job.owner || session == job.owner {
         format!("{} is its owner.", name::of_role(job.owner))
-    } else if txn::in_security_definer() {
+    } else if server::in_security_definer() {
         "It is called by a SECURITY DEFINER function, or within a maintenance command: whoever runs that may not mean it."
             .to_owned()
     } else if !server::has_rights_of(session, job.owner) {

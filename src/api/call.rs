@@ -9,7 +9,7 @@ use crate::guc;
 use crate::model::options::Options;
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
-use crate::pg::{server, txn};
+use crate::pg::{read_only, server};
 use crate::scan::clause;
 
 /// The arguments that `define` and `start` share, as they were given.
@@ -42,8 +42,8 @@ pub struct Call {
 
 /// Checks each argument by itself.
 pub fn check(request: Request, function: &str) -> Result<Call> {
-    server::refuse_read_only(function)?;
-    if txn::in_security_definer() {
+    read_only::refuse(function)?;
+    if server::in_security_definer() {
         return Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,
             format!("cannot execute {function} within a SECURITY DEFINER function"),

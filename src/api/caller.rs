@@ -3,7 +3,7 @@
 use super::existing;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
-use crate::pg::{partition, server};
+use crate::pg::{partition, read_only, server};
 use crate::store::job::{self, Job};
 use crate::store::origin;
 
@@ -64,7 +64,7 @@ pub fn attended_job(job_id: Option<i64>, function: &str) -> Result<Job> {
 }
 
 fn found(job_id: Option<i64>, function: &str, may: impl Fn(&Job) -> Result<bool>) -> Result<Job> {
-    server::refuse_read_only(function)?;
+    read_only::refuse(function)?;
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
     if may(&job)? { Ok(job) } else { Err(denied(id)) }

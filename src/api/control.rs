@@ -6,7 +6,7 @@ use super::{adopt, launch};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::warning;
-use crate::pg::server;
+use crate::pg::{read_only, server};
 use crate::quote::literal;
 use crate::store::job::{self, Job};
 use crate::store::{event, on_end};
@@ -14,7 +14,7 @@ use crate::store::{event, on_end};
 /// Pauses the job after its batch, or at once.
 pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
-    server::writing_despite_default(|| {
+    read_only::writing_despite_default(|| {
         let job = attended_job(job_id, "backfill.pause()")?;
         match job.state() {
             State::Paused => Ok(State::Paused.to_string()),
@@ -65,7 +65,7 @@ fn is_orphan(job: &Job) -> bool {
 /// Cancels the job after its batch, or at once.
 pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
     let now = required(now, "now")?;
-    server::writing_despite_default(|| {
+    read_only::writing_despite_default(|| {
         let job = attended_job(job_id, "backfill.cancel()")?;
         match job.state() {
             State::Cancelled => Ok(State::Cancelled.to_string()),
@@ -82,7 +82,7 @@ pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
 pub fn pause_all() -> Result<i64> {
     let running = |job: &Job| job.state() == State::Running;
     let ready = |_: &Job| Ok(true);
-    server::writing_despite_default(|| {
+    read_only::writing_despite_default(|| {
         all("backfill.pause_all()", running, ready, |job| {
             change(job, Event::Pause, false)
         })
@@ -109,7 +109,7 @@ fn all(
     ready: impl Fn(&Job) -> Result<bool>,
     act: impl Fn(&Job) -> Result<String>,
 ) -> Result<i64> {
-    server::refuse_read_only(function)?;
+    read_only::refuse(function)?;
     let mut count = 0;
     let mut busy = Vec::new();
     for id in job::unfinished(server::current_user())? {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
-use crate::pg::{confine, relation, server, settings, txn};
+use crate::pg::{confine, relation, server, settings};
 use crate::stranger::errand::{Errand, carry_out};
 
 /// One of the statements that set a column NOT NULL.
@@ -46,7 +46,7 @@ pub fn step(relation: Oid, column: &str, statement: &str, lock_timeout_ms: i32) 
         owner,
     };
     let me = server::current_user();
-    if Oid::from(owner) == me && server::session_user() == me && !txn::in_security_definer() {
+    if Oid::from(owner) == me && server::session_user() == me && !server::in_security_definer() {
         return confine::own_script(me, || step.run());
     }
     carry_out(step)

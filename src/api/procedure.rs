@@ -5,7 +5,7 @@ use super::{require, session, tables};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
-use crate::pg::{confine, name, search_path, server, spi, triggers};
+use crate::pg::{confine, name, read_only, search_path, server, spi, triggers};
 use crate::quote::qualified;
 use crate::scan::key::Column;
 use crate::scan::order::{self, Asked, Pages, Possible};
@@ -74,7 +74,7 @@ fn write(job: &Job, style: Option<String>, install: Option<bool>) -> Result<Stri
         Style::Batch => standalone.batch(),
     };
     if install {
-        server::refuse_read_only("backfill.procedure()")?;
+        read_only::refuse("backfill.procedure()")?;
         refuse_to_install_anothers(job)?;
         confine::own_script(job.owner, || spi::run_for_effect(&script))
             .map_err(|error| with_hint(error, &standalone))?;

@@ -16,7 +16,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{elevate, server, spi, trusted, txn};
+use super::{elevate, server, spi, trusted};
 use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
@@ -84,14 +84,14 @@ fn restricted<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
             "text of another role was about to be looked at in the caller's session",
         ));
     }
-    if OWN.get() == 0 && txn::in_security_definer() {
+    if OWN.get() == 0 && server::in_security_definer() {
         return Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "a SECURITY DEFINER function's text was about to be looked at in the session of who calls it",
         )
         .hint("Call it directly, or declare the function SECURITY INVOKER."));
     }
-    let (user, security) = txn::identity();
+    let (user, security) = server::identity();
     let restricted = security
         | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
         | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;

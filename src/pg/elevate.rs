@@ -5,8 +5,9 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::extension::{self, EXTENSION, INTERNAL};
 use super::patience::{self, Explained};
-use super::{extension, intact, search_path, server, settings, txn};
+use super::{intact, read_only, search_path, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Guard: dropping it puts the user and the settings back, also when a panic passes through.
@@ -45,7 +46,7 @@ pub fn as_extension<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
         // A job that only looks still has to record what it has seen.
         let read_only = pg_sys::XactReadOnly;
-        if txn::only_looks() {
+        if read_only::only_looks() {
             pg_sys::XactReadOnly = false;
         }
         // The planner overestimates the cost of statements about the catalogs, and compiling them takes longer than running them.
@@ -113,12 +114,6 @@ impl Drop for Guard {
 pub fn check_tables() -> Result<()> {
     intact::check(extension_owner()?)
 }
-
-/// Name of the extension, and of the schema that holds what users call.
-pub const EXTENSION: &CStr = c"backfill";
-
-/// Schema of the extension's tables, and of the functions that its statements call.
-pub const INTERNAL: &CStr = c"backfill_internal";
 
 /// Whether the extension exists in this database (and has not been replaced by a new one), in schemas of these names.
 pub fn extension_exists() -> bool {

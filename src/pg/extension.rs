@@ -1,12 +1,17 @@
-//! Tells which version of the extension's SQL this database has, and in which schema.
+//! The names of the extension and its schemas, and which version of the extension's SQL this database has.
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::elevate::EXTENSION;
 use super::scan::{CatalogRow, Scan};
 use super::text;
+
+/// Name of the extension, and of the schema that holds what users call.
+pub const EXTENSION: &CStr = c"backfill";
+
+/// Schema of the extension's tables, and of the functions that its statements call.
+pub const INTERNAL: &CStr = c"backfill_internal";
 
 type Extension = pg_sys::FormData_pg_extension;
 

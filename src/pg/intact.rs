@@ -9,7 +9,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::elevate::{EXTENSION, INTERNAL};
+use super::extension::{EXTENSION, INTERNAL};
 use super::text;
 use crate::error::{Error, Result, sqlstate};
 

@@ -38,6 +38,7 @@ pub mod partition;
 pub mod patience;
 pub mod physical;
 pub mod planner;
+pub mod read_only;
 pub mod relation;
 pub mod repeat;
 pub mod report;

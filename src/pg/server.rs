@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
-use crate::error::{Error, Result, sqlstate};
-
 /// Returns the PID of this process.
 pub fn pid() -> i32 {
     // SAFETY: set when the process begins, and never again.
@@ -30,6 +28,20 @@ pub(super) fn require_transaction() {
 pub fn current_user() -> Oid {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetUserId() }
+}
+
+/// Returns the current user and the security context in force.
+pub(super) fn identity() -> (Oid, i32) {
+    let (mut user, mut security) = (Oid::INVALID, 0);
+    // SAFETY: writes two variables of this function.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };
+    (user, security)
+}
+
+/// Whether the caller is inside a SECURITY DEFINER function (or another change of user).
+pub fn in_security_definer() -> bool {
+    // SAFETY: reads variables of this process.
+    unsafe { pg_sys::InLocalUserIdChange() || pg_sys::InSecurityRestrictedOperation() }
 }
 
 /// Returns the session's user: the role that logged in.
@@ -95,46 +107,6 @@ pub fn has_rights_of(role: Oid, other: Oid) -> bool {
     require_transaction();
     // SAFETY: within a transaction any OIDs will do.
     unsafe { pg_sys::has_privs_of_role(role, other) }
-}
-
-/// Refuses a call that writes where nothing can be written, with a more specific error than PostgreSQL's general one.
-pub fn refuse_read_only(function: &str) -> Result<()> {
-    let (place, hint) = if in_recovery() {
-        ("on a standby", "Call it on the primary server.")
-    } else if is_read_only() {
-        (
-            "in a read-only transaction",
-            "Call it in a transaction that is READ WRITE: BEGIN READ WRITE, where default_transaction_read_only is on.",
-        )
-    } else {
-        return Ok(());
-    };
-    let message = format!("cannot execute {function} {place}");
-    Err(Error::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).hint(hint))
-}
-
-/// Runs `f`, a call that stops a job and therefore writes to the extension's own tables, even if transactions are read-only by
-/// default: that default is a means to keep a server from being written to, and so is the call. An exception is not made for a
-/// transaction that was declared READ ONLY or is serializable, since such a transaction may rely on nothing being written.
-pub fn writing_despite_default<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    // SAFETY: variables of this process.
-    let by_default = unsafe {
-        pg_sys::DefaultXactReadOnly && pg_sys::XactIsoLevel < pg_sys::XACT_SERIALIZABLE as i32
-    };
-    if in_recovery() || !is_read_only() || !by_default {
-        return f();
-    }
-    // SAFETY: the variable belongs to the transaction; an abort of the (sub)transaction resets it.
-    unsafe { pg_sys::XactReadOnly = false };
-    let result = f();
-    // SAFETY: as above.
-    unsafe { pg_sys::XactReadOnly = true };
-    result
-}
-
-fn is_read_only() -> bool {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::XactReadOnly }
 }
 
 /// Whether the library is being loaded by `shared_preload_libraries` now.

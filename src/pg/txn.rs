@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 use pgrx::pg_sys::{self, Oid};
 
 use super::capture::capture;
-use super::{lock, planner, schemas, server, settings, spi};
+use super::{lock, planner, read_only, schemas, server, settings, spi};
 use crate::error::{Error, Result};
 
 /// Durability of a commit: whether it waits for the WAL to be safe, and where.
@@ -43,24 +43,12 @@ enum Settings {
 
 thread_local! {
     static ACTING: Cell<Option<Oid>> = const { Cell::new(None) };
-    static ONLY_LOOKS: Cell<bool> = const { Cell::new(false) };
     /// Nest level of settings that is put back before the transaction in progress commits.
     static LEVEL: Cell<Option<i32>> = const { Cell::new(None) };
     /// Durability of that commit.
     static DURABILITY: Cell<Durability> = const { Cell::new(Durability::Deferred) };
     /// Whether the server reports commits to this process.
     static TOLD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes the transactions of this process read-only from now on (except for the extension's own statements), or writable again.
-/// Read-only is for a job that only looks: its owner's text runs wherever it is analysed, and at the commit.
-pub fn only_look(looks: bool) {
-    ONLY_LOOKS.set(looks);
-}
-
-/// Whether [`only_look`] is in force.
-pub(super) fn only_looks() -> bool {
-    ONLY_LOOKS.get()
 }
 
 /// Runs every transaction of this process as `owner` from now on, though the session belongs to another role, in a security context in
@@ -168,7 +156,7 @@ unsafe fn begin() {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         // Overrides whatever a trigger's SET default_transaction_... left behind.
-        pg_sys::XactReadOnly = ONLY_LOOKS.get();
+        pg_sys::XactReadOnly = read_only::only_looks();
         pg_sys::XactDeferrable = false;
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }
@@ -196,7 +184,7 @@ fn run_steps<T>(
 ) -> Result<T> {
     refuse_within();
     be_told_of_commits();
-    let session = identity();
+    let session = server::identity();
     let _names = schemas::Scope::begin();
     // SAFETY: no transaction is in progress, so this one is ours. Its identity is put back below. The snapshot pushed here is popped
     // before the commit, which needs none, unless an error leaves it to the abort; `f` leaves the stack with the same depth, though
@@ -246,18 +234,4 @@ pub fn renew_snapshot() {
         pg_sys::InvalidateCatalogSnapshot();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
-}
-
-/// Returns the current user and the security context in force.
-pub(super) fn identity() -> (Oid, i32) {
-    let (mut user, mut security) = (Oid::INVALID, 0);
-    // SAFETY: writes two variables of this function.
-    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut security) };
-    (user, security)
-}
-
-/// Whether the caller is inside a SECURITY DEFINER function (or another change of user).
-pub fn in_security_definer() -> bool {
-    // SAFETY: reads variables of this process.
-    unsafe { pg_sys::InLocalUserIdChange() || pg_sys::InSecurityRestrictedOperation() }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::ask::ask;
 use crate::error::{Error, Result};
-use crate::pg::{confine, server, txn};
+use crate::pg::{confine, server};
 
 /// A question about text of `owner`'s, to be answered in a session of the owner's.
 pub trait Errand: Serialize + DeserializeOwned {
@@ -36,7 +36,7 @@ pub trait Errand: Serialize + DeserializeOwned {
 /// checker. Within a SECURITY DEFINER function the session belongs to the function's caller, with that role's temporary
 /// tables and settings.
 pub fn carry_out<E: Errand>(errand: E) -> Result<E::Answer> {
-    let own = errand.owner() == server::current_user() && !txn::in_security_definer();
+    let own = errand.owner() == server::current_user() && !server::in_security_definer();
     if own && !E::ALWAYS_SENT {
         return confine::own_text(errand.owner(), || errand.run());
     }

@@ -10,7 +10,7 @@ use crate::pg::lock::Lock;
 use crate::pg::settings::Pins;
 use crate::pg::slots::{self, Room};
 use crate::pg::txn::{self, Durability};
-use crate::pg::{elevate, report, server, signal};
+use crate::pg::{elevate, read_only, report, server, signal};
 use crate::store::job::{self, Job};
 use crate::store::{event, extension, on_end as owed, setback, slice, walk as walks};
 use crate::worker::batch::failures::Setbacks;
@@ -132,14 +132,14 @@ fn hold_and_run(id: i64, start: Start, errand: Option<&Errand>) -> Done {
             return Done::Crashed;
         }
         None => {
-            txn::only_look(job.definition.action.is_read_only());
+            read_only::only_look(job.definition.action.is_read_only());
             (slices(&mut job, start), Done::Settled)
         }
     };
     session::keep_identity(start);
     let recorded = stop_reason::conclude(id, &ending, job.attempt);
     Lock::Upkeep(id).release_session();
-    txn::only_look(false);
+    read_only::only_look(false);
     if recorded { done } else { Done::Unsettled }
 }
 
