@@ -5,8 +5,8 @@ mod tests {
     use pgrx::pg_sys::Oid;
     use pgrx::prelude::*;
 
-    use crate::pg::settings;
-    use crate::pg::spi::{self, Arg, CANONICAL, Plan};
+    use crate::pg::settings::{self, CANONICAL};
+    use crate::pg::spi::{self, Arg, Plan};
     use crate::server_tests::support::{connected, run, value};
 
     fn type_oid(name: &str) -> Oid {

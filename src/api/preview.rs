@@ -13,11 +13,11 @@ use super::sample::{Backfill, Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change, Seen};
-use crate::pg::heap::Tid;
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
 use crate::pg::spi::Arg;
 use crate::pg::text::{MOST_SHOWN, to_server};
+use crate::pg::tid::Tid;
 use crate::stranger::errand::Errand;
 
 /// Rows that a call may ask for.

@@ -4,10 +4,11 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::heap::{self, Tid};
-use super::keylist::{self, KeyColumn};
+use super::keylist::{self, KeyColumn, KeyList};
+use super::settings::{self, CANONICAL};
 use super::text::{from_server, to_server};
-use super::{confine, server, settings, spi};
+use super::tid::{self, Tid};
+use super::{confine, server, subtransaction};
 use crate::error::Result;
 
 /// A value bound to a parameter.
@@ -58,6 +59,11 @@ impl<'a> Arg<'a> {
         value.map_or(Arg::Null(pg_sys::TEXTARRAYOID), Arg::Texts)
     }
 
+    /// The keys of these rows of a list, as one array for each of its columns.
+    pub fn keys(list: &'a KeyList, rows: &'a [u32]) -> Vec<Arg<'a>> {
+        list.columns(rows).map(Arg::Keys).collect()
+    }
+
     /// Returns the type of the value.
     pub(super) fn oid(&self) -> Oid {
         match self {
@@ -87,7 +93,7 @@ impl<'a> Arg<'a> {
             Arg::Texts(v) => array_datum(v)?,
             Arg::Null(_) => Datum::from(0),
             Arg::Typed(oid, v) => input(*oid, v)?,
-            Arg::Tids(v) => heap::array(v),
+            Arg::Tids(v) => tid::array(v),
             Arg::Keys(column) => column.array(),
         })
     }
@@ -146,7 +152,7 @@ pub fn text_under(settings: &[(&CStr, &CStr)], oid: Oid, value: &str) -> Result<
 /// Whether text that was stored under [`CANONICAL`] settings still means the same value when it is read under the settings in
 /// force. False if it can't be read under them. Within `spi::connect`.
 pub fn is_read_alike(oid: Oid, value: &str) -> Result<bool> {
-    let in_force = spi::in_subtransaction(|| input(oid, value));
+    let in_force = subtransaction::in_subtransaction(|| input(oid, value));
     let canonical = settings::with(CANONICAL, || input(oid, value))?;
     let Ok(in_force) = in_force else {
         return Ok(false);
@@ -156,17 +162,6 @@ pub fn is_read_alike(oid: Oid, value: &str) -> Result<bool> {
         unsafe { Ok(keylist::text(in_force, oid)? == keylist::text(canonical, oid)?) }
     })
 }
-
-/// Settings under which the text form of a value is unambiguous and is read back as the same value.
-pub const CANONICAL: &[(&CStr, &CStr)] = &[
-    (c"DateStyle", c"ISO, MDY"),
-    (c"IntervalStyle", c"postgres"),
-    (c"TimeZone", c"UTC"),
-    (c"extra_float_digits", c"1"),
-    (c"bytea_output", c"hex"),
-    (c"lc_monetary", c"C"),
-    (c"array_nulls", c"on"),
-];
 
 /// Returns the text form of a jsonb value. Calls `check` with the size of the value in bytes, and then with the size of its text
 /// (which may be far larger), so that `check` can refuse what is too long before it is read.

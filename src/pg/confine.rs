@@ -16,7 +16,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::{elevate, server, spi, trusted};
+use super::{elevate, server, subtransaction, trusted};
 use crate::error::{Error, Result, sqlstate};
 
 thread_local! {
@@ -54,12 +54,12 @@ pub fn require() -> Result<()> {
 /// last in the search_path. An error of any kind is returned. Within `spi::connect`, and never within a SECURITY DEFINER
 /// function: there the session, with its temporary tables and settings, is somebody else's.
 pub fn own_text<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    restricted(owner, || spi::undone(f))
+    restricted(owner, || subtransaction::undone(f))
 }
 
 /// Like [`own_text`], but the effects of `f` stay: for a script that the caller wants to run.
 pub fn own_script<T>(owner: Oid, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    restricted(owner, || spi::in_subtransaction(f))
+    restricted(owner, || subtransaction::in_subtransaction(f))
 }
 
 /// Counts one call in `OWN` while it lives. An error that passes through, such as one at the begin of the subtransaction, ends it, too.

@@ -2,11 +2,10 @@
 
 use pgrx::pg_sys;
 
-use super::arg::CANONICAL;
 use super::clauses::analysed;
 use super::list;
 use super::relation::Relation;
-use super::settings;
+use super::settings::{self, CANONICAL};
 use super::text::{from_server, to_server};
 use crate::error::{Error, Result, sqlstate};
 

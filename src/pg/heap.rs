@@ -1,32 +1,12 @@
 //! Pages of a table: their number, their file, their free space, and pruning.
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Oid};
 
 use super::elevate::as_extension;
 use super::open::Open;
-use super::spi::{self, Arg, RawRow};
+use super::spi::{self, Arg};
+use super::tid::Tid;
 use crate::error::Result;
-
-/// The ctid of a row: its page and its line pointer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tid {
-    /// Number of the page.
-    pub block: u32,
-    /// Number of the line pointer on the page.
-    pub offset: u16,
-}
-
-impl Tid {
-    /// Parses the text form, `(page,line pointer)`.
-    pub fn parse(text: &str) -> Option<Tid> {
-        let inner = text.strip_prefix('(')?.strip_suffix(')')?;
-        let (block, offset) = inner.split_once(',')?;
-        Some(Tid {
-            block: block.parse().ok()?,
-            offset: offset.parse().ok()?,
-        })
-    }
-}
 
 /// Returns the number of pages and the filenode of the table; `None` if the table is gone. Within `spi::connect`.
 pub fn pages(relation: Oid) -> Result<Option<(i64, Oid)>> {
@@ -82,77 +62,4 @@ pub fn room(relation: Oid, tids: &[Tid]) -> Vec<usize> {
         }
     };
     within.map(room).collect()
-}
-
-/// Reads a tid[] column; NULL elements are skipped, and a NULL array is empty. Returns an error for a column of another type.
-pub fn tids(row: &RawRow, column: usize) -> Result<Vec<Tid>> {
-    let Some(array) = row.of_type(column, pg_sys::TIDARRAYOID)? else {
-        return Ok(Vec::new());
-    };
-    let (mut elements, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-    // SAFETY: the value is a tid[], and length, passing and alignment are those of tid. It is taken apart into as many
-    // elements and null flags as are counted, allocated in the current memory context; each element points into the
-    // array, which is the row's, or a copy in that context.
-    unsafe {
-        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr());
-        pg_sys::deconstruct_array(
-            array.cast(),
-            pg_sys::TIDOID,
-            size_of::<pg_sys::ItemPointerData>() as i32,
-            false,
-            pg_sys::TYPALIGN_SHORT as _,
-            &mut elements,
-            &mut nulls,
-            &mut n,
-        );
-        let values = (0..n as usize).filter(|i| !*nulls.add(*i));
-        Ok(values.map(|i| tid(*elements.add(i))).collect())
-    }
-}
-
-/// Reads a value of type tid.
-///
-/// # Safety
-/// `value` must be a tid, and not NULL.
-pub(super) unsafe fn tid(value: Datum) -> Tid {
-    // SAFETY: as the caller promises: the value points to such a struct, aligned as PostgreSQL aligns a tid.
-    unsafe {
-        let pointer: *const pg_sys::ItemPointerData = value.cast_mut_ptr();
-        Tid {
-            block: u32::from((*pointer).ip_blkid.bi_hi) << 16
-                | u32::from((*pointer).ip_blkid.bi_lo),
-            offset: (*pointer).ip_posid,
-        }
-    }
-}
-
-/// Builds a tid[] of these, in the current memory context.
-pub(super) fn array(tids: &[Tid]) -> Datum {
-    let pointers: Vec<pg_sys::ItemPointerData> = tids
-        .iter()
-        .map(|tid| pg_sys::ItemPointerData {
-            ip_blkid: pg_sys::BlockIdData {
-                bi_hi: (tid.block >> 16) as u16,
-                bi_lo: tid.block as u16,
-            },
-            ip_posid: tid.offset,
-        })
-        .collect();
-    let mut elements: Vec<Datum> = pointers
-        .iter()
-        .map(|pointer| Datum::from(std::ptr::from_ref(pointer)))
-        .collect();
-    // SAFETY: the pointer and the count describe one vector, whose elements point to tids that live until this returns.
-    // Length, passing and alignment are those of tid. The elements are copied.
-    unsafe {
-        let array = pg_sys::construct_array(
-            elements.as_mut_ptr(),
-            elements.len() as i32,
-            pg_sys::TIDOID,
-            size_of::<pg_sys::ItemPointerData>() as i32,
-            false,
-            pg_sys::TYPALIGN_SHORT as _,
-        );
-        Datum::from(array)
-    }
 }

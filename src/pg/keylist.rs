@@ -4,9 +4,10 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::memory::Memory;
-use super::spi::{Arg, CANONICAL, RawRow};
+use super::row::RawRow;
+use super::server;
+use super::settings::{self, CANONICAL};
 use super::text::from_server;
-use super::{server, settings};
 use crate::error::{Error, Result};
 
 /// A list of keys in the order of the walk. It lives in a memory context of its own.
@@ -162,17 +163,13 @@ impl KeyList {
         Ok(true)
     }
 
-    /// Returns the keys of these rows, as one array per column.
-    pub fn arrays<'a>(&'a self, rows: &'a [u32]) -> Vec<Arg<'a>> {
-        let columns = 0..self.types.len();
-        let keys = |column| {
-            Arg::Keys(KeyColumn {
-                list: self,
-                rows,
-                column,
-            })
-        };
-        columns.map(keys).collect()
+    /// Returns the keys of these rows, column by column.
+    pub(super) fn columns<'a>(&'a self, rows: &'a [u32]) -> impl Iterator<Item = KeyColumn<'a>> {
+        (0..self.types.len()).map(move |column| KeyColumn {
+            list: self,
+            rows,
+            column,
+        })
     }
 
     /// Returns the keys as numbers; `None` unless they consist of one integer column.

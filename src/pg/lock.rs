@@ -8,7 +8,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use super::{patience, settings, spi};
+use super::{patience, settings, subtransaction};
 use crate::error::{Result, sqlstate};
 
 /// `objsubid` of the lock that each worker of a job holds, in shared mode. Fields: database, job id.
@@ -181,7 +181,7 @@ impl Lock {
         if self.try_for_transaction() {
             return Ok(true);
         }
-        let waited = spi::in_subtransaction(|| {
+        let waited = subtransaction::in_subtransaction(|| {
             let wait = || {
                 self.for_transaction();
                 Ok(())

@@ -1,4 +1,13 @@
 //! Everything that touches PostgreSQL's C interface; the only place where `unsafe` is allowed.
+//!
+//! The files are in layers, and import only from their own layer, without a cycle, and from those below:
+//!
+//! 1. PostgreSQL's functions and variables, wrapped, without a statement: `server`, `text`, `name`, `memory`, `capture`,
+//!    `subtransaction`, `settings`, `read_only`, `lock`, and others.
+//! 2. Whose rights are in force, and whose text may be looked at: `extension`, `intact`, `elevate`, `trusted`, `confine`.
+//! 3. Values on their way into statements and out of them: `tid`, `row`, `keylist`, `arg`.
+//! 4. Statements, and the transactions of a worker: `spi`, `txn`.
+//! 5. What looks at catalogs, tables and clauses: `relation`, `partition`, `heap`, `clauses`, `evaluate`, `role`, and others.
 #![allow(unsafe_code)]
 
 pub mod alloc;
@@ -43,6 +52,7 @@ pub mod relation;
 pub mod repeat;
 pub mod report;
 pub mod role;
+mod row;
 mod scan;
 pub mod schemas;
 pub mod seal;
@@ -52,8 +62,10 @@ pub mod settings;
 pub mod signal;
 pub mod slots;
 pub mod spi;
+mod subtransaction;
 pub mod superuser_jobs;
 pub mod text;
+pub mod tid;
 pub mod timeout;
 pub mod traps;
 pub mod triggers;

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 
 use super::flag::Raised;
 use super::text::{lossy_whole, to_server};
-use super::{search_path, server, spi};
+use super::{search_path, server, subtransaction};
 use crate::error::Result;
 
 /// Returns the value in force; `None` if there is no such setting.
@@ -143,7 +143,7 @@ pub fn try_value(name: &str, value: &str) -> Result<()> {
     let (name, value) = (to_server(name)?, to_server(value)?);
     let context = own_context();
     // The check of a value may read catalogs: what an error in it leaves behind is cleaned up with the subtransaction.
-    spi::undone(|| {
+    subtransaction::undone(|| {
         set(&name, &value, context, pg_sys::GucAction::GUC_ACTION_SAVE);
         Ok(())
     })
@@ -176,6 +176,17 @@ pub fn with<T>(values: &[(&CStr, &CStr)], f: impl FnOnce() -> Result<T>) -> Resu
         f()
     })
 }
+
+/// Settings under which the text form of a value is unambiguous and is read back as the same value.
+pub const CANONICAL: &[(&CStr, &CStr)] = &[
+    (c"DateStyle", c"ISO, MDY"),
+    (c"IntervalStyle", c"postgres"),
+    (c"TimeZone", c"UTC"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+    (c"array_nulls", c"on"),
+];
 
 /// Settings that a worker keeps in force across batches.
 #[derive(Debug, Default)]

@@ -9,10 +9,11 @@ use crate::error::{Error, Result, sqlstate};
 use crate::estimate::forecast::Sample;
 use crate::estimate::toast::{self, Laid, Value};
 use crate::pg::evaluate::{self, Seen};
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::Arg;
 use crate::pg::text::to_server;
+use crate::pg::tid::Tid;
 use crate::pg::weigh::Weight;
 
 /// Rows that are evaluated at most.

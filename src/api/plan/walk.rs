@@ -8,10 +8,10 @@ use crate::api::start::Pace;
 use crate::api::tables;
 use crate::error::{Result, sqlstate};
 use crate::model::options::Options;
-use crate::pg::heap::Tid;
 use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
+use crate::pg::tid::Tid;
 use crate::pg::{clauses, evaluate, settings, timeout};
 use crate::scan::cut;
 use crate::scan::order::{Order, Why};
@@ -226,7 +226,7 @@ fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec
     let statement = target.read(false, true);
     let args = bound(target, &statement, &last, NEIGHBOURS);
     let read = || evaluate::read_only(|| spi::query(&statement.text, &args));
-    let Some(found) = in_time(|| settings::with(spi::CANONICAL, read))? else {
+    let Some(found) = in_time(|| settings::with(settings::CANONICAL, read))? else {
         return Ok(None);
     };
     let place = target.key.len() + usize::from(target.where_clause.is_some());
@@ -246,7 +246,7 @@ fn neighbours(target: &Target, table: &Relation) -> Result<Option<(Vec<u32>, Vec
 /// Returns the last key of the table.
 pub fn last(target: &Target) -> Result<Option<Key>> {
     let statement = target.greatest(&[]);
-    let found = settings::with(spi::CANONICAL, || {
+    let found = settings::with(settings::CANONICAL, || {
         spi::first(&statement.text, &[Arg::Int8(1)])
     })?;
     found.map(|row| row.texts(target.key.len())).transpose()

@@ -1,9 +1,8 @@
 //! A row, before and after an UPDATE that is not performed.
 
-use super::super::arg::CANONICAL;
-use super::super::heap::{self, Tid};
-use super::super::settings;
+use super::super::settings::{self, CANONICAL};
 use super::super::text::beginning;
+use super::super::tid::{self, Tid};
 use crate::error::Result;
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -105,7 +104,7 @@ impl Change<'_> {
     pub fn place(&self) -> Option<Tid> {
         let place = self.before.get(self.columns.len() + self.set.len());
         // SAFETY: `select_instead` put the ctid there, which is a tid.
-        place.map(|place| unsafe { heap::tid(place) })
+        place.map(|place| unsafe { tid::of_datum(place) })
     }
 
     /// Returns a column's old or new value, of the column's type.

@@ -12,10 +12,11 @@ use std::ffi::CStr;
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys::{self, Oid};
 
-use super::arg::{Arg, CANONICAL};
+use super::arg::Arg;
 use super::memory::Memory;
 use super::open::Open;
-use super::{confine, list, server, settings, spi, visible};
+use super::settings::{self, CANONICAL};
+use super::{confine, list, server, subtransaction, visible};
 use crate::error::{Error, Result};
 
 pub use self::change::Change;
@@ -37,7 +38,7 @@ pub fn undone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let memory = Memory::new(c"backfill rows");
     // SAFETY: the subtransaction begins and ends within: the context from before belongs to what is around it. The value that `f`
     // returns is Rust's.
-    unsafe { memory.within(|| spi::undone(f)) }
+    unsafe { memory.within(|| subtransaction::undone(f)) }
 }
 
 /// Evaluates an UPDATE of one table, and calls `f` with each row that it would change, if the current user has SELECT on the columns

@@ -2,18 +2,16 @@
 
 mod kept;
 mod plan;
-mod row;
-mod subtransaction;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
 pub use self::kept::{kept, kept_first};
 pub use self::plan::Plan;
-pub use self::row::{RawRow, Row, for_people};
-pub use self::subtransaction::{in_subtransaction, undone};
-pub use super::arg::{Arg, CANONICAL, output_jsonb};
+pub use super::arg::{Arg, output_jsonb};
+pub use super::row::{RawRow, Row, for_people};
+pub use super::subtransaction::{in_subtransaction, undone};
 use super::text::to_server;
-use super::{confine, elevate, search_path, server, settings};
+use super::{confine, elevate, row, search_path, server, settings};
 use crate::error::{Error, Result, sqlstate};
 
 /// Result of a statement.

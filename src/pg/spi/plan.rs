@@ -4,10 +4,11 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::super::row::Columns;
+use super::super::settings::CANONICAL;
 use super::super::text::to_server;
 use super::super::{elevate, schemas, settings};
-use super::row::Columns;
-use super::{Arg, Bound, CANONICAL, Output, RawRow, allowed, output};
+use super::{Arg, Bound, Output, RawRow, allowed, output};
 use crate::error::{Error, Result};
 
 /// A statement that was analysed once and is kept for the life of the process (or until dropped). It always runs with a generic plan:

@@ -1,6 +1,6 @@
 //! The rows that a batch is about, remembered in case it fails.
 
-use crate::pg::heap::Tid;
+use crate::pg::tid::Tid;
 use crate::scan::position::Key;
 use crate::store::leftover::Leftover;
 

@@ -12,9 +12,10 @@ use pgrx::pg_sys::Oid;
 use crate::action::Action;
 use crate::action::statement::{Giving, batch};
 use crate::error::{Error, Result};
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap;
 use crate::pg::planner::Access;
 use crate::pg::spi::Arg;
+use crate::pg::tid::Tid;
 use crate::pg::{keylist, relation, report};
 use crate::scan::sql::{Rows, Target};
 use crate::worker::batch::statement::{Prepared, Values};
@@ -85,7 +86,7 @@ impl Listed {
         report::activity(self.lock.text());
         let mut free = vec![false; rows.len()];
         let values = Values {
-            lists: &read.keys.arrays(rows),
+            lists: &Arg::keys(&read.keys, rows),
             rows: &[rows.len() as i64],
             ..Values::default()
         };
@@ -117,7 +118,7 @@ impl Listed {
             }
             if !left.is_empty() {
                 report::activity(self.by_key.text());
-                let lists = read.keys.arrays(&left);
+                let lists = Arg::keys(&read.keys, &left);
                 updated += self.by_key.run(Values::lists(&lists))?.processed;
             }
             Ok(updated)

@@ -1,7 +1,7 @@
 //! Rows as they were read before a batch, in the order of the walk.
 
-use crate::pg::heap::Tid;
 use crate::pg::keylist::KeyList;
+use crate::pg::tid::Tid;
 
 /// Rows as they were read, in the order of the walk.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use pgrx::pg_sys::Oid;
 use crate::action::Action;
 use crate::action::statement::counted;
 use crate::error::{Error, Result, Signal, sqlstate};
-use crate::pg::heap::{self, Tid};
 use crate::pg::planner::Access;
 use crate::pg::report;
 use crate::pg::spi::Arg;
+use crate::pg::tid::Tid;
 use crate::scan::sql::Target;
 use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::statement::{self, Prepared, Values};
@@ -57,7 +57,7 @@ impl Places {
             ..Values::default()
         };
         self.read.visit(values, |row| {
-            tids.extend(heap::tids(row, 0)?);
+            tids.extend(row.tids(0)?);
             Ok(())
         })?;
         Ok(tids)

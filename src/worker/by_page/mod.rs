@@ -14,7 +14,8 @@ use pgrx::pg_sys::Oid;
 
 use crate::action::Action;
 use crate::error::{Error, Result};
-use crate::pg::heap::{self, Tid};
+use crate::pg::heap;
+use crate::pg::tid::Tid;
 use crate::pg::{hot, txn};
 use crate::scan::position::Position;
 use crate::scan::reader::Portion;

@@ -1,10 +1,10 @@
 //! Descriptions of the batch in progress, for a person.
 
 use crate::error::Result;
-use crate::pg::heap::Tid;
 use crate::pg::planner::Access;
 use crate::pg::relation;
 use crate::pg::spi::Arg;
+use crate::pg::tid::Tid;
 use crate::pg::txn::{self, Durability};
 use crate::scan::key;
 use crate::scan::position::Key;

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 
-use super::super::capture::capture;
-use super::super::server;
+use super::capture::capture;
+use super::server;
 use crate::error::Result;
 
 /// Runs `f` in a subtransaction of its own, which is rolled back if `f` returns or raises an error.

@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::super::flag::Raised;
-use super::super::heap::{self, Tid};
-use super::super::text::{from_server, lossy_whole};
+use super::flag::Raised;
+use super::text::{from_server, lossy_whole};
+use super::tid::{self, Tid};
 use crate::error::{Error, Result};
 
 /// A row of a result, as the text forms of its columns.
@@ -91,7 +91,14 @@ impl RawRow<'_> {
     pub fn tid(&self, column: usize) -> Result<Option<Tid>> {
         let value = self.of_type(column, pg_sys::TIDOID)?;
         // SAFETY: the value is of that type, and not NULL.
-        Ok(value.map(|value| unsafe { heap::tid(value) }))
+        Ok(value.map(|value| unsafe { tid::of_datum(value) }))
+    }
+
+    /// Returns a tid[] column without its NULL elements; a NULL array is empty.
+    pub fn tids(&self, column: usize) -> Result<Vec<Tid>> {
+        let value = self.of_type(column, pg_sys::TIDARRAYOID)?;
+        // SAFETY: the value is of that type, and not NULL.
+        Ok(value.map_or(Vec::new(), |value| unsafe { tid::of_array(value) }))
     }
 }
 
