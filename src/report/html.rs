@@ -1,8 +1,8 @@
 //! The report as one HTML file that loads nothing else: styles and plots are in it, and there is no script.
 
+use super::markup::escape;
 use super::model::{Body, Report, Section};
 use super::plot;
-use super::words::printable;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c2430;--dim:#5b6675;--bg:#fff;--card:#f5f7fa;--line:#d8dee6;--good:#1a7f4b;--bad:#b42318;--busy:#8a5a00;
@@ -112,23 +112,6 @@ fn of_section(section: &Section) -> String {
         "<section><h2>{}</h2>{body}</section>",
         escape(section.title)
     )
-}
-
-/// Escapes text so that it is nothing but text, also within an attribute.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    // Characters that HTML does not allow are replaced.
-    for c in printable(text).chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

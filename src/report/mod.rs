@@ -5,6 +5,7 @@ mod example;
 mod history;
 mod html;
 mod markdown;
+mod markup;
 mod model;
 mod plot;
 mod repeat;

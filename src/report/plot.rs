@@ -1,7 +1,7 @@
 //! A plot as SVG, with axes, units and a legend.
 
 use super::history::Series;
-use super::html::escape;
+use super::markup::escape;
 use crate::throttle::quantity::Shown;
 
 /// Size and margins of the picture, in its own units: small enough for text to stay readable on a phone.
