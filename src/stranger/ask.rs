@@ -7,9 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::blocked::{self, Blocked};
-use super::errand::unreadable;
 use super::place::{Of, Place};
-use super::{Answer, Question};
+use super::{Answer, Question, unreadable};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::bgworker::{self, Start};
 use crate::pg::channel::{Channel, Received};

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ask::ask;
-use crate::error::{Error, Result};
+use super::unreadable;
+use crate::error::Result;
 use crate::pg::{confine, server};
 
 /// A question about text of `owner`'s, to be answered in a session of the owner's.
@@ -42,9 +43,4 @@ pub fn carry_out<E: Errand>(errand: E) -> Result<E::Answer> {
     }
     let answer = ask(E::NAME, errand.owner(), &errand, E::LIMIT)?;
     serde_json::from_value(answer).map_err(unreadable)
-}
-
-/// Returns the error for an answer that the other side cannot have sent.
-pub(super) fn unreadable(error: serde_json::Error) -> Error {
-    Error::internal(format!("what a checker says cannot be read: {error}"))
 }

@@ -37,3 +37,8 @@ struct Question<T> {
     /// The errand itself.
     errand: T,
 }
+
+/// Returns the error for a message that the other side cannot have sent.
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::internal(format!("what a checker says cannot be read: {error}"))
+}

@@ -3,9 +3,9 @@
 use pgrx::pg_sys::Datum;
 use serde_json::Value;
 
-use super::errand::{Errand, unreadable};
+use super::errand::Errand;
 use super::place::Place;
-use super::{Answer, Question};
+use super::{Answer, Question, unreadable};
 use crate::error::{Error, Result};
 use crate::pg::channel::{LONGEST_ANSWER, Task};
 use crate::pg::txn::{self, Durability};
