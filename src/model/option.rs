@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::names::distance;
-use crate::model::options::Options;
 use crate::throttle::kind::{Kind, NO_BOUND};
 use crate::throttle::signals::{Entry, SIGNALS};
 
@@ -47,7 +46,7 @@ const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'stati
     }
 }
 
-/// The keys of [`Options`] that do not bound a signal.
+/// The keys of `Options` that do not bound a signal.
 const KEYS: &[Key] = &[
     key("key", "a string", When::Defined),
     key("only", "true or false", When::Defined),
@@ -120,7 +119,7 @@ const KEYS: &[Key] = &[
 /// Description of a valid value of `key_from` and `key_to`.
 const KEY: &str = "a key: a string, an integer, or an array of them for a key of several columns";
 
-/// Returns every key of [`Options`]: those in `KEYS`, and one for each signal that can be bounded.
+/// Returns every key of `Options`: those in `KEYS`, and one for each signal that can be bounded.
 pub fn keys() -> impl Iterator<Item = Key> {
     KEYS.iter().copied().chain(SIGNALS.iter().filter_map(bound))
 }
@@ -148,9 +147,9 @@ pub fn named(name: &str) -> Option<Key> {
 }
 
 impl Key {
-    /// Refuses a value that the option cannot have.
-    pub fn check(&self, found: &Value) -> Result<()> {
-        let Key { name, expected, .. } = self;
+    /// Refuses an integer that the option cannot have.
+    pub fn check_bounds(&self, found: &Value) -> Result<()> {
+        let name = self.name;
         if let (Some((least, greatest, purpose)), Some(number)) = (self.bounds, found.as_i64())
             && !(least..=greatest).contains(&number)
         {
@@ -159,14 +158,14 @@ impl Key {
             ))
             .hint(purpose));
         }
-        let alone = [((*name).to_owned(), found.clone())].into_iter().collect();
-        if found.is_null() || serde_json::from_value::<Options>(Value::Object(alone)).is_err() {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" must be {expected}, not {found}"
-            ))
-            .hint(format!("Give \"{name}\" as {expected}, or leave it out.")));
-        }
         Ok(())
+    }
+
+    /// Returns the error about a value of another kind than the option takes.
+    pub fn mistyped(&self, found: &Value) -> Error {
+        let Key { name, expected, .. } = self;
+        Error::invalid(format!("option \"{name}\" must be {expected}, not {found}"))
+            .hint(format!("Give \"{name}\" as {expected}, or leave it out."))
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::model::bounds::{Bounds, KeyText};
 pub use crate::model::choice::{AtBounds, LockedRows, Strategy, Triggers, Walk};
-use crate::model::option;
 pub use crate::model::option::is_alterable;
+use crate::model::option::{self, Key};
 use crate::throttle::limits::Throttles;
 
 /// The options of a job, beyond the arguments of `backfill.start`. A field that is `None` was not given; the method of
@@ -128,7 +128,7 @@ impl Options {
         }
         for key in option::keys() {
             if let Some(found) = map.get(key.name) {
-                key.check(found)?;
+                check(&key, found)?;
             }
         }
         let options = Options::read(value.clone())?;
@@ -342,6 +342,16 @@ impl Options {
             })
             .collect()
     }
+}
+
+/// Refuses a value that the option cannot have.
+fn check(key: &Key, found: &Value) -> Result<()> {
+    key.check_bounds(found)?;
+    let alone = [(key.name.to_owned(), found.clone())].into_iter().collect();
+    if found.is_null() || serde_json::from_value::<Options>(Value::Object(alone)).is_err() {
+        return Err(key.mistyped(found));
+    }
+    Ok(())
 }
 
 /// Returns the change without the options that it removes.
