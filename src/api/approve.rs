@@ -2,8 +2,8 @@
 //! another person approves it.
 
 use super::caller::activated_job;
-use super::control::{refused, start_of};
 use super::existing::refuse_overlap;
+use super::hints::{refused, start_of};
 use super::launch;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;

@@ -1,9 +1,12 @@
 //! The caller, and what the caller may do.
 
-use super::existing;
+use pgrx::pg_sys::Oid;
+
+use super::definition_lock;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
-use crate::pg::{partition, read_only, server};
+use crate::pg::elevate::as_extension;
+use crate::pg::{partition, read_only, server, spi};
 use crate::store::job::{self, Job};
 use crate::store::origin;
 
@@ -54,7 +57,7 @@ pub fn known_job(job_id: Option<i64>, function: &str) -> Result<Job> {
 /// is taken first, as in `start`, since two calls that took the two locks in different order would wait for each other.
 pub fn activated_job(job_id: Option<i64>, function: &str) -> Result<Job> {
     let job = found(job_id, function, |job| Ok(may_act(job)))?;
-    existing::lock(job.relation)?;
+    definition_lock::take(job.relation)?;
     locked(&job, function)
 }
 
@@ -82,9 +85,25 @@ fn may_act(job: &Job) -> bool {
     server::may_act_for(job.owner)
 }
 
-/// True if the caller may see a job and make it stop: with the rights of its owner, or of the owner of its table.
+/// True if the caller may make a job stop, and see it: with the rights of its owner, or of the owner of its table.
 pub fn may_attend(job: &Job) -> Result<bool> {
     Ok(may_act(job) || partition::may_act_for_owner(job.relation)?)
+}
+
+/// True if the caller may see a job: who may attend it, and members of pg_monitor.
+pub fn may_see(job: &Job) -> Result<bool> {
+    Ok(may_attend(job)? || server::may_act_for(monitor()?))
+}
+
+/// Returns the role whose members may see all jobs.
+fn monitor() -> Result<Oid> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT 'pg_monitor'::pg_catalog.regrole::pg_catalog.oid::bigint",
+            &[],
+        )
+    })?;
+    row.map_or(Ok(Oid::INVALID), |row| Ok(Oid::from(row.number(0)? as u32)))
 }
 
 /// Returns the error about a job of another role.

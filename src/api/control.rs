@@ -1,15 +1,16 @@
 //! `backfill.pause`, `resume`, `cancel`, `pause_all` and `resume_all`.
 
 use super::caller::{activated_job, attended_job, required};
-use super::existing::{refuse_overlap, try_lock};
-use super::{adopt, launch};
-use crate::error::{Error, Result, sqlstate};
+use super::existing::refuse_overlap;
+use super::hints::refused;
+use super::stop::stop;
+use super::{adopt, definition_lock, launch};
+use crate::error::Result;
 use crate::model::state::{Event, State, Wish, next};
 use crate::pg::report::warning;
 use crate::pg::{read_only, server};
-use crate::quote::literal;
+use crate::store::event;
 use crate::store::job::{self, Job};
-use crate::store::{event, on_end};
 
 /// Pauses the job after its batch, or at once.
 pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
@@ -22,7 +23,7 @@ pub fn pause(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
                 launch::wake(&job, now);
                 Ok(State::Pausing.to_string())
             }
-            _ => change(&job, Event::Pause, now),
+            _ => stop(&job, Event::Pause, now),
         }
     })
 }
@@ -54,7 +55,23 @@ fn resume_job(job: &Job) -> Result<String> {
         launch::workers(job)?;
         return Ok(State::Running.to_string());
     }
-    change(job, Event::Resume, false)
+    go_on(job)
+}
+
+/// Makes a job that stands still run again, or refuses.
+fn go_on(job: &Job) -> Result<String> {
+    let old = job.state();
+    if next(old, Event::Resume).is_none() {
+        return Err(refused(job, old, "resume"));
+    }
+    refuse_overlap(job.id)?;
+    job::set_wish(job.id, Wish::Run)?;
+    let changed = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
+    launch::workers(&changed)?;
+    launch::wake(&changed, false);
+    let new = changed.state();
+    event::change(job.id, server::current_user(), "resume", Some(old), new)?;
+    Ok(new.to_string())
 }
 
 /// True if the job should run and has no worker.
@@ -73,7 +90,7 @@ pub fn cancel(job_id: Option<i64>, now: Option<bool>) -> Result<String> {
                 launch::wake(&job, now);
                 Ok(State::Cancelling.to_string())
             }
-            _ => change(&job, Event::Cancel, now),
+            _ => stop(&job, Event::Cancel, now),
         }
     })
 }
@@ -84,7 +101,7 @@ pub fn pause_all() -> Result<i64> {
     let ready = |_: &Job| Ok(true);
     read_only::writing_despite_default(|| {
         all("backfill.pause_all()", running, ready, |job| {
-            change(job, Event::Pause, false)
+            stop(job, Event::Pause, false)
         })
     })
 }
@@ -92,7 +109,7 @@ pub fn pause_all() -> Result<i64> {
 /// Resumes every paused job that the caller may act on, and every running one that has lost its worker.
 pub fn resume_all() -> Result<i64> {
     let idle = |job: &Job| matches!(job.state(), State::Paused | State::Pausing) || is_orphan(job);
-    let ready = |job: &Job| try_lock(job.relation);
+    let ready = |job: &Job| definition_lock::try_take(job.relation);
     let resumed = all(
         "backfill.resume_all()",
         |job| idle(job) && job.here,
@@ -140,126 +157,4 @@ fn all(
         );
     }
     Ok(count)
-}
-
-/// Cancels a job whose columns another job needs, and interrupts its batch. The job's row must be locked.
-pub fn end(job: &Job) -> Result<String> {
-    change(job, Event::Cancel, true)
-}
-
-/// Takes the edge of the state machine for `event`, or refuses.
-fn change(job: &Job, event: Event, now: bool) -> Result<String> {
-    let old = job.state();
-    let (wish, verb) = match event {
-        Event::Pause => (Wish::Pause, "pause"),
-        Event::Resume => (Wish::Run, "resume"),
-        _ => (Wish::Cancel, "cancel"),
-    };
-    if next(old, event).is_none() {
-        return Err(refused(job, old, verb));
-    }
-    if event == Event::Resume {
-        refuse_overlap(job.id)?;
-    }
-    job::set_wish(job.id, wish)?;
-    let changed = job::load(job.id)?.ok_or_else(|| job::unknown(job.id))?;
-    if event == Event::Resume {
-        launch::workers(&changed)?;
-    }
-    launch::wake(&changed, now);
-    let new = changed.state();
-    event::change(job.id, server::current_user(), verb, Some(old), new)?;
-    if matches!(new, State::Paused | State::Cancelled) {
-        // No worker is there to report this, or to run the owner's statement for the end.
-        launch::say(&changed, new);
-        if new == State::Cancelled && on_end::is_owed(&changed) {
-            launch::finisher(&changed);
-        }
-    }
-    Ok(new.to_string())
-}
-
-/// Returns the error for a call that the job's state does not allow.
-pub fn refused(job: &Job, state: State, verb: &str) -> Error {
-    let id = job.id;
-    let hint = match (state, verb) {
-        (State::Pending, _) => format!("Start it first: {}", start_of(job)),
-        (State::Completed, _) => {
-            format!(
-                "Its work is done. Rows that failed: SELECT backfill.retry_failed({id}). SELECT backfill.forget({id}) removes it."
-            )
-        }
-        (State::Cancelled, _) => {
-            format!("It stays so. {}", after_cancel(job))
-        }
-        (State::Failed, _) => format!(
-            "See last_error in backfill.progress; SELECT backfill.resume({id}) or backfill.cancel({id})."
-        ),
-        (State::Paused | State::Pausing, _) => {
-            format!("It stands still: SELECT backfill.resume({id}) first.")
-        }
-        (State::Running, "resume" | "approve") => "A worker is running it.".to_owned(),
-        _ => "It ends with the batch it is in; see backfill.progress.".to_owned(),
-    };
-    Error::new(
-        sqlstate::NOT_IN_PREREQUISITE_STATE,
-        format!(
-            "cannot {verb} backfill {}: it {}",
-            job.shown(),
-            state.phrase(false)
-        ),
-    )
-    .hint(hint)
-}
-
-/// Returns the hint on how a failed job goes on.
-pub fn after_failure(job: &Job) -> String {
-    let id = job.id;
-    // The error names the row by its key, so the row can be stepped over.
-    let one_row = job.last_error.as_deref();
-    let past = match one_row
-        .is_some_and(|error| error.contains(" in batch (") && error.contains(") = ("))
-    {
-        true => {
-            let most = job
-                .definition
-                .options
-                .max_failed_rows()
-                .saturating_mul(10)
-                .clamp(100, 1_000_000);
-            format!(
-                "; past rows that fail, after SELECT backfill.alter({id}, options => '{{\"max_failed_rows\": {most}}}')"
-            )
-        }
-        false => String::new(),
-    };
-    format!(
-        "Once the cause is mended, SELECT backfill.resume({id}) lets it go on from its checkpoint; with other clauses, after SELECT backfill.redefine({id}, set_clause => '...'){past}."
-    )
-}
-
-/// Returns the hint on what is left of a cancelled job and how to go on: repeating the job would do rows twice.
-pub fn after_cancel(job: &Job) -> String {
-    let id = job.id;
-    let name = match job.name {
-        Some(_) => {
-            format!(", under another name, or under this one after SELECT backfill.forget({id})")
-        }
-        None => String::new(),
-    };
-    match job.attempt {
-        0 => format!("It never ran. For its work start another job{name}."),
-        _ => format!(
-            "Its committed batches stay. For the rest start another job{name}, with a where_clause that leaves out the rows that are done."
-        ),
-    }
-}
-
-/// Returns the call that starts a pending job.
-pub fn start_of(job: &Job) -> String {
-    let table = literal(&job.relation_name);
-    match &job.name {
-        Some(name) => format!("SELECT backfill.start({table}, name => {}).", literal(name)),
-        None => format!("SELECT backfill.start({table})."),
-    }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::call::{self, Call, Request};
 use super::caller::required;
-use super::control::after_cancel;
 use super::existing::{self, same_job};
-use super::{bounds, on_end, session, sources, tables, throttles};
+use super::hints::after_cancel;
+use super::{bounds, definition_lock, on_end, session, sources, tables, throttles};
 use crate::action::{Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
@@ -24,7 +24,7 @@ pub const DEFAULT_BATCH_SIZE: i32 = 1000;
 pub fn define(request: Request) -> Result<i64> {
     let call = call::check(request, "backfill.define()")?;
     let set_clause = required(call.set_clause.clone(), "set_clause")?;
-    existing::lock(call.relation.oid)?;
+    definition_lock::take(call.relation.oid)?;
     if let Some(known) = same_job(&call, &set_clause)? {
         let differ = !known
             .definition

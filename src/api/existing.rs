@@ -4,15 +4,14 @@ use pgrx::pg_sys::Oid;
 
 use super::call::Call;
 use super::caller::may_attend;
-use super::control;
+use super::stop::stop;
 use crate::error::{Error, Result, sqlstate};
-use crate::model::state::State;
-use crate::pg::lock::Lock;
+use crate::model::state::{Event, State};
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::notice;
 use crate::pg::{name, partition, server};
 use crate::store::job::{self, Job};
-use crate::store::{event, holder, rights};
+use crate::store::{event, rights};
 
 /// Returns the job that an earlier call with this name left, if it has the same definition: the caller's own, or one on
 /// the same table whose owner has the rights of the table's owner. Names belong to each owner, so another role's job of
@@ -142,39 +141,9 @@ pub fn recreated(job: &Job) -> Error {
     ))
 }
 
-/// Lets one call at a time define or start a job on the relation, or on a relation with common rows, until the
-/// transaction ends. Waits a few seconds for another holder of the lock; then the error names it. Every call that takes
-/// both takes this lock before the row of a job.
-///
-/// Takes the lock only for callers who may write to the table: their code is run while the clauses are planned, and
-/// must not hold up calls on another role's table. The checks that follow refuse other callers.
-pub fn lock(relation: Oid) -> Result<()> {
-    if partition::may_update_any(relation, server::current_user())? {
-        let lock = Lock::Definition(partition::representative(relation)?.to_u32());
-        if !lock.in_time()? {
-            let shown = shown(partition::topmost(relation))?;
-            return Err(holder::of_definition(lock, &shown));
-        }
-    }
-    Ok(())
-}
-
-/// Like [`lock`], without waiting; returns false if another session holds the lock.
-pub fn try_lock(relation: Oid) -> Result<bool> {
-    if !partition::may_update_any(relation, server::current_user())? {
-        return Ok(true);
-    }
-    let lock = Lock::Definition(partition::representative(relation)?.to_u32());
-    Ok(lock.try_for_transaction())
-}
-
-fn shown(table: Oid) -> Result<String> {
-    Ok(relation::describe(table)?.map_or_else(|| format!("with OID {table}"), |found| found.shown))
-}
-
 /// Refuses to let the job write the same column of the same rows as another active job: on the same table, or on one
 /// above or below it among partitions. A job whose owner may not write there any more is cancelled instead. Only under
-/// [`lock`].
+/// [`definition_lock`](super::definition_lock).
 pub fn refuse_overlap(id: i64) -> Result<()> {
     let Some(this) = job::load(id)? else {
         return Ok(());
@@ -253,7 +222,7 @@ fn end_without_rights(job: &Job, lost: &str) -> Result<()> {
         Some(lost),
     )?;
     if job.state() != State::Cancelling {
-        control::end(&job)?;
+        stop(&job, Event::Cancel, true)?;
     }
     notice(
         &format!(

@@ -1,15 +1,12 @@
 //! Functions behind the views: the state of a job, what it waits for, and who may see it.
 
-use pgrx::pg_sys::Oid;
-
-use super::caller::{denied, may_attend, required};
+use super::caller::{denied, may_see, required};
 use super::crowd;
 use crate::error::Result;
 use crate::guc;
 use crate::model::standing::Standing;
 use crate::model::state::{Facts, Outcome, Wish, derive};
-use crate::pg::elevate::{self, as_extension};
-use crate::pg::{server, spi};
+use crate::pg::{elevate, server};
 use crate::store::{extension, job};
 
 /// Returns the state of a job, from the columns that it is derived from.
@@ -117,20 +114,9 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
 pub fn visible_job(job_id: Option<i64>) -> Result<i64> {
     let id = required(job_id, "job_id")?;
     let job = job::load(id)?.ok_or_else(|| job::unknown(id))?;
-    if may_attend(&job)? || server::may_act_for(monitor()?) {
+    if may_see(&job)? {
         Ok(id)
     } else {
         Err(denied(id))
     }
-}
-
-/// Returns the role whose members may see all jobs.
-pub fn monitor() -> Result<Oid> {
-    let row = as_extension(|| {
-        spi::first(
-            "SELECT 'pg_monitor'::pg_catalog.regrole::pg_catalog.oid::bigint",
-            &[],
-        )
-    })?;
-    row.map_or(Ok(Oid::INVALID), |row| Ok(Oid::from(row.number(0)? as u32)))
 }

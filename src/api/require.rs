@@ -3,7 +3,7 @@
 use pgrx::pg_sys::Oid;
 
 use super::caller::required;
-use super::control::{after_cancel, start_of};
+use super::hints::{after_cancel, start_of};
 use super::{existing, proof};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;

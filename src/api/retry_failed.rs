@@ -1,7 +1,7 @@
 //! `backfill.retry_failed`: tries again rows that were stepped over because of an error.
 
 use super::caller::activated_job;
-use super::control::refused;
+use super::hints::refused;
 use super::{existing, launch};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::{Event, next};

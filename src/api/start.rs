@@ -2,8 +2,10 @@
 
 use super::call::{self, Call, Request};
 use super::caller::{refuse_unsound, required};
-use super::control::{after_cancel, after_failure};
-use super::{adopt, approve, changed, checks, define, existing, launch, proof, rehearsed};
+use super::hints::{after_cancel, after_failure};
+use super::{
+    adopt, approve, changed, checks, define, definition_lock, existing, launch, proof, rehearsed,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Kind, Look, Question};
@@ -59,7 +61,7 @@ pub fn start(
         required(sleep_ms, "sleep_ms")?,
     )?;
     let call = call::check(request, "backfill.start()")?;
-    existing::lock(call.relation.oid)?;
+    definition_lock::take(call.relation.oid)?;
     let job = match &call.set_clause {
         Some(set_clause) => match existing::same_job(&call, set_clause)? {
             Some(known) => known,

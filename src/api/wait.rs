@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::caller::{denied, may_attend, required};
-use super::control::{after_cancel, after_failure, start_of};
+use super::hints::{after_cancel, after_failure, start_of};
 use super::proof;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
