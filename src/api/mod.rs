@@ -3,6 +3,7 @@
 mod adopt;
 mod alter;
 mod approve;
+mod backfill;
 mod bounds;
 mod call;
 mod caller;

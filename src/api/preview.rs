@@ -6,10 +6,11 @@ use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::backfill::Backfill;
 use super::call::Request;
 use super::caller::required;
 use super::define::DEFAULT_BATCH_SIZE;
-use super::sample::{Backfill, Part, look_at, shown};
+use super::sample::{Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change, Seen};

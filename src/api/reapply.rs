@@ -3,8 +3,8 @@
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
+use super::backfill::Backfill;
 use super::caller::activated_job;
-use super::sample::Backfill;
 use super::subject::Subject;
 use super::{approve, existing, launch, rehearsed, scope, tables};
 use crate::action::Found;

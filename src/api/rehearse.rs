@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
+use super::backfill::Backfill;
 use super::caller::{known_job, refuse_read_only, required};
-use super::sample::{Backfill, Part, shown};
+use super::sample::{Part, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::report::notice;

@@ -4,44 +4,24 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys;
 
+use super::backfill::Backfill;
 use super::call::{self, Call, Request};
 use super::subject::Subject;
 use super::{bounds, define, start, tables};
+use crate::action::Update;
 use crate::action::statement::unasked;
-use crate::action::{Kind, Update};
 use crate::error::{Error, Result};
-use crate::model::options::Options;
 use crate::pg::heap;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::tid::Tid;
-use crate::pg::{clauses, confine, evaluate, server, settings, triggers};
+use crate::pg::{clauses, confine, evaluate, server};
 use crate::scan::clause::all_of;
-use crate::scan::key::Candidate;
-use crate::scan::order::{self, Asked, Order, Why};
 use crate::scan::sql::Target;
 use crate::stranger::errand::{Errand, carry_out};
-use crate::table::index;
-use crate::table::walked::{self, Walked};
 
 /// Pages that are searched for rows that match.
 const PAGES: i64 = 10_000;
-
-/// A backfill that is looked at, or tried on some rows, in a session of its owner's.
-pub struct Backfill {
-    /// The table.
-    pub relation: Relation,
-    /// The action on the rows.
-    pub action: Kind,
-    /// The WHERE clause.
-    pub where_clause: Option<String>,
-    /// The columns of the key that orders the walk, as settled; none: pages order it.
-    pub key_columns: Vec<String>,
-    /// The options.
-    pub options: Options,
-    /// Settings of the defining session, in force meanwhile.
-    pub session: BTreeMap<String, String>,
-}
 
 /// A part of a table, and the rows found there.
 pub struct Part {
@@ -110,26 +90,6 @@ impl Backfill {
         })
     }
 
-    /// Returns the update that the backfill makes, or looks at.
-    pub fn update(&self) -> &Update {
-        self.action.update()
-    }
-
-    /// Runs `f` with the settings that a worker would have, as far as they matter to the clauses.
-    pub fn under_its_settings<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        settings::nested(|| {
-            for (name, value) in self.session.iter().chain(&self.options.settings) {
-                settings::set_text_local(name, value)?;
-            }
-            if self.options.skips_triggers() {
-                settings::set_text_local(triggers::SETTING.0, triggers::SETTING.1)?;
-            }
-            settings::set_text_local("row_security", "off")?;
-            settings::set_text_local("standard_conforming_strings", "on")?;
-            f()
-        })
-    }
-
     /// Returns rows from all over the tables, about `wanted`: each table has its share, and at least one.
     pub fn parts(&self, wanted: i64) -> Result<Parts> {
         let mut tables = Vec::new();
@@ -185,60 +145,6 @@ impl Backfill {
             });
         }
         Ok(count * width)
-    }
-
-    /// Returns the condition of the bounds, if there are any.
-    pub fn between(&self, target: &Target) -> Result<Option<String>> {
-        let bounds = self.options.bounds().unwrap_or_default();
-        let sides = [(">=", bounds.from), ("<=", bounds.to)];
-        let mut conditions = Vec::new();
-        for (operator, key) in sides {
-            if let Some(key) = key.filter(|key| key.len() == target.key.len()) {
-                conditions.push(index::condition(target, operator, &key)?);
-            }
-        }
-        Ok(all_of(conditions))
-    }
-
-    /// Returns the target of the table's statements, with the key that its walk would use, if there is one.
-    pub fn target(&self, table: &Relation) -> Target {
-        self.target_with(table, self.key(table).ok().as_ref())
-    }
-
-    /// Returns the target of the table's statements, the order of its walk, and the reason.
-    pub fn ordered(&self, table: &Relation) -> Result<(Target, Order, Why)> {
-        let walked = Walked {
-            table,
-            root: &self.relation,
-            where_clause: self.where_clause.as_deref(),
-            update: self.update(),
-            skips_triggers: self.options.skips_triggers(),
-        };
-        let asked = Asked::of(&self.options, self.options.dry_run());
-        let (order, why) = order::decide(asked, self.key(table), &walked)?;
-        let target = match &order {
-            Order::Key(key) => self.target_with(table, Some(key)),
-            Order::Pages => self.target(table),
-        };
-        Ok((target, order, why))
-    }
-
-    fn key(&self, table: &Relation) -> Result<Candidate> {
-        let named = self.options.key.as_deref();
-        let (settled, written) = (&self.key_columns, &self.update().set_columns);
-        walked::key(table, &self.relation, named, settled, written)
-    }
-
-    fn target_with(&self, table: &Relation, key: Option<&Candidate>) -> Target {
-        let partition = table.oid != self.relation.oid;
-        Target {
-            schema: table.schema.clone(),
-            relation: table.name.clone(),
-            alias: partition.then(|| self.relation.name.clone()),
-            key: key.map_or(Vec::new(), |key| key.columns.clone()),
-            where_clause: self.where_clause.clone(),
-            writes_key: false,
-        }
     }
 }
 

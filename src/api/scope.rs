@@ -3,7 +3,7 @@
 //! The WHERE clause may no longer be true of a row that is done (`new IS NULL`), so it cannot tell. Those of its
 //! conditions that no update of the job affects (`country = 'DE'`) can.
 
-use super::sample::Backfill;
+use super::backfill::Backfill;
 use super::tables;
 use crate::error::Result;
 use crate::pg::{clauses, conjuncts, physical};

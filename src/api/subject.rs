@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
-use super::sample::Backfill;
+use super::backfill::Backfill;
 use super::{bounds, session};
 use crate::action::Kind;
 use crate::error::{Error, Result, sqlstate};

@@ -4,9 +4,9 @@ use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::backfill::Backfill;
 use super::caller::{locked_job, required};
 use super::reapply::{begin, inherited, its_table, release};
-use super::sample::Backfill;
 use super::subject::Subject;
 use super::{changed, checks, scope, tables};
 use crate::action::{Check, Kind, Look, Question};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
 use super::{Line, machine};
-use crate::api::sample::Backfill;
+use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
 use crate::estimate::forecast::{Estimate, Given, Index, Known, estimate};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::walk::in_time;
-use crate::api::sample::{Backfill, Part, shown};
+use crate::api::backfill::Backfill;
+use crate::api::sample::{Part, shown};
 use crate::error::{Error, Result, sqlstate};
 use crate::estimate::forecast::Sample;
 use crate::estimate::toast::{self, Laid, Value};

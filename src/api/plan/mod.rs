@@ -14,9 +14,10 @@ use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::backfill::Backfill;
 use super::call::Request;
 use super::caller::required;
-use super::sample::{Backfill, look_at};
+use super::sample::look_at;
 use super::start::Pace;
 use super::subject::Subject;
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use super::Line;
 use super::walk::{Way, bound, last};
 use crate::action::statement::{self, Giving};
-use crate::api::sample::Backfill;
+use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
 use crate::pg::planner::{self, Access};

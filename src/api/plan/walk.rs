@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Line;
-use crate::api::sample::Backfill;
+use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::api::tables;
 use crate::error::{Result, sqlstate};

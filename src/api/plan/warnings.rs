@@ -2,7 +2,7 @@
 
 use super::Line;
 use super::walk::Way;
-use crate::api::sample::Backfill;
+use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::api::{hazards, sources};
 use crate::error::Result;
