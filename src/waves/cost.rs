@@ -47,6 +47,8 @@ pub struct Shape {
     pub indexes: i32,
     /// Number of rows to be updated per page.
     pub rows_per_page: f64,
+    /// Number of pages of the table.
+    pub pages: i64,
     /// Room that a page has for new versions from the start.
     pub room: Room,
 }
@@ -58,12 +60,18 @@ impl Shape {
         Shape {
             indexes,
             rows_per_page,
+            pages: i64::MAX,
             room: Room {
                 rows: fits + SLACK,
                 growth: (GROWN / row_bytes.max(1.0)).min(1.0),
                 pointers,
             },
         }
+    }
+
+    /// Returns the shape of a table of this many pages.
+    pub fn with_pages(self, pages: i64) -> Shape {
+        Shape { pages, ..self }
     }
 
     /// Returns the number of waves to deal the rows out to: one for each row of a page.
@@ -130,6 +138,10 @@ pub fn best_passes(shape: Shape) -> Option<Passes> {
 /// With fewer rows per page than this, nothing is left for a second wave.
 pub const FEWEST_PER_PAGE: f64 = 1.5;
 
+/// With one index, waves save a fifth of the time and half of the growth. In tables with fewer pages neither matters, and larger commits
+/// are worth more.
+const FEWEST_PAGES: i64 = 1000;
+
 /// Reason why a table is walked in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Single {
@@ -143,6 +155,8 @@ pub enum Single {
     Blocked(String),
     /// Neighbours in the walk are on different pages.
     Scattered,
+    /// There is one index at most, and the table is small.
+    Small,
     /// One pass is faster.
     Faster,
 }
@@ -160,6 +174,7 @@ impl Single {
             Single::Scattered => {
                 "rows next to each other in the walk are on different pages".to_owned()
             }
+            Single::Small => "the table is small, with one index".to_owned(),
             Single::Faster => "one pass is faster here".to_owned(),
         }
     }
@@ -188,6 +203,10 @@ pub fn choose(
     }
     if shape.rows_per_page < FEWEST_PER_PAGE {
         return Err(Single::Scattered);
+    }
+    let by_itself = options.strategy() == Strategy::Auto && options.waves.is_none();
+    if shape.indexes < 2 && shape.pages < FEWEST_PAGES && by_itself {
+        return Err(Single::Small);
     }
     let passes = match suited(options, shape) {
         Some(passes) => passes,

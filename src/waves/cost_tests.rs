@@ -8,6 +8,7 @@ fn shape(indexes: i32, rows_per_page: f64, fits: f64) -> Shape {
     Shape {
         indexes,
         rows_per_page,
+        pages: 100_000,
         room: Room {
             rows: fits + SLACK,
             growth: GROWN * rows_per_page / 8192.0,

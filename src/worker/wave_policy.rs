@@ -179,6 +179,7 @@ impl Tactics {
             self.shape.row_bytes,
             hot::MOST_POINTERS - self.shape.rows_per_page(),
         )
+        .with_pages(self.shape.pages)
     }
 
     /// Returns why waves are left out for now, if they are.

@@ -182,9 +182,9 @@ def test_the_statements_in_the_design_are_those_that_are_sent(server: Server, ne
 
 
 def test_the_costs_of_waves_in_the_design_are_those_of_the_source() -> None:
-    """docs/waves.md has each constant of the model in src/waves/cost.rs."""
+    """docs/waves.md has each constant of the model in src/waves/costs.rs that the choice depends on."""
     for name, value, _how in table("docs/waves.md", "How many passes, how large a region"):
-        assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("waves/cost.rs"))[1]) == float(value), name
+        assert float(re.search(rf"const {name}: f64 = ([\d.]+);", source("waves/costs.rs"))[1]) == float(value), name
 
 
 def test_the_settings_are_those_of_the_library(db) -> None:
@@ -229,9 +229,9 @@ def test_what_waves_have_to_say_is_explained() -> None:
     """docs/operations.md has a row for each note of src/worker/wave_policy.rs, and each reason of src/waves/cost.rs."""
     texts = re.findall(r'"((?:waves rest|waves rested in a part of the walk): [^"]*)"', source("worker/wave_policy.rs"))
     single = source("waves/cost.rs").split("impl Single")[1].split("is_asked_for")[0]
-    reasons = re.findall(r"Single::(Blocked|Scattered|Faster)\b.*?\"(.*?)\"", single, re.S)
+    reasons = re.findall(r"Single::(Blocked|Scattered|Small|Faster)\b.*?\"(.*?)\"", single, re.S)
     texts += [f"no waves: {reason}" for _, reason in reasons]
-    assert len(texts) == 7
+    assert len(texts) == 8
     shown = [row[0].split("...")[0] for row in table("docs/operations.md", "What the note says")]
     for text in texts:
         told = text.replace("{index}", "…").replace("{holder}", "transaction of pid …")

@@ -137,7 +137,8 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
         shape.fits(),
         shape.row_bytes,
         hot::MOST_POINTERS - on_page,
-    );
+    )
+    .with_pages(shape.pages);
     let all = neighbours.map(|(all, _)| cost::density(&all));
     let mut way = Way {
         waves: chosen_waves(&backfill.options, &facts, wave_shape),
