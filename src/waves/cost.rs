@@ -54,24 +54,26 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Returns the shape of a table from its number of indexes, the rows to be updated per page, the rows that fit on a page in addition to
-    /// those there, the bytes of a row, and the line pointers that a page may still get.
-    pub fn of(indexes: i32, rows_per_page: f64, fits: f64, row_bytes: f64, pointers: f64) -> Shape {
+    /// Returns the shape of a table from its number of indexes, its number of pages, the rows to be updated per page, the rows that fit on a
+    /// page in addition to those there, the bytes of a row, and the line pointers that a page may still get.
+    pub fn of(
+        indexes: i32,
+        pages: i64,
+        rows_per_page: f64,
+        fits: f64,
+        row_bytes: f64,
+        pointers: f64,
+    ) -> Shape {
         Shape {
             indexes,
             rows_per_page,
-            pages: i64::MAX,
+            pages,
             room: Room {
                 rows: fits + SLACK,
                 growth: (GROWN / row_bytes.max(1.0)).min(1.0),
                 pointers,
             },
         }
-    }
-
-    /// Returns the shape of a table of this many pages.
-    pub fn with_pages(self, pages: i64) -> Shape {
-        Shape { pages, ..self }
     }
 
     /// Returns the number of waves to deal the rows out to: one for each row of a page.

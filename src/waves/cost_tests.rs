@@ -57,7 +57,7 @@ fn the_model_gives_the_times_that_were_measured() {
         };
         let modelled = shape.cost(waves, passes) / rows_per_page;
         assert!(
-            (0.7..1.35).contains(&(modelled / measured)),
+            (0.75..1.25).contains(&(modelled / measured)),
             "{indexes} {rows_per_page}: {modelled} not {measured}"
         );
     }

@@ -30,11 +30,12 @@ pub const CHUNK_WRITTEN: f64 = 8.0;
 /// Cost of a chunk that is deleted from the TOAST table.
 pub const CHUNK_DELETED: f64 = 2.0;
 
-/// Returns the cost of an entry in an index, from the correlation (-1 to 1) of the index's order with the table's. Interpolates by the
+/// Returns the cost of an entry in an index, from the correlation (-1 to 1) of the index's order with the table's, and
+/// its cost in random order. Interpolates by the
 /// square of the correlation, as PostgreSQL's planner does for index scans.
 pub fn entry(correlation: f64, at_random: f64) -> f64 {
     let ordered = correlation.clamp(-1.0, 1.0).powi(2);
-    at_random + ordered * (ENTRY_IN_ORDER.min(at_random) - at_random)
+    at_random + ordered * (ENTRY_IN_ORDER - at_random)
 }
 
 #[cfg(test)]

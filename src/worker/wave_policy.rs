@@ -174,12 +174,12 @@ impl Tactics {
     fn wave_shape(&self) -> Shape {
         Shape::of(
             self.facts.indexes,
+            self.shape.pages,
             self.rows_per_page,
             self.shape.fits(),
             self.shape.row_bytes,
             hot::MOST_POINTERS - self.shape.rows_per_page(),
         )
-        .with_pages(self.shape.pages)
     }
 
     /// Returns why waves are left out for now, if they are.

@@ -91,11 +91,8 @@ fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
     let mut sum = Estimate::default();
     let slower = machine::slower();
     for way in ways {
-        let given = Given {
-            slower,
-            indexes: indexes(way, &measured, ways.len() <= MANY)?,
-            ..given(backfill, way, pace, &measured)
-        };
+        let indexes = indexes(way, &measured, ways.len() <= MANY)?;
+        let given = given(backfill, way, pace, &measured, indexes, slower);
         sum.add(estimate(&given, known));
     }
     let total = |f: fn(&Way) -> f64| ways.iter().map(f).sum::<f64>();
@@ -249,7 +246,14 @@ fn left_out(found: &Finding) -> Option<&'static [Figure]> {
     }
 }
 
-fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Given {
+fn given(
+    backfill: &Backfill,
+    way: &Way,
+    pace: Pace,
+    measured: &Measured,
+    indexes: Vec<Index>,
+    slower: f64,
+) -> Given {
     let unlogged = way.table.persistence == 'u';
     let setting = |name| settings::get(name).unwrap_or_default();
     let sample = measured.sample;
@@ -268,9 +272,9 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
         rows: way.rows,
         matching: way.matching,
         heap: heap_bytes(way) * way.part,
-        indexes: Vec::new(),
+        indexes,
         waves: way.waves.is_ok(),
-        passes: waves.1.sizes(waves.0).len().max(1) as f64,
+        passes: waves.1.sizes(waves.0).len() as f64,
         elsewhere,
         free: measured.room.iter().sum::<f64>() / pages,
         blocked: way.facts.blocked_by.is_some(),
@@ -284,7 +288,7 @@ fn given(backfill: &Backfill, way: &Way, pace: Pace, measured: &Measured) -> Giv
         processors: std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64),
         reading: way.seen.seconds,
         sample,
-        slower: 1.0,
+        slower,
     }
 }
 

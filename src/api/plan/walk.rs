@@ -133,12 +133,12 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     };
     let wave_shape = Shape::of(
         facts.indexes,
+        shape.pages,
         rows_per_page,
         shape.fits(),
         shape.row_bytes,
         hot::MOST_POINTERS - on_page,
-    )
-    .with_pages(shape.pages);
+    );
     let all = neighbours.map(|(all, _)| cost::density(&all));
     let mut way = Way {
         waves: chosen_waves(&backfill.options, &facts, wave_shape),
