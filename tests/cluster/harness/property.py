@@ -231,9 +231,10 @@ def _check(events: Events, log_from: int) -> dict[str, Any]:
     try:
         wait_until(lambda: cluster.sql(LEFT_OVER) == [], 20, "locks to go")
         wait_until(lambda: cluster.worker_pids(job) == [], 20, "workers to go")
+        # One that was asked for before the end may come only now; it sees that the job has ended, and leaves.
+        row = wait_until(lambda: (at := _row(cluster, job))["workers"] == 0 and at, 20, "late workers to go")
     except AssertionError as error:
         raise Violation(f"something stays behind: {error}") from error
-    row = _row(cluster, job)
     cancelled = row["state"] == "cancelled"
     wrong = cluster.sql(WRONG.format(cancelled=cancelled))
     if wrong:
