@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Batch, Update, Writes};
+use super::{Action, Batch, Changes, Rendered, Writes};
 use crate::scan::clause::all_of;
 
 /// A look at rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
-    /// The update that the look is about.
+    /// The changes that the look is about.
     #[serde(flatten)]
-    pub update: Update,
+    pub of: Changes,
     /// The question asked about each row.
     pub question: Question,
 }
@@ -70,27 +70,34 @@ impl Action for Look {
 
     fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
         // A look walks as the update would.
-        self.update.excludes_itself(where_clause)
+        self.of.as_action().excludes_itself(where_clause)
     }
 
     fn clauses(&self) -> Vec<&str> {
-        self.update.clauses()
+        self.of.as_action().clauses()
     }
 
-    fn render(&self, batch: &Batch) -> String {
-        if self.question.evaluates() {
-            return self.update.render(batch);
+    fn render(&self, batch: &Batch) -> Rendered {
+        if self.evaluates() {
+            return self.of.as_action().render(batch);
         }
-        let given = batch.returning.as_deref().unwrap_or_default();
+        let given = batch.returning.join(", ");
         let rows = batch.rows.as_ref();
         let condition = rows.map_or("true", |rows| rows.condition.as_str());
-        format!("SELECT {given} FROM ONLY {} WHERE {condition}", batch.item)
+        Rendered::alone(format!("SELECT {given} FROM {} WHERE {condition}", batch.item))
+    }
+}
+
+impl Look {
+    /// Whether the new rows are computed. Of rows that would be deleted there are none.
+    pub fn evaluates(&self) -> bool {
+        matches!(self.of, Changes::Update(_)) && self.question.evaluates()
     }
 }
 
 impl Question {
-    /// Whether the SET list is evaluated.
-    pub fn evaluates(&self) -> bool {
+    /// Whether the SET list, if there is one, is evaluated.
+    fn evaluates(&self) -> bool {
         matches!(
             self,
             Question::DryRun

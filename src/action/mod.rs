@@ -3,12 +3,14 @@
 //! A job is a *scan* (`scan`: which rows come next, and the position of the slice) and an *action*. Fence, checkpoint, throttles, failed
 //! rows and progress know nothing of the action; the scan only knows how to select rows. Nothing here needs a server.
 
+mod delete;
 mod look;
 pub mod statement;
 mod update;
 
 use serde::{Deserialize, Serialize};
 
+pub use delete::{Archive, Delete};
 pub use look::{Check, Found, Look, Question};
 pub use update::Update;
 
@@ -29,8 +31,13 @@ pub trait Action {
     /// Returns the user's text in the action's statements: names that are added to the statements must not occur in it.
     fn clauses(&self) -> Vec<&str>;
 
+    /// Whether the rows are gone once the action is done.
+    fn removes_rows(&self) -> bool {
+        false
+    }
+
     /// Writes the statement for the rows of a batch.
-    fn render(&self, batch: &Batch) -> String;
+    fn render(&self, batch: &Batch) -> Rendered;
 }
 
 /// The changes that an action makes to its rows.
@@ -40,17 +47,62 @@ pub enum Writes<'a> {
     Nothing,
     /// The action writes these columns.
     Columns(&'a [String]),
+    /// The action removes whole rows.
+    Rows,
 }
 
 /// The rows of a batch, and the expressions to return for them, as parts of a statement.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
-    /// The table, as an item of FROM.
+    /// The table, as the target of a statement.
     pub item: String,
+    /// The name that qualifies the table's columns.
+    pub name: String,
     /// The selected rows; `None` for all rows, in a statement that is only analysed.
     pub rows: Option<Selected>,
-    /// Expressions that the statement returns for each row, if any.
-    pub returning: Option<String>,
+    /// Expressions that the statement returns for each row.
+    pub returning: Vec<String>,
+}
+
+impl Batch {
+    /// Returns the end of a statement that changes rows: the list to be joined after the word `joining`, WHERE, and RETURNING.
+    fn tail(&self, joining: &str) -> String {
+        let mut text = String::new();
+        if let Some(rows) = &self.rows {
+            let list = rows.list.as_ref();
+            let list = list.map_or(String::new(), |list| format!("{joining} {list} "));
+            text.push_str(&format!("\n{list}WHERE {}", rows.condition));
+        }
+        if !self.returning.is_empty() {
+            text.push_str(&format!("\nRETURNING {}", self.returning.join(", ")));
+        }
+        text
+    }
+}
+
+/// A statement as its action writes it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// Common table expressions, each with its name. One that changes rows must be at the top of a statement.
+    pub with: Vec<String>,
+    /// The statement itself.
+    pub last: String,
+}
+
+impl Rendered {
+    /// Returns a statement without common table expressions.
+    fn alone(last: String) -> Rendered {
+        let with = Vec::new();
+        Rendered { with, last }
+    }
+
+    /// Returns the whole text.
+    pub fn text(&self) -> String {
+        match self.with.is_empty() {
+            true => self.last.clone(),
+            false => format!("WITH {}\n{}", self.with.join(", "), self.last),
+        }
+    }
 }
 
 /// The action of a job.
@@ -59,8 +111,52 @@ pub struct Batch {
 pub enum Kind {
     /// Sets columns.
     Update(Update),
+    /// Deletes rows.
+    Delete(Delete),
     /// Only looks.
     Look(Look),
+}
+
+/// An action that changes rows, which a look may be about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Changes {
+    /// Sets columns.
+    Update(Update),
+    /// Deletes rows.
+    Delete(Delete),
+}
+
+impl Changes {
+    /// Returns the common interface of all actions.
+    pub fn as_action(&self) -> &dyn Action {
+        match self {
+            Changes::Update(update) => update,
+            Changes::Delete(delete) => delete,
+        }
+    }
+
+    /// Returns the update, if it is one.
+    pub fn update(&self) -> Option<&Update> {
+        match self {
+            Changes::Update(update) => Some(update),
+            Changes::Delete(_) => None,
+        }
+    }
+
+    /// Returns the names of the columns that are set.
+    pub fn set_columns(&self) -> &[String] {
+        self.update().map_or(&[], |update| &update.set_columns)
+    }
+}
+
+impl From<Changes> for Kind {
+    fn from(changes: Changes) -> Kind {
+        match changes {
+            Changes::Update(update) => Kind::Update(update),
+            Changes::Delete(delete) => Kind::Delete(delete),
+        }
+    }
 }
 
 impl Kind {
@@ -68,31 +164,73 @@ impl Kind {
     pub fn as_action(&self) -> &dyn Action {
         match self {
             Kind::Update(update) => update,
+            Kind::Delete(delete) => delete,
             Kind::Look(look) => look,
         }
     }
 
-    /// Returns the update that the action makes, or looks at.
-    pub fn update(&self) -> &Update {
+    /// Returns the changes that the action makes, or looks at.
+    pub fn changes(&self) -> Changes {
         match self {
-            Kind::Update(update) => update,
-            Kind::Look(look) => &look.update,
+            Kind::Update(update) => Changes::Update(update.clone()),
+            Kind::Delete(delete) => Changes::Delete(delete.clone()),
+            Kind::Look(look) => look.of.clone(),
+        }
+    }
+
+    /// Returns the update that the action makes, or looks at, if it is one.
+    pub fn update(&self) -> Option<&Update> {
+        match self {
+            Kind::Update(update) => Some(update),
+            Kind::Delete(_) => None,
+            Kind::Look(look) => look.of.update(),
         }
     }
 
     /// Like [`update`](Self::update), but mutable.
-    pub fn update_mut(&mut self) -> &mut Update {
+    pub fn update_mut(&mut self) -> Option<&mut Update> {
         match self {
-            Kind::Update(update) => update,
-            Kind::Look(look) => &mut look.update,
+            Kind::Update(update)
+            | Kind::Look(Look {
+                of: Changes::Update(update),
+                ..
+            }) => Some(update),
+            _ => None,
+        }
+    }
+
+    /// Returns the names of the columns that are set.
+    pub fn set_columns(&self) -> &[String] {
+        self.update().map_or(&[], |update| &update.set_columns)
+    }
+
+    /// Returns the SET list, if there is one.
+    pub fn set_clause(&self) -> Option<&str> {
+        self.update().map(|update| update.set_clause.as_str())
+    }
+
+    /// Returns the delete that the action makes, or looks at, if it is one.
+    pub fn delete(&self) -> Option<&Delete> {
+        match self {
+            Kind::Delete(delete)
+            | Kind::Look(Look {
+                of: Changes::Delete(delete),
+                ..
+            }) => Some(delete),
+            _ => None,
         }
     }
 
     /// Returns the question asked about the rows, if the action only looks.
     pub fn question(&self) -> Option<&Question> {
+        self.look().map(|look| &look.question)
+    }
+
+    /// Returns the look, if the action only looks.
+    pub fn look(&self) -> Option<&Look> {
         match self {
-            Kind::Update(_) => None,
-            Kind::Look(look) => Some(&look.question),
+            Kind::Look(look) => Some(look),
+            _ => None,
         }
     }
 
@@ -107,7 +245,8 @@ impl Kind {
             (Writes::Columns(mine), Writes::Columns(theirs)) => {
                 mine.iter().find(|column| theirs.contains(column)).cloned()
             }
-            (Writes::Nothing, _) | (_, Writes::Nothing) => None,
+            // A row that another job deletes is passed over, as one that the application deletes.
+            (Writes::Nothing | Writes::Rows, _) | (_, Writes::Nothing | Writes::Rows) => None,
         }
     }
 
@@ -115,6 +254,7 @@ impl Kind {
     pub fn stored(&self) -> Result<serde_json::Value> {
         let stored = match self {
             Kind::Update(update) => serde_json::to_value(update),
+            Kind::Delete(delete) => serde_json::to_value(delete),
             Kind::Look(look) => serde_json::to_value(look),
         };
         stored.map_err(|error| Error::internal(error.to_string()))
@@ -137,7 +277,7 @@ mod tests {
         let update = Update::new("a = 1", &["a"]);
         let look = |question| {
             Kind::Look(Look {
-                update: update.clone(),
+                of: Changes::Update(update.clone()),
                 question,
             })
         };
@@ -160,7 +300,7 @@ mod tests {
         let update = |columns: &[&str]| Update::new("", columns);
         let (ab, bc) = (update(&["a", "b"]), update(&["b", "c"]));
         let look = Kind::Look(Look {
-            update: ab.clone(),
+            of: Changes::Update(ab.clone()),
             question: Question::DryRun,
         });
         let (ab, bc) = (Kind::Update(ab), Kind::Update(bc));

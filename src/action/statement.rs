@@ -1,7 +1,7 @@
 //! The statements of an action, for each way to select the rows of a batch.
 
-use super::{Action, Batch};
-use crate::scan::sql::{Rows, Statement, Target, matches};
+use super::{Action, Batch, Rendered};
+use crate::scan::sql::{Rows, Selected, Statement, Target, matches};
 
 /// The value that a statement returns for each of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,16 +20,12 @@ pub fn batch(action: &dyn Action, target: &Target, rows: Rows, giving: Giving) -
     let mut selected = target.select(&mut writer, rows, &action.clauses());
     selected.condition.push_str(&target.and_where());
     let returning = match giving {
-        Giving::Nothing => None,
-        Giving::Key => Some(writer.columns()),
-        Giving::Place => Some(format!("{}.ctid", target.name())),
+        Giving::Nothing => Vec::new(),
+        Giving::Key => writer.key(),
+        Giving::Place => vec![format!("{}.ctid", target.name())],
     };
-    let text = action.render(&Batch {
-        item: target.item(),
-        rows: Some(selected),
-        returning,
-    });
-    writer.statement(text)
+    let rendered = action.render(&of(target, Some(selected), returning));
+    writer.statement(rendered.text())
 }
 
 /// Returns the statement of a batch in physical order, for a list of ctids. It returns one row: how many rows it has changed, how many of
@@ -38,38 +34,57 @@ pub fn counted(action: &dyn Action, target: &Target) -> Statement {
     let mut writer = target.writer();
     let mut selected = target.select(&mut writer, Rows::Places, &action.clauses());
     selected.condition.push_str(&target.and_where());
-    let again = matches(target.where_clause.as_deref().unwrap_or("true"));
-    let changed = action.render(&Batch {
-        item: target.item(),
-        rows: Some(selected),
-        returning: Some(format!("{again} AS again, {} AS ahead", writer.pages())),
-    });
-    writer.statement(format!(
-        "WITH done AS ({changed})\n\
-         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again), \
+    let (again, ahead) = match action.removes_rows() {
+        true => ("false".to_owned(), "false".to_owned()),
+        false => {
+            let again = matches(target.where_clause.as_deref().unwrap_or("true"));
+            (again, writer.pages())
+        }
+    };
+    let Rendered { mut with, last } =
+        action.render(&of(target, Some(selected), vec![again, ahead]));
+    with.push(format!("done (again, ahead) AS ({last})"));
+    let last = "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again), \
          pg_catalog.count(*) FILTER (WHERE done.ahead) FROM done"
-    ))
+        .to_owned();
+    writer.statement(Rendered { with, last }.text())
 }
 
 /// Returns the statement for a list of ctids, whether or not the rows match. Parameter: the list.
 pub fn unasked(action: &dyn Action, target: &Target) -> Statement {
     let mut writer = target.writer();
     let selected = target.select(&mut writer, Rows::Places, &action.clauses());
-    let text = action.render(&Batch {
-        item: target.item(),
-        rows: Some(selected),
-        returning: None,
-    });
-    writer.statement(text)
+    let rendered = action.render(&of(target, Some(selected), Vec::new()));
+    writer.statement(rendered.text())
 }
 
 /// Returns the statement for all rows at once, which is only analysed, not run.
 pub fn whole(action: &dyn Action, target: &Target) -> String {
-    action.render(&Batch {
-        item: target.item(),
-        rows: None,
-        returning: None,
-    })
+    action.render(&of(target, None, Vec::new())).text()
+}
+
+/// Returns the statement for all rows of a table (an item of FROM, and the name of its rows) that match a condition, which is only analysed
+/// or planned, not run.
+pub fn analysed(action: &dyn Action, item: &str, name: &str, condition: Option<&str>) -> String {
+    let batch = Batch {
+        item: item.to_owned(),
+        name: name.to_owned(),
+        rows: condition.map(|condition| Selected {
+            list: None,
+            condition: format!("(\n{condition}\n)"),
+        }),
+        returning: Vec::new(),
+    };
+    action.render(&batch).text()
+}
+
+fn of(target: &Target, rows: Option<Selected>, returning: Vec<String>) -> Batch {
+    Batch {
+        item: format!("ONLY {}", target.item()),
+        name: target.name(),
+        rows,
+        returning,
+    }
 }
 
 #[cfg(test)]

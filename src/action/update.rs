@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Batch, Writes};
+use super::{Action, Batch, Rendered, Writes};
 use crate::scan::order;
 
 /// An update.
@@ -31,17 +31,10 @@ impl Action for Update {
         vec![&self.set_clause]
     }
 
-    fn render(&self, batch: &Batch) -> String {
-        let mut text = format!("UPDATE ONLY {} SET {}", batch.item, self.set_clause);
-        if let Some(rows) = &batch.rows {
-            let from = rows.list.as_ref();
-            let from = from.map_or(String::new(), |list| format!("FROM {list} "));
-            text.push_str(&format!("\n{from}WHERE {}", rows.condition));
-        }
-        if let Some(returning) = &batch.returning {
-            text.push_str(&format!("\nRETURNING {returning}"));
-        }
-        text
+    fn render(&self, batch: &Batch) -> Rendered {
+        let mut text = format!("UPDATE {} SET {}", batch.item, self.set_clause);
+        text.push_str(&batch.tail("FROM"));
+        Rendered::alone(text)
     }
 }
 
