@@ -110,18 +110,15 @@ pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
     check_kind(relation)?;
     refuse_superusers_job(relation)?;
     let definition = &job.definition;
+    let work = Work::of(&definition.action);
     let call = Call {
         relation: relation.clone(),
-        set_clause: Some(definition.action.update().set_clause.clone()),
+        work: Some(work.clone()),
         where_clause: definition.where_clause.clone(),
         name: job.name.clone(),
         options: definition.options.clone(),
     };
-    let checked = define::checked(
-        &call,
-        definition.action.update().set_clause.clone(),
-        job.batch_size,
-    )?;
+    let checked = define::checked(&call, &work, job.batch_size)?;
     job::redefine(job.id, &checked)?;
     event::record(job.id, server::current_user(), "define again", None, None)?;
     job::load(job.id)?.ok_or_else(|| job::unknown(job.id))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::action::{Kind, Update};
+use crate::action::Kind;
 use crate::error::Result;
 use crate::model::options::Options;
 use crate::pg::relation::Relation;
@@ -31,9 +31,9 @@ pub struct Backfill {
 }
 
 impl Backfill {
-    /// Returns the update that the backfill makes, or looks at.
-    pub fn update(&self) -> &Update {
-        self.action.update()
+    /// Returns the names of the columns that are set.
+    pub fn set_columns(&self) -> &[String] {
+        self.action.set_columns()
     }
 
     /// Runs `f` with the settings that a worker would have, as far as they matter to the clauses.
@@ -75,7 +75,7 @@ impl Backfill {
             table,
             root: &self.relation,
             where_clause: self.where_clause.as_deref(),
-            update: self.update(),
+            changes: &self.action.changes(),
             skips_triggers: self.options.skips_triggers(),
         };
         let asked = Asked::of(&self.options, self.options.dry_run());
@@ -89,7 +89,7 @@ impl Backfill {
 
     fn key(&self, table: &Relation) -> Result<Candidate> {
         let named = self.options.key.as_deref();
-        let (settled, written) = (&self.key_columns, &self.update().set_columns);
+        let (settled, written) = (&self.key_columns, self.set_columns());
         walked::key(table, &self.relation, named, settled, written)
     }
 

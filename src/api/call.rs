@@ -4,6 +4,7 @@ use pgrx::pg_sys::Oid;
 use serde_json::Value;
 
 use super::caller::required;
+use crate::action::Kind;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::model::options::Options;
@@ -16,8 +17,8 @@ use crate::scan::clause;
 pub struct Request {
     /// The table.
     pub relation: Option<Oid>,
-    /// The SET list.
-    pub set_clause: Option<String>,
+    /// The work, unless the call is about a definition.
+    pub work: Option<Work>,
     /// The WHERE clause.
     pub where_clause: Option<String>,
     /// The name, which makes the call repeatable.
@@ -26,12 +27,39 @@ pub struct Request {
     pub options: Option<Value>,
 }
 
+/// The work that a call asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// An UPDATE with this SET list.
+    Set(String),
+    /// A DELETE.
+    Delete,
+}
+
+impl Work {
+    /// Returns the work of a job, or that which it looks at.
+    pub fn of(action: &Kind) -> Work {
+        match action.set_clause() {
+            Some(set_clause) => Work::Set(set_clause.to_owned()),
+            None => Work::Delete,
+        }
+    }
+
+    /// Returns the SET list, if there is one.
+    pub fn set_clause(&self) -> Option<&String> {
+        match self {
+            Work::Set(text) => Some(text),
+            Work::Delete => None,
+        }
+    }
+}
+
 /// A request whose arguments are each valid.
 pub struct Call {
     /// The table.
     pub relation: Relation,
-    /// The SET list.
-    pub set_clause: Option<String>,
+    /// The work, unless the call is about a definition.
+    pub work: Option<Work>,
     /// The WHERE clause.
     pub where_clause: Option<String>,
     /// The name.
@@ -61,13 +89,16 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         .hint("Give the name of a table.")
     })?;
     check_kind(&relation)?;
-    if request.set_clause.is_some() {
+    if request.work.is_some() {
         refuse_superusers_job(&relation)?;
     }
     relation.refuse_deceptive()?;
     for (what, text) in [
-        ("set_clause", &request.set_clause),
-        ("where_clause", &request.where_clause),
+        (
+            "set_clause",
+            request.work.as_ref().and_then(Work::set_clause),
+        ),
+        ("where_clause", request.where_clause.as_ref()),
     ] {
         if let Some(text) = text {
             clause::check(what, text)?;
@@ -76,7 +107,10 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
     let trim = |text: String| clause::trimmed(&text).to_owned();
     Ok(Call {
         relation,
-        set_clause: request.set_clause.map(trim),
+        work: request.work.map(|work| match work {
+            Work::Set(text) => Work::Set(trim(text)),
+            Work::Delete => Work::Delete,
+        }),
         where_clause: request.where_clause.map(trim),
         name,
         options,

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::call::{self, Call, Request};
+use super::call::{self, Call, Request, Work};
 use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
 use super::{bounds, definition_lock, on_end, session, sources, tables, throttles};
-use crate::action::{Kind, Look, Question, Update};
+use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
 use crate::model::options::Options;
@@ -25,7 +25,7 @@ pub fn define(request: Request) -> Result<i64> {
     let call = call::check(request, "backfill.define()")?;
     let set_clause = required(call.set_clause.clone(), "set_clause")?;
     definition_lock::take(call.relation.oid)?;
-    if let Some(known) = same_job(&call, &set_clause)? {
+    if let Some(known) = same_job(&call, &work)? {
         let differ = !known
             .definition
             .options
@@ -50,12 +50,12 @@ pub fn define(request: Request) -> Result<i64> {
         );
         return Ok(known.id);
     }
-    store(&call, set_clause, DEFAULT_BATCH_SIZE, 0)
+    store(&call, &work, DEFAULT_BATCH_SIZE, 0)
 }
 
 /// Checks the clauses as the caller, and stores the definition; returns its id.
-pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) -> Result<i64> {
-    let definition = checked(call, set_clause, batch_size)?;
+pub fn store(call: &Call, work: &Work, batch_size: i32, sleep_ms: i32) -> Result<i64> {
+    let definition = checked(call, work, batch_size)?;
     let owner = server::current_user();
     let id = job::insert(
         owner,
@@ -70,18 +70,17 @@ pub fn store(call: &Call, set_clause: String, batch_size: i32, sleep_ms: i32) ->
 }
 
 /// Checks the caller's own text from end to end, for commits of `batch_size` rows; returns the definition to be stored.
-pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Definition> {
+pub fn checked(call: &Call, work: &Work, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
-    let (update, key_columns, options) = confine::own_text(server::current_user(), || {
-        check(call, set_clause, batch_size)
-    })?;
+    let (changes, key_columns, options) =
+        confine::own_text(server::current_user(), || check(call, work, batch_size))?;
     let mut session = session::take();
     if server::is_superuser() && guc::SUPERUSER_JOBS.get() {
         // The job's workers check this setting again.
         session.insert("backfill.allow_superuser_jobs".to_owned(), "on".to_owned());
     }
     Ok(Definition {
-        action: action(call, update),
+        action: action(call, changes),
         where_clause: call.where_clause.clone(),
         key_columns,
         options,
@@ -89,41 +88,47 @@ pub fn checked(call: &Call, set_clause: String, batch_size: i32) -> Result<Defin
     })
 }
 
-/// Returns the update that a call asks for, or a look at it.
-pub fn action(call: &Call, update: Update) -> Kind {
+/// Returns the changes that a call asks for, or a look at them.
+pub fn action(call: &Call, changes: Changes) -> Kind {
     match call.options.dry_run() {
         true => Kind::Look(Look {
-            update,
+            of: changes,
             question: Question::DryRun,
         }),
-        false => Kind::Update(update),
+        false => changes.into(),
     }
 }
 
-/// Checks the clauses and options; returns the update, the columns that order the walk, and the options to be stored.
-fn check(
-    call: &Call,
-    set_clause: String,
-    batch_size: i32,
-) -> Result<(Update, Vec<String>, Options)> {
-    let update = Update {
-        set_columns: clauses::set_columns(&set_clause)?,
-        set_clause,
-    };
+/// Returns the changes that a call asks for, as the clauses and the tables are now. The caller's own text.
+pub fn changes(call: &Call, work: &Work) -> Result<Changes> {
+    Ok(match work {
+        Work::Set(set_clause) => Changes::Update(Update {
+            set_columns: clauses::set_columns(set_clause)?,
+            set_clause: set_clause.clone(),
+        }),
+        Work::Delete => Changes::Delete(Delete {
+            archive: archive::of(call)?,
+        }),
+    })
+}
+
+/// Checks the clauses and options; returns the changes, the columns that order the walk, and the options to be stored.
+fn check(call: &Call, work: &Work, batch_size: i32) -> Result<(Changes, Vec<String>, Options)> {
+    let changes = changes(call, work)?;
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression("where_clause", where_clause)?;
     }
     session::try_settings(&call.options.settings)?;
     throttles::check_query(call.options.throttles.query())?;
     on_end::check(call.options.on_end.as_deref())?;
-    let key_columns = tables::check(call, &update, batch_size)?;
-    if !call.options.dry_run() {
+    let key_columns = tables::check(call, &changes, batch_size)?;
+    if let Some(update) = changes.update().filter(|_| !call.options.dry_run()) {
         let where_clause = call.where_clause.as_deref();
         let (relation, key) = (&call.relation, key_columns.as_slice());
-        let changing = sources::of(relation, &update, where_clause, key)?;
+        let changing = sources::of(relation, update, where_clause, key)?;
         sources::say(changing.as_ref());
     }
     let table = (call.relation.oid, call.relation.shown.as_str());
     let options = bounds::settle(table, &key_columns, call.options.clone(), &BTreeMap::new())?;
-    Ok((update, key_columns, options))
+    Ok((changes, key_columns, options))
 }

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::Oid;
 
-use super::call::Call;
+use super::call::{Call, Work};
 use super::caller::may_attend;
 use super::stop::stop;
 use crate::error::{Error, Result, sqlstate};
@@ -16,7 +16,7 @@ use crate::store::{event, rights};
 /// Returns the job that an earlier call with this name left, if it has the same definition: the caller's own, or one on
 /// the same table whose owner has the rights of the table's owner. Names belong to each owner, so another role's job of
 /// this name proves nothing.
-pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
+pub fn same_job(call: &Call, work: &Work) -> Result<Option<Job>> {
     let Some(name) = &call.name else {
         return Ok(None);
     };
@@ -38,10 +38,16 @@ pub fn same_job(call: &Call, set_clause: &str) -> Result<Option<Job>> {
     let alone = definition.options.only() != call.options.only();
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
-    } else if definition.action.update().set_clause != set_clause {
+    } else if Work::of(&definition.action) != *work {
+        Some(match definition.action.set_clause() {
+            Some(set_clause) => format!("Its set_clause is: {set_clause}"),
+            None => "It deletes rows.".to_owned(),
+        })
+    } else if definition.options.archive_into != call.options.archive_into {
+        let into = definition.options.archive_into.as_deref();
         Some(format!(
-            "Its set_clause is: {}",
-            definition.action.update().set_clause
+            "Its option \"archive_into\" is {}.",
+            into.unwrap_or("not given")
         ))
     } else if definition.where_clause != call.where_clause {
         let clause = definition.where_clause.as_deref().unwrap_or("NULL");

@@ -82,7 +82,7 @@ impl Errand for PreviewOf {
 fn samples(backfill: &Backfill, limit: i32) -> Result<Vec<Sample>> {
     let found = backfill.parts(i64::from(limit))?;
     let wanted = limit as usize;
-    let values = 2 * wanted * backfill.update().set_columns.len().max(1);
+    let values = 2 * wanted * backfill.set_columns().len().max(1);
     let most = (BYTES / values).clamp(LEAST_SHOWN, MOST_SHOWN);
     let mut samples = Vec::new();
     let mut bytes = 0;

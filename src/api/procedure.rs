@@ -186,7 +186,7 @@ fn key_of(job: &Job, relation: &Relation) -> Result<Vec<KeyColumn>> {
             relation,
             named,
             settled,
-            &definition.action.update().set_columns,
+            definition.action.set_columns(),
         )
     };
     // The table may have another key by now.

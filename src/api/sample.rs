@@ -55,9 +55,9 @@ pub fn look_at<E: Errand>(
     errand: impl FnOnce(Subject) -> E,
 ) -> Result<E::Answer> {
     let call = call::check(request, function)?;
-    if let Some(set_clause) = call.set_clause.clone() {
+    if let Some(work) = call.work.clone() {
         return confine::own_text(server::current_user(), || {
-            let backfill = Backfill::of_call(call, set_clause, batch_size)?;
+            let backfill = Backfill::of_call(call, &work, batch_size)?;
             backfill.under_its_settings(|| look(&backfill))
         });
     }
@@ -68,20 +68,17 @@ pub fn look_at<E: Errand>(
 
 impl Backfill {
     /// Makes the backfill that a call defines, checked as `backfill.start` would. The caller's own text.
-    fn of_call(call: Call, set_clause: String, batch_size: i32) -> Result<Backfill> {
-        let update = Update {
-            set_columns: clauses::set_columns(&set_clause)?,
-            set_clause,
-        };
+    fn of_call(call: Call, work: &Work, batch_size: i32) -> Result<Backfill> {
+        let changes = define::changes(&call, work)?;
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
         }
-        let key_columns = tables::check(&call, &update, batch_size)?;
+        let key_columns = tables::check(&call, &changes, batch_size)?;
         let table = (call.relation.oid, call.relation.shown.as_str());
         let options = call.options.clone();
         let options = bounds::settle(table, &key_columns, options, &BTreeMap::new())?;
         Ok(Backfill {
-            action: define::action(&call, update),
+            action: define::action(&call, changes),
             where_clause: call.where_clause,
             relation: call.relation,
             key_columns,

@@ -12,7 +12,7 @@ use crate::scan::clause::all_of;
 /// Returns what is as true of each row as it was before the job: conditions on other columns than those set, that
 /// depend on nothing that may have changed since. Within a session of the owner's.
 pub fn lasting(of: &Backfill) -> Result<Option<String>> {
-    let (set, relation) = (&of.update().set_columns, &of.relation);
+    let (set, relation) = (of.set_columns(), &of.relation);
     let tables = tables::of(relation, of.options.only())?;
     conditions(of, |condition| {
         if clauses::depends_on_more(&relation.alone(None), condition)? {
@@ -31,7 +31,7 @@ pub fn lasting(of: &Backfill) -> Result<Option<String>> {
 /// Returns what must be true of a row for it to be done again, as for the first time: all conditions on other columns
 /// than those set. Within a session of the owner's.
 pub fn unset(of: &Backfill) -> Result<Option<String>> {
-    let set = &of.update().set_columns;
+    let set = of.set_columns();
     conditions(of, |condition| {
         physical::reads_what_stays(&of.relation, None, condition, set)
     })

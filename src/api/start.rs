@@ -62,11 +62,11 @@ pub fn start(
     )?;
     let call = call::check(request, "backfill.start()")?;
     definition_lock::take(call.relation.oid)?;
-    let job = match &call.set_clause {
-        Some(set_clause) => match existing::same_job(&call, set_clause)? {
+    let job = match &call.work {
+        Some(work) => match existing::same_job(&call, work)? {
             Some(known) => known,
             None => {
-                let id = define::store(&call, set_clause.clone(), pace.batch_size, pace.sleep_ms)?;
+                let id = define::store(&call, work, pace.batch_size, pace.sleep_ms)?;
                 job::load(id)?.ok_or_else(|| job::unknown(id))?
             }
         },
@@ -81,7 +81,7 @@ pub fn start(
         notice_of(&job)?;
         return Ok(job.id);
     }
-    if call.set_clause.is_none() {
+    if call.work.is_none() {
         // The policies may have changed since its owner defined the job.
         checks::policies(&call.relation, job.definition.options.only(), job.owner)?;
     }
@@ -109,7 +109,7 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
         let clauses = |job: &Job| {
             let definition = &job.definition;
             (
-                definition.action.update().set_clause.clone(),
+                definition.action.changes(),
                 definition.where_clause.clone(),
             )
         };
@@ -130,7 +130,7 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
     }
     let definition = Definition {
         action: Kind::Look(Look {
-            update: of.definition.action.update().clone(),
+            of: of.definition.action.changes(),
             question: Question::DryRun,
         }),
         options: Options {

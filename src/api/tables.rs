@@ -3,13 +3,15 @@
 
 use super::call::{Call, refuse_superusers_job};
 use super::{bounds, checks, hazards, shifts};
-use crate::action::Update;
+use crate::action::Changes;
+use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::options::Walk;
 use crate::pg::relation::{self, Relation};
 use crate::pg::{clauses, partition, server};
 use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Possible};
+use crate::scan::sql;
 use crate::table::walked::{self, Walked};
 
 /// The key that orders the walk of a table; `None`: its pages do.
@@ -87,8 +89,8 @@ pub fn held(relation: &Relation) -> Result<Relation> {
 /// Checks the clauses and the caller's rights against every table. Returns the columns of the key that orders the walk:
 /// of the relation's own, or else of its first partition's; none where pages order it. `batch_size` rows are committed
 /// at a time.
-pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String>> {
-    let (set_clause, set_columns) = (&update.set_clause, &update.set_columns);
+pub fn check(call: &Call, changes: &Changes, batch_size: i32) -> Result<Vec<String>> {
+    let set_columns = changes.set_columns();
     let (relation, only) = (&held(&call.relation)?, call.options.only());
     if server::is_client() {
         refuse_superusers_job(relation)?;
@@ -105,7 +107,7 @@ pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String
     checks::policies(relation, only, server::current_user())?;
     checks::notice_of_children(relation, &tables);
     checks::warn_of_unlogged(&tables);
-    checks::triggers(call, &tables, set_columns)?;
+    checks::triggers(call, &tables, changes)?;
     let mut columns = own_key(call)?;
     if tables.is_empty() {
         // There is nothing to be done, but a mistake in the clauses is still an error.
@@ -114,13 +116,13 @@ pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String
             set_columns,
             columns.as_deref().unwrap_or_default(),
         )?;
-        analyse(call, relation, set_clause)?;
+        analyse(call, relation, changes)?;
     }
     let mut without_key = None;
     let mut ordered = Vec::new();
     for table in &tables {
-        let order = order(call, table, update)
-            .map_err(|error| checks::with_grants(error, relation, &tables, set_columns))?;
+        let order = order(call, table, changes)
+            .map_err(|error| checks::with_grants(error, relation, &tables, changes))?;
         bounds::check(&call.options, &table.shown, order.as_ref())?;
         if order.is_none() {
             without_key.get_or_insert(&table.shown);
@@ -129,10 +131,12 @@ pub fn check(call: &Call, update: &Update, batch_size: i32) -> Result<Vec<String
         columns.get_or_insert(key);
         ordered.push((table.clone(), order));
     }
-    shifts::refuse(call, update, &ordered, batch_size)?;
+    if let Changes::Update(update) = changes {
+        shifts::refuse(call, update, &ordered, batch_size)?;
+    }
     hazards::warn(&hazards::of(
         relation,
-        set_clause,
+        changes,
         call.where_clause.as_deref(),
         &call.options,
     )?);
@@ -152,8 +156,8 @@ fn own_key(call: &Call) -> Result<Option<Vec<String>>> {
 
 /// Returns the key that may order the walk of one table; `None`: its pages do. Checks everything about it. A dry run is
 /// checked like the run that it stands for.
-fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
-    let (set, set_columns) = (&update.set_clause, &update.set_columns);
+fn order(call: &Call, table: &Relation, changes: &Changes) -> Result<Order> {
+    let set_columns = changes.set_columns();
     let asked = Asked::of(&call.options, false);
     let named = call.options.key.as_deref();
     // Setting a column of the key has its own error.
@@ -168,11 +172,11 @@ fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
             let names = key.column_names();
             checks::columns(table, set_columns, &names)?;
             checks::rights(table, &names)?;
-            analyse(call, table, set)?;
+            analyse(call, table, changes)?;
         }
         _ if by_pages => {
             checks::columns(table, set_columns, &[])?;
-            analyse(call, table, set)?;
+            analyse(call, table, changes)?;
             if call.where_clause.is_some() && !asked.bounded {
                 checks::rights(table, &["ctid".to_owned()])?;
             }
@@ -183,7 +187,7 @@ fn order(call: &Call, table: &Relation, update: &Update) -> Result<Order> {
         table,
         root: &call.relation,
         where_clause: call.where_clause.as_deref(),
-        update,
+        changes,
         skips_triggers: call.options.skips_triggers(),
     };
     Ok(match order::possible(asked, key, &walked)? {
@@ -197,21 +201,14 @@ fn known_as<'a>(call: &'a Call, table: &Relation) -> Option<&'a str> {
     (table.oid != call.relation.oid).then_some(call.relation.name.as_str())
 }
 
-/// Makes PostgreSQL analyse and plan the UPDATE. That evaluates constant expressions: within `confine::own_text`, or in
+/// Makes PostgreSQL analyse and plan the statement of all rows. That evaluates constant expressions: within `confine::own_text`, or in
 /// a process of the owner's.
-fn analyse(call: &Call, table: &Relation, set_clause: &str) -> Result<()> {
-    let condition = call
-        .where_clause
-        .as_ref()
-        .map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
-    let statement = format!(
-        "UPDATE {} SET {set_clause}{condition}",
-        table.alone(known_as(call, table))
-    );
-    let clauses: Vec<&str> = [Some(set_clause), call.where_clause.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+fn analyse(call: &Call, table: &Relation, changes: &Changes) -> Result<()> {
+    let action = changes.as_action();
+    let (alias, clause) = (known_as(call, table), call.where_clause.as_deref());
+    let name = sql::name_of(&table.schema, &table.name, alias);
+    let statement = analysed(action, &table.alone(alias), &name, clause);
+    let clauses: Vec<&str> = action.clauses().into_iter().chain(clause).collect();
     clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))?;
     match clauses::temporary_used(&statement)? {
         None => Ok(()),

@@ -53,7 +53,7 @@ pub fn verify(
     let definition = Definition {
         options,
         action: Kind::Look(Look {
-            update: of.definition.action.update().clone(),
+            of: of.definition.action.changes(),
             question,
         }),
         where_clause,
@@ -195,6 +195,13 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
             clause::check("check_clause", &text)?;
             Ok(Check::Clause(clause::trimmed(&text).to_owned()))
         }
+        (None, true) if of.definition.action.set_clause().is_none() => {
+            Err(Error::invalid(format!(
+                "backfill {} has no set_clause to be computed again",
+                of.shown()
+            ))
+            .hint("Leave recompute out: rows that match where_clause still are wrong."))
+        }
         (None, true) => Ok(Check::Recompute),
         (None, false) if of.definition.where_clause.is_some() => Ok(Check::Pending),
         (None, false) => Err(Error::invalid(format!(
@@ -204,7 +211,7 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
         .hint(format!(
             "Say what is to be true of each row, SELECT backfill.verify({0}, check_clause => {1}), or have set_clause evaluated again: recompute => true.",
             of.id,
-            literal(&format!("{} IS NOT NULL", of.definition.action.update().set_columns.first().map_or_else(|| "...".to_owned(), |column| ident(column))))
+            literal(&format!("{} IS NOT NULL", of.definition.action.set_columns().first().map_or_else(|| "...".to_owned(), |column| ident(column))))
         ))),
     }
 }
@@ -229,7 +236,9 @@ fn analyse(of: &Backfill, question: &Question, clause: Option<&str>) -> Result<(
                     .map_err(|error| checks::with_hint(error, &table))?;
             }
             None => {
-                refuse_unrepeatable(&of.update().set_clause, &table, alias)?;
+                if let Some(set_clause) = of.action.set_clause() {
+                    refuse_unrepeatable(set_clause, &table, alias)?;
+                }
             }
         }
     }

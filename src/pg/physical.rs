@@ -27,8 +27,8 @@ pub fn unsound(
     let Some(found) = relation::describe(relation)? else {
         return Ok(None);
     };
-    if !relation::is_heap(relation) {
-        return Ok(Some("its table access method is not heap".to_owned()));
+    if let Some(why) = unreadable(relation)? {
+        return Ok(Some(why));
     }
     if clauses::depends_on_more(&found.alone(known_as), where_clause)? {
         return Ok(Some(
@@ -45,6 +45,14 @@ pub fn unsound(
         return Ok(Some(format!(
             "its foreign key {constraint} refers to the table itself, and could change rows that are done"
         )));
+    }
+    Ok(None)
+}
+
+/// Returns, as a phrase, why the places of the relation's rows cannot be read, or mean nothing; `None` if they can.
+pub fn unreadable(relation: Oid) -> Result<Option<String>> {
+    if !relation::is_heap(relation) {
+        return Ok(Some("its table access method is not heap".to_owned()));
     }
     if !relation::may_read_places(relation) {
         return Ok(Some(format!(

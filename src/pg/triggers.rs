@@ -94,6 +94,26 @@ pub fn refuse_unchecked(relation: Oid, set_columns: &[String]) -> Result<()> {
     }
 }
 
+/// Refuses to delete rows of a table that foreign keys refer to: rows that refer to a deleted one would stay.
+pub fn refuse_referenced(relation: Oid) -> Result<()> {
+    match as_extension(|| spi::kept_first(REFERS, &[Arg::Oid(relation)]))? {
+        None => Ok(()),
+        Some(row) => Err(refused(&row)?.hint(
+            "Rows that refer to a deleted one would stay, unnoticed. Start a job without the option \"triggers\".",
+        )),
+    }
+}
+
+/// Query for a foreign key that refers to the table.
+const REFERS: &str = "
+SELECT pg_catalog.quote_ident(c.conname),
+       (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname)
+        FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace WHERE r.oid = c.conrelid),
+       'foreign key',
+       (SELECT a.attname FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = c.conkey[1])
+FROM pg_catalog.pg_constraint c WHERE c.confrelid = $1 AND c.contype = 'f'
+ORDER BY c.conname, c.oid LIMIT 1";
+
 fn refused(row: &Row) -> Result<Error> {
     let (name, table, kind, column) = (row.text(0)?, row.text(1)?, row.text(2)?, row.text(3)?);
     Ok(Error::new(

@@ -85,6 +85,14 @@ pub struct Target {
     pub writes_key: bool,
 }
 
+/// Returns the name that qualifies the columns of a relation: its alias, or its own name.
+pub fn name_of(schema: &str, relation: &str, alias: Option<&str>) -> String {
+    match alias {
+        Some(alias) => ident(alias),
+        None => qualified(schema, relation),
+    }
+}
+
 /// Collects numbered parameters while a statement is written.
 pub struct Writer<'a> {
     pub(super) target: &'a Target,
@@ -95,10 +103,7 @@ pub struct Writer<'a> {
 impl Target {
     /// Returns the name that qualifies columns.
     pub fn name(&self) -> String {
-        match &self.alias {
-            Some(alias) => ident(alias),
-            None => qualified(&self.schema, &self.relation),
-        }
+        name_of(&self.schema, &self.relation, self.alias.as_deref())
     }
 
     /// Returns the relation as an item of a FROM list.

@@ -32,7 +32,7 @@ pub fn lost(job: &Job) -> Result<Option<String>> {
             &[
                 Arg::Oid(job.owner),
                 Arg::Oid(job.relation),
-                Arg::Texts(&job.definition.action.update().set_columns),
+                Arg::Texts(job.definition.action.set_columns()),
             ],
         )
     })?;

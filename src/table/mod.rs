@@ -1,4 +1,5 @@
 //! Reads what the server's catalogs say about a table, in the terms of `scan`.
 
 pub mod index;
+pub mod skipped;
 pub mod walked;

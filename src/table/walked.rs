@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::action::{Action, Update};
+use crate::action::Changes;
 use crate::error::Result;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
@@ -22,8 +22,8 @@ pub struct Walked<'a> {
     pub root: &'a Relation,
     /// The WHERE clause.
     pub where_clause: Option<&'a str>,
-    /// The update of the table's rows, or the one that is only evaluated.
-    pub update: &'a Update,
+    /// The changes of the table's rows, or those that are only looked at.
+    pub changes: &'a Changes,
     /// Whether only triggers fire that fire in a replica, too.
     pub skips_triggers: bool,
 }
@@ -76,6 +76,10 @@ impl Pages for Walked<'_> {
     }
 
     fn unsound(&self) -> Result<Option<String>> {
+        let Changes::Update(update) = self.changes else {
+            // A row that is deleted does not match again.
+            return physical::unreadable(self.table.oid);
+        };
         let (clause, known_as) = (self.where_clause, self.known_as());
         let why = physical::unsound(self.table.oid, known_as, clause, self.skips_triggers)?;
         if why.is_some() {
@@ -83,7 +87,7 @@ impl Pages for Walked<'_> {
         }
         let falls_out = match clause {
             Some(clause) => {
-                physical::can_fall_out(self.table, known_as, clause, &self.update.set_columns)?
+                physical::can_fall_out(self.table, known_as, clause, &update.set_columns)?
             }
             None => true,
         };
@@ -95,7 +99,8 @@ impl Pages for Walked<'_> {
 
 impl Facts for Walked<'_> {
     fn extinguishes(&self) -> bool {
-        self.update.excludes_itself(self.where_clause)
+        let action = self.changes.as_action();
+        action.excludes_itself(self.where_clause)
     }
 
     fn pages(&self) -> Result<i64> {

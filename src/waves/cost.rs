@@ -149,6 +149,8 @@ const FEWEST_PAGES: i64 = 1000;
 pub enum Single {
     /// Nothing is changed.
     ReadOnly,
+    /// Rows are removed, so no page needs room for new versions.
+    Removed,
     /// Option `limit_rows` is set.
     Limited,
     /// Option `strategy` says so.
@@ -168,6 +170,7 @@ impl Single {
     pub fn shown(&self) -> String {
         match self {
             Single::ReadOnly => "nothing is changed".to_owned(),
+            Single::Removed => "rows are removed".to_owned(),
             Single::Limited => "with \"limit_rows\" it goes row by row".to_owned(),
             Single::Asked => "option \"strategy\"".to_owned(),
             Single::Blocked(index) => {
@@ -183,17 +186,24 @@ impl Single {
 
     /// Whether the owner has asked for a single pass, and so knows about it.
     pub fn is_asked_for(&self) -> bool {
-        matches!(self, Single::ReadOnly | Single::Limited | Single::Asked)
+        matches!(
+            self,
+            Single::ReadOnly | Single::Removed | Single::Limited | Single::Asked
+        )
     }
 }
 
 /// Decides whether to use waves: returns their number and their passes, or the reason for a single pass. `blocked_by` is an index that
-/// contains what is set. All such decisions are made here: `plan` calls this function, and the workers do before each region.
+/// contains what is set; `removes` tells whether the action removes rows. All such decisions are made here: `plan` calls this function, and the workers do before each region.
 pub fn choose(
     options: &Options,
     blocked_by: Option<&str>,
+    removes: bool,
     shape: Shape,
 ) -> Result<(i32, Passes), Single> {
+    if removes {
+        return Err(Single::Removed);
+    }
     if options.strategy() == Strategy::Sequential {
         return Err(match options.limit_rows {
             Some(_) => Single::Limited,

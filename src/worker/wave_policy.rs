@@ -63,7 +63,7 @@ impl Tactics {
         let shape = hot::shape(relation)?;
         Ok(Tactics {
             relation,
-            facts: hot::facts(relation, &job.definition.action.update().set_columns)?,
+            facts: hot::facts(relation, job.definition.action.set_columns())?,
             rows_per_page: shape.rows_per_page(),
             shape,
             rests,
@@ -157,7 +157,8 @@ impl Tactics {
     fn waves(&mut self, job: &Job) -> Result<((i32, Passes), Option<String>)> {
         let options = &job.definition.options;
         let blocked_by = self.facts.blocked_by.as_deref();
-        let chosen = match cost::choose(options, blocked_by, self.wave_shape()) {
+        let removes = job.definition.action.as_action().removes_rows();
+        let chosen = match cost::choose(options, blocked_by, removes, self.wave_shape()) {
             Ok(chosen) => chosen,
             Err(single) => {
                 let note =

@@ -6,7 +6,7 @@
 use pgrx::datum::Internal;
 use pgrx::pg_sys::Oid;
 
-use crate::api::call::Request;
+use crate::api::call::{Request, Work};
 use crate::api::limits;
 use crate::error::{Error, Result};
 use crate::pg::capture::capture;
@@ -73,7 +73,7 @@ pub(super) fn request(
 ) -> Result<Request> {
     Ok(Request {
         relation,
-        set_clause: text("set_clause", set_clause, limits::CLAUSE)?,
+        work: text("set_clause", set_clause, limits::CLAUSE)?.map(Work::Set),
         where_clause: text("where_clause", where_clause, limits::CLAUSE)?,
         name: name("name", named)?,
         options: json(options)?,

@@ -73,7 +73,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>
 }
 
 fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
-    let before = outcome::last_on(backfill.relation.oid, &backfill.update().set_clause)?
+    let before = outcome::last_on(backfill.relation.oid, &backfill.action.changes().into())?
         .filter(|job| server::may_act_for(job.owner) && !backfill.options.dry_run());
     let known = before.as_ref().map(|job| Known {
         seconds: job.seconds_per_row,
@@ -217,7 +217,7 @@ fn unknown(
     let root = backfill.relation.oid;
     let leaves = ways.iter().map(|way| way.table.oid);
     for table in leaves.filter(|leaf| *leaf != root).chain([root]) {
-        for found in traps::of_table(table, &backfill.update().set_columns, fire)? {
+        for found in traps::of_table(table, backfill.set_columns(), fire)? {
             if let Some(figures) = left_out(&found) {
                 unknown.add(format!("{}: {}", found.item, found.value), figures);
             }

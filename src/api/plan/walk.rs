@@ -7,7 +7,6 @@ use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::api::tables;
 use crate::error::{Result, sqlstate};
-use crate::model::options::Options;
 use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
@@ -111,7 +110,7 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     let (target, order, why) = backfill.ordered(&table)?;
     let rows = walked::rows(&target, table.oid, pages)?.unwrap_or(0.0);
     let shape = hot::shape(table.oid)?.with_rows(rows);
-    let facts = hot::facts(table.oid, &backfill.update().set_columns)?;
+    let facts = hot::facts(table.oid, backfill.action.set_columns())?;
     let (matching, seen) = match backfill.where_clause {
         None => (rows, Seen::default()),
         Some(_) => matching(&target, rows)?,
@@ -141,8 +140,8 @@ fn way(backfill: &Backfill, table: Relation, pages: f64) -> Result<Way> {
     );
     let all = neighbours.map(|(all, _)| cost::density(&all));
     let mut way = Way {
-        waves: chosen_waves(&backfill.options, &facts, wave_shape),
-        indexes: hot::indexes_of(table.oid, &backfill.update().set_columns)?,
+        waves: chosen_waves(backfill, &facts, wave_shape),
+        indexes: hot::indexes_of(table.oid, backfill.action.set_columns())?,
         wave_shape,
         scattered: all.is_some_and(|density| density < cost::FEWEST_PER_PAGE),
         order,
@@ -273,14 +272,16 @@ pub fn bound<'a>(target: &Target, statement: &Statement, last: &'a Key, rows: i6
 
 /// Decides on waves as a worker does, except for what a worker sees only when it runs.
 fn chosen_waves(
-    options: &Options,
+    backfill: &Backfill,
     facts: &HotFacts,
     shape: Shape,
 ) -> std::result::Result<(i32, Passes), Single> {
+    let options = &backfill.options;
     if options.dry_run() {
         return Err(Single::ReadOnly);
     }
-    cost::choose(options, facts.blocked_by.as_deref(), shape)
+    let removes = backfill.action.as_action().removes_rows();
+    cost::choose(options, facts.blocked_by.as_deref(), removes, shape)
 }
 
 /// Describes the part of the table that is walked, if that is not all of it.

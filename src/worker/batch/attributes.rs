@@ -2,11 +2,13 @@
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::enums::{self, Enums};
 use crate::pg::{clauses, relation, server};
 use crate::scan::attributes::{Attributes, Label};
 use crate::scan::key::Column;
+use crate::scan::sql;
 use crate::store::job::Job;
 use crate::store::slice::{self, Slice};
 
@@ -22,14 +24,17 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
     let Some(found) = relation::describe(table)? else {
         return Ok(Attributes::default());
     };
-    let from = found.alone(known_as(job, table)?.as_deref());
+    let alias = known_as(job, table)?;
+    let from = found.alone(alias.as_deref());
     let definition = &job.definition;
     let clause = definition.where_clause.as_deref();
     let question = definition.action.question();
     let wrong = question.and_then(|question| question.wrong(clause));
     let condition = wrong.as_deref().or(clause).unwrap_or("true");
-    let set = &definition.action.update().set_clause;
-    let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
+    let changes = definition.action.changes();
+    let action = changes.as_action();
+    let name = sql::name_of(&found.schema, &found.name, alias.as_deref());
+    let used = clauses::columns_used(&analysed(action, &from, &name, Some(condition)))?;
     let columns = found.columns.into_iter();
     let used = columns.filter(|column| used.contains(&column.number));
     Ok(Attributes {

@@ -13,7 +13,7 @@ use crate::scan::sql::Target;
 use crate::store::job::Job;
 use crate::store::slice::{KeyRange, Slice};
 use crate::store::walk;
-use crate::table::index;
+use crate::table::{index, skipped};
 use crate::worker::batch::attributes;
 use crate::worker::hints;
 
@@ -31,15 +31,17 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     // Keys are stored as enum labels, which must not change while keys are read.
     enums::lock(key.iter().map(|column| column.type_oid))?;
     if job.definition.options.skips_triggers() {
-        triggers::refuse_unchecked(table, &job.definition.action.update().set_columns)?;
+        skipped::refuse_unchecked(table, &job.definition.action.changes())?;
     }
+    let action = &job.definition.action;
     Ok(Target {
         schema: relation.schema,
         relation: relation.name,
         alias: attributes::known_as(job, table)?,
         key,
         where_clause: where_clause(job),
-        writes_key: hot::writes_key(table, &job.definition.action.update().set_columns)?,
+        writes_key: action.as_action().removes_rows()
+            || hot::writes_key(table, action.set_columns())?,
     })
 }
 
@@ -69,8 +71,8 @@ fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
 /// wrong.
 fn where_clause(job: &Job) -> Option<String> {
     let clause = job.definition.where_clause.as_deref();
-    match job.definition.action.question() {
-        Some(question) if !question.evaluates() => question.wrong(clause),
+    match job.definition.action.look() {
+        Some(look) if !look.evaluates() => look.question.wrong(clause),
         _ => clause.map(str::to_owned),
     }
 }
@@ -84,6 +86,9 @@ pub fn gone(job: &Job) -> Error {
 
 /// Returns the reason why the table cannot be walked in physical order, if there is one.
 pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
+    if job.definition.action.as_action().removes_rows() {
+        return physical::unreadable(table);
+    }
     let known_as = attributes::known_as(job, table)?;
     let clause = job.definition.where_clause.as_deref();
     physical::unsound(

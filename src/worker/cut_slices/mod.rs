@@ -140,7 +140,7 @@ fn order(job: &Job, table: Oid) -> Result<Option<Candidate>> {
         table: &table,
         root: &root,
         where_clause: definition.where_clause.as_deref(),
-        update: definition.action.update(),
+        changes: &definition.action.changes(),
         skips_triggers: definition.options.skips_triggers(),
     };
     let asked = Asked::of(&definition.options, definition.action.is_read_only());
@@ -171,13 +171,8 @@ pub fn key_of(job: &Job, table: Oid) -> Result<Candidate> {
     let settled = &definition.key_columns;
     let (found, root) = described(job, table)?;
     let named = definition.options.key.as_deref();
-    let key = walked::key(
-        &found,
-        &root,
-        named,
-        settled,
-        &definition.action.update().set_columns,
-    );
+    let written = definition.action.set_columns();
+    let key = walked::key(&found, &root, named, settled, written);
     match key {
         // This error says what became of the index.
         Err(_) if table == job.relation && !settled.is_empty() => {
