@@ -492,6 +492,17 @@ COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
 DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);
 
+CREATE FUNCTION backfill.delete(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'delete_wrapper';
+COMMENT ON FUNCTION backfill.delete IS 'Starts a job at commit that deletes the rows of which where_clause is true (''true'' for all), in batches; with option archive_into they go into another table by the same statement. Returns the job''s id; a repeated call with the same name returns the same job.';
+
 CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';
 COMMENT ON FUNCTION backfill.redefine IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';

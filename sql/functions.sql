@@ -42,6 +42,17 @@ CREATE FUNCTION backfill.start(
 AS 'MODULE_PATHNAME', 'start_wrapper';
 COMMENT ON FUNCTION backfill.start IS 'Starts a backfill at commit: the one given by set_clause, or the table''s one pending definition. Returns the job''s id; a repeated call with the same name returns the same job.';
 
+CREATE FUNCTION backfill.delete(
+    relation     regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'delete_wrapper';
+COMMENT ON FUNCTION backfill.delete IS 'Starts a job at commit that deletes the rows of which where_clause is true (''true'' for all), in batches; with option archive_into they go into another table by the same statement. Returns the job''s id; a repeated call with the same name returns the same job.';
+
 CREATE FUNCTION backfill.pause(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_wrapper';
 COMMENT ON FUNCTION backfill.pause(bigint) IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';

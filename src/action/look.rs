@@ -84,11 +84,22 @@ impl Action for Look {
         let given = batch.returning.join(", ");
         let rows = batch.rows.as_ref();
         let condition = rows.map_or("true", |rows| rows.condition.as_str());
-        Rendered::alone(format!("SELECT {given} FROM {} WHERE {condition}", batch.item))
+        Rendered::alone(format!(
+            "SELECT {given} FROM {} WHERE {condition}",
+            batch.item
+        ))
     }
 }
 
 impl Look {
+    /// Returns the condition for the rows that the look is about: those that match the WHERE clause, or those that are wrong.
+    pub fn condition(&self, where_clause: Option<&str>) -> Option<String> {
+        match self.question {
+            Question::Verify { .. } if !self.evaluates() => self.question.wrong(where_clause),
+            _ => where_clause.map(str::to_owned),
+        }
+    }
+
     /// Whether the new rows are computed. Of rows that would be deleted there are none.
     pub fn evaluates(&self) -> bool {
         matches!(self.of, Changes::Update(_)) && self.question.evaluates()

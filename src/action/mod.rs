@@ -209,18 +209,6 @@ impl Kind {
         self.update().map(|update| update.set_clause.as_str())
     }
 
-    /// Returns the delete that the action makes, or looks at, if it is one.
-    pub fn delete(&self) -> Option<&Delete> {
-        match self {
-            Kind::Delete(delete)
-            | Kind::Look(Look {
-                of: Changes::Delete(delete),
-                ..
-            }) => Some(delete),
-            _ => None,
-        }
-    }
-
     /// Returns the question asked about the rows, if the action only looks.
     pub fn question(&self) -> Option<&Question> {
         self.look().map(|look| &look.question)

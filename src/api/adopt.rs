@@ -1,6 +1,6 @@
 //! Jobs that may not run as their rows stand, and who may decide that they run nevertheless.
 
-use super::call::{Call, check_kind, refuse_superusers_job};
+use super::call::{Call, Work, check_kind, refuse_superusers_job};
 use super::define;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;

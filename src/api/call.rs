@@ -105,6 +105,12 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         }
     }
     let trim = |text: String| clause::trimmed(&text).to_owned();
+    if matches!(request.work, Some(Work::Set(_))) && options.archive_into.is_some() {
+        return Err(
+            Error::invalid("option \"archive_into\" is for rows that are deleted")
+                .hint("Give it to backfill.delete()."),
+        );
+    }
     Ok(Call {
         relation,
         work: request.work.map(|work| match work {

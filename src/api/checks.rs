@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::call::Call;
+use super::call::{Call, Work};
 use pgrx::pg_sys::Oid;
 
+use crate::action::Changes;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
 use crate::pg::{name, partition, server, spi, triggers};
 use crate::quote::{ident, literal};
+use crate::table::skipped;
 
 /// Adds a hint to PostgreSQL's own errors about the clauses.
 pub fn with_hint(error: Error, relation: &Relation) -> Error {
@@ -102,15 +104,19 @@ pub fn policies(relation: &Relation, only: bool, owner: Oid) -> Result<()> {
 
 /// If triggers should not fire, checks that the caller may ask for that and that no constraint is bypassed, and names
 /// the triggers that do not fire and those that still do.
-pub fn triggers(call: &Call, tables: &[Relation], set_columns: &[String]) -> Result<()> {
+pub fn triggers(call: &Call, tables: &[Relation], changes: &Changes) -> Result<()> {
     if !call.options.skips_triggers() {
         return Ok(());
     }
     triggers::may_skip()?;
+    let event = match changes {
+        Changes::Update(_) => triggers::UPDATE,
+        Changes::Delete(_) => triggers::DELETE,
+    };
     let (mut skipped, mut firing) = (BTreeSet::new(), BTreeSet::new());
     for table in std::iter::once(&call.relation).chain(tables) {
-        triggers::refuse_unchecked(table.oid, set_columns)?;
-        let (not, all_the_same) = triggers::of_update(table.oid)?;
+        skipped::refuse_unchecked(table.oid, changes)?;
+        let (not, all_the_same) = triggers::of_event(table.oid, event)?;
         skipped.extend(not);
         firing.extend(all_the_same);
     }
@@ -151,7 +157,8 @@ pub fn notice_of_options(call: &Call, without_key: Option<&str>) {
             ),
         );
     }
-    let clauses = [&call.set_clause, &call.where_clause];
+    let set_clause = call.work.as_ref().and_then(Work::set_clause);
+    let clauses = [set_clause, call.where_clause.as_ref()];
     let reads_settings = |clause: &str| clause.to_ascii_lowercase().contains("current_setting");
     if call.options.settings.is_empty()
         && clauses
@@ -245,25 +252,24 @@ pub fn rights(relation: &Relation, key: &[String]) -> Result<()> {
 const LISTED: usize = 20;
 
 /// Adds a hint on how to grant privileges on all partitions at once, where they are missing.
-pub fn with_grants(
-    error: Error,
-    root: &Relation,
-    tables: &[Relation],
-    set_columns: &[String],
-) -> Error {
+pub fn with_grants(error: Error, root: &Relation, tables: &[Relation], changes: &Changes) -> Error {
     if tables.len() < 2 && root.kind != 'p' || error.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE {
         return error;
     }
     let lacking: Vec<&str> = tables
         .iter()
-        .filter(|table| !has_privileges(table, set_columns).unwrap_or(true))
+        .filter(|table| !has_privileges(table, changes).unwrap_or(true))
         .map(|table| table.shown.as_str())
         .collect();
     if lacking.is_empty() {
         return error;
     }
-    let columns: Vec<String> = set_columns.iter().map(|column| ident(column)).collect();
-    let what = format!("GRANT SELECT, UPDATE ({}) ON", columns.join(", "));
+    let set = changes.set_columns().iter();
+    let columns: Vec<String> = set.map(|column| ident(column)).collect();
+    let what = match changes {
+        Changes::Update(_) => format!("GRANT SELECT, UPDATE ({}) ON", columns.join(", ")),
+        Changes::Delete(_) => "GRANT SELECT, DELETE ON".to_owned(),
+    };
     let role = name::of_role(server::current_user());
     let grant = if lacking.len() <= LISTED {
         format!("{what} {} TO {role};", lacking.join(", "))
@@ -291,13 +297,20 @@ pub fn with_grants(
     ))
 }
 
-fn has_privileges(table: &Relation, set_columns: &[String]) -> Result<bool> {
+fn has_privileges(table: &Relation, changes: &Changes) -> Result<bool> {
+    if changes.as_action().removes_rows() {
+        let row = spi::fixed_first(
+            "SELECT pg_catalog.has_table_privilege($1, 'SELECT') AND pg_catalog.has_table_privilege($1, 'DELETE')",
+            &[spi::Arg::Oid(table.oid)],
+        )?;
+        return Ok(row.is_some_and(|row| row.bool(0)));
+    }
     let row = spi::fixed_first(
         // A column that does not exist is not a question of privileges.
         "SELECT pg_catalog.has_table_privilege($1, 'SELECT')
                 AND COALESCE(pg_catalog.bool_and(pg_catalog.has_column_privilege($1, a.attnum, 'UPDATE')), true)
          FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = ANY ($2) AND NOT a.attisdropped",
-        &[spi::Arg::Oid(table.oid), spi::Arg::Texts(set_columns)],
+        &[spi::Arg::Oid(table.oid), spi::Arg::Texts(changes.set_columns())],
     )?;
     Ok(row.is_some_and(|row| row.bool(0)))
 }

@@ -6,7 +6,7 @@ use super::call::{self, Call, Request, Work};
 use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
-use super::{bounds, definition_lock, on_end, session, sources, tables, throttles};
+use super::{archive, bounds, definition_lock, on_end, session, sources, tables, throttles};
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
@@ -23,7 +23,7 @@ pub const DEFAULT_BATCH_SIZE: i32 = 1000;
 /// Stores a definition, or finds the one that an earlier call with the same name stored. Returns its id.
 pub fn define(request: Request) -> Result<i64> {
     let call = call::check(request, "backfill.define()")?;
-    let set_clause = required(call.set_clause.clone(), "set_clause")?;
+    let work = required(call.work.clone(), "set_clause")?;
     definition_lock::take(call.relation.oid)?;
     if let Some(known) = same_job(&call, &work)? {
         let differ = !known

@@ -1,10 +1,13 @@
 //! Warnings about clauses whose result differs between batches and a single UPDATE.
 
+use crate::action::Changes;
+use crate::action::statement::analysed;
 use crate::error::Result;
 use crate::model::options::Options;
 use crate::pg::hazards::{self, Hazards};
 use crate::pg::relation::Relation;
 use crate::pg::report::warning;
+use crate::scan::sql;
 
 /// A danger in the clauses, reported before they run.
 pub struct Hazard {
@@ -19,12 +22,19 @@ pub struct Hazard {
 /// Looks for such clauses. Within a session of the owner's.
 pub fn of(
     relation: &Relation,
-    set_clause: &str,
+    changes: &Changes,
     where_clause: Option<&str>,
     options: &Options,
 ) -> Result<Vec<Hazard>> {
-    let found = hazards::of(relation, set_clause, where_clause)?;
-    let read_back = (!found.read_back.is_empty()).then(|| read_back(relation, &found));
+    let name = sql::name_of(&relation.schema, &relation.name, None);
+    let action = changes.as_action();
+    let statement = analysed(action, &relation.alone(None), &name, where_clause);
+    let found = hazards::of(relation, &statement)?;
+    let read_back = match found.read_back.is_empty() {
+        true => None,
+        false if action.removes_rows() => Some(removed(relation)),
+        false => Some(read_back(relation, &found)),
+    };
     let in_order = relation.kind != 'p' && options.keeps_key_order() && !found.joins;
     let drawn = (found.draws && !in_order).then(drawn);
     Ok(read_back.into_iter().chain(drawn).collect())
@@ -52,6 +62,19 @@ fn read_back(relation: &Relation, found: &Hazards) -> Hazard {
         ),
         advice: format!(
             "If the values of before are meant, compute what the subquery reads once, before the start: CREATE TABLE before AS SELECT ... FROM {shown}; and let it read that table."
+        ),
+    }
+}
+
+fn removed(relation: &Relation) -> Hazard {
+    let shown = &relation.shown;
+    Hazard {
+        item: "rows read back",
+        value: format!(
+            "a subquery reads table {shown}, whose rows the backfill deletes: in each batch it does not see what the batches before have deleted, which one DELETE would see"
+        ),
+        advice: format!(
+            "If the rows of before are meant, find those to be deleted once, before the start: CREATE TABLE doomed AS SELECT ... FROM {shown}; and let where_clause read that table."
         ),
     }
 }

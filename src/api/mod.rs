@@ -3,6 +3,7 @@
 mod adopt;
 mod alter;
 mod approve;
+mod archive;
 mod backfill;
 mod bounds;
 mod call;
@@ -14,6 +15,7 @@ mod control;
 mod crowd;
 mod define;
 mod definition_lock;
+pub mod delete;
 mod existing;
 mod exports;
 mod forget;

@@ -126,6 +126,16 @@ fn describe(job: &Job) -> Result<Standalone> {
         .hint("There is nothing to be done.")
     })?;
     relation.refuse_deceptive()?;
+    let Some(set_clause) = definition.action.set_clause() else {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cannot write a procedure for backfill {}, which deletes rows",
+                job.shown()
+            ),
+        )
+        .hint("Procedures are written for updates only."));
+    };
     let options = &definition.options;
     refuse_children(&relation, options.only())?;
     let bounds = options.bounds().unwrap_or_default();
@@ -146,7 +156,7 @@ fn describe(job: &Job) -> Result<Standalone> {
         key: key_of(job, &relation)?,
         key_from: bounds.from,
         key_to: bounds.to,
-        set_clause: definition.action.update().set_clause.clone(),
+        set_clause: set_clause.to_owned(),
         where_clause: definition.where_clause.clone(),
         settings: settings_of(job)?,
         batch_size: job.batch_size,

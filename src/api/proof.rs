@@ -3,7 +3,7 @@
 use pgrx::pg_sys::Oid;
 
 use super::{existing, reapply};
-use crate::action::{Check, Question};
+use crate::action::{Check, Look, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::State;
 use crate::store::event::{self, Doubt};
@@ -190,12 +190,7 @@ pub fn unverified(job: &Job) -> Result<Option<Error>> {
         return Ok(Some(reapply::unseen(job, &last, wrong.failed)));
     }
     if wrong.found > 0 {
-        let hint = match last
-            .definition
-            .action
-            .question()
-            .is_some_and(Question::evaluates)
-        {
+        let hint = match last.definition.action.look().is_some_and(Look::evaluates) {
             true => format!(
                 "See the note of job {} in backfill.progress. If it says that the rows are undecided, SELECT backfill.verify({id}, check_clause => '...') with what is to be true of each row; else SELECT backfill.reapply({id}) does them again, and then verify it once more.",
                 last.id

@@ -81,14 +81,16 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     }
     let relation = its_table(&of)?;
     rehearsed::require_for_reapply(&of, &verification)?;
-    let question = verification.definition.action.question();
-    let question = question.ok_or_else(|| Error::internal("a verification that asks nothing"))?;
+    let look = verification.definition.action.look();
+    let look = look.ok_or_else(|| Error::internal("a verification that asks nothing"))?;
     let unset = carry_out(ConditionsOf {
         subject: Subject::of(&of),
         job: of.id,
-        computed: question.evaluates(),
+        computed: look.evaluates(),
     })?;
-    let still = question.wrong(verification.definition.where_clause.as_deref());
+    let still = look
+        .question
+        .wrong(verification.definition.where_clause.as_deref());
     let definition = Definition {
         where_clause: all_of(unset.into_iter().chain(still)),
         options: Options {
@@ -103,7 +105,7 @@ pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     verify_failure::take_up(verification.id, id)?;
     let rows = if wrong == 1 { "row" } else { "rows" };
     // If the SET list was evaluated, rows are not checked again before they are set.
-    let still = if question.evaluates() {
+    let still = if look.evaluates() {
         ""
     } else {
         ", if still so"
@@ -150,7 +152,10 @@ impl Errand for ConditionsOf {
 fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
     for table in tables::of(&of.relation, of.options.only())? {
         let alias = (table.oid != of.relation.oid).then_some(of.relation.name.as_str());
-        if let Some(why) = repeat::reads_what_it_sets(&table, alias, &of.update().set_clause)? {
+        let Some(set_clause) = of.action.set_clause() else {
+            continue;
+        };
+        if let Some(why) = repeat::reads_what_it_sets(&table, alias, set_clause)? {
             return Err(Error::new(
                 sqlstate::NOT_IN_PREREQUISITE_STATE,
                 format!("set_clause cannot tell which rows are wrong: {why}"),

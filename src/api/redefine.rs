@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::call::{Call, Work};
 use super::caller::{locked_job, refuse_read_only};
 use super::subject::Subject;
 use super::{approve, rehearsed, tables};
-use crate::action::Update;
+use crate::action::Changes;
+use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::standing::Standing;
 use crate::model::state::State;
 use crate::pg::report::notice;
 use crate::pg::{clauses, relation, server};
-use crate::scan::clause;
+use crate::scan::{clause, sql};
 use crate::store::job::{self, Job};
 use crate::store::{approval, event, origin, rights, slice, walk};
 use crate::stranger::errand::{Errand, carry_out};
@@ -35,13 +36,13 @@ pub fn redefine(
     let differences: Vec<_> = [
         (
             "set_clause",
-            Some(&before.action.update().set_clause),
-            Some(&after.action.update().set_clause),
+            before.action.set_clause(),
+            after.action.set_clause(),
         ),
         (
             "where_clause",
-            before.where_clause.as_ref(),
-            after.where_clause.as_ref(),
+            before.where_clause.as_deref(),
+            after.where_clause.as_deref(),
         ),
     ]
     .into_iter()
@@ -122,7 +123,14 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
     let trim = |text: String| clause::trimmed(&text).to_owned();
     let mut changed = job.clone();
     if let Some(text) = set_clause {
-        changed.definition.action.update_mut().set_clause = trim(text);
+        let Some(update) = changed.definition.action.update_mut() else {
+            return Err(Error::invalid(format!(
+                "set_clause is given for backfill {}, which deletes rows",
+                job.shown()
+            ))
+            .hint("Give where_clause alone."));
+        };
+        update.set_clause = trim(text);
     }
     if let Some(text) = where_clause {
         changed.definition.where_clause = Some(trim(text));
@@ -202,24 +210,24 @@ impl Errand for RedefinitionOf {
     fn run(self) -> Result<Self::Answer> {
         let of = self.subject.open()?;
         of.under_its_settings(|| {
-            let update = Update {
-                set_columns: clauses::set_columns(&of.update().set_clause)?,
-                ..of.update().clone()
-            };
-            refuse_other_columns(&of.update().set_columns, &update.set_columns)?;
+            let mut changes = of.action.changes();
+            if let Changes::Update(update) = &mut changes {
+                update.set_columns = clauses::set_columns(&update.set_clause)?;
+                refuse_other_columns(of.set_columns(), &update.set_columns)?;
+            }
             if let Some(clause) = &of.where_clause {
                 clauses::check_expression("where_clause", clause)?;
             }
             let call = Call {
                 relation: of.relation.clone(),
-                set_clause: Some(update.set_clause.clone()),
+                work: Some(Work::of(&of.action)),
                 where_clause: of.where_clause.clone(),
                 name: None,
                 options: of.options.clone(),
             };
-            tables::check(&call, &update, self.batch_size)?;
-            if let Some(name) = update
-                .set_columns
+            tables::check(&call, &changes, self.batch_size)?;
+            if let Some(name) = changes
+                .set_columns()
                 .iter()
                 .find(|name| self.key.contains(name))
             {
@@ -230,20 +238,23 @@ impl Errand for RedefinitionOf {
             }
             tables::of(&of.relation, of.options.only())?
                 .iter()
-                .map(|table| used(&call, table))
+                .map(|table| used(&call, &changes, table))
                 .collect()
         })
     }
 }
 
-fn used(call: &Call, table: &relation::Relation) -> Result<(u32, BTreeMap<String, i16>)> {
+fn used(
+    call: &Call,
+    changes: &Changes,
+    table: &relation::Relation,
+) -> Result<(u32, BTreeMap<String, i16>)> {
     let alias = (table.oid != call.relation.oid).then_some(call.relation.name.as_str());
-    let (from, set) = (
-        table.alone(alias),
-        call.set_clause.as_deref().unwrap_or_default(),
-    );
+    let name = sql::name_of(&table.schema, &table.name, alias);
     let condition = call.where_clause.as_deref().unwrap_or("true");
-    let used = clauses::columns_used(&format!("UPDATE {from} SET {set}\nWHERE (\n{condition}\n)"))?;
+    let action = changes.as_action();
+    let statement = analysed(action, &table.alone(alias), &name, Some(condition));
+    let used = clauses::columns_used(&statement)?;
     let columns = table
         .columns
         .iter()

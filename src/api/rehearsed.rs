@@ -1,6 +1,6 @@
 //! `backfill.require_dry_run`: a job that changes rows must have had a dry run.
 
-use crate::action::Question;
+use crate::action::Look;
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::store::job::Job;
@@ -26,8 +26,8 @@ pub fn require_for_reapply(of: &Job, verification: &Job) -> Result<()> {
     if verification
         .definition
         .action
-        .question()
-        .is_some_and(Question::evaluates)
+        .look()
+        .is_some_and(Look::evaluates)
         && let Some(age) = outcome::age(verification.id)?
     {
         found = Some(found.map_or(age, |found| found.min(age)));

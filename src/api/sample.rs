@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys;
 
 use super::backfill::Backfill;
-use super::call::{self, Call, Request};
+use super::call::{self, Call, Request, Work};
 use super::subject::Subject;
 use super::{bounds, define, start, tables};
-use crate::action::Update;
 use crate::action::statement::unasked;
 use crate::error::{Error, Result};
 use crate::pg::heap;

@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use crate::action::Update;
+use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::evaluate;
 use crate::pg::hazards::{self, SHIFTED, Shift};
@@ -9,6 +10,7 @@ use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Row};
 use crate::quote::{ident, literal, qualified};
 use crate::scan::key::{Candidate, Column};
+use crate::scan::sql;
 use crate::table::index;
 
 /// Rows that are looked at, in about as many of the table's pages.
@@ -25,8 +27,10 @@ pub type Ordered = (Relation, Option<Candidate>);
 /// Looks among some rows for one that would get a value which another row still has, because that row's turn comes
 /// later: a batch would fail with it. Commits are of `batch_size` rows. Within a session of the owner's.
 pub fn refuse(call: &Call, update: &Update, tables: &[Ordered], batch_size: i32) -> Result<()> {
-    let clause = call.where_clause.as_deref();
-    let shifts = hazards::of(&call.relation, &update.set_clause, clause)?.shifts;
+    let (relation, clause) = (&call.relation, call.where_clause.as_deref());
+    let name = sql::name_of(&relation.schema, &relation.name, None);
+    let statement = analysed(update, &relation.alone(None), &name, clause);
+    let shifts = hazards::of(relation, &statement)?.shifts;
     for shift in &shifts {
         for (table, key) in tables.iter().take(TABLES) {
             for unique in index::candidates(table.oid)? {

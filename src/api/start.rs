@@ -56,11 +56,22 @@ pub fn start(
     sleep_ms: Option<i32>,
     typed: bool,
 ) -> Result<i64> {
+    begin(request, batch_size, sleep_ms, typed, "backfill.start()")
+}
+
+/// Like [`start`], for the entry point `function`.
+pub fn begin(
+    request: Request,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    typed: bool,
+    function: &str,
+) -> Result<i64> {
     let pace = Pace::check(
         required(batch_size, "batch_size")?,
         required(sleep_ms, "sleep_ms")?,
     )?;
-    let call = call::check(request, "backfill.start()")?;
+    let call = call::check(request, function)?;
     definition_lock::take(call.relation.oid)?;
     let job = match &call.work {
         Some(work) => match existing::same_job(&call, work)? {
@@ -108,10 +119,7 @@ fn dry_run_of_definition(call: &Call, pace: Pace) -> Result<Job> {
     {
         let clauses = |job: &Job| {
             let definition = &job.definition;
-            (
-                definition.action.changes(),
-                definition.where_clause.clone(),
-            )
+            (definition.action.changes(), definition.where_clause.clone())
         };
         if known.relation == of.relation && clauses(&known) == clauses(&of) {
             return Ok(known);

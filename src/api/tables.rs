@@ -2,7 +2,7 @@
 //! as the only table of a statement.
 
 use super::call::{Call, refuse_superusers_job};
-use super::{bounds, checks, hazards, shifts};
+use super::{archive, bounds, checks, hazards, shifts};
 use crate::action::Changes;
 use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
@@ -121,6 +121,7 @@ pub fn check(call: &Call, changes: &Changes, batch_size: i32) -> Result<Vec<Stri
     let mut without_key = None;
     let mut ordered = Vec::new();
     for table in &tables {
+        archive::check(table, changes)?;
         let order = order(call, table, changes)
             .map_err(|error| checks::with_grants(error, relation, &tables, changes))?;
         bounds::check(&call.options, &table.shown, order.as_ref())?;

@@ -113,6 +113,11 @@ const KEYS: &[Key] = &[
     key("key_from", KEY, When::Always),
     key("key_to", KEY, When::Always),
     key("at_bounds", "\"pause\" or \"complete\"", When::Always),
+    key(
+        "archive_into",
+        "a string: the name of a table",
+        When::Defined,
+    ),
     key("on_end", "a string: an SQL statement", When::Always),
 ];
 

@@ -82,6 +82,9 @@ pub struct Options {
     /// The state the job takes once every row between `key_from` and `key_to` is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_bounds: Option<AtBounds>,
+    /// Name of the table that gets the rows that are deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_into: Option<String>,
     /// The owner's SQL statement that runs after the end of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<String>,

@@ -43,23 +43,21 @@ pub struct Shift {
     pub is_number: bool,
 }
 
-/// Examines `UPDATE relation SET set_clause WHERE where_clause`. As the current user, within
-/// [`spi::connect`]; nothing is run or planned.
-pub fn of(relation: &Relation, set_clause: &str, where_clause: Option<&str>) -> Result<Hazards> {
-    let condition = where_clause.map_or(String::new(), |clause| format!("\nWHERE (\n{clause}\n)"));
-    let statement = format!(
-        "UPDATE {} SET {set_clause}{condition}",
-        relation.alone(None)
-    );
+/// Examines the UPDATE or DELETE of all rows of a relation. As the current user, within [`spi::connect`]; nothing is run or planned.
+pub fn of(relation: &Relation, statement: &str) -> Result<Hazards> {
     let names = (to_server(SHIFTED)?, to_server(&relation.name)?);
     let (mut found, mut texts, mut reads) = (Hazards::default(), Ok(()), Vec::new());
-    analysed(&statement, |it| {
+    analysed(statement, |it| {
         for query in it.queries() {
-            let set = targets(query);
+            let deletes = query.commandType == pg_sys::CmdType::CMD_DELETE;
+            let set = match deletes {
+                true => columns(relation),
+                false => targets(query),
+            };
             reads.extend(reads_of_what_is_set(query, &set));
             found.draws |= draws(query);
             found.joins |= asks_subqueries(query);
-            for target in &set {
+            for target in set.iter().filter(|_| !deletes) {
                 // SAFETY: the query is whole, its target is the relation, and the names live in this function.
                 match unsafe { shift(query, target, relation.oid, (&names.0, &names.1)) } {
                     Ok(shift) => found.shifts.extend(shift),
@@ -102,6 +100,18 @@ struct Target {
     name: String,
     number: i16,
     value: *mut Node,
+}
+
+/// Returns all columns of a relation whose rows are deleted.
+fn columns(relation: &Relation) -> Vec<Target> {
+    let columns = relation.columns.iter();
+    columns
+        .map(|column| Target {
+            name: column.name.clone(),
+            number: column.number,
+            value: std::ptr::null_mut(),
+        })
+        .collect()
 }
 
 /// Returns the columns that the query sets.

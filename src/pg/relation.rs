@@ -262,6 +262,7 @@ pub fn has_policies_for(oid: Oid, role: Oid) -> bool {
 
 thread_local! {
     static WATCHED: std::cell::Cell<Oid> = const { std::cell::Cell::new(Oid::INVALID) };
+    static WATCHED_TOO: std::cell::Cell<Oid> = const { std::cell::Cell::new(Oid::INVALID) };
     static CHANGED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -276,6 +277,11 @@ pub fn watch(oid: Oid) {
             pg_sys::CacheRegisterSyscacheCallback(labels, Some(relabelled), pg_sys::Datum::from(0));
         }
     }
+}
+
+/// Watches a second relation beside the one that is watched.
+pub fn watch_too(oid: Oid) {
+    WATCHED_TOO.set(oid);
 }
 
 /// Whether the watched relation may have changed since the last call. Clears the flag.
@@ -319,7 +325,8 @@ impl Drop for ChangedUnlessDone {
 /// raise errors, allocate, or read caches.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: Oid) {
-    if relation == Oid::INVALID || relation == WATCHED.get() {
+    let watched = [WATCHED.get(), WATCHED_TOO.get()];
+    if relation == Oid::INVALID || watched.contains(&relation) {
         CHANGED.set(true);
     }
 }

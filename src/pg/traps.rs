@@ -152,6 +152,53 @@ const OF_TABLE: &[Trap] = &[
     },
 ];
 
+/// Traps of a table whose rows are deleted. `$2` is not used. Those of [`OF_TABLE`] that are named in [`OF_BOTH`] come after them.
+const OF_DELETE: &[Trap] = &[
+    Trap {
+        item: "triggers",
+        // Bits of tgtype: 8 is DELETE, 2 BEFORE, 1 for each row.
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(t.tgname, ' (', CASE WHEN t.tgtype & 2 > 0 THEN 'before' ELSE 'after' END,
+                     CASE WHEN t.tgtype & 1 > 0 THEN ' each row, ' ELSE ' each batch, ' END, t.tgfoid::pg_catalog.regproc, ')'), ', ' ORDER BY t.tgname)
+              FROM pg_catalog.pg_trigger t
+              WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgtype & 8 > 0 AND $3 AND t.tgenabled IN ('O', 'A')",
+        advice: "They fire for every row that is deleted; one that fires before it may keep the row.",
+    },
+    Trap {
+        item: "foreign keys without an index",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname)), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND $3
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+                    WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indpred IS NULL
+                      AND (SELECT pg_catalog.array_agg(i.indkey[n] ORDER BY i.indkey[n]) FROM pg_catalog.generate_series(0, pg_catalog.cardinality(c.conkey) - 1) n)
+                          = (SELECT pg_catalog.array_agg(k ORDER BY k) FROM pg_catalog.unnest(c.conkey) k))",
+        advice: "Each deleted row is looked for in that whole table, row by row. Build the index first: CREATE INDEX CONCURRENTLY on the referring columns.",
+    },
+    Trap {
+        item: "foreign keys that refer to the table",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname)), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND c.confdeltype IN ('a', 'r') AND $3",
+        advice: "A row that is referred to cannot be deleted: it fails the job, or is stepped over (option \"max_failed_rows\"). Delete the referring rows first.",
+    },
+    Trap {
+        item: "foreign keys that change other tables along",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.concat(c.conrelid::pg_catalog.regclass, '.', pg_catalog.quote_ident(c.conname), ' (ON DELETE ',
+                         CASE c.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END, ')'), ', ' ORDER BY c.conrelid::pg_catalog.regclass::text)
+              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = $1 AND c.confdeltype IN ('c', 'n', 'd') AND $3",
+        advice: "Rows that refer to a deleted one are deleted or set along with it, within its batch: time, WAL and locks of theirs are in no estimate, and there is no bound on how many they are.",
+    },
+    Trap {
+        item: "logical replication",
+        sql: "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p
+              WHERE p.pubdelete AND (p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $1)
+                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
+                            WHERE n.pnpubid = p.oid AND c.oid = $1))",
+        advice: "Every deleted row goes to each subscriber, one by one. max_lag_bytes waits for them; see that their slots have room.",
+    },
+];
+
+/// Names of the traps of a table that matter whatever is done to its rows.
+const OF_BOTH: &[&str] = &["row security", "autovacuum", "children", "wraparound"];
+
 /// Traps of the server in its current state, as far as PostgreSQL's own views show it to the role `$1`. `{SEES a}` stands for whether
 /// that role sees sessions of the role `a`.
 const OF_SERVER: &[Trap] = &[
@@ -197,10 +244,10 @@ const OF_SERVER: &[Trap] = &[
     },
 ];
 
-/// The statements of [`OF_TABLE`] and [`OF_SERVER`], in the same order.
-static QUESTIONS: LazyLock<[Vec<String>; 2]> = LazyLock::new(|| {
+/// The statements of [`OF_TABLE`], [`OF_SERVER`] and [`OF_DELETE`], in the same order.
+static QUESTIONS: LazyLock<[Vec<String>; 3]> = LazyLock::new(|| {
     let of = |traps: &[Trap], args| traps.iter().map(|trap| question(trap, args)).collect();
-    [of(OF_TABLE, 3), of(OF_SERVER, 1)]
+    [of(OF_TABLE, 3), of(OF_SERVER, 1), of(OF_DELETE, 3)]
 });
 
 /// Returns the traps of a table.
@@ -211,6 +258,16 @@ pub fn of_table(table: Oid, set_columns: &[String], triggers_fire: bool) -> Resu
         Arg::Bool(triggers_fire),
     ];
     find(OF_TABLE, &QUESTIONS[0], &args)
+}
+
+/// Returns the traps of a table whose rows are deleted.
+pub fn of_delete(table: Oid, triggers_fire: bool) -> Result<Vec<Finding>> {
+    let none: &[String] = &[];
+    let args = [Arg::Oid(table), Arg::Texts(none), Arg::Bool(triggers_fire)];
+    let mut found = find(OF_DELETE, &QUESTIONS[2], &args)?;
+    let of_both = of_table(table, none, triggers_fire)?.into_iter();
+    found.extend(of_both.filter(|finding| OF_BOTH.contains(&finding.item)));
+    Ok(found)
 }
 
 /// Returns the traps of the server.

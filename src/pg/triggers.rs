@@ -104,6 +104,34 @@ pub fn refuse_referenced(relation: Oid) -> Result<()> {
     }
 }
 
+/// Refuses a table into which deleted rows go, if something could keep a row out of it without an error: it would be lost.
+pub fn refuse_suppressed(relation: Oid, shown: &str) -> Result<()> {
+    match as_extension(|| spi::kept_first(SUPPRESSES, &[Arg::Oid(relation)]))? {
+        None => Ok(()),
+        Some(row) => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "{} {} could keep rows out of table {shown}, which are deleted from the other",
+                row.text(0)?,
+                row.text(1)?
+            ),
+        )
+        .hint("Drop or disable it, or name another table.")),
+    }
+}
+
+/// Query for a trigger before each row's INSERT into the table or a partition of it, or a rule on INSERT: its kind, and its name.
+const SUPPRESSES: &str = "
+SELECT f.kind, f.name FROM (
+    SELECT 'trigger' AS kind, pg_catalog.quote_ident(t.tgname) AS name
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgrelid IN (SELECT $1 UNION SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1) p)
+      AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 7) = 7
+    UNION ALL
+    SELECT 'rule', pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
+    WHERE r.ev_class = $1 AND r.ev_type = '3') f
+ORDER BY f.kind, f.name LIMIT 1";
+
 /// Query for a foreign key that refers to the table.
 const REFERS: &str = "
 SELECT pg_catalog.quote_ident(c.conname),
@@ -130,14 +158,19 @@ SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
 WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled IN ('R', 'A') AND (t.tgtype & 19) = 19
 ORDER BY t.tgname LIMIT 1";
 
-/// Returns the names of the triggers of an UPDATE, quoted where needed: those that would not fire, and those that would still fire. Bits
-/// of `tgtype`: 16 is UPDATE.
-pub fn of_update(relation: Oid) -> Result<(Vec<String>, Vec<String>)> {
+/// Bit of `tgtype` for triggers that fire on UPDATE.
+pub const UPDATE: i32 = 16;
+/// Bit of `tgtype` for triggers that fire on DELETE.
+pub const DELETE: i32 = 8;
+
+/// Returns the names of the triggers of an event ([`UPDATE`] or [`DELETE`]), quoted where needed: those that would not fire, and those that
+/// would still fire.
+pub fn of_event(relation: Oid, event: i32) -> Result<(Vec<String>, Vec<String>)> {
     let rows = as_extension(|| {
         spi::kept(
             "SELECT pg_catalog.quote_ident(tgname), tgenabled <> 'O' FROM pg_catalog.pg_trigger
-             WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & 16) <> 0 ORDER BY tgname",
-            &[Arg::Oid(relation)],
+             WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & $2) <> 0 ORDER BY tgname",
+            &[Arg::Oid(relation), Arg::Int4(event)],
         )
     })?
     .rows;

@@ -276,7 +276,7 @@ impl Writer<'_> {
     }
 
     /// Returns the key's columns, with the index's collation if it is not the column's own.
-    pub(super) fn key(&self) -> Vec<String> {
+    pub fn key(&self) -> Vec<String> {
         let table = self.target.name();
         let column = |c: &Column| {
             let name = format!("{table}.{}", ident(&c.name));

@@ -91,7 +91,7 @@ fn read(job: &Job, candidates: &str, when: &str) -> Result<Vec<Left>> {
          FROM candidate a
          WHERE NOT EXISTS (
              SELECT FROM backfill_internal.job this
-             JOIN backfill_internal.job j ON j.id <> this.id AND j.work ->> 'set_clause' = this.work ->> 'set_clause'
+             JOIN backfill_internal.job j ON j.id <> this.id AND j.action = this.action AND j.work = this.work
                                 AND j.where_clause IS NOT DISTINCT FROM this.where_clause
                                 AND j.session = this.session
                                 AND COALESCE(j.options -> 'settings', '{{}}') = COALESCE(this.options -> 'settings', '{{}}')
@@ -99,7 +99,7 @@ fn read(job: &Job, candidates: &str, when: &str) -> Result<Vec<Left>> {
              JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt AND o.outcome = 'completed'
              JOIN backfill_internal.walk w ON w.job_id = j.id AND w.key_from IS NULL AND w.key_to IS NULL
                                  AND a.oid = ANY (w.tables::pg_catalog.oid[])
-             WHERE this.id = $1 AND j.action = 'update' AND {when}
+             WHERE this.id = $1 AND j.action <> 'look' AND {when}
                AND (j.owner::pg_catalog.oid = $3 OR pg_catalog.pg_has_role(j.owner, a.relowner, 'USAGE'))
                AND NOT EXISTS (SELECT FROM backfill_internal.failed_row f WHERE f.job_id = j.id)
                AND NOT EXISTS (SELECT FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event IN ($4, $5))

@@ -184,20 +184,21 @@ pub struct Took {
 /// Least work for a job's costs to be meaningful: seconds, or rows. Either is enough.
 const TELLING: (i32, i32) = (1, 10_000);
 
-/// Returns the costs of the newest completed job on a table with this SET list that did enough work to be meaningful.
-pub fn last_on(relation: Oid, set_clause: &str) -> Result<Option<Took>> {
+/// Returns the costs of the newest completed job on a table that did the same work, given in its stored form, and enough of it to be
+/// meaningful.
+pub fn last_on(relation: Oid, work: &str) -> Result<Option<Took>> {
     let row = as_extension(|| {
         spi::first(
             "SELECT j.id, j.owner::pg_catalog.oid::pg_catalog.int8, o.worked_ms / 1000.0 / o.rows_updated,
                     o.wal_bytes::pg_catalog.float8 / o.rows_updated
              FROM backfill_internal.job j JOIN backfill_internal.outcome o ON o.job_id = j.id
-             WHERE j.relation::pg_catalog.oid = $1 AND j.work ->> 'set_clause' = $2 AND o.outcome = 'completed'
+             WHERE j.relation::pg_catalog.oid = $1 AND j.work = $2::pg_catalog.jsonb AND o.outcome = 'completed'
                AND (o.rows_updated >= $4 OR o.rows_updated > 0 AND o.worked_ms >= 1000 * $3)
-               AND j.action = 'update'
+               AND j.action <> 'look'
              ORDER BY o.at DESC LIMIT 1",
             &[
                 Arg::Oid(relation),
-                Arg::Text(set_clause),
+                Arg::Text(work),
                 Arg::Int4(TELLING.0),
                 Arg::Int4(TELLING.1),
             ],

@@ -1,6 +1,6 @@
 //! Jobs that only look, on behalf of another job: its dry run or its verification.
 
-use crate::action::{Check, Question};
+use crate::action::{Check, Kind, Question};
 use crate::error::{Error, Result};
 use crate::pg::elevate::as_extension;
 use crate::pg::physical;
@@ -45,7 +45,7 @@ pub fn nearest_dry_run(job: &Job) -> Result<Option<(i64, String)>> {
 /// Completed dry runs `j`, with their outcomes `o`, with the table, the owner and the clauses of a job.
 const DRY_RUNS: &str = "
 FROM backfill_internal.job j JOIN backfill_internal.outcome o ON o.job_id = j.id
-WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work ->> 'set_clause' = $3
+WHERE j.relation::pg_catalog.oid = $1 AND j.owner::pg_catalog.oid = $2 AND j.work - 'question' = $3::pg_catalog.jsonb
   AND j.where_clause IS NOT DISTINCT FROM $4 AND $5 IS NOT NULL AND $6 IS NOT NULL
   AND j.action = 'look' AND j.options @> '{\"dry_run\": true}' AND o.outcome = 'completed'";
 
@@ -53,10 +53,13 @@ fn first(sql: &str, job: &Job) -> Result<Option<Row>> {
     let definition = &job.definition;
     let session =
         serde_json::to_string(&definition.session).map_err(|e| Error::internal(e.to_string()))?;
+    let work = Kind::from(definition.action.changes())
+        .stored()?
+        .to_string();
     let arguments = [
         Arg::Oid(job.relation),
         Arg::Oid(job.owner),
-        Arg::Text(&definition.action.update().set_clause),
+        Arg::Text(&work),
         Arg::text(definition.where_clause.as_deref()),
         Arg::Text(&session),
         Arg::Text(&definition.options.to_json()),

@@ -29,6 +29,8 @@ pub struct Look {
     relation: Oid,
     relation_name: String,
     question: Question,
+    /// Whether the new rows are computed.
+    evaluates: bool,
     way: Way,
 }
 
@@ -68,10 +70,11 @@ impl Look {
     pub fn prepare(job: &Job, slice: &Slice) -> Result<(Target, Look)> {
         let table = slice.relation;
         let action = job.definition.action.as_action();
-        let question = job.definition.action.question();
+        let look = job.definition.action.look();
         let missing = || Error::internal("the job does not only look");
-        let question = question.ok_or_else(missing)?.clone();
-        let giving = |rows| match question.evaluates() {
+        let asked = look.ok_or_else(missing)?;
+        let (question, evaluates) = (asked.question.clone(), asked.evaluates());
+        let giving = |rows| match evaluates {
             true => Giving::Nothing,
             false => rows,
         };
@@ -113,6 +116,7 @@ impl Look {
             relation: table,
             relation_name: slice.relation_name.clone(),
             question,
+            evaluates,
             way,
         };
         Ok((target, look))
@@ -167,9 +171,14 @@ impl Look {
     fn look(&self, statement: &Prepared, values: Values, key: &[i16]) -> Result<Found> {
         report::activity(statement.text());
         let mut found = Found::default();
-        if !self.question.evaluates() {
+        let verifies = self.question != Question::DryRun;
+        if !self.evaluates {
             let rows = evaluate::read_only(|| statement.run(values))?.rows;
             found.rows = rows.len() as i64;
+            if !verifies {
+                found.matching = found.rows;
+                return Ok(found);
+            }
             let width = key.len().max(1);
             found.wrong = rows
                 .iter()
@@ -177,7 +186,6 @@ impl Look {
                 .collect::<Result<_>>()?;
             return Ok(found);
         }
-        let verifies = self.question != Question::DryRun;
         statement.evaluate(self.relation, values, |change| {
             found.matching += 1;
             if change.differs() {

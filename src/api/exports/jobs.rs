@@ -10,9 +10,10 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::arguments::{call, json, name, request, text};
+use crate::api::call::{Request, Work};
 use crate::api::{
-    alter, approve, control, define, forget, limits, redefine, require, retry_failed, set_not_null,
-    start, wait,
+    alter, approve, control, define, delete, forget, limits, redefine, require, retry_failed,
+    set_not_null, start, wait,
 };
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
@@ -48,6 +49,28 @@ fn start(
     call(|| {
         let request = request(relation, set_clause, where_clause, name, options)?;
         start::start(request, batch_size, sleep_ms, typed)
+    })
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn delete(
+    relation: Option<Oid>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> i64 {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "delete") };
+    call(|| {
+        let request = Request {
+            work: Some(Work::Delete),
+            ..request(relation, None, where_clause, name, options)?
+        };
+        delete::start(request, batch_size, sleep_ms, typed)
     })
 }
 

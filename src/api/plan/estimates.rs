@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
 use super::{Line, machine};
+use crate::action::Kind;
 use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
@@ -73,7 +74,8 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<(Vec<Line>
 }
 
 fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
-    let before = outcome::last_on(backfill.relation.oid, &backfill.action.changes().into())?
+    let work = Kind::from(backfill.action.changes()).stored()?.to_string();
+    let before = outcome::last_on(backfill.relation.oid, &work)?
         .filter(|job| server::may_act_for(job.owner) && !backfill.options.dry_run());
     let known = before.as_ref().map(|job| Known {
         seconds: job.seconds_per_row,
@@ -217,7 +219,11 @@ fn unknown(
     let root = backfill.relation.oid;
     let leaves = ways.iter().map(|way| way.table.oid);
     for table in leaves.filter(|leaf| *leaf != root).chain([root]) {
-        for found in traps::of_table(table, backfill.set_columns(), fire)? {
+        let found = match backfill.action.as_action().removes_rows() {
+            true => traps::of_delete(table, fire)?,
+            false => traps::of_table(table, backfill.set_columns(), fire)?,
+        };
+        for found in found {
             if let Some(figures) = left_out(&found) {
                 unknown.add(format!("{}: {}", found.item, found.value), figures);
             }

@@ -18,17 +18,17 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     let line =
         |item: &str, value: String, advice: &str| Line::new("warnings", item, value).advice(advice);
     let clause = backfill.where_clause.as_deref();
-    let (relation, set, options) = (
-        &backfill.relation,
-        &backfill.update().set_clause,
-        &backfill.options,
-    );
-    let hazards = hazards::of(relation, set, clause, options)?;
+    let (relation, options) = (&backfill.relation, &backfill.options);
+    let changes = backfill.action.changes();
+    let hazards = hazards::of(relation, &changes, clause, options)?;
     let mut lines: Vec<Line> = hazards
         .into_iter()
         .map(|found| line(found.item, found.value, &found.advice))
         .collect();
-    let changing = sources::of(relation, backfill.update(), clause, &backfill.key_columns)?;
+    let changing = match changes.update() {
+        Some(update) => sources::of(relation, update, clause, &backfill.key_columns)?,
+        None => None,
+    };
     lines.extend(changing.map(|found| line("source changes", found.columns, &found.advice)));
     lines.extend(of_tables(backfill, ways)?);
     if let Some(text) = undone(backfill, ways)? {
@@ -48,6 +48,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     let one_pass = ways
         .iter()
         .any(|way| way.waves.is_err() && way.matching > 0.5 * way.rows);
+    let one_pass = one_pass && !backfill.action.as_action().removes_rows();
     let full = ways.iter().all(|way| way.shape.fillfactor >= 100);
     if one_pass && full && ways.iter().all(|way| way.facts.blocked_by.is_none()) {
         lines.push(line(
@@ -81,7 +82,11 @@ fn of_tables(backfill: &Backfill, ways: &[Way]) -> Result<Vec<Line>> {
     let tables = std::iter::once((root, None))
         .chain(leaves.map(|way| (way.table.oid, Some(&way.table.shown))));
     for (oid, name) in tables {
-        for found in traps::of_table(oid, &backfill.update().set_columns, fire)? {
+        let found = match backfill.action.as_action().removes_rows() {
+            true => traps::of_delete(oid, fire)?,
+            false => traps::of_table(oid, backfill.set_columns(), fire)?,
+        };
+        for found in found {
             match all.iter_mut().find(|(known, _)| known.item == found.item) {
                 Some((_, names)) => names.extend(name.cloned()),
                 None => all.push((found, name.into_iter().cloned().collect())),
@@ -111,9 +116,12 @@ fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
             "no where_clause tells rows that are done from others".to_owned(),
         ));
     };
+    if backfill.action.as_action().removes_rows() {
+        return Ok(None);
+    }
     for way in ways {
         let known_as = way.target.alias.as_deref();
-        if !physical::can_fall_out(&way.table, known_as, clause, &backfill.update().set_columns)? {
+        if !physical::can_fall_out(&way.table, known_as, clause, backfill.set_columns())? {
             return Ok(Some(
                 "set_clause sets no column that where_clause reads".to_owned(),
             ));

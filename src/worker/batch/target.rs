@@ -2,18 +2,19 @@
 
 use pgrx::pg_sys::Oid;
 
+use crate::action::Kind;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::guc;
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
-use crate::pg::{enums, hot, name, physical, server, triggers};
+use crate::pg::{enums, hot, name, physical, server};
 use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
 use crate::scan::sql::Target;
 use crate::store::job::Job;
 use crate::store::slice::{KeyRange, Slice};
 use crate::store::walk;
-use crate::table::{index, skipped};
+use crate::table::{archive, index, skipped};
 use crate::worker::batch::attributes;
 use crate::worker::hints;
 
@@ -45,6 +46,42 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     })
 }
 
+/// Returns the job's action on a table, with the present names of its archive, if it has one. The archive is locked until the transaction
+/// ends. Fails if a row could be lost on its way there.
+pub fn action(job: &Job, table: Oid) -> Result<Kind> {
+    let mut action = job.definition.action.clone();
+    let Some(to) = hold_archive(job) else {
+        return Ok(action);
+    };
+    let archive = relation::describe(to)?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            "the table that gets the deleted rows (option \"archive_into\") no longer exists",
+        )
+        .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
+    })?;
+    archive.refuse_deceptive()?;
+    if server::is_superuser() {
+        refuse_authors(job, &archive)?;
+    }
+    let table = relation::describe(table)?.ok_or_else(|| gone(job))?;
+    if let Kind::Delete(delete) = &mut action {
+        delete.archive = Some(archive::of(&table, &archive)?);
+    }
+    Ok(action)
+}
+
+/// Locks the archive of a job, if it has one, until the transaction ends, and watches it for changes.
+pub fn hold_archive(job: &Job) -> Option<Oid> {
+    let Kind::Delete(delete) = &job.definition.action else {
+        return None;
+    };
+    let oid = Oid::from(delete.archive.as_ref()?.oid);
+    relation::watch_too(oid);
+    relation::lock_for_update(oid);
+    Some(oid)
+}
+
 /// Refuses, as `start` would, a superuser's batches on a table to which another role has attached code since the job
 /// was defined. Code attached to sibling partitions is not run, so it does not count.
 fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
@@ -72,8 +109,8 @@ fn refuse_authors(job: &Job, table: &Relation) -> Result<()> {
 fn where_clause(job: &Job) -> Option<String> {
     let clause = job.definition.where_clause.as_deref();
     match job.definition.action.look() {
-        Some(look) if !look.evaluates() => look.question.wrong(clause),
-        _ => clause.map(str::to_owned),
+        Some(look) => look.condition(clause),
+        None => clause.map(str::to_owned),
     }
 }
 

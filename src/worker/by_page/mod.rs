@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use pgrx::pg_sys::Oid;
 
-use crate::action::Action;
 use crate::error::{Error, Result};
 use crate::pg::heap;
 use crate::pg::tid::Tid;
@@ -26,6 +25,7 @@ use crate::waves::backoff::Rests;
 use crate::waves::passes::{self, Pass};
 use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::step::{Ahead, Done, Work};
+use crate::worker::batch::target;
 use crate::worker::by_page::by_ctid::Places;
 use crate::worker::wave_policy::Tactics;
 
@@ -81,7 +81,8 @@ impl Pages {
         target: &Target,
         rests: Rests,
     ) -> Result<Pages> {
-        let places = Places::prepare(relation, target, action(job))?;
+        let action = target::action(job, relation)?;
+        let places = Places::prepare(relation, target, action.as_action())?;
         let tactics = Tactics::new(job, relation, rests)?;
         // Other workers that walk the pages after this slice may already have passed them.
         let end_of_pass = match (first_pass, job.definition.options.workers()) {
@@ -103,7 +104,8 @@ impl Pages {
 
     /// Analyses the statements again.
     pub fn prepare_again(&mut self, job: &Job, target: &Target) -> Result<()> {
-        self.places = Places::prepare(self.relation, target, action(job))?;
+        let action = target::action(job, self.relation)?;
+        self.places = Places::prepare(self.relation, target, action.as_action())?;
         Ok(())
     }
 
@@ -329,10 +331,6 @@ impl Pages {
             ..Done::default()
         })
     }
-}
-
-fn action(job: &Job) -> &dyn Action {
-    job.definition.action.as_action()
 }
 
 impl Open {

@@ -207,13 +207,8 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
 /// Returns the statements of a walk in key order.
 fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
     let in_order = job.definition.options.keeps_key_order();
-    Plans::prepare(
-        target,
-        job.definition.action.as_action(),
-        table,
-        index,
-        in_order,
-    )
+    let action = target::action(job, table)?;
+    Plans::prepare(target, action.as_action(), table, index, in_order)
 }
 
 /// True if the table is a partition that was dropped, without the whole table.
@@ -416,6 +411,7 @@ impl Walk {
     /// already.
     pub fn refresh(&mut self, job: &Job) -> Result<Ground> {
         let table = self.slice.relation;
+        target::hold_archive(job);
         // This is also false if the table is gone.
         let same_name = relation::is_named(table, &self.target.schema, &self.target.relation);
         if same_name && !relation::take_changed() {
