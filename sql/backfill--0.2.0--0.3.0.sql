@@ -492,6 +492,10 @@ COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
 DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);
 
+CREATE FUNCTION backfill.define_delete(relation regclass, where_clause text, name text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'define_delete_wrapper';
+COMMENT ON FUNCTION backfill.define_delete IS 'Checks and stores a job that deletes rows, for backfill.plan, preview, rehearse and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
 CREATE FUNCTION backfill.delete(
     relation     regclass,
     batch_size   integer DEFAULT 1000,

@@ -42,6 +42,10 @@ CREATE FUNCTION backfill.start(
 AS 'MODULE_PATHNAME', 'start_wrapper';
 COMMENT ON FUNCTION backfill.start IS 'Starts a backfill at commit: the one given by set_clause, or the table''s one pending definition. Returns the job''s id; a repeated call with the same name returns the same job.';
 
+CREATE FUNCTION backfill.define_delete(relation regclass, where_clause text, name text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'define_delete_wrapper';
+COMMENT ON FUNCTION backfill.define_delete IS 'Checks and stores a job that deletes rows, for backfill.plan, preview, rehearse and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
 CREATE FUNCTION backfill.delete(
     relation     regclass,
     batch_size   integer DEFAULT 1000,

@@ -28,7 +28,7 @@ pub fn with_hint(error: Error, relation: &Relation) -> Error {
             "PostgreSQL keeps system columns itself: leave it out of set_clause.".to_owned()
         }
         sqlstate::INSUFFICIENT_PRIVILEGE => {
-            "The batches run with the rights of the role that defines the job: GRANT it what is missing (UPDATE on the columns set, SELECT on those read), or SET ROLE to the table's owner.".to_owned()
+            "The batches run with the rights of the role that defines the job: GRANT it what is missing (UPDATE on the columns set or DELETE, SELECT on the columns read, INSERT on an archive), or SET ROLE to the table's owner.".to_owned()
         }
         _ => "The clauses are checked as parts of the statement that a batch runs.".to_owned(),
     };

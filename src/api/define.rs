@@ -22,7 +22,12 @@ pub const DEFAULT_BATCH_SIZE: i32 = 1000;
 
 /// Stores a definition, or finds the one that an earlier call with the same name stored. Returns its id.
 pub fn define(request: Request) -> Result<i64> {
-    let call = call::check(request, "backfill.define()")?;
+    begin(request, "backfill.define()")
+}
+
+/// Like [`define`], for the entry point `function`.
+pub fn begin(request: Request, function: &str) -> Result<i64> {
+    let call = call::check(request, function)?;
     let work = required(call.work.clone(), "set_clause")?;
     definition_lock::take(call.relation.oid)?;
     if let Some(known) = same_job(&call, &work)? {

@@ -1,7 +1,7 @@
 //! `backfill.delete`: starts a job that deletes rows in batches.
 
-use super::call::Request;
-use super::start;
+use super::call::{Request, Work};
+use super::{define, start};
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::report::warning;
 use crate::scan::clause;
@@ -14,6 +14,17 @@ pub fn start(
     sleep_ms: Option<i32>,
     typed: bool,
 ) -> Result<i64> {
+    let request = checked(request)?;
+    start::begin(request, batch_size, sleep_ms, typed, "backfill.delete()")
+}
+
+/// Stores the definition of such a job; returns its id.
+pub fn define(request: Request) -> Result<i64> {
+    define::begin(checked(request)?, "backfill.define_delete()")
+}
+
+/// Checks that the request says which rows to delete.
+fn checked(request: Request) -> Result<Request> {
     let Some(where_clause) = &request.where_clause else {
         return Err(Error::new(
             sqlstate::NULL_VALUE_NOT_ALLOWED,
@@ -29,5 +40,8 @@ pub fn start(
             ),
         );
     }
-    start::begin(request, batch_size, sleep_ms, typed, "backfill.delete()")
+    Ok(Request {
+        work: Some(Work::Delete),
+        ..request
+    })
 }

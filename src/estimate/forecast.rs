@@ -12,6 +12,8 @@ use crate::waves::costs;
 const HOT_RECORD: f64 = 121.0;
 /// Bytes of WAL of an update that is not heap-only, in addition to the new version.
 const UPDATE_RECORD: f64 = 90.0;
+/// Bytes of WAL of a deleted row.
+const DELETED_RECORD: f64 = 54.0;
 /// Bytes of WAL of an index entry for a column of 8 bytes.
 const ENTRY_RECORD: f64 = 75.0;
 /// Bytes of WAL of a chunk in the TOAST table in addition to its data, with its index entry there.
@@ -98,6 +100,8 @@ pub struct Given {
     pub logical: bool,
     /// Whether rows are only looked at.
     pub read_only: bool,
+    /// Whether rows are removed.
+    pub removes: bool,
     /// Maximum number of rows of a batch.
     pub batch_size: f64,
     /// Pause after a batch, in seconds.
@@ -165,6 +169,9 @@ pub fn estimate(given: &Given, known: Option<Known>) -> Estimate {
             ..Estimate::default()
         };
     }
+    if given.removes {
+        return given.removed(batches, pauses, known);
+    }
     let seconds = match known {
         Some(known) => known.seconds * given.matching / given.parallel(),
         None => given.seconds(&sample, batches),
@@ -231,6 +238,32 @@ impl Given {
         let all =
             self.matching * of_row + pages * self.passes * costs::VISIT + others * costs::READ;
         all / 1e6 * self.slower / self.parallel() + self.evaluated(sample, batches)
+    }
+
+    /// Returns the estimate for rows that are removed: nothing grows.
+    fn removed(&self, batches: f64, pauses: f64, known: Option<Known>) -> Estimate {
+        let share = self.share();
+        let others = (self.rows - self.matching).max(0.0) * costs::READ;
+        let pages = self.heap / PAGE * touched(share, PAGE / self.row().max(1.0));
+        let all = self.matching * costs::REMOVED + pages * costs::VISIT + others;
+        let looked = self.reading * (self.rows + self.matching);
+        let seconds = (all / 1e6 * self.slower + looked) / self.parallel();
+        let images = match self.full_page_writes {
+            true => self.images(share, 0.0),
+            false => 0.0,
+        };
+        let wal = match self.logged {
+            true => images + self.matching * DELETED_RECORD,
+            false => 0.0,
+        };
+        Estimate {
+            batches,
+            wal: known.map_or(wal, |known| known.wal * self.matching),
+            seconds: known.map_or(seconds, |known| {
+                known.seconds * self.matching / self.parallel()
+            }) + pauses,
+            ..Estimate::default()
+        }
     }
 
     /// Returns the microseconds of a row's entries in all indexes.

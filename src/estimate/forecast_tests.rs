@@ -35,6 +35,7 @@ fn main() -> Given {
         logged: true,
         logical: false,
         read_only: false,
+        removes: false,
         batch_size: 10_000.0,
         sleep: 0.0,
         workers: 1.0,

@@ -23,6 +23,8 @@ pub const ENTRY_WITHOUT_SEARCH: f64 = 2.5;
 pub const ENTRY_OF_BRIN: f64 = 0.3;
 /// Cost of a byte of a row that goes to another page.
 pub const BYTE: f64 = 0.0025;
+/// Cost of a row that is deleted.
+pub const REMOVED: f64 = 1.0;
 /// Cost of a row that is read only.
 pub const READ: f64 = 0.3;
 /// Cost of a chunk that is written to the TOAST table.

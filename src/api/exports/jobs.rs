@@ -10,7 +10,6 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::arguments::{call, json, name, request, text};
-use crate::api::call::{Request, Work};
 use crate::api::{
     alter, approve, control, define, delete, forget, limits, redefine, require, retry_failed,
     set_not_null, start, wait,
@@ -30,6 +29,16 @@ fn define(
     options: Option<Internal>,
 ) -> i64 {
     call(|| define::define(request(relation, set_clause, where_clause, name, options)?))
+}
+
+#[pg_extern(sql = false)]
+fn define_delete(
+    relation: Option<Oid>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+) -> i64 {
+    call(|| delete::define(request(relation, None, where_clause, name, options)?))
 }
 
 #[pg_extern(sql = false)]
@@ -66,10 +75,7 @@ fn delete(
     // SAFETY: it is the one that this function was called with.
     let typed = unsafe { typed::is_typed(fcinfo, "delete") };
     call(|| {
-        let request = Request {
-            work: Some(Work::Delete),
-            ..request(relation, None, where_clause, name, options)?
-        };
+        let request = request(relation, None, where_clause, name, options)?;
         delete::start(request, batch_size, sleep_ms, typed)
     })
 }

@@ -81,7 +81,11 @@ fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
         seconds: job.seconds_per_row,
         wal: job.wal_per_row,
     });
-    let measured = measured::measure(backfill)?;
+    let measured = match backfill.action.as_action().removes_rows() {
+        // There are no new rows to be measured.
+        true => Measured::default(),
+        false => measured::measure(backfill)?,
+    };
     let source = match (&before, &measured.sample) {
         (Some(job), _) => format!("as job {} took on this table", job.id),
         (None, Some(sample)) => {
@@ -288,6 +292,7 @@ fn given(
         logged: !unlogged,
         logical: setting(c"wal_level") == "logical",
         read_only: backfill.options.dry_run(),
+        removes: backfill.action.as_action().removes_rows(),
         batch_size: f64::from(pace.batch_size),
         sleep: f64::from(pace.sleep_ms) / 1000.0,
         workers: f64::from(backfill.options.workers()),
