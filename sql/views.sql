@@ -138,7 +138,8 @@ SELECT j.id AS job_id,
        j.key_columns,
        COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
-       pg_catalog.round(COALESCE(p.rows_hot, o.rows_hot) * 100.0 / NULLIF(COALESCE(p.rows_updated, o.rows_updated), 0), 1) AS hot_percent,
+       CASE WHEN j.action <> 'delete' THEN
+            pg_catalog.round(COALESCE(p.rows_hot, o.rows_hot) * 100.0 / NULLIF(COALESCE(p.rows_updated, o.rows_updated), 0), 1) END AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
        NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,
                                                                            ' failed: see backfill.failed_rows') END,
@@ -158,7 +159,7 @@ SELECT j.id AS job_id,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
-       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' ELSE 'backfill' END AS kind,
+       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action = 'delete' THEN 'delete' ELSE 'backfill' END AS kind,
        (j.work #>> '{question,verify,job}')::bigint AS verifies
 FROM backfill_internal.job j
 CROSS JOIN slots

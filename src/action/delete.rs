@@ -93,7 +93,10 @@ impl Archive {
                     kept.join(", ")
                 ),
             ],
-            last: format!("SELECT {} FROM {GONE}", asked.join(", ")),
+            last: match asked.is_empty() {
+                true => format!("SELECT FROM {GONE}"),
+                false => format!("SELECT {} FROM {GONE}", asked.join(", ")),
+            },
         }
     }
 }

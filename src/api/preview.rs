@@ -16,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::pg::evaluate::{self, Change, Seen};
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
-use crate::pg::spi::Arg;
+use crate::pg::spi::{self, Arg};
 use crate::pg::text::{MOST_SHOWN, to_server};
 use crate::pg::tid::Tid;
+use crate::quote::ident;
 use crate::stranger::errand::Errand;
 
 /// Rows that a call may ask for.
@@ -147,6 +148,16 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
         ..Sample::default()
     };
     let table = &part.table;
+    if part.is_removed {
+        // There is no new row: nothing but the old one can be shown.
+        return match removed(part, tid, most) {
+            Ok(before) => Sample { before, ..sample },
+            Err(error) => Sample {
+                error: Some(shown(&error)),
+                ..sample
+            },
+        };
+    }
     let evaluated = evaluate::undone(|| {
         let statement = to_server(&part.statement)?;
         let mut values = (None, None);
@@ -165,6 +176,37 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
         Err(error) => sample.error = Some(shown(&error)),
     }
     sample
+}
+
+/// Returns a row that would be deleted, as a JSON object of the text forms of its columns, each cut to `most` characters; `None` if it is gone.
+fn removed(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
+    let table = &part.table;
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| {
+            let text = format!("CAST({} AS pg_catalog.text)", ident(&column.name));
+            format!("pg_catalog.left({text}, {most})")
+        })
+        .collect();
+    let sql = format!(
+        "SELECT {} FROM {} WHERE ctid OPERATOR(pg_catalog.=) ANY ($1)",
+        columns.join(", "),
+        table.alone(None)
+    );
+    let rows = evaluate::read_only(|| spi::query(&sql, &[Arg::Tids(&[tid])]))?.rows;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let mut object = Map::new();
+    for (number, column) in table.columns.iter().enumerate() {
+        let value = row.get(number).map(str::to_owned);
+        object.insert(
+            column.name.clone(),
+            value.map_or(Value::Null, Value::String),
+        );
+    }
+    Ok(Some(Value::Object(object).to_string()))
 }
 
 /// Returns the columns that are set, as a JSON object of their text forms.

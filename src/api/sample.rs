@@ -28,6 +28,8 @@ pub struct Part {
     pub table: Relation,
     /// Statement that treats rows, given by place, whether or not they match.
     pub statement: String,
+    /// Whether the statement deletes the rows.
+    pub is_removed: bool,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
     /// Rows that match, with their keys; or the error of the WHERE clause.
@@ -122,6 +124,7 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
                 statement: unasked(self.action.as_action(), &target).text,
+                is_removed: self.action.as_action().removes_rows(),
                 table,
                 pages: (0, pages),
             });
@@ -136,6 +139,7 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, range, most)),
                 statement: unasked(self.action.as_action(), &target).text,
+                is_removed: self.action.as_action().removes_rows(),
                 table: table.clone(),
                 pages: range,
             });

@@ -140,8 +140,12 @@ fn say_verdict(job: &Job) -> Result<()> {
     let came = match (looked, outcome::came_to(job.id)?) {
         (Some(verdict), _) => format!("backfill {shown} has completed: {verdict}"),
         (None, Some(end)) => format!(
-            "backfill {shown} has completed: {} updated in {}, {} failed",
+            "backfill {shown} has completed: {} {} in {}, {} failed",
             rows(end.updated),
+            match job.definition.action.as_action().removes_rows() {
+                true => "deleted",
+                false => "updated",
+            },
             lasting(end.seconds),
             end.failed
         ),

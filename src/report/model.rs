@@ -64,12 +64,29 @@ impl Report {
         )
     }
 
+    /// Whether the job deletes rows.
+    pub(super) fn is_delete(&self) -> bool {
+        self.text("kind") == "delete"
+    }
+
+    /// Returns what the job does to its rows, as a participle.
+    fn done(&self) -> &'static str {
+        match self.is_delete() {
+            true => "deleted",
+            false => "updated",
+        }
+    }
+
     /// Returns the state of the job in a sentence.
     pub fn verdict(&self) -> String {
         let state = self.text("state");
         let rows = match self.is_read_only() {
             true => format!("{} rows were looked at", count(self.number("rows_done"))),
-            false => format!("{} rows were updated", count(self.number("rows_updated"))),
+            false => format!(
+                "{} rows were {}",
+                count(self.number("rows_updated")),
+                self.done()
+            ),
         };
         match state.as_str() {
             "completed" if self.is_read_only() => format!("Completed. {}.", self.note()),
@@ -83,7 +100,10 @@ impl Report {
                 };
                 let grown = self.grown("heap_before", "heap_after");
                 let grown = grown.map_or(String::new(), |percent| format!(", table {percent}"));
-                format!("Completed: {rows} rows updated{time}{failed}{grown}.")
+                format!(
+                    "Completed: {rows} rows {}{time}{failed}{grown}.",
+                    self.done()
+                )
             }
             "failed" => format!("Failed, after {rows}. Not finished."),
             "cancelled" => format!("Cancelled, after {rows}. Not finished."),
@@ -93,7 +113,7 @@ impl Report {
 
     /// True if the job changes no rows: a dry run or a verification.
     fn is_read_only(&self) -> bool {
-        self.text("kind") != "backfill"
+        ["dry run", "verification"].contains(&self.text("kind").as_str())
     }
 
     /// True if the job is a verification that has found wrong rows.
@@ -143,10 +163,11 @@ impl Report {
     }
 
     fn what(&self) -> Section {
-        let mut facts = vec![
-            fact("Table", self.text("relation")),
-            fact("SET", self.text("set_clause")),
-        ];
+        let mut facts = vec![fact("Table", self.text("relation"))];
+        facts.push(match self.is_delete() {
+            true => fact("Work", "DELETE".to_owned()),
+            false => fact("SET", self.text("set_clause")),
+        });
         let where_clause = self.text("where_clause");
         facts.push(match where_clause.as_str() {
             "" => fact("WHERE", "every row".to_owned()),

@@ -56,6 +56,7 @@ impl Report {
     fn call(&self) -> Option<String> {
         let job = self.text("verifies");
         let (function, mut arguments) = match job.is_empty() {
+            true if self.is_delete() => ("delete", self.arguments_of_start()),
             true => ("start", self.arguments_of_start()),
             false => ("verify", self.arguments_of_verify(job)?),
         };
@@ -72,8 +73,13 @@ impl Report {
             literal(&self.text("relation")),
             self.text("batch_size"),
             self.text("sleep_ms"),
-            format!("set_clause => {}", literal(&self.text("set_clause"))),
         ];
+        if !self.is_delete() {
+            arguments.push(format!(
+                "set_clause => {}",
+                literal(&self.text("set_clause"))
+            ));
+        }
         let where_clause = self.text("where_clause");
         if !where_clause.is_empty() {
             arguments.push(format!("where_clause => {}", literal(&where_clause)));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
 use super::{Line, machine};
-use crate::action::Kind;
+use crate::action::{Changes, Delete, Kind};
 use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
@@ -16,6 +16,7 @@ use crate::estimate::forecast::{Estimate, Given, Index, Known, estimate};
 use crate::pg::hot::{self, IndexFacts};
 use crate::pg::traps::{self, Finding};
 use crate::pg::{server, settings};
+use crate::quote::qualified;
 use crate::store::outcome;
 use crate::throttle::quantity::{Lasting, Shown, thousands as count};
 use crate::waves::passes::Passes;
@@ -208,6 +209,10 @@ fn unknown(
     for index in &sum.unknown_indexes {
         let what = format!("entries in index {index}");
         unknown.add(what, &[Figure::Time, Figure::Wal, Figure::Indexes]);
+    }
+    if let Changes::Delete(Delete { archive: Some(to) }) = backfill.action.changes() {
+        let what = format!("rows in table {}", qualified(&to.schema, &to.name));
+        unknown.add(what, &[Figure::Time, Figure::Wal, Figure::Heap]);
     }
     if let Some(why) = &measured.trouble {
         unknown.add(format!("the new rows: {why}"), &ALL);

@@ -36,7 +36,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
         return Ok(vec![
             line("read pages", target.read_pages().text),
             line(
-                "update rows by their places",
+                "rows by their places",
                 statement::counted(action, target).text,
             ),
         ]);
