@@ -1,7 +1,7 @@
 //! Tests of the statements of each action.
 
 use super::*;
-use crate::action::{Check, Look, Question, Update};
+use crate::action::{Archive, Changes, Check, Delete, Look, Question, Update};
 use crate::scan::key::test_column;
 use crate::scan::sql::Param;
 
@@ -22,7 +22,7 @@ fn update() -> Update {
 
 fn look(question: Question) -> Look {
     Look {
-        update: update(),
+        of: Changes::Update(update()),
         question,
     }
 }
@@ -162,4 +162,70 @@ fn another_look_gives_the_rows_that_are_wrong() {
         "{}",
         keys.text
     );
+}
+
+fn archive() -> Delete {
+    Delete {
+        archive: Some(Archive {
+            oid: 7,
+            schema: "s".into(),
+            name: "gone".into(),
+            columns: vec!["a".into(), "B".into()],
+            overriding: false,
+        }),
+    }
+}
+
+#[test]
+fn a_delete_by_a_range_and_by_a_list_of_keys() {
+    let t = target(&["id"], Some("old"));
+    let name = t.name();
+    let delete = Delete::default();
+    let range = batch(&delete, &t, Rows::Range { after: false }, Giving::Nothing);
+    assert_eq!(
+        range.text,
+        format!(
+            "DELETE FROM ONLY {name}\nWHERE {name}.\"id\" OPERATOR(\"pg_catalog\".<=) $1 AND (\nold\n)"
+        )
+    );
+    let list = batch(&delete, &target(&["a", "b"], None), Rows::Keys, Giving::Key);
+    assert_eq!(
+        list.text,
+        format!(
+            "DELETE FROM ONLY {name}\nUSING ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) \
+             AS \"backfill keys\" (\"backfill key 1\", \"backfill key 2\") \
+             WHERE {name}.\"a\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 1\" \
+             AND {name}.\"b\" OPERATOR(\"pg_catalog\".=) \"backfill keys\".\"backfill key 2\"\n\
+             RETURNING {name}.\"a\", {name}.\"b\""
+        )
+    );
+}
+
+#[test]
+fn deleted_rows_go_into_the_archive_by_the_same_statement() {
+    let t = target(&["id"], Some("old"));
+    let name = t.name();
+    let by_place = batch(&archive(), &t, Rows::Places, Giving::Key);
+    assert_eq!(
+        by_place.text,
+        format!(
+            "WITH \"backfill gone\" (c1, c2, r1) AS (DELETE FROM ONLY {name}\n\
+             WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ($1) AND (\nold\n)\n\
+             RETURNING {name}.\"a\", {name}.\"B\", {name}.\"id\"), \
+             \"backfill kept\" AS (INSERT INTO \"s\".\"gone\" (\"a\", \"B\") SELECT c1, c2 FROM \"backfill gone\")\n\
+             SELECT r1 FROM \"backfill gone\""
+        )
+    );
+    let counted = counted(&archive(), &t);
+    assert!(
+        counted.text.ends_with(
+            ", done (again, ahead) AS (SELECT r1, r2 FROM \"backfill gone\")\n\
+             SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE done.again), \
+             pg_catalog.count(*) FILTER (WHERE done.ahead) FROM done"
+        ),
+        "{}",
+        counted.text
+    );
+    // Whether rows match again, or have moved ahead, is not asked of rows that are gone.
+    assert_eq!(counted.params, [Param::Tids]);
 }

@@ -79,7 +79,8 @@ fn reads_every_key_and_has_a_default_for_each() {
         "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
         "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
-        "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"], "at_bounds": "complete", "only": true
+        "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"], "at_bounds": "complete", "only": true,
+        "archive_into": "gone"
     });
     // The bounds of signals have their own tests.
     let is_own = |name: &&str| SIGNALS.iter().all(|entry| entry.name != *name);
@@ -224,7 +225,10 @@ fn all_but_what_the_job_is_can_be_altered() {
         .map(|key| key.name)
         .filter(|name| !is_alterable(name))
         .collect();
-    assert_eq!(fixed, ["key", "only", "walk", "triggers", "dry_run"]);
+    assert_eq!(
+        fixed,
+        ["key", "only", "walk", "triggers", "dry_run", "archive_into"]
+    );
     let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
     let altered = options
         .altered(&json!({"workers": 3, "strategy": "sequential"}))
