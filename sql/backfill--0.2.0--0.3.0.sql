@@ -484,6 +484,7 @@ COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk: rows_done by percent; NULL: no estimate yet';
 COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again';
 COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, horizon (transactions of others), or retry';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
 COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
 COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';

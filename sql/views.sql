@@ -238,7 +238,7 @@ COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in mi
 COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
 COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
-COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill, or it only reads: dry run, or verification';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.progress.verifies IS 'Of a verification: the job whose rows it looks at';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
