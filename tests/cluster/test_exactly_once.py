@@ -16,7 +16,7 @@ def test_each_row_once_through_kills_and_a_restart(server: Server, kind: str) ->
     """
     storm = Storm(kind=kind, seed=15, restarts=3)
     storm.run(server)
-    assert storm.once, storm.counts
+    assert storm.once, (storm.counts, storm.wrong)
     # What the clients have deleted is gone, and nothing else.
     deleted, inserted = storm.client_rows
     assert sum(count for _, _, count in storm.counts) == storm.rows - deleted + inserted

@@ -23,6 +23,9 @@ KINDS: dict[str, tuple[str | None, dict[str, Any], bool]] = {
     "physical": ("n = 0", {"walk": "physical", "strategy": "waves"}, False),
     "key-partitioned": (None, {"walk": "key", "strategy": "waves"}, True),
     "physical-partitioned": ("n = 0", {"walk": "physical", "strategy": "waves"}, True),
+    "delete": ("t.id % 10 < 7", {"walk": "key", "archive_into": "gone"}, False),
+    "delete-physical": ("t.id % 10 < 7", {"walk": "physical", "archive_into": "gone"}, False),
+    "delete-partitioned": ("t.id % 10 < 7", {"archive_into": "gone"}, True),
 }
 # Whom `kill -9` hits, in twentieths of the kills; the rest hit a worker somewhere in its work.
 TARGETS = {"worker that takes over": 4, "checkpointer": 2, "backfill launcher": 2}
@@ -37,6 +40,8 @@ CREATE INDEX t_w ON t (w);
 CREATE INDEX t_p ON t (p, id);
 CREATE SEQUENCE ids START {next};
 CREATE TABLE ledger (w int NOT NULL);
+CREATE TABLE gone (id bigint, w int, p int, pad text, n int);
+CREATE TABLE deleted (id bigint);
 INSERT INTO t SELECT g, 0, g % 100, repeat('x', (g % 50)::int) FROM generate_series(1, {rows}) g
 """
 # Each transaction moves w between a row of the table and the ledger, so that the sums tell whether one was lost.
@@ -53,9 +58,22 @@ UPDATE t SET pad = pad || 'longer', p = :d WHERE id = :id;
 INSERT INTO t (id, w, p, pad) VALUES (nextval('ids'), :d, :d, 'new');
 INSERT INTO ledger VALUES (:d);
 \\else
-WITH gone AS (DELETE FROM t WHERE id = :id RETURNING w) INSERT INTO ledger SELECT -w FROM gone;
+WITH away AS (DELETE FROM t WHERE id = :id RETURNING id, w), noted AS (INSERT INTO deleted SELECT id FROM away)
+INSERT INTO ledger SELECT -w FROM away;
 \\endif
 END;
+"""
+# Rows that are not where they should be after a job that deletes. Each id was there once.
+WRONG = """
+WITH places AS (
+    SELECT id, 't' AS place FROM t UNION ALL SELECT id, 'gone' FROM gone UNION ALL SELECT id, 'deleted' FROM deleted
+), counted AS (
+    SELECT g AS id, count(p.place) AS places FROM generate_series(1, %(last)s) g LEFT JOIN places p ON p.id = g GROUP BY g
+)
+SELECT 'in two places', count(*) FROM counted WHERE places > 1
+UNION ALL SELECT 'lost', count(*) FROM counted c WHERE places = 0 AND id <= %(rows)s
+UNION ALL SELECT 'left', count(*) FROM t WHERE id %% 10 < 7 AND id <= %(rows)s
+UNION ALL SELECT 'deleted by mistake', count(*) FROM gone WHERE id %% 10 >= 7
 """
 
 
@@ -89,13 +107,25 @@ class Storm:
     struck_at: list[int] = field(default_factory=list)
     blows: Counter[str] = field(default_factory=Counter)
     """How many there were of each kind."""
+    wrong: list[tuple[str, int]] = field(default_factory=list)
+    """Of a job that deletes: what is not as it should be, and how many rows."""
     note: str | None = None
     messages: list[str] = field(default_factory=list)
 
     @property
     def once(self) -> bool:
-        """Whether each row that was there at the start has been updated once, and no other one twice."""
+        """Whether each row that was there at the start has been updated once, and no other one twice.
+
+        Where rows are deleted: whether each is in one place, and the right one.
+        """
+        if self.deletes:
+            return not self.wrong
         return all(n == 1 if early else n in (0, 1) for early, n, _ in self.counts)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the job deletes rows."""
+        return self.kind.startswith("delete")
 
     def run(self, server: Server) -> None:
         """A server of its own, with preload and fsync; nobody touches the job after its start."""
@@ -131,6 +161,11 @@ class Storm:
     def _start(self, cluster: Cluster) -> int:
         where, options, _ = KINDS[self.kind]
         options = options | {"workers": self.workers}
+        if self.deletes:
+            return cluster.value(
+                "SELECT backfill.delete('t', %s, 0, where_clause => %s, options => %s)",
+                [self.batch_size, where, json.dumps(options)],
+            )
         return cluster.value(
             "SELECT backfill.start('t', %s, 0, set_clause => 'n = n + 1', where_clause => %s, options => %s)",
             [self.batch_size, where, json.dumps(options)],
@@ -202,9 +237,20 @@ class Storm:
         # A client that was killed may have left a transaction that goes on to its end.
         left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
         wait_until(lambda: cluster.value(left), 30, "the clients' sessions to end")
-        self.counts = cluster.sql("SELECT id <= %s, n, count(*) FROM t GROUP BY 1, 2 ORDER BY 1 DESC, 2", [last])
-        self.sums = cluster.sql("SELECT (SELECT sum(w) FROM t), (SELECT sum(w) FROM ledger)")[0]
-        there = "SELECT %s - count(*) FILTER (WHERE id <= %s), count(*) FILTER (WHERE id > %s) FROM t"
+        rows = "SELECT id, n FROM t UNION ALL SELECT id, n FROM gone"
+        self.counts = cluster.sql(
+            f"SELECT id <= %s, n, count(*) FROM ({rows}) s GROUP BY 1, 2 ORDER BY 1 DESC, 2", [last]
+        )
+        # Rows that the job has deleted took their w along.
+        self.sums = cluster.sql(
+            "SELECT (SELECT sum(w) FROM (SELECT w FROM t UNION ALL SELECT w FROM gone) s), (SELECT sum(w) FROM ledger)"
+        )[0]
+        if self.deletes:
+            self.wrong = [pair for pair in cluster.sql(WRONG, {"last": last, "rows": self.rows}) if pair[1]]
+        there = """
+            SELECT (SELECT count(*) FROM deleted WHERE id <= %s),
+                   count(*) FILTER (WHERE id > %s) + (SELECT count(*) FROM gone WHERE id > %s) FROM t
+        """
         self.client_rows = cluster.sql(there, [self.rows] * 3)[0]
         self.workers_started = cluster.value("SELECT count(*) FROM backfill.events WHERE event = 'worker started'")
         self.note = cluster.value("SELECT note FROM backfill.progress WHERE job_id = %s", [job])
