@@ -30,7 +30,8 @@ CALLERS = ("postgres", "ally", "overseer", "outsider", "proprietor")
 NEUTRAL = """
 GRANT CREATE ON SCHEMA trap TO proprietor; CREATE SCHEMA neutral; CREATE TABLE neutral.t (id int PRIMARY KEY, n int);
 INSERT INTO neutral.t SELECT g, 0 FROM generate_series(1, 12) g; ANALYZE neutral.t;
-GRANT ALL ON SCHEMA neutral TO ally, proprietor, outsider; GRANT ALL ON neutral.t TO ally, proprietor, outsider
+CREATE TABLE neutral.gone (LIKE neutral.t); GRANT ALL ON SCHEMA neutral TO ally, proprietor, outsider;
+GRANT ALL ON neutral.t, neutral.gone TO ally, proprietor, outsider
 """
 
 
