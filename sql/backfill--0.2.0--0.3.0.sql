@@ -143,7 +143,7 @@ UPDATE backfill_internal.job SET
                              WHEN recompute THEN '"recompute"' ELSE '"pending"' END)))
                 WHEN options @> '{"dry_run": true}' THEN '{"question": "dry_run"}' ELSE '{}' END;
 ALTER TABLE backfill_internal.job ALTER COLUMN action SET NOT NULL, ALTER COLUMN work SET NOT NULL;
-COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, delete, or look (a dry run, a verification)';
 COMMENT ON COLUMN backfill_internal.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
 COMMENT ON COLUMN backfill_internal.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
 

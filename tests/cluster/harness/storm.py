@@ -68,7 +68,8 @@ WRONG = """
 WITH places AS (
     SELECT id, 't' AS place FROM t UNION ALL SELECT id, 'gone' FROM gone UNION ALL SELECT id, 'deleted' FROM deleted
 ), counted AS (
-    SELECT g AS id, count(p.place) AS places FROM generate_series(1, %(last)s) g LEFT JOIN places p ON p.id = g GROUP BY g
+    SELECT g AS id, count(p.place) AS places
+    FROM generate_series(1, %(last)s) g LEFT JOIN places p ON p.id = g GROUP BY g
 )
 SELECT 'in two places', count(*) FROM counted WHERE places > 1
 UNION ALL SELECT 'lost', count(*) FROM counted c WHERE places = 0 AND id <= %(rows)s
