@@ -31,7 +31,7 @@ mod tests {
             alias: None,
             key: key.columns,
             where_clause: where_clause.map(str::to_owned),
-            writes_key: false,
+            lock: RowLock::NoKeyUpdate,
         }
     }
 

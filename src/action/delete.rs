@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Batch, Rendered, Writes};
+use crate::model::fate::Fate;
 use crate::quote::{ident, qualified};
 
 /// A delete.
@@ -37,6 +38,10 @@ impl Action for Delete {
         "delete"
     }
 
+    fn done(&self) -> &'static str {
+        "deleted"
+    }
+
     fn writes(&self) -> Writes<'_> {
         Writes::Rows
     }
@@ -45,8 +50,8 @@ impl Action for Delete {
         true
     }
 
-    fn removes_rows(&self) -> bool {
-        true
+    fn fate(&self) -> Fate {
+        Fate::Removed
     }
 
     fn clauses(&self) -> Vec<&str> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Batch, Changes, Rendered, Writes};
+use crate::model::fate::Fate;
 use crate::scan::clause::all_of;
 
 /// A look at rows.
@@ -64,6 +65,10 @@ impl Action for Look {
         "look"
     }
 
+    fn done(&self) -> &'static str {
+        "looked at"
+    }
+
     fn writes(&self) -> Writes<'_> {
         Writes::Nothing
     }
@@ -71,6 +76,11 @@ impl Action for Look {
     fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
         // A look walks as the update would.
         self.of.as_action().excludes_itself(where_clause)
+    }
+
+    fn fate(&self) -> Fate {
+        // Of what the look is about.
+        self.of.as_action().fate()
     }
 
     fn clauses(&self) -> Vec<&str> {

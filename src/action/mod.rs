@@ -3,18 +3,24 @@
 //! A job is a *scan* (`scan`: which rows come next, and the position of the slice) and an *action*. Fence, checkpoint, throttles, failed
 //! rows and progress know nothing of the action; the scan only knows how to select rows. Nothing here needs a server.
 
+mod copy;
 mod delete;
+mod execute;
 mod look;
 pub mod statement;
 mod update;
 
 use serde::{Deserialize, Serialize};
 
+pub use copy::{Asked, Copy};
 pub use delete::{Archive, Delete};
+pub use execute::{BATCH, Execute};
 pub use look::{Check, Found, Look, Question};
 pub use update::Update;
 
 use crate::error::{Error, Result};
+use crate::model::fate::Fate;
+use crate::scan::row_lock::RowLock;
 use crate::scan::sql::Selected;
 
 /// An action. Each implementation has a file of its own.
@@ -22,7 +28,10 @@ pub trait Action {
     /// Returns the action's name, as it is stored.
     fn name(&self) -> &'static str;
 
-    /// Returns what the action changes in its rows. Two jobs that change the same columns of the same rows must not run at once.
+    /// Returns the word for rows that the action was done to, as it follows "are".
+    fn done(&self) -> &'static str;
+
+    /// Returns what the action changes. Two jobs that change the same columns of the same rows must not run at once.
     fn writes(&self) -> Writes<'_>;
 
     /// Whether rows no longer match the WHERE clause once the action is done, as far as the clause shows.
@@ -31,13 +40,23 @@ pub trait Action {
     /// Returns the user's text in the action's statements: names that are added to the statements must not occur in it.
     fn clauses(&self) -> Vec<&str>;
 
-    /// Whether the rows are gone once the action is done.
-    fn removes_rows(&self) -> bool {
-        false
+    /// Returns what becomes of a row that the action is done to. Only a key can order a walk that keeps rows as they are: one that somebody
+    /// else updates moves, and would be met again.
+    fn fate(&self) -> Fate;
+
+    /// Returns the lock that the statement takes on rows that it keeps as they are.
+    fn lock(&self) -> Option<RowLock> {
+        None
     }
 
     /// Writes the statement for the rows of a batch.
     fn render(&self, batch: &Batch) -> Rendered;
+
+    /// Writes a statement that reads of the table what the statement of a batch reads. For actions that change their rows, it is the same
+    /// one, which is then only analysed.
+    fn reading(&self, batch: &Batch) -> Rendered {
+        self.render(batch)
+    }
 }
 
 /// The changes that an action makes to its rows.
@@ -49,6 +68,8 @@ pub enum Writes<'a> {
     Columns(&'a [String]),
     /// The action removes whole rows.
     Rows,
+    /// The action writes into other tables: only into the one with this OID, or else whatever a statement says.
+    Elsewhere(Option<u32>),
 }
 
 /// The rows of a batch, and the expressions to return for them, as parts of a statement.
@@ -65,6 +86,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns a SELECT of the rows that locks them.
+    fn selecting(&self, list: &str, lock: RowLock) -> String {
+        let mut text = format!("SELECT {list}\nFROM {}", self.item);
+        if let Some(rows) = &self.rows {
+            let list = rows.list.as_ref();
+            let list = list.map_or(String::new(), |list| format!(", {list}"));
+            text.push_str(&format!("{list}\nWHERE {}", rows.condition));
+        }
+        text + &lock.clause(None)
+    }
+
     /// Returns the end of a statement that changes rows: the list to be joined after the word `joining`, WHERE, and RETURNING.
     fn tail(&self, joining: &str) -> String {
         let mut text = String::new();
@@ -113,16 +145,24 @@ pub enum Kind {
     Update(Update),
     /// Deletes rows.
     Delete(Delete),
+    /// Inserts something for each row into another table.
+    Copy(Copy),
+    /// Runs a statement for each batch.
+    Execute(Execute),
     /// Only looks.
     Look(Look),
 }
 
-/// An action that changes rows, which a look may be about.
+/// An action that changes something, which a look may be about. Read as the first one whose fields are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Changes {
     /// Sets columns.
     Update(Update),
+    /// Inserts something for each row into another table.
+    Copy(Copy),
+    /// Runs a statement for each batch.
+    Execute(Execute),
     /// Deletes rows.
     Delete(Delete),
 }
@@ -132,6 +172,8 @@ impl Changes {
     pub fn as_action(&self) -> &dyn Action {
         match self {
             Changes::Update(update) => update,
+            Changes::Copy(copy) => copy,
+            Changes::Execute(execute) => execute,
             Changes::Delete(delete) => delete,
         }
     }
@@ -140,7 +182,7 @@ impl Changes {
     pub fn update(&self) -> Option<&Update> {
         match self {
             Changes::Update(update) => Some(update),
-            Changes::Delete(_) => None,
+            _ => None,
         }
     }
 
@@ -150,10 +192,21 @@ impl Changes {
     }
 }
 
+/// What two jobs would both do to the same rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meeting {
+    /// Set this column.
+    Column(String),
+    /// Copy them into the same table.
+    Target,
+}
+
 impl From<Changes> for Kind {
     fn from(changes: Changes) -> Kind {
         match changes {
             Changes::Update(update) => Kind::Update(update),
+            Changes::Copy(copy) => Kind::Copy(copy),
+            Changes::Execute(execute) => Kind::Execute(execute),
             Changes::Delete(delete) => Kind::Delete(delete),
         }
     }
@@ -165,6 +218,8 @@ impl Kind {
         match self {
             Kind::Update(update) => update,
             Kind::Delete(delete) => delete,
+            Kind::Copy(copy) => copy,
+            Kind::Execute(execute) => execute,
             Kind::Look(look) => look,
         }
     }
@@ -174,6 +229,8 @@ impl Kind {
         match self {
             Kind::Update(update) => Changes::Update(update.clone()),
             Kind::Delete(delete) => Changes::Delete(delete.clone()),
+            Kind::Copy(copy) => Changes::Copy(copy.clone()),
+            Kind::Execute(execute) => Changes::Execute(execute.clone()),
             Kind::Look(look) => look.of.clone(),
         }
     }
@@ -182,8 +239,8 @@ impl Kind {
     pub fn update(&self) -> Option<&Update> {
         match self {
             Kind::Update(update) => Some(update),
-            Kind::Delete(_) => None,
             Kind::Look(look) => look.of.update(),
+            _ => None,
         }
     }
 
@@ -227,14 +284,19 @@ impl Kind {
         self.as_action().writes() == Writes::Nothing
     }
 
-    /// Returns a column that both actions write, if there is one.
-    pub fn meets(&self, other: &Kind) -> Option<String> {
+    /// Returns what both actions would do to the same rows, if there is anything that must not be done twice.
+    pub fn meets(&self, other: &Kind) -> Option<Meeting> {
         match (self.as_action().writes(), other.as_action().writes()) {
             (Writes::Columns(mine), Writes::Columns(theirs)) => {
-                mine.iter().find(|column| theirs.contains(column)).cloned()
+                let mut mine = mine.iter();
+                let both = mine.find(|column| theirs.contains(column));
+                both.map(|column| Meeting::Column(column.clone()))
+            }
+            (Writes::Elsewhere(Some(mine)), Writes::Elsewhere(Some(theirs))) => {
+                (mine == theirs).then_some(Meeting::Target)
             }
             // A row that another job deletes is passed over, as one that the application deletes.
-            (Writes::Nothing | Writes::Rows, _) | (_, Writes::Nothing | Writes::Rows) => None,
+            _ => None,
         }
     }
 
@@ -243,6 +305,8 @@ impl Kind {
         let stored = match self {
             Kind::Update(update) => serde_json::to_value(update),
             Kind::Delete(delete) => serde_json::to_value(delete),
+            Kind::Copy(copy) => serde_json::to_value(copy),
+            Kind::Execute(execute) => serde_json::to_value(execute),
             Kind::Look(look) => serde_json::to_value(look),
         };
         stored.map_err(|error| Error::internal(error.to_string()))
@@ -292,7 +356,7 @@ mod tests {
             question: Question::DryRun,
         });
         let (ab, bc) = (Kind::Update(ab), Kind::Update(bc));
-        assert_eq!(ab.meets(&bc).as_deref(), Some("b"));
+        assert_eq!(ab.meets(&bc), Some(Meeting::Column("b".to_owned())));
         assert_eq!(ab.meets(&Kind::Update(update(&["d"]))), None);
         assert_eq!(look.meets(&ab), None);
         assert!(look.is_read_only() && !ab.is_read_only());

@@ -1,6 +1,7 @@
 //! The statements of an action, for each way to select the rows of a batch.
 
 use super::{Action, Batch, Rendered};
+use crate::model::fate::Fate;
 use crate::scan::sql::{Rows, Selected, Statement, Target, matches};
 
 /// The value that a statement returns for each of its rows.
@@ -34,9 +35,9 @@ pub fn counted(action: &dyn Action, target: &Target) -> Statement {
     let mut writer = target.writer();
     let mut selected = target.select(&mut writer, Rows::Places, &action.clauses());
     selected.condition.push_str(&target.and_where());
-    let (again, ahead) = match action.removes_rows() {
-        true => ("false".to_owned(), "false".to_owned()),
-        false => {
+    let (again, ahead) = match action.fate() {
+        Fate::Removed => ("false".to_owned(), "false".to_owned()),
+        Fate::Changed | Fate::Kept => {
             let again = matches(target.where_clause.as_deref().unwrap_or("true"));
             (again, writer.pages())
         }
@@ -66,7 +67,16 @@ pub fn whole(action: &dyn Action, target: &Target) -> String {
 /// Returns the statement for all rows of a table (an item of FROM, and the name of its rows) that match a condition, which is only analysed
 /// or planned, not run.
 pub fn analysed(action: &dyn Action, item: &str, name: &str, condition: Option<&str>) -> String {
-    let batch = Batch {
+    action.render(&all(item, name, condition)).text()
+}
+
+/// Like [`analysed`], for a statement that reads of the table what the action reads.
+pub fn reading(action: &dyn Action, item: &str, name: &str, condition: Option<&str>) -> String {
+    action.reading(&all(item, name, condition)).text()
+}
+
+fn all(item: &str, name: &str, condition: Option<&str>) -> Batch {
+    Batch {
         item: item.to_owned(),
         name: name.to_owned(),
         rows: condition.map(|condition| Selected {
@@ -74,8 +84,7 @@ pub fn analysed(action: &dyn Action, item: &str, name: &str, condition: Option<&
             condition: format!("(\n{condition}\n)"),
         }),
         returning: Vec::new(),
-    };
-    action.render(&batch).text()
+    }
 }
 
 fn of(target: &Target, rows: Option<Selected>, returning: Vec<String>) -> Batch {

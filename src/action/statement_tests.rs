@@ -12,7 +12,7 @@ fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
         alias: None,
         key: columns.iter().map(|c| test_column(c)).collect(),
         where_clause: where_clause.map(Into::into),
-        writes_key: false,
+        lock: RowLock::NoKeyUpdate,
     }
 }
 

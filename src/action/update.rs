@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Batch, Rendered, Writes};
+use crate::model::fate::Fate;
 use crate::scan::order;
 
 /// An update.
@@ -19,12 +20,20 @@ impl Action for Update {
         "update"
     }
 
+    fn done(&self) -> &'static str {
+        "updated"
+    }
+
     fn writes(&self) -> Writes<'_> {
         Writes::Columns(&self.set_columns)
     }
 
     fn excludes_itself(&self, where_clause: Option<&str>) -> bool {
         order::extinguishes(where_clause, &self.set_columns)
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Changed
     }
 
     fn clauses(&self) -> Vec<&str> {

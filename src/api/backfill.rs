@@ -10,6 +10,7 @@ use crate::pg::{settings, triggers};
 use crate::scan::clause::all_of;
 use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Order, Why};
+use crate::scan::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::table::index;
 use crate::table::walked::{self, Walked};
@@ -101,7 +102,7 @@ impl Backfill {
             alias: partition.then(|| self.relation.name.clone()),
             key: key.map_or(Vec::new(), |key| key.columns.clone()),
             where_clause: self.where_clause.clone(),
-            writes_key: false,
+            lock: RowLock::NoKeyUpdate,
         }
     }
 }

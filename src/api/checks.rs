@@ -7,6 +7,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::action::Changes;
 use crate::error::{Error, Result, sqlstate};
+use crate::model::fate::Fate;
 use crate::model::names;
 use crate::pg::relation::{self, Relation};
 use crate::pg::report::{notice, warning};
@@ -108,10 +109,17 @@ pub fn triggers(call: &Call, tables: &[Relation], changes: &Changes) -> Result<(
     if !call.options.skips_triggers() {
         return Ok(());
     }
+    if changes.as_action().fate() == Fate::Kept {
+        return Err(Error::invalid(format!(
+            "option \"triggers\" cannot be \"skip\" where rows are {}",
+            changes.as_action().done()
+        ))
+        .hint("Foreign keys of other tables would go unchecked. Disable triggers of those tables by ALTER TABLE ... DISABLE TRIGGER."));
+    }
     triggers::may_skip()?;
     let event = match changes {
-        Changes::Update(_) => triggers::UPDATE,
         Changes::Delete(_) => triggers::DELETE,
+        _ => triggers::UPDATE,
     };
     let (mut skipped, mut firing) = (BTreeSet::new(), BTreeSet::new());
     for table in std::iter::once(&call.relation).chain(tables) {
@@ -269,6 +277,8 @@ pub fn with_grants(error: Error, root: &Relation, tables: &[Relation], changes: 
     let what = match changes {
         Changes::Update(_) => format!("GRANT SELECT, UPDATE ({}) ON", columns.join(", ")),
         Changes::Delete(_) => "GRANT SELECT, DELETE ON".to_owned(),
+        // Whoever locks rows needs UPDATE.
+        Changes::Copy(_) | Changes::Execute(_) => "GRANT SELECT, UPDATE ON".to_owned(),
     };
     let role = name::of_role(server::current_user());
     let grant = if lacking.len() <= LISTED {
@@ -298,10 +308,15 @@ pub fn with_grants(error: Error, root: &Relation, tables: &[Relation], changes: 
 }
 
 fn has_privileges(table: &Relation, changes: &Changes) -> Result<bool> {
-    if changes.as_action().removes_rows() {
+    let whole = match changes.as_action().fate() {
+        Fate::Changed => None,
+        Fate::Removed => Some("DELETE"),
+        Fate::Kept => Some("UPDATE"),
+    };
+    if let Some(privilege) = whole {
         let row = spi::fixed_first(
-            "SELECT pg_catalog.has_table_privilege($1, 'SELECT') AND pg_catalog.has_table_privilege($1, 'DELETE')",
-            &[spi::Arg::Oid(table.oid)],
+            "SELECT pg_catalog.has_table_privilege($1, 'SELECT') AND pg_catalog.has_table_privilege($1, $2)",
+            &[spi::Arg::Oid(table.oid), spi::Arg::Text(privilege)],
         )?;
         return Ok(row.is_some_and(|row| row.bool(0)));
     }

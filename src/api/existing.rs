@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use super::call::{Call, Work};
 use super::caller::may_attend;
 use super::stop::stop;
+use crate::action::Meeting;
 use crate::error::{Error, Result, sqlstate};
 use crate::model::state::{Event, State};
 use crate::pg::relation::{self, Relation};
@@ -170,17 +171,23 @@ pub fn refuse_overlap(id: i64) -> Result<()> {
         if !other.state().active() || apart(&this, &other)? {
             continue;
         }
-        if let Some(column) = this.definition.action.meets(&other.definition.action) {
+        if let Some(meeting) = this.definition.action.meets(&other.definition.action) {
             if let Some(lost) = rights::lost(&other)? {
                 end_without_rights(&other, &lost)?;
                 continue;
             }
             return Err(Error::new(
                 sqlstate::OBJECT_IN_USE,
-                format!(
-                    "column \"{column}\" of table {} is already being backfilled by job {}",
-                    other.relation_name, other.id
-                ),
+                match meeting {
+                    Meeting::Column(column) => format!(
+                        "column \"{column}\" of table {} is already being backfilled by job {}",
+                        other.relation_name, other.id
+                    ),
+                    Meeting::Target => format!(
+                        "rows of table {} are already being copied into that table by job {}",
+                        other.relation_name, other.id
+                    ),
+                },
             )
             .hint(match other.state() {
                 _ if !may_attend(&other)? => format!(

@@ -3,6 +3,7 @@
 use crate::action::Changes;
 use crate::action::statement::analysed;
 use crate::error::Result;
+use crate::model::fate::Fate;
 use crate::model::options::Options;
 use crate::pg::hazards::{self, Hazards};
 use crate::pg::relation::Relation;
@@ -26,13 +27,16 @@ pub fn of(
     where_clause: Option<&str>,
     options: &Options,
 ) -> Result<Vec<Hazard>> {
-    let name = sql::name_of(&relation.schema, &relation.name, None);
     let action = changes.as_action();
+    if action.fate() == Fate::Kept {
+        return Ok(Vec::new());
+    }
+    let name = sql::name_of(&relation.schema, &relation.name, None);
     let statement = analysed(action, &relation.alone(None), &name, where_clause);
     let found = hazards::of(relation, &statement)?;
     let read_back = match found.read_back.is_empty() {
         true => None,
-        false if action.removes_rows() => Some(removed(relation)),
+        false if action.fate() == Fate::Removed => Some(removed(relation)),
         false => Some(read_back(relation, &found)),
     };
     let in_order = relation.kind != 'p' && options.keeps_key_order() && !found.joins;

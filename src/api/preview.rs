@@ -13,6 +13,7 @@ use super::define::DEFAULT_BATCH_SIZE;
 use super::sample::{Part, look_at, shown};
 use super::subject::Subject;
 use crate::error::{Error, Result};
+use crate::model::fate::Fate;
 use crate::pg::evaluate::{self, Change, Seen};
 use crate::pg::relation::Relation;
 use crate::pg::report::notice;
@@ -148,7 +149,7 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
         ..Sample::default()
     };
     let table = &part.table;
-    if part.is_removed {
+    if part.fate != Fate::Changed {
         // There is no new row: nothing but the old one can be shown.
         return match removed(part, tid, most) {
             Ok(before) => Sample { before, ..sample },

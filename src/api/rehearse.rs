@@ -78,10 +78,7 @@ pub fn rehearse(job_id: Option<i64>, rows: Option<i32>) -> Result<Vec<Tried>> {
         &format!(
             "up to {rows} rows of {} are {} and rolled back: that writes WAL and leaves dead tuples",
             job.relation_name,
-            match job.definition.action.as_action().removes_rows() {
-                true => "deleted",
-                false => "updated",
-            }
+            job.definition.action.as_action().done()
         ),
         Some(
             "Their triggers fire. What does not belong to the transaction, as sequences do not, stays changed.",

@@ -10,6 +10,7 @@ use super::subject::Subject;
 use super::{bounds, define, start, tables};
 use crate::action::statement::unasked;
 use crate::error::{Error, Result};
+use crate::model::fate::Fate;
 use crate::pg::heap;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
@@ -28,8 +29,8 @@ pub struct Part {
     pub table: Relation,
     /// Statement that treats rows, given by place, whether or not they match.
     pub statement: String,
-    /// Whether the statement deletes the rows.
-    pub is_removed: bool,
+    /// What becomes of the rows.
+    pub fate: Fate,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
     /// Rows that match, with their keys; or the error of the WHERE clause.
@@ -124,7 +125,7 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
                 statement: unasked(self.action.as_action(), &target).text,
-                is_removed: self.action.as_action().removes_rows(),
+                fate: self.action.as_action().fate(),
                 table,
                 pages: (0, pages),
             });
@@ -139,7 +140,7 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, range, most)),
                 statement: unasked(self.action.as_action(), &target).text,
-                is_removed: self.action.as_action().removes_rows(),
+                fate: self.action.as_action().fate(),
                 table: table.clone(),
                 pages: range,
             });

@@ -142,10 +142,7 @@ fn say_verdict(job: &Job) -> Result<()> {
         (None, Some(end)) => format!(
             "backfill {shown} has completed: {} {} in {}, {} failed",
             rows(end.updated),
-            match job.definition.action.as_action().removes_rows() {
-                true => "deleted",
-                false => "updated",
-            },
+            job.definition.action.as_action().done(),
             lasting(end.seconds),
             end.failed
         ),

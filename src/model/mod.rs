@@ -3,6 +3,7 @@
 pub mod announcement;
 pub mod bounds;
 pub mod choice;
+pub mod fate;
 pub mod heartbeat;
 pub mod names;
 mod option;

@@ -265,9 +265,16 @@ pub fn of_delete(table: Oid, triggers_fire: bool) -> Result<Vec<Finding>> {
     let none: &[String] = &[];
     let args = [Arg::Oid(table), Arg::Texts(none), Arg::Bool(triggers_fire)];
     let mut found = find(OF_DELETE, &QUESTIONS[2], &args)?;
-    let of_both = of_table(table, none, triggers_fire)?.into_iter();
-    found.extend(of_both.filter(|finding| OF_BOTH.contains(&finding.item)));
+    found.extend(of_any(table)?);
     Ok(found)
+}
+
+/// Returns the traps of a table that do not depend on what is done to its rows.
+pub fn of_any(table: Oid) -> Result<Vec<Finding>> {
+    let of_both = of_table(table, &[], true)?.into_iter();
+    Ok(of_both
+        .filter(|finding| OF_BOTH.contains(&finding.item))
+        .collect())
 }
 
 /// Returns the traps of the server.

@@ -59,20 +59,18 @@ impl Target {
         w.statement(text)
     }
 
-    /// Returns the clause at the end of a SELECT that locks its rows as the UPDATE does.
+    /// Returns the clause at the end of a SELECT that locks its rows as the action does.
     pub(super) fn locking(&self) -> String {
-        let strength = if self.writes_key {
-            "UPDATE"
-        } else {
-            "NO KEY UPDATE"
-        };
         let known_as = self.alias.as_ref().unwrap_or(&self.relation);
-        format!(" FOR {strength} OF {}", ident(known_as))
+        self.lock.clause(Some(&ident(known_as)))
     }
 
-    /// Returns the clause that locks the rows as the UPDATE does, but skips those that others have locked.
+    /// Returns the clause that locks the rows as the action does, but skips those that others have locked.
     pub(super) fn skipping(&self) -> String {
-        format!("{} SKIP LOCKED", self.locking())
+        match self.locking() {
+            none if none.is_empty() => none,
+            locking => format!("{locking} SKIP LOCKED"),
+        }
     }
 
     /// Returns the list of keys as an item of FROM, with their numbers in a column named `number`, and the condition that a row's key is

@@ -3,6 +3,7 @@
 
 use crate::quote::{ident, qualified};
 use crate::scan::key::Column;
+use crate::scan::row_lock::RowLock;
 
 /// Parameters of a statement, in the order in which they must be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +82,8 @@ pub struct Target {
     pub key: Vec<Column>,
     /// The WHERE clause, if any.
     pub where_clause: Option<String>,
-    /// Whether the action writes a column of a unique key, which takes a stronger row lock.
-    pub writes_key: bool,
+    /// Lock that the action takes on its rows.
+    pub lock: RowLock,
 }
 
 /// Returns the name that qualifies the columns of a relation: its alias, or its own name.

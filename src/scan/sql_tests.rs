@@ -10,7 +10,7 @@ fn target(columns: &[&str], where_clause: Option<&str>) -> Target {
         alias: None,
         key: columns.iter().map(|c| test_column(c)).collect(),
         where_clause: where_clause.map(Into::into),
-        writes_key: false,
+        lock: RowLock::NoKeyUpdate,
     }
 }
 
@@ -84,7 +84,7 @@ fn rows_that_others_have_locked_are_passed_over() {
         )
     );
     assert!(one.find_row(false).text.ends_with(" LIMIT $2"));
-    one.writes_key = true;
+    one.lock = RowLock::Update;
     let places = one.lock_listed_places();
     assert_eq!(places.params, [Param::Tids, Param::Rows]);
     assert!(

@@ -9,8 +9,13 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::{clauses, evaluate, heap, hot, partition, physical};
 use crate::scan::key::{self, Candidate, Wanted};
 use crate::scan::order::{self, Facts, Pages};
+use crate::scan::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::table::index;
+
+/// Why no table can be walked in physical order whose rows stay as they are.
+pub const MOVES: &str =
+    "a row that somebody updates meanwhile moves to another place, and would be met again there";
 
 /// A table to be walked: the one that a job is on, or a partition of it. Its facts are looked up when they are requested, as the current
 /// user and in a session of the clauses' owner, within `spi::connect`.
@@ -41,7 +46,7 @@ impl Walked<'_> {
             alias: self.known_as().map(str::to_owned),
             key: Vec::new(),
             where_clause: self.where_clause.map(str::to_owned),
-            writes_key: false,
+            lock: RowLock::NoKeyUpdate,
         }
     }
 }
@@ -76,9 +81,11 @@ impl Pages for Walked<'_> {
     }
 
     fn unsound(&self) -> Result<Option<String>> {
-        let Changes::Update(update) = self.changes else {
+        let update = match self.changes {
+            Changes::Update(update) => update,
             // A row that is deleted does not match again.
-            return physical::unreadable(self.table.oid);
+            Changes::Delete(_) => return physical::unreadable(self.table.oid),
+            Changes::Copy(_) | Changes::Execute(_) => return Ok(Some(MOVES.to_owned())),
         };
         let (clause, known_as) = (self.where_clause, self.known_as());
         let why = physical::unsound(self.table.oid, known_as, clause, self.skips_triggers)?;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::model::fate::Fate;
 use crate::model::options::{Options, Strategy};
 use crate::waves::costs;
 use crate::waves::passes::{Passes, Room};
@@ -194,15 +195,18 @@ impl Single {
 }
 
 /// Decides whether to use waves: returns their number and their passes, or the reason for a single pass. `blocked_by` is an index that
-/// contains what is set; `removes` tells whether the action removes rows. All such decisions are made here: `plan` calls this function, and the workers do before each region.
+/// contains what is set; `fate` tells what becomes of the
+/// rows. All such decisions are made here: `plan` calls this function, and the workers do before each region.
 pub fn choose(
     options: &Options,
     blocked_by: Option<&str>,
-    removes: bool,
+    fate: Fate,
     shape: Shape,
 ) -> Result<(i32, Passes), Single> {
-    if removes {
-        return Err(Single::Removed);
+    match fate {
+        Fate::Changed => {}
+        Fate::Removed => return Err(Single::Removed),
+        Fate::Kept => return Err(Single::ReadOnly),
     }
     if options.strategy() == Strategy::Sequential {
         return Err(match options.limit_rows {

@@ -157,8 +157,8 @@ impl Tactics {
     fn waves(&mut self, job: &Job) -> Result<((i32, Passes), Option<String>)> {
         let options = &job.definition.options;
         let blocked_by = self.facts.blocked_by.as_deref();
-        let removes = job.definition.action.as_action().removes_rows();
-        let chosen = match cost::choose(options, blocked_by, removes, self.wave_shape()) {
+        let fate = job.definition.action.as_action().fate();
+        let chosen = match cost::choose(options, blocked_by, fate, self.wave_shape()) {
             Ok(chosen) => chosen,
             Err(single) => {
                 let note =

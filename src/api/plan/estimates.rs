@@ -7,14 +7,16 @@ use serde_json::{Map, Value, json};
 
 use super::measured::{self, Measured};
 use super::walk::{LIMIT_MS, Way};
+use super::warnings::traps_of;
 use super::{Line, machine};
 use crate::action::{Changes, Delete, Kind};
 use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
 use crate::estimate::forecast::{Estimate, Given, Index, Known, estimate};
+use crate::model::fate::Fate;
 use crate::pg::hot::{self, IndexFacts};
-use crate::pg::traps::{self, Finding};
+use crate::pg::traps::Finding;
 use crate::pg::{server, settings};
 use crate::quote::qualified;
 use crate::store::outcome;
@@ -82,10 +84,10 @@ fn find(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Found> {
         seconds: job.seconds_per_row,
         wal: job.wal_per_row,
     });
-    let measured = match backfill.action.as_action().removes_rows() {
+    let measured = match backfill.action.as_action().fate() {
+        Fate::Changed => measured::measure(backfill)?,
         // There are no new rows to be measured.
-        true => Measured::default(),
-        false => measured::measure(backfill)?,
+        Fate::Removed | Fate::Kept => Measured::default(),
     };
     let source = match (&before, &measured.sample) {
         (Some(job), _) => format!("as job {} took on this table", job.id),
@@ -210,8 +212,18 @@ fn unknown(
         let what = format!("entries in index {index}");
         unknown.add(what, &[Figure::Time, Figure::Wal, Figure::Indexes]);
     }
-    if let Changes::Delete(Delete { archive: Some(to) }) = backfill.action.changes() {
-        let what = format!("rows in table {}", qualified(&to.schema, &to.name));
+    let elsewhere = match backfill.action.changes() {
+        Changes::Delete(Delete { archive: Some(to) }) => {
+            Some(format!("rows in table {}", qualified(&to.schema, &to.name)))
+        }
+        Changes::Copy(copy) => Some(format!(
+            "rows in table {}",
+            qualified(&copy.schema, &copy.name)
+        )),
+        Changes::Execute(_) => Some("what the statement does".to_owned()),
+        _ => None,
+    };
+    if let Some(what) = elsewhere {
         unknown.add(what, &[Figure::Time, Figure::Wal, Figure::Heap]);
     }
     if let Some(why) = &measured.trouble {
@@ -224,15 +236,10 @@ fn unknown(
         );
         unknown.add(what, &[Figure::Time]);
     }
-    let fire = !backfill.options.skips_triggers();
     let root = backfill.relation.oid;
     let leaves = ways.iter().map(|way| way.table.oid);
     for table in leaves.filter(|leaf| *leaf != root).chain([root]) {
-        let found = match backfill.action.as_action().removes_rows() {
-            true => traps::of_delete(table, fire)?,
-            false => traps::of_table(table, backfill.set_columns(), fire)?,
-        };
-        for found in found {
+        for found in traps_of(backfill, table)? {
             if let Some(figures) = left_out(&found) {
                 unknown.add(format!("{}: {}", found.item, found.value), figures);
             }
@@ -283,6 +290,7 @@ fn given(
         [] => share(None),
         room => room.iter().map(|bytes| share(Some(*bytes))).sum::<f64>() / pages,
     };
+    let fate = backfill.action.as_action().fate();
     Given {
         rows: way.rows,
         matching: way.matching,
@@ -296,8 +304,8 @@ fn given(
         full_page_writes: setting(c"full_page_writes") != "off",
         logged: !unlogged,
         logical: setting(c"wal_level") == "logical",
-        read_only: backfill.options.dry_run(),
-        removes: backfill.action.as_action().removes_rows(),
+        read_only: backfill.options.dry_run() || fate == Fate::Kept,
+        removes: fate == Fate::Removed,
         batch_size: f64::from(pace.batch_size),
         sleep: f64::from(pace.sleep_ms) / 1000.0,
         workers: f64::from(backfill.options.workers()),

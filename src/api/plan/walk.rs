@@ -280,8 +280,8 @@ fn chosen_waves(
     if options.dry_run() {
         return Err(Single::ReadOnly);
     }
-    let removes = backfill.action.as_action().removes_rows();
-    cost::choose(options, facts.blocked_by.as_deref(), removes, shape)
+    let fate = backfill.action.as_action().fate();
+    cost::choose(options, facts.blocked_by.as_deref(), fate, shape)
 }
 
 /// Describes the part of the table that is walked, if that is not all of it.

@@ -1,5 +1,7 @@
 //! The warnings of a plan: what is easily forgotten.
 
+use pgrx::pg_sys::Oid;
+
 use super::Line;
 use super::walk::Way;
 use crate::api::backfill::Backfill;
@@ -7,6 +9,7 @@ use crate::api::start::Pace;
 use crate::api::{hazards, sources};
 use crate::error::Result;
 use crate::guc;
+use crate::model::fate::Fate;
 use crate::pg::traps::{self, Finding};
 use crate::pg::{physical, server, slots};
 
@@ -48,7 +51,8 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     let one_pass = ways
         .iter()
         .any(|way| way.waves.is_err() && way.matching > 0.5 * way.rows);
-    let one_pass = one_pass && !backfill.action.as_action().removes_rows();
+    let fate = backfill.action.as_action().fate();
+    let one_pass = one_pass && fate == Fate::Changed;
     let full = ways.iter().all(|way| way.shape.fillfactor >= 100);
     if one_pass && full && ways.iter().all(|way| way.facts.blocked_by.is_none()) {
         lines.push(line(
@@ -73,19 +77,25 @@ fn as_line(found: Finding) -> Line {
     Line::new("warnings", found.item, found.value).advice(found.advice)
 }
 
+/// Returns the traps of a table, for what the backfill does to its rows.
+pub fn traps_of(backfill: &Backfill, table: Oid) -> Result<Vec<Finding>> {
+    let fire = !backfill.options.skips_triggers();
+    match backfill.action.as_action().fate() {
+        Fate::Changed => traps::of_table(table, backfill.set_columns(), fire),
+        Fate::Removed => traps::of_delete(table, fire),
+        Fate::Kept => traps::of_any(table),
+    }
+}
+
 /// Returns warnings about each table; the same warning about several partitions appears once.
 fn of_tables(backfill: &Backfill, ways: &[Way]) -> Result<Vec<Line>> {
-    let fire = !backfill.options.skips_triggers();
     let mut all: Vec<(Finding, Vec<String>)> = Vec::new();
     let root = backfill.relation.oid;
     let leaves = ways.iter().filter(|way| way.table.oid != root);
     let tables = std::iter::once((root, None))
         .chain(leaves.map(|way| (way.table.oid, Some(&way.table.shown))));
     for (oid, name) in tables {
-        let found = match backfill.action.as_action().removes_rows() {
-            true => traps::of_delete(oid, fire)?,
-            false => traps::of_table(oid, backfill.set_columns(), fire)?,
-        };
+        let found = traps_of(backfill, oid)?;
         for found in found {
             match all.iter_mut().find(|(known, _)| known.item == found.item) {
                 Some((_, names)) => names.extend(name.cloned()),
@@ -116,8 +126,14 @@ fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
             "no where_clause tells rows that are done from others".to_owned(),
         ));
     };
-    if backfill.action.as_action().removes_rows() {
-        return Ok(None);
+    match backfill.action.as_action().fate() {
+        Fate::Changed => {}
+        Fate::Removed => return Ok(None),
+        Fate::Kept => {
+            return Ok(Some(
+                "rows that are done look like others".to_owned(),
+            ));
+        }
     }
     for way in ways {
         let known_as = way.target.alias.as_deref();

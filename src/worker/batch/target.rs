@@ -5,15 +5,18 @@ use pgrx::pg_sys::Oid;
 use crate::action::Kind;
 use crate::error::{Error, Result, Signal, sqlstate};
 use crate::guc;
+use crate::model::fate::Fate;
 use crate::pg::partition::{self, Author};
 use crate::pg::relation::{self, Relation};
 use crate::pg::{enums, hot, name, physical, server};
 use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
+use crate::scan::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::store::job::Job;
 use crate::store::slice::{KeyRange, Slice};
 use crate::store::walk;
+use crate::table::walked::MOVES;
 use crate::table::{archive, index, skipped};
 use crate::worker::batch::attributes;
 use crate::worker::hints;
@@ -41,8 +44,12 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
         alias: attributes::known_as(job, table)?,
         key,
         where_clause: where_clause(job),
-        writes_key: action.as_action().removes_rows()
-            || hot::writes_key(table, action.set_columns())?,
+        lock: match action.as_action().lock() {
+            Some(lock) => lock,
+            None if action.as_action().fate() == Fate::Removed => RowLock::Update,
+            None if hot::writes_key(table, action.set_columns())? => RowLock::Update,
+            None => RowLock::NoKeyUpdate,
+        },
     })
 }
 
@@ -123,8 +130,10 @@ pub fn gone(job: &Job) -> Error {
 
 /// Returns the reason why the table cannot be walked in physical order, if there is one.
 pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
-    if job.definition.action.as_action().removes_rows() {
-        return physical::unreadable(table);
+    match job.definition.action.as_action().fate() {
+        Fate::Changed => {}
+        Fate::Removed => return physical::unreadable(table),
+        Fate::Kept => return Ok(Some(MOVES.to_owned())),
     }
     let known_as = attributes::known_as(job, table)?;
     let clause = job.definition.where_clause.as_deref();
