@@ -143,7 +143,7 @@ UPDATE backfill_internal.job SET
                              WHEN recompute THEN '"recompute"' ELSE '"pending"' END)))
                 WHEN options @> '{"dry_run": true}' THEN '{"question": "dry_run"}' ELSE '{}' END;
 ALTER TABLE backfill_internal.job ALTER COLUMN action SET NOT NULL, ALTER COLUMN work SET NOT NULL;
-COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, delete, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, delete, copy, execute, or look (a dry run, a verification)';
 COMMENT ON COLUMN backfill_internal.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
 COMMENT ON COLUMN backfill_internal.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
 
@@ -350,7 +350,7 @@ SELECT j.id AS job_id,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
-       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action = 'delete' THEN 'delete' ELSE 'backfill' END AS kind,
+       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action IN ('delete', 'copy', 'execute') THEN j.action ELSE 'backfill' END AS kind,
        (j.work #>> '{question,verify,job}')::bigint AS verifies
 FROM backfill_internal.job j
 CROSS JOIN slots
@@ -484,7 +484,7 @@ COMMENT ON COLUMN backfill.progress.seconds_throttled IS 'Time spent waiting for
 COMMENT ON COLUMN backfill.progress.rows_total IS 'Estimate of all rows of the walk: rows_done by percent; NULL: no estimate yet';
 COMMENT ON COLUMN backfill.samples.seconds_throttled IS 'Time spent waiting for signals, for the transactions of others between two waves, and before batches were tried again';
 COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the option of the signal, horizon (transactions of others), or retry';
-COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, or it only reads: dry run, or verification';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, copy, execute, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
 COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
 COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
@@ -508,6 +508,50 @@ CREATE FUNCTION backfill.delete(
 ) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'delete_wrapper';
 COMMENT ON FUNCTION backfill.delete IS 'Starts a job at commit that deletes the rows of which where_clause is true (''true'' for all), in batches; with option archive_into they go into another table by the same statement. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.define_copy(
+    source       regclass,
+    target       regclass,
+    columns      text    DEFAULT NULL,
+    select_list  text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    on_conflict  text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'define_copy_wrapper';
+COMMENT ON FUNCTION backfill.define_copy IS 'Checks and stores a job that copies rows, for backfill.plan, rehearse and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.copy(
+    source       regclass,
+    target       regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    columns      text    DEFAULT NULL,
+    select_list  text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    on_conflict  text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'copy_wrapper';
+COMMENT ON FUNCTION backfill.copy IS 'Starts a job at commit that inserts into target, for each row of source, the values of select_list into columns (left out: columns of the same names), each row once. on_conflict: error, nothing, or what follows ON CONFLICT. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.define_execute(relation regclass, statement text, where_clause text DEFAULT NULL, name text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'define_execute_wrapper';
+COMMENT ON FUNCTION backfill.define_execute IS 'Checks and stores a job that runs a statement for each batch, for backfill.plan and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.execute(
+    relation     regclass,
+    statement    text,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'execute_wrapper';
+COMMENT ON FUNCTION backfill.execute IS 'Starts a job at commit that runs one INSERT, UPDATE, DELETE, MERGE or SELECT for each batch of rows; the statement reads them as the table batch. Each row is in one batch that commits. Returns the job''s id; a repeated call with the same name returns the same job.';
 
 CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';

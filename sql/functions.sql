@@ -57,6 +57,50 @@ CREATE FUNCTION backfill.delete(
 AS 'MODULE_PATHNAME', 'delete_wrapper';
 COMMENT ON FUNCTION backfill.delete IS 'Starts a job at commit that deletes the rows of which where_clause is true (''true'' for all), in batches; with option archive_into they go into another table by the same statement. Returns the job''s id; a repeated call with the same name returns the same job.';
 
+CREATE FUNCTION backfill.define_copy(
+    source       regclass,
+    target       regclass,
+    columns      text    DEFAULT NULL,
+    select_list  text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    on_conflict  text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'define_copy_wrapper';
+COMMENT ON FUNCTION backfill.define_copy IS 'Checks and stores a job that copies rows, for backfill.plan, rehearse and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.copy(
+    source       regclass,
+    target       regclass,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    columns      text    DEFAULT NULL,
+    select_list  text    DEFAULT NULL,
+    where_clause text    DEFAULT NULL,
+    on_conflict  text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'copy_wrapper';
+COMMENT ON FUNCTION backfill.copy IS 'Starts a job at commit that inserts into target, for each row of source, the values of select_list into columns (left out: columns of the same names), each row once. on_conflict: error, nothing, or what follows ON CONFLICT. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.define_execute(relation regclass, statement text, where_clause text DEFAULT NULL, name text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'define_execute_wrapper';
+COMMENT ON FUNCTION backfill.define_execute IS 'Checks and stores a job that runs a statement for each batch, for backfill.plan and approve by its name, and for backfill.start. Returns the job''s id; a repeated call with the same name returns the same job.';
+
+CREATE FUNCTION backfill.execute(
+    relation     regclass,
+    statement    text,
+    batch_size   integer DEFAULT 1000,
+    sleep_ms     integer DEFAULT 0,
+    where_clause text    DEFAULT NULL,
+    name         text    DEFAULT NULL,
+    options      jsonb   DEFAULT '{}'
+) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+AS 'MODULE_PATHNAME', 'execute_wrapper';
+COMMENT ON FUNCTION backfill.execute IS 'Starts a job at commit that runs one INSERT, UPDATE, DELETE, MERGE or SELECT for each batch of rows; the statement reads them as the table batch. Each row is in one batch that commits. Returns the job''s id; a repeated call with the same name returns the same job.';
+
 CREATE FUNCTION backfill.pause(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_wrapper';
 COMMENT ON FUNCTION backfill.pause(bigint) IS 'Holds a job after the batch it is in. For its owner, and for the owner of its table. Returns the state that results.';

@@ -73,7 +73,7 @@ COMMENT ON COLUMN backfill_internal.job.name IS 'Name that makes define and star
 COMMENT ON COLUMN backfill_internal.job.relation IS 'The table that is walked';
 COMMENT ON COLUMN backfill_internal.job.relation_name IS 'The table''s name when the job was defined: what it is called once it is dropped';
 COMMENT ON COLUMN backfill_internal.job.owner IS 'The role that defined the job; its rights are used by every batch';
-COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, delete, or look (a dry run, a verification)';
+COMMENT ON COLUMN backfill_internal.job.action IS 'What is done to the rows of a batch: update, delete, copy, execute, or look (a dry run, a verification)';
 COMMENT ON COLUMN backfill_internal.job.work IS 'The action''s own data: the SET list and the columns that it writes; of a look, what is asked of the rows';
 COMMENT ON COLUMN backfill_internal.job.where_clause IS 'The WHERE clause, if any: which rows it is about';
 COMMENT ON COLUMN backfill_internal.job.key_columns IS 'The columns that order the walk';

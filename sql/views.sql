@@ -159,7 +159,7 @@ SELECT j.id AS job_id,
        CASE WHEN j.options ? 'settings' THEN
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
-       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action = 'delete' THEN 'delete' ELSE 'backfill' END AS kind,
+       CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action IN ('delete', 'copy', 'execute') THEN j.action ELSE 'backfill' END AS kind,
        (j.work #>> '{question,verify,job}')::bigint AS verifies
 FROM backfill_internal.job j
 CROSS JOIN slots
@@ -238,7 +238,7 @@ COMMENT ON COLUMN backfill.progress.batch_ms IS 'What the last batch took, in mi
 COMMENT ON COLUMN backfill.progress.batch_ms_p95 IS 'What 95 per cent of a worker''s last 200 batches took at most, in milliseconds; of several workers, the longest';
 COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers have written, in bytes';
 COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
-COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, or it only reads: dry run, or verification';
+COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, copy, execute, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.progress.verifies IS 'Of a verification: the job whose rows it looks at';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS

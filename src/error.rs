@@ -26,6 +26,7 @@ pub mod sqlstate {
     pub const INVALID_NAME: &str = "42602";
     pub const OBJECT_IN_USE: &str = "55006";
     pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub const NOT_NULL_VIOLATION: &str = "23502";
     pub const UNIQUE_VIOLATION: &str = "23505";
     pub const CHECK_VIOLATION: &str = "23514";

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Batch, Rendered, Writes};
 use crate::model::fate::Fate;
 use crate::quote::{ident, qualified};
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 
 /// A copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

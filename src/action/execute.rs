@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Batch, Rendered, Writes};
 use crate::model::fate::Fate;
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 
 /// Name of the rows of a batch in the owner's statement.
 pub const BATCH: &str = "batch";

@@ -20,7 +20,7 @@ pub use update::Update;
 
 use crate::error::{Error, Result};
 use crate::model::fate::Fate;
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 use crate::scan::sql::Selected;
 
 /// An action. Each implementation has a file of its own.

@@ -10,7 +10,7 @@ use crate::pg::{settings, triggers};
 use crate::scan::clause::all_of;
 use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Order, Why};
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::table::index;
 use crate::table::walked::{self, Walked};

@@ -4,7 +4,7 @@ use pgrx::pg_sys::Oid;
 use serde_json::Value;
 
 use super::caller::required;
-use crate::action::Kind;
+use crate::action::{Asked, Changes, Kind};
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::model::options::Options;
@@ -34,22 +34,54 @@ pub enum Work {
     Set(String),
     /// A DELETE.
     Delete,
+    /// A copy into another table.
+    Copy {
+        /// OID of that table.
+        target: u32,
+        /// The other arguments.
+        asked: Asked,
+    },
+    /// This statement for each batch.
+    Execute(String),
 }
 
 impl Work {
     /// Returns the work of a job, or that which it looks at.
     pub fn of(action: &Kind) -> Work {
-        match action.set_clause() {
-            Some(set_clause) => Work::Set(set_clause.to_owned()),
-            None => Work::Delete,
+        match action.changes() {
+            Changes::Update(update) => Work::Set(update.set_clause),
+            Changes::Delete(_) => Work::Delete,
+            Changes::Copy(copy) => Work::Copy {
+                target: copy.target,
+                asked: copy.asked,
+            },
+            Changes::Execute(execute) => Work::Execute(execute.statement),
         }
+    }
+
+    /// Refuses options that are for other work.
+    fn refuse_options(&self, options: &Options) -> Result<()> {
+        if options.archive_into.is_some() && *self != Work::Delete {
+            return Err(
+                Error::invalid("option \"archive_into\" is for rows that are deleted")
+                    .hint("Give it to backfill.delete()."),
+            );
+        }
+        let keeps = matches!(self, Work::Copy { .. } | Work::Execute(_));
+        if options.lock.is_some() && !keeps {
+            return Err(
+                Error::invalid("option \"lock\" is for rows that stay as they are")
+                    .hint("Give it to backfill.copy() or backfill.execute()."),
+            );
+        }
+        Ok(())
     }
 
     /// Returns the SET list, if there is one.
     pub fn set_clause(&self) -> Option<&String> {
         match self {
             Work::Set(text) => Some(text),
-            Work::Delete => None,
+            _ => None,
         }
     }
 }
@@ -105,17 +137,14 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
         }
     }
     let trim = |text: String| clause::trimmed(&text).to_owned();
-    if matches!(request.work, Some(Work::Set(_))) && options.archive_into.is_some() {
-        return Err(
-            Error::invalid("option \"archive_into\" is for rows that are deleted")
-                .hint("Give it to backfill.delete()."),
-        );
+    if let Some(work) = &request.work {
+        work.refuse_options(&options)?;
     }
     Ok(Call {
         relation,
         work: request.work.map(|work| match work {
             Work::Set(text) => Work::Set(trim(text)),
-            Work::Delete => Work::Delete,
+            work => work,
         }),
         where_clause: request.where_clause.map(trim),
         name,

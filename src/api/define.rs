@@ -6,7 +6,7 @@ use super::call::{self, Call, Request, Work};
 use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
-use super::{archive, bounds, definition_lock, on_end, session, sources, tables, throttles};
+use super::{archive, bounds, copy, definition_lock, execute, on_end, session, sources, tables, throttles};
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;
@@ -114,6 +114,8 @@ pub fn changes(call: &Call, work: &Work) -> Result<Changes> {
         Work::Delete => Changes::Delete(Delete {
             archive: archive::of(call)?,
         }),
+        Work::Copy { target, asked } => Changes::Copy(copy::of(call, *target, asked)?),
+        Work::Execute(statement) => Changes::Execute(execute::of(call, statement)?),
     })
 }
 

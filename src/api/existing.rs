@@ -40,10 +40,18 @@ pub fn same_job(call: &Call, work: &Work) -> Result<Option<Job>> {
     let difference = if known.relation != call.relation.oid {
         Some(format!("It is on {}.", known.relation_name))
     } else if Work::of(&definition.action) != *work {
-        Some(match definition.action.set_clause() {
-            Some(set_clause) => format!("Its set_clause is: {set_clause}"),
-            None => "It deletes rows.".to_owned(),
+        Some(match Work::of(&definition.action) {
+            Work::Set(set_clause) => format!("Its set_clause is: {set_clause}"),
+            Work::Delete => "It deletes rows.".to_owned(),
+            Work::Copy { target, .. } => format!(
+                "It copies rows into {}.",
+                relation::describe(Oid::from(target))?
+                    .map_or("a table that is gone".to_owned(), |found| found.shown)
+            ),
+            Work::Execute(statement) => format!("Its statement is: {statement}"),
         })
+    } else if definition.options.lock != call.options.lock {
+        Some("Its option \"lock\" is another.".to_owned())
     } else if definition.options.archive_into != call.options.archive_into {
         let into = definition.options.archive_into.as_deref();
         Some(format!(

@@ -10,6 +10,7 @@ mod option;
 pub mod options;
 pub mod progress;
 pub mod retry;
+pub mod row_lock;
 pub mod spacing;
 pub mod standing;
 pub mod state;

@@ -118,6 +118,11 @@ const KEYS: &[Key] = &[
         "a string: the name of a table",
         When::Defined,
     ),
+    key(
+        "lock",
+        "\"none\", \"key share\", \"share\", \"no key update\" or \"update\"",
+        When::Defined,
+    ),
     key("on_end", "a string: an SQL statement", When::Always),
 ];
 

@@ -10,6 +10,7 @@ use crate::model::bounds::{Bounds, KeyText};
 pub use crate::model::choice::{AtBounds, LockedRows, Strategy, Triggers, Walk};
 pub use crate::model::option::is_alterable;
 use crate::model::option::{self, Key};
+use crate::model::row_lock::RowLock;
 use crate::throttle::limits::Throttles;
 
 /// The options of a job, beyond the arguments of `backfill.start`. A field that is `None` was not given; the method of
@@ -85,6 +86,9 @@ pub struct Options {
     /// Name of the table that gets the rows that are deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive_into: Option<String>,
+    /// Lock that the rows of a batch get which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<RowLock>,
     /// The owner's SQL statement that runs after the end of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<String>,
@@ -186,6 +190,16 @@ impl Options {
             Some(_) => 1,
             None => self.workers.unwrap_or(1),
         }
+    }
+
+    /// Returns the lock that the rows of a copy get: it keeps those from being deleted that are being copied.
+    pub fn lock_of_copy(&self) -> RowLock {
+        self.lock.unwrap_or(RowLock::KeyShare)
+    }
+
+    /// Returns the lock that the rows get which a statement is run for.
+    pub fn lock_of_execute(&self) -> RowLock {
+        self.lock.unwrap_or(RowLock::NoKeyUpdate)
     }
 
     /// True if one worker does the rows one after another in key order.

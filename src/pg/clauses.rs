@@ -12,7 +12,7 @@ use crate::error::{Error, Result, sqlstate};
 
 /// Text put before an expression to parse it; a bracket closes it.
 const EXPRESSION: &str = "SELECT (\n";
-const STANDARD_STRINGS: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
+pub(super) const STANDARD_STRINGS: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
 
 /// Parses a SET list by itself and returns the names of the columns it sets. Refuses anything else that an UPDATE may have.
 pub fn set_columns(set_clause: &str) -> Result<Vec<String>> {
@@ -158,7 +158,7 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
 
 /// Parses `prefix` + `clause`. Returns the only statement, or null if there is not exactly one, in the current memory context.
 /// The position of a syntax error is counted in the clause.
-fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
+pub(super) fn parse(prefix: &str, clause: &str, hint: &str) -> Result<*mut pg_sys::Node> {
     confine::require()?;
     let text = to_server(&format!("{prefix}{clause}"))?;
     // SAFETY: the parser reads the text, which ends with a zero, and nothing else: it needs no transaction, and

@@ -12,6 +12,7 @@
 
 pub mod alloc;
 pub mod arg;
+pub mod batch;
 pub mod bgworker;
 pub mod capture;
 pub mod channel;
@@ -45,6 +46,7 @@ mod open;
 pub mod owner_session;
 pub mod partition;
 pub mod patience;
+pub mod parts;
 pub mod physical;
 pub mod planner;
 pub mod read_only;

@@ -120,6 +120,28 @@ pub fn refuse_suppressed(relation: Oid, shown: &str) -> Result<()> {
     }
 }
 
+/// Refuses a table whose rules turn an INSERT into something else.
+pub fn refuse_rule_on_insert(relation: Oid, shown: &str) -> Result<()> {
+    let row = as_extension(|| {
+        spi::kept_first(
+            "SELECT pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
+             WHERE r.ev_class = $1 AND r.ev_type = '3' AND r.ev_enabled <> 'D' ORDER BY r.rulename LIMIT 1",
+            &[Arg::Oid(relation)],
+        )
+    })?;
+    match row {
+        None => Ok(()),
+        Some(row) => Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "rule {} turns an INSERT into table {shown} into something else",
+                row.text(0)?
+            ),
+        )
+        .hint("Drop or disable it, or name the table that it inserts into.")),
+    }
+}
+
 /// Query for a trigger before each row's INSERT into the table or a partition of it, or a rule on INSERT: its kind, and its name.
 const SUPPRESSES: &str = "
 SELECT f.kind, f.name FROM (

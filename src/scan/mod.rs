@@ -10,6 +10,5 @@ pub mod key;
 pub mod order;
 pub mod position;
 pub mod reader;
-pub mod row_lock;
 pub mod sizer;
 pub mod sql;

@@ -3,7 +3,7 @@
 
 use crate::quote::{ident, qualified};
 use crate::scan::key::Column;
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 
 /// Parameters of a statement, in the order in which they must be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

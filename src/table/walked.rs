@@ -9,7 +9,7 @@ use crate::pg::spi::{self, Arg};
 use crate::pg::{clauses, evaluate, heap, hot, partition, physical};
 use crate::scan::key::{self, Candidate, Wanted};
 use crate::scan::order::{self, Facts, Pages};
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::table::index;
 

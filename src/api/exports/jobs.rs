@@ -10,10 +10,13 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 use super::arguments::{call, json, name, request, text};
+use crate::action::Asked;
+use crate::api::copy::CopyRequest;
 use crate::api::{
-    alter, approve, control, define, delete, forget, limits, redefine, require, retry_failed,
+    alter, approve, control, copy, define, delete, execute, forget, limits, redefine, require, retry_failed,
     set_not_null, start, wait,
 };
+use crate::error::Result;
 use crate::pg::capture::capture;
 use crate::pg::report::unwrap;
 use crate::pg::text::from_bytes;
@@ -77,6 +80,101 @@ fn delete(
     call(|| {
         let request = request(relation, None, where_clause, name, options)?;
         delete::start(request, batch_size, sleep_ms, typed)
+    })
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn copy(
+    source: Option<Oid>,
+    target: Option<Oid>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    columns: Option<&[u8]>,
+    select_list: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    on_conflict: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> i64 {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "copy") };
+    call(|| {
+        let request = request(source, None, where_clause, name, options)?;
+        let copy = copy_request(target, columns, select_list, on_conflict)?;
+        copy::start(request, copy, batch_size, sleep_ms, typed)
+    })
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn define_copy(
+    source: Option<Oid>,
+    target: Option<Oid>,
+    columns: Option<&[u8]>,
+    select_list: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    on_conflict: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+) -> i64 {
+    call(|| {
+        let request = request(source, None, where_clause, name, options)?;
+        let copy = copy_request(target, columns, select_list, on_conflict)?;
+        copy::define(request, copy)
+    })
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn execute(
+    relation: Option<Oid>,
+    statement: Option<&[u8]>,
+    batch_size: Option<i32>,
+    sleep_ms: Option<i32>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> i64 {
+    // SAFETY: it is the one that this function was called with.
+    let typed = unsafe { typed::is_typed(fcinfo, "execute") };
+    call(|| {
+        let request = request(relation, None, where_clause, name, options)?;
+        let statement = text("statement", statement, limits::CLAUSE)?;
+        execute::start(request, statement, batch_size, sleep_ms, typed)
+    })
+}
+
+#[pg_extern(sql = false)]
+fn define_execute(
+    relation: Option<Oid>,
+    statement: Option<&[u8]>,
+    where_clause: Option<&[u8]>,
+    name: Option<&[u8]>,
+    options: Option<Internal>,
+) -> i64 {
+    call(|| {
+        let request = request(relation, None, where_clause, name, options)?;
+        execute::define(request, text("statement", statement, limits::CLAUSE)?)
+    })
+}
+
+/// Reads the arguments that only a copy has.
+fn copy_request(
+    target: Option<Oid>,
+    columns: Option<&[u8]>,
+    select_list: Option<&[u8]>,
+    on_conflict: Option<&[u8]>,
+) -> Result<CopyRequest> {
+    Ok(CopyRequest {
+        target,
+        asked: Asked {
+            columns: text("columns", columns, limits::CLAUSE)?,
+            select_list: text("select_list", select_list, limits::CLAUSE)?,
+            on_conflict: text("on_conflict", on_conflict, limits::CLAUSE)?,
+        },
     })
 }
 

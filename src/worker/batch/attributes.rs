@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::Oid;
 
-use crate::action::statement::analysed;
+use crate::action::statement::reading;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::enums::{self, Enums};
 use crate::pg::{clauses, relation, server};
@@ -34,7 +34,7 @@ pub fn of(job: &Job, table: Oid, key: &[Column]) -> Result<Attributes> {
     let changes = definition.action.changes();
     let action = changes.as_action();
     let name = sql::name_of(&found.schema, &found.name, alias.as_deref());
-    let used = clauses::columns_used(&analysed(action, &from, &name, Some(condition)))?;
+    let used = clauses::columns_used(&reading(action, &from, &name, Some(condition)))?;
     let columns = found.columns.into_iter();
     let used = columns.filter(|column| used.contains(&column.number));
     Ok(Attributes {

@@ -11,13 +11,13 @@ use crate::pg::relation::{self, Relation};
 use crate::pg::{enums, hot, name, physical, server};
 use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
-use crate::scan::row_lock::RowLock;
+use crate::model::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::store::job::Job;
 use crate::store::slice::{KeyRange, Slice};
 use crate::store::walk;
 use crate::table::walked::MOVES;
-use crate::table::{archive, index, skipped};
+use crate::table::{archive, copied, index, skipped};
 use crate::worker::batch::attributes;
 use crate::worker::hints;
 
@@ -53,37 +53,45 @@ pub fn of(job: &Job, table: Oid, key: Vec<Column>) -> Result<Target> {
     })
 }
 
-/// Returns the job's action on a table, with the present names of its archive, if it has one. The archive is locked until the transaction
-/// ends. Fails if a row could be lost on its way there.
+/// Returns the job's action on a table, with the present names of the other table that it writes, if there is one. That one is locked until
+/// the transaction ends. Fails if a row could be lost on its way there.
 pub fn action(job: &Job, table: Oid) -> Result<Kind> {
     let mut action = job.definition.action.clone();
-    let Some(to) = hold_archive(job) else {
+    let Some(to) = hold_other(job) else {
         return Ok(action);
     };
-    let archive = relation::describe(to)?.ok_or_else(|| {
+    let what = match action {
+        Kind::Copy(_) => "the table that gets the rows",
+        _ => "the table that gets the deleted rows (option \"archive_into\")",
+    };
+    let other = relation::describe(to)?.ok_or_else(|| {
         Error::new(
             sqlstate::UNDEFINED_TABLE,
-            "the table that gets the deleted rows (option \"archive_into\") no longer exists",
+            format!("{what} no longer exists"),
         )
         .hint(format!("SELECT backfill.cancel({}) ends the job.", job.id))
     })?;
-    archive.refuse_deceptive()?;
+    other.refuse_deceptive()?;
     if server::is_superuser() {
-        refuse_authors(job, &archive)?;
+        refuse_authors(job, &other)?;
     }
     let table = relation::describe(table)?.ok_or_else(|| gone(job))?;
-    if let Kind::Delete(delete) = &mut action {
-        delete.archive = Some(archive::of(&table, &archive)?);
+    match &mut action {
+        Kind::Delete(delete) => delete.archive = Some(archive::of(&table, &other)?),
+        Kind::Copy(copy) => *copy = copied::renewed(copy, &other)?,
+        _ => {}
     }
     Ok(action)
 }
 
-/// Locks the archive of a job, if it has one, until the transaction ends, and watches it for changes.
-pub fn hold_archive(job: &Job) -> Option<Oid> {
-    let Kind::Delete(delete) = &job.definition.action else {
-        return None;
+/// Locks the other table that a job's action writes, its archive or its target, until the transaction ends, and watches it for changes.
+pub fn hold_other(job: &Job) -> Option<Oid> {
+    let oid = match &job.definition.action {
+        Kind::Delete(delete) => delete.archive.as_ref()?.oid,
+        Kind::Copy(copy) => copy.target,
+        _ => return None,
     };
-    let oid = Oid::from(delete.archive.as_ref()?.oid);
+    let oid = Oid::from(oid);
     relation::watch_too(oid);
     relation::lock_for_update(oid);
     Some(oid)

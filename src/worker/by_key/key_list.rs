@@ -12,6 +12,7 @@ use pgrx::pg_sys::Oid;
 use crate::action::Action;
 use crate::action::statement::{Giving, batch};
 use crate::error::{Error, Result};
+use crate::model::fate::Fate;
 use crate::pg::heap;
 use crate::pg::planner::Access;
 use crate::pg::spi::Arg;
@@ -51,8 +52,11 @@ impl Listed {
             [_] => Access::Index,
             _ => Access::Lookup,
         };
-        let by_place =
-            places && relation::is_heap(relation) && !relation::has_triggers_per_try(relation);
+        // A statement that keeps its rows does not return their keys.
+        let by_place = places
+            && action.fate() != Fate::Kept
+            && relation::is_heap(relation)
+            && !relation::has_triggers_per_try(relation);
         let by_place = by_place
             .then(|| Prepared::new(of(Rows::Places, Giving::Key), &target.key, Access::Tid));
         Ok(Some(Listed {

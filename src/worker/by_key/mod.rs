@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
+use crate::model::fate::Fate;
 use crate::pg::report;
 use crate::scan::position::{Position, Region};
 use crate::store::job::Job;
@@ -201,8 +202,11 @@ impl Keys {
         let (updated, hot) = changed_by(self.relation, || {
             Ok(update.run(range(after, &end, &[]))?.processed)
         })?;
-        // Others may have inserted rows since the end of the range was read.
-        let scanned = scanned.max(updated);
+        // Others may have inserted rows since the end of the range was read. What a statement does elsewhere tells nothing of that.
+        let scanned = match work.job.definition.action.as_action().fate() {
+            Fate::Kept => scanned,
+            Fate::Changed | Fate::Removed => scanned.max(updated),
+        };
         self.since_look = self.since_look.map(|rows| rows + scanned);
         self.tactic = Some(Tactic {
             rows: tactic.rows - scanned,

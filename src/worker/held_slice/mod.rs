@@ -411,7 +411,7 @@ impl Walk {
     /// already.
     pub fn refresh(&mut self, job: &Job) -> Result<Ground> {
         let table = self.slice.relation;
-        target::hold_archive(job);
+        target::hold_other(job);
         // This is also false if the table is gone.
         let same_name = relation::is_named(table, &self.target.schema, &self.target.relation);
         if same_name && !relation::take_changed() {
