@@ -239,7 +239,8 @@ WITH locks AS MATERIALIZED (
            pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
                / NULLIF(pg_catalog.sum(sl.weight), 0) AS percent,
            -- In physical order a new version may lie ahead of the walk: its row is counted as passed when the walk gets there.
-           GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated))::bigint AS rows_done,
+           (CASE WHEN pg_catalog.bool_or(sl.end_block IS NOT NULL) THEN GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated))
+                 ELSE pg_catalog.sum(c.rows_done) END)::bigint AS rows_done,
            pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END)::bigint AS rows_total,
            pg_catalog.sum(GREATEST(c.rows_total - c.rows_done, 0)) FILTER (WHERE NOT sl.done) AS rows_left,
            pg_catalog.sum(c.rows_updated)::bigint AS rows_updated,
@@ -261,7 +262,7 @@ WITH locks AS MATERIALIZED (
            pg_catalog.max(c.at) AS at
     FROM going g
     -- Job by job: those that have ended have many slices, too.
-    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done FROM backfill_internal.slice i WHERE i.job_id = g.id OFFSET 0) sl
+    CROSS JOIN LATERAL (SELECT i.id, i.job_id, i.weight, i.done, i.end_block FROM backfill_internal.slice i WHERE i.job_id = g.id OFFSET 0) sl
     CROSS JOIN LATERAL (
         SELECT k.rows_done, k.rows_updated, k.rows_hot, k.rows_total, k.percent, k.past_estimate, k.rows_per_second,
                k.batch_rows, k.batch_ms, k.batch_ms_p95, k.worked_ms, k.slept_ms, k.waited_ms, k.wal_bytes,
@@ -329,7 +330,7 @@ SELECT j.id AS job_id,
        j.key_columns,
        COALESCE((j.options ->> 'workers')::integer, 1) AS workers_wanted,
        CASE WHEN s.state IN ('running', 'pausing', 'cancelling') THEN p.batch_rows END AS batch_rows,
-       CASE WHEN j.action <> 'delete' THEN
+       CASE WHEN j.action NOT IN ('delete', 'copy', 'execute') THEN
             pg_catalog.round(COALESCE(p.rows_hot, o.rows_hot) * 100.0 / NULLIF(COALESCE(p.rows_updated, o.rows_updated), 0), 1) END AS hot_percent,
        CASE WHEN NOT s.state IN ('pending', 'completed', 'cancelled') THEN w.phase END AS phase,
        NULLIF(pg_catalog.concat_ws('; ', CASE WHEN f.rows > 0 THEN pg_catalog.concat(f.rows, CASE f.rows WHEN 1 THEN ' row' ELSE ' rows' END,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Batch, Rendered, Writes};
 use crate::model::fate::Fate;
-use crate::quote::{ident, qualified};
 use crate::model::row_lock::RowLock;
+use crate::quote::{ident, qualified};
 
 /// A copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

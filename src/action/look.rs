@@ -91,11 +91,15 @@ impl Action for Look {
         if self.evaluates() {
             return self.of.as_action().render(batch);
         }
-        let given = batch.returning.join(", ");
+        let given = match batch.returning.is_empty() {
+            true => "NULL".to_owned(),
+            false => batch.returning.join(", "),
+        };
         let rows = batch.rows.as_ref();
         let condition = rows.map_or("true", |rows| rows.condition.as_str());
         Rendered::alone(format!(
-            "SELECT {given} FROM {} WHERE {condition}",
+            "SELECT {given}{} FROM {} WHERE {condition}",
+            self.tried(),
             batch.item
         ))
     }
@@ -107,6 +111,32 @@ impl Look {
         match self.question {
             Question::Verify { .. } if !self.evaluates() => self.question.wrong(where_clause),
             _ => where_clause.map(str::to_owned),
+        }
+    }
+
+    /// Returns the result in one line, as [`Question::verdict`] does; a dry run says what would become of the rows.
+    pub fn verdict(&self, found: Found, doubt: Doubt, unseen: Doubt) -> String {
+        let of = self.of.as_action();
+        if self.question != Question::DryRun || of.fate() == Fate::Changed {
+            return self.question.verdict(found, doubt, unseen);
+        }
+        let failed = match found.failed {
+            0 => String::new(),
+            n => format!(", {n} would fail"),
+        };
+        format!(
+            "dry run: of {} rows {} would be {}{failed}",
+            found.passed,
+            found.found,
+            of.done()
+        )
+    }
+
+    /// Returns the values that a dry run computes besides the key, as a list that begins with a comma: those that would be copied.
+    fn tried(&self) -> String {
+        match (&self.of, &self.question) {
+            (Changes::Copy(copy), Question::DryRun) => format!(", {}", copy.select_list),
+            _ => String::new(),
         }
     }
 

@@ -6,7 +6,9 @@ use super::call::{self, Call, Request, Work};
 use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
-use super::{archive, bounds, copy, definition_lock, execute, on_end, session, sources, tables, throttles};
+use super::{
+    archive, bounds, copy, definition_lock, execute, on_end, session, sources, tables, throttles,
+};
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
 use crate::guc;

@@ -130,8 +130,9 @@ fn describe(job: &Job) -> Result<Standalone> {
         return Err(Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,
             format!(
-                "cannot write a procedure for backfill {}, which deletes rows",
-                job.shown()
+                "cannot write a procedure for backfill {}, whose rows are {}",
+                job.shown(),
+                definition.action.as_action().done()
             ),
         )
         .hint("Procedures are written for updates only."));

@@ -9,6 +9,7 @@ use super::subject::Subject;
 use super::{approve, existing, launch, rehearsed, scope, tables};
 use crate::action::Found;
 use crate::error::{Error, Result, sqlstate};
+use crate::model::fate::Fate;
 use crate::model::options::{Options, Strategy};
 use crate::model::state::{State, Wish};
 use crate::pg::relation::{self, Relation};
@@ -24,6 +25,19 @@ use crate::stranger::errand::{Errand, carry_out};
 pub fn reapply(job_id: Option<i64>, typed: bool) -> Result<Option<i64>> {
     let of = activated_job(job_id, "backfill.reapply()")?;
     rights::require_execute("start")?;
+    if of.definition.action.as_action().fate() == Fate::Kept {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cannot do rows of backfill {} again, whose rows are {}",
+                of.shown(),
+                of.definition.action.as_action().done()
+            ),
+        )
+        .hint(
+            "Start another job, with a where_clause that is true of the rows that are missing.",
+        ));
+    }
     let Some(verification) = trial::last_verification(of.id)? else {
         return Err(Error::new(
             sqlstate::NOT_IN_PREREQUISITE_STATE,

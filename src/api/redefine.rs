@@ -125,8 +125,9 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
     if let Some(text) = set_clause {
         let Some(update) = changed.definition.action.update_mut() else {
             return Err(Error::invalid(format!(
-                "set_clause is given for backfill {}, which deletes rows",
-                job.shown()
+                "set_clause is given for backfill {}, whose rows are {}",
+                job.shown(),
+                job.definition.action.as_action().done()
             ))
             .hint("Give where_clause alone."));
         };

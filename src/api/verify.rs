@@ -9,7 +9,7 @@ use super::caller::{locked_job, required};
 use super::reapply::{begin, inherited, its_table, release};
 use super::subject::Subject;
 use super::{changed, checks, scope, tables};
-use crate::action::{Check, Kind, Look, Question};
+use crate::action::{Changes, Check, Kind, Look, Question};
 use crate::error::{Error, Result, sqlstate};
 use crate::model::bounds::KeyText;
 use crate::model::options::{Options, is_alterable};
@@ -22,6 +22,7 @@ use crate::scan::clause;
 use crate::store::job::{Definition, Job};
 use crate::store::walk;
 use crate::stranger::errand::{Errand, carry_out};
+use crate::table::copied;
 
 /// Starts a verification of a job at commit; returns its id.
 pub fn verify(
@@ -188,6 +189,7 @@ fn refuse_options(of: &Options, given: &Options) -> Result<()> {
 
 /// Chooses what is asked of the rows.
 fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Check> {
+    let changes = of.definition.action.changes();
     match (check_clause, recompute) {
         (Some(_), true) => Err(Error::invalid("check_clause and recompute are both given")
             .hint("One verification asks one thing: start two.")),
@@ -200,8 +202,28 @@ fn choose(of: &Job, check_clause: Option<String>, recompute: bool) -> Result<Che
                 "backfill {} has no set_clause to be computed again",
                 of.shown()
             ))
-            .hint("Leave recompute out: rows that match where_clause still are wrong."))
+            .hint(match changes {
+                Changes::Delete(_) => {
+                    "Leave recompute out: rows that match where_clause still are wrong."
+                }
+                Changes::Copy(_) => {
+                    "Leave recompute out: rows without their row in the target are wrong."
+                }
+                _ => "Say what is to be true of each row: check_clause => '...'.",
+            }))
         }
+        (None, false) if matches!(changes, Changes::Copy(_)) => match &changes {
+            Changes::Copy(copy) => copied::check(copy).map(Check::Clause),
+            _ => Err(Error::internal("not a copy")),
+        },
+        (None, false) if matches!(changes, Changes::Execute(_)) => Err(Error::invalid(format!(
+            "nothing tells whether the statement of backfill {} has done its work for a row",
+            of.shown()
+        ))
+        .hint(format!(
+            "Say what is to be true of each row: SELECT backfill.verify({}, check_clause => 'EXISTS (...)').",
+            of.id
+        ))),
         (None, true) => Ok(Check::Recompute),
         (None, false) if of.definition.where_clause.is_some() => Ok(Check::Pending),
         (None, false) => Err(Error::invalid(format!(

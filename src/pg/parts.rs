@@ -19,7 +19,10 @@ pub fn column_list(columns: &str) -> Result<Vec<String>> {
         }
         let insert = &*statement.cast::<pg_sys::InsertStmt>();
         let targets = list::pointers::<pg_sys::ResTarget>(insert.cols);
-        if targets.iter().any(|target| !(**target).indirection.is_null()) {
+        if targets
+            .iter()
+            .any(|target| !(**target).indirection.is_null())
+        {
             return Err(not_only("columns", "a list of whole columns", HINT));
         }
         let names = targets.into_iter();
@@ -47,9 +50,15 @@ pub fn select_list(select_list: &str) -> Result<Option<usize>> {
             (!select.windowClause.is_null(), "WINDOW"),
             (!select.distinctClause.is_null(), "DISTINCT"),
             (!select.sortClause.is_null(), "ORDER BY"),
-            (!select.limitCount.is_null() || !select.limitOffset.is_null(), "LIMIT"),
+            (
+                !select.limitCount.is_null() || !select.limitOffset.is_null(),
+                "LIMIT",
+            ),
             (!select.lockingClause.is_null(), "FOR UPDATE or the like"),
-            (select.op != pg_sys::SetOperation::SETOP_NONE, "UNION or the like"),
+            (
+                select.op != pg_sys::SetOperation::SETOP_NONE,
+                "UNION or the like",
+            ),
         ] {
             if found {
                 let wanted = format!("a list of expressions, but has {what}");
@@ -63,8 +72,11 @@ pub fn select_list(select_list: &str) -> Result<Option<usize>> {
                 Star::None => {}
                 Star::OfTable => stars += 1,
                 Star::Alone => {
-                    return Err(not_only("select_list", "a list of expressions, but has *", HINT)
-                        .hint("Name the columns, or put the table's name before it: 'orders.*'."));
+                    return Err(
+                        not_only("select_list", "a list of expressions, but has *", HINT).hint(
+                            "Name the columns, or put the table's name before it: 'orders.*'.",
+                        ),
+                    );
                 }
             }
         }
@@ -74,21 +86,33 @@ pub fn select_list(select_list: &str) -> Result<Option<usize>> {
 
 /// Checks that a text is one statement that can be run for each batch.
 pub fn batch_statement(statement: &str) -> Result<()> {
-    const HINT: &str =
-        "statement is one INSERT, UPDATE, DELETE, MERGE or SELECT that names batch: 'INSERT INTO b SELECT f(id) FROM batch'.";
+    const HINT: &str = "statement is one INSERT, UPDATE, DELETE, MERGE or SELECT that names batch: 'INSERT INTO b SELECT f(id) FROM batch'.";
     // SAFETY: as in `column_list`.
     settings::with(&[STANDARD_STRINGS], || unsafe {
         let parsed = parse("", statement, HINT)?;
         let tag = (!parsed.is_null()).then(|| (*parsed).type_);
         match tag {
-            Some(NodeTag::T_InsertStmt | NodeTag::T_UpdateStmt | NodeTag::T_DeleteStmt | NodeTag::T_MergeStmt) => {
-                Ok(())
-            }
+            Some(
+                NodeTag::T_InsertStmt
+                | NodeTag::T_UpdateStmt
+                | NodeTag::T_DeleteStmt
+                | NodeTag::T_MergeStmt,
+            ) => Ok(()),
             Some(NodeTag::T_SelectStmt) if !makes_table(&*parsed.cast()) => Ok(()),
-            Some(NodeTag::T_SelectStmt) => Err(not_only("statement", "one query, but has INTO", HINT)),
-            Some(NodeTag::T_CallStmt) => Err(not_only("statement", "one statement that reads batch, and not CALL", HINT)
-                .hint("A function is called by a SELECT: 'SELECT f(array_agg(id)) FROM batch'.")),
-            Some(_) => Err(not_only("statement", "one INSERT, UPDATE, DELETE, MERGE or SELECT", HINT)),
+            Some(NodeTag::T_SelectStmt) => {
+                Err(not_only("statement", "one query, but has INTO", HINT))
+            }
+            Some(NodeTag::T_CallStmt) => Err(not_only(
+                "statement",
+                "one statement that reads batch, and not CALL",
+                HINT,
+            )
+            .hint("A function is called by a SELECT: 'SELECT f(array_agg(id)) FROM batch'.")),
+            Some(_) => Err(not_only(
+                "statement",
+                "one INSERT, UPDATE, DELETE, MERGE or SELECT",
+                HINT,
+            )),
             None => Err(not_only("statement", "one statement", HINT)),
         }
     })

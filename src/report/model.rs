@@ -64,16 +64,18 @@ impl Report {
         )
     }
 
-    /// Whether the job deletes rows.
+    /// Whether the job does something else than to set columns, or to look.
     pub(super) fn is_delete(&self) -> bool {
         self.text("kind") == "delete"
     }
 
     /// Returns what the job does to its rows, as a participle.
     fn done(&self) -> &'static str {
-        match self.is_delete() {
-            true => "deleted",
-            false => "updated",
+        match self.text("kind").as_str() {
+            "delete" => "deleted",
+            "copy" => "copied",
+            "execute" => "affected",
+            _ => "updated",
         }
     }
 

@@ -1,9 +1,9 @@
 //! The statements of a walk. Pure text: every identifier is quoted, every operator is qualified, and every value is a parameter, so that
 //! neither names nor the search_path can change their meaning.
 
+use crate::model::row_lock::RowLock;
 use crate::quote::{ident, qualified};
 use crate::scan::key::Column;
-use crate::model::row_lock::RowLock;
 
 /// Parameters of a statement, in the order in which they must be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::model::state::Outcome;
 use crate::model::stored::cut_if_any;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
-use crate::store::slice::STANDINGS;
+use crate::store::slice::{ROWS_DONE, STANDINGS};
 
 /// Records the end of an attempt. `batch` is the range of keys that failed.
 pub fn record(
@@ -63,7 +63,7 @@ fn sum_up(job: i64) -> Result<()> {
          SET (percent, rows_done, rows_total, rows_updated, rows_hot, worked_ms, slept_ms, waited_ms, wal_bytes) = (
              SELECT pg_catalog.sum(sl.weight * COALESCE(c.percent, 0)) FILTER (WHERE sl.weight > 0)
                         / NULLIF(pg_catalog.sum(sl.weight), 0),
-                    COALESCE(GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated)), 0),
+                    {ROWS_DONE},
                     pg_catalog.sum(CASE WHEN sl.done THEN c.rows_done ELSE c.rows_total END),
                     COALESCE(pg_catalog.sum(c.rows_updated), 0), COALESCE(pg_catalog.sum(c.rows_hot), 0),
                     COALESCE(pg_catalog.sum(c.worked_ms), 0), COALESCE(pg_catalog.sum(c.slept_ms), 0),

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::model::spacing;
 use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg};
-use crate::store::slice::STANDINGS;
+use crate::store::slice::{ROWS_DONE, STANDINGS};
 
 /// True if it is time for the job's next sample.
 pub fn is_due(job: i64) -> Result<bool> {
@@ -56,7 +56,7 @@ pub fn take(job: i64, lag_bytes: Option<u64>) -> Result<()> {
 fn insert() -> String {
     format!(
         "INSERT INTO backfill_internal.sample (job_id, spacing, rows_done, rows_updated, wal_bytes, worked_ms, slept_ms, batch_ms, waited_ms, lag_bytes)
-         SELECT $1, $2, COALESCE(GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated)), 0), COALESCE(pg_catalog.sum(c.rows_updated), 0),
+         SELECT $1, $2, {ROWS_DONE}, COALESCE(pg_catalog.sum(c.rows_updated), 0),
                 COALESCE(pg_catalog.sum(c.wal_bytes), 0), COALESCE(pg_catalog.sum(c.worked_ms), 0),
                 COALESCE(pg_catalog.sum(c.slept_ms), 0), pg_catalog.max(c.batch_ms) FILTER (WHERE NOT sl.done),
                 (SELECT pg_catalog.jsonb_object_agg(w.key, w.ms)

@@ -461,6 +461,11 @@ pub fn array(json: &str) -> Result<Vec<String>> {
     serde_json::from_str(json).map_err(|e| Error::internal(format!("not an array of texts: {e}")))
 }
 
+/// Sum of the rows done, over [`STANDINGS`]. In physical order a new version may lie ahead of the walk: its row is counted as passed when
+/// the walk gets there. In key order, an action may do more elsewhere than it has rows.
+pub const ROWS_DONE: &str = "COALESCE(CASE WHEN pg_catalog.bool_or(sl.end_block IS NOT NULL)
+                  THEN GREATEST(pg_catalog.sum(c.rows_done), pg_catalog.sum(c.rows_updated)) ELSE pg_catalog.sum(c.rows_done) END, 0)";
+
 /// `FROM` clause for sums over the last checkpoints `c` of the slices `sl` of the job `$1`.
 pub const STANDINGS: &str = "
     FROM backfill_internal.slice sl

@@ -4,13 +4,16 @@ use pgrx::pg_sys::Oid;
 
 use crate::action::{Asked, Copy};
 use crate::error::{Error, Result, sqlstate};
+use crate::model::row_lock::RowLock;
 use crate::pg::elevate::as_extension;
 use crate::pg::parts;
-use crate::pg::relation::Relation;
+use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::triggers;
-use crate::quote::ident;
-use crate::model::row_lock::RowLock;
+use crate::quote::{ident, qualified};
+use crate::scan::key::Candidate;
+use crate::scan::sql::Target;
+use crate::table::index;
 
 /// A column that is filled by the copy, and otherwise from a sequence, which then stays behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,9 +172,8 @@ fn fits(columns: &[String], select_list: &str) -> Result<()> {
 
 /// Refuses a target with a column that must have a value, and would get none.
 fn refuse_missing(source: &Relation, target: &Relation, columns: &[String]) -> Result<()> {
-    let missing = as_extension(|| {
-        spi::kept_first(MISSING, &[Arg::Oid(target.oid), Arg::Texts(columns)])
-    })?;
+    let missing =
+        as_extension(|| spi::kept_first(MISSING, &[Arg::Oid(target.oid), Arg::Texts(columns)]))?;
     let Some(row) = missing else {
         return Ok(());
     };
@@ -220,3 +222,102 @@ JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.
 JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
 WHERE a.attrelid = $1 AND NOT a.attisdropped AND a.attname = ANY ($2)
 ORDER BY a.attnum";
+
+/// Returns the condition that is true of a row of the source whose row is in the target: found by a unique index on columns that the copy
+/// fills; the other columns are compared, unless what is there already may be another row.
+pub fn check(copy: &Copy) -> Result<String> {
+    let target = relation::describe(Oid::from(copy.target))?.ok_or_else(|| {
+        Error::new(
+            sqlstate::UNDEFINED_TABLE,
+            format!(
+                "table {} no longer exists",
+                qualified(&copy.schema, &copy.name)
+            ),
+        )
+        .hint("There is nothing to compare with.")
+    })?;
+    let filled = |index: &Candidate| {
+        let mut names = index.columns.iter().map(|column| &column.name);
+        names.all(|name| copy.columns.contains(name))
+    };
+    let indexes = index::candidates(target.oid)?.into_iter();
+    let Some(found) = indexes
+        .filter(|index| index.unusable().is_none())
+        .find(filled)
+    else {
+        return Err(Error::new(
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "rows of table {} cannot be told apart: it has no unique index on columns that the copy fills, all NOT NULL",
+                target.shown
+            ),
+        )
+        .hint("CREATE UNIQUE INDEX CONCURRENTLY makes one, or say what is to be true of each row of the source: check_clause => 'EXISTS (...)'."));
+    };
+    let types = types(&target)?;
+    let values: Vec<String> = (1..=copy.columns.len()).map(|n| format!("v{n}")).collect();
+    let value = |name: &String| -> Result<String> {
+        let at = copy
+            .columns
+            .iter()
+            .position(|column| column == name)
+            .unwrap_or_default();
+        let of_type = types.iter().find(|(column, _)| column == name);
+        let of_type = of_type.ok_or_else(|| {
+            Error::new(
+                sqlstate::UNDEFINED_COLUMN,
+                format!(
+                    "column \"{name}\" of table {} no longer exists",
+                    target.shown
+                ),
+            )
+            .hint(
+                "Say what is to be true of each row of the source: check_clause => 'EXISTS (...)'.",
+            )
+        })?;
+        Ok(format!("CAST({COPIED}.{} AS {})", values[at], of_type.1))
+    };
+    let key = found.column_names();
+    let there = Target {
+        schema: target.schema.clone(),
+        relation: target.name.clone(),
+        alias: Some(THERE.to_owned()),
+        key: found.columns.clone(),
+        where_clause: None,
+        lock: RowLock::None,
+    };
+    let keys: Vec<String> = key.iter().map(value).collect::<Result<_>>()?;
+    let mut conditions = vec![there.compared("=", &keys)];
+    if copy.on_conflict.is_none() {
+        for name in copy.columns.iter().filter(|name| !key.contains(name)) {
+            conditions.push(format!(
+                "{}.{} IS NOT DISTINCT FROM {}",
+                ident(THERE),
+                ident(name),
+                value(name)?
+            ));
+        }
+    }
+    Ok(format!(
+        "EXISTS (SELECT FROM (SELECT {}) AS {COPIED} ({}), {} WHERE {})",
+        copy.select_list,
+        values.join(", "),
+        there.item(),
+        conditions.join(" AND ")
+    ))
+}
+
+/// Returns the type of each column, as it is written in a statement: with its schema, unless it is PostgreSQL's own.
+fn types(table: &Relation) -> Result<Vec<(String, String)>> {
+    let rows = as_extension(|| spi::kept(TYPES, &[Arg::Oid(table.oid)]))?.rows;
+    let of_type = |row: &spi::Row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned()));
+    rows.iter().map(of_type).collect()
+}
+
+const TYPES: &str = "
+SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+
+/// Names for the values of a row and for the target in a condition.
+const COPIED: &str = "\"backfill copied\"";
+const THERE: &str = "backfill target";

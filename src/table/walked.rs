@@ -4,12 +4,12 @@ use pgrx::pg_sys;
 
 use crate::action::Changes;
 use crate::error::Result;
+use crate::model::row_lock::RowLock;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::{clauses, evaluate, heap, hot, partition, physical};
 use crate::scan::key::{self, Candidate, Wanted};
 use crate::scan::order::{self, Facts, Pages};
-use crate::model::row_lock::RowLock;
 use crate::scan::sql::Target;
 use crate::table::index;
 

@@ -13,8 +13,8 @@ use super::arguments::{call, json, name, request, text};
 use crate::action::Asked;
 use crate::api::copy::CopyRequest;
 use crate::api::{
-    alter, approve, control, copy, define, delete, execute, forget, limits, redefine, require, retry_failed,
-    set_not_null, start, wait,
+    alter, approve, control, copy, define, delete, execute, forget, limits, redefine, require,
+    retry_failed, set_not_null, start, wait,
 };
 use crate::error::Result;
 use crate::pg::capture::capture;

@@ -130,9 +130,7 @@ fn undone(backfill: &Backfill, ways: &[Way]) -> Result<Option<String>> {
         Fate::Changed => {}
         Fate::Removed => return Ok(None),
         Fate::Kept => {
-            return Ok(Some(
-                "rows that are done look like others".to_owned(),
-            ));
+            return Ok(Some("rows that are done look like others".to_owned()));
         }
     }
     for way in ways {

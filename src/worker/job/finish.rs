@@ -134,10 +134,10 @@ fn say_verdict(job: &Job) -> Ending {
     });
     match looked {
         Ok((tally, doubt, unseen)) => {
-            if let Some(question) = job.definition.action.question() {
-                let verdict = question.verdict(tally, doubt.as_deref(), unseen.as_deref());
+            if let Some(look) = job.definition.action.look() {
+                let verdict = look.verdict(tally, doubt.as_deref(), unseen.as_deref());
                 say(job, &verdict);
-                if let Question::Verify { job: of, .. } = question {
+                if let Question::Verify { job: of, .. } = &look.question {
                     let record = || event::verdict(*of, job.id, job.owner, &verdict);
                     if let Err(error) = txn::run(Durability::Deferred, record) {
                         return Ending::Failed(error, None);

@@ -10,6 +10,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::error::Result;
 use crate::guc;
+use crate::model::fate::Fate;
 use crate::model::names;
 use crate::pg::partition::{self, Leaf};
 use crate::pg::{heap, relation, repeat, server};
@@ -97,6 +98,10 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
     let strangers = partition::author_without_superuser(table)?.is_some();
     if strangers && server::is_superuser() && !guc::SUPERUSER_JOBS.get() {
         // As in `start`: triggers of others would run as the superuser.
+        return Ok(false);
+    }
+    if job.definition.action.as_action().fate() == Fate::Kept {
+        // A row that came along with the table may have been done where it was before.
         return Ok(false);
     }
     let known_as = attributes::known_as(job, table)?;
