@@ -27,6 +27,10 @@ impl Action for Execute {
         "handled"
     }
 
+    fn counted(&self) -> &'static str {
+        "affected"
+    }
+
     fn writes(&self) -> Writes<'_> {
         Writes::Elsewhere(None)
     }
@@ -96,6 +100,7 @@ mod tests {
                 condition: "id <= $1".to_owned(),
             }),
             returning: Vec::new(),
+            limit: Some("$2".to_owned()),
         };
         let execute = Execute {
             statement: statement.to_owned(),
@@ -104,7 +109,7 @@ mod tests {
         execute.render(&batch).text()
     }
 
-    const ROWS: &str = "batch AS MATERIALIZED (\nSELECT t.*\nFROM ONLY s.old AS t\nWHERE id <= $1 FOR NO KEY UPDATE\n)";
+    const ROWS: &str = "batch AS MATERIALIZED (\nSELECT t.*\nFROM ONLY s.old AS t\nWHERE id <= $1 LIMIT $2 FOR NO KEY UPDATE\n)";
 
     #[test]
     fn a_statement_is_preceded_by_its_rows() {

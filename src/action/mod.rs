@@ -31,6 +31,11 @@ pub trait Action {
     /// Returns the word for rows that the action was done to, as it follows "are".
     fn done(&self) -> &'static str;
 
+    /// Returns the word for the rows that its statements report, as it follows "were".
+    fn counted(&self) -> &'static str {
+        self.done()
+    }
+
     /// Returns what the action changes. Two jobs that change the same columns of the same rows must not run at once.
     fn writes(&self) -> Writes<'_>;
 
@@ -83,6 +88,8 @@ pub struct Batch {
     pub rows: Option<Selected>,
     /// Expressions that the statement returns for each row.
     pub returning: Vec<String>,
+    /// A limit that limits nothing, for a statement that keeps its rows.
+    pub limit: Option<String>,
 }
 
 impl Batch {
@@ -93,6 +100,9 @@ impl Batch {
             let list = rows.list.as_ref();
             let list = list.map_or(String::new(), |list| format!(", {list}"));
             text.push_str(&format!("{list}\nWHERE {}", rows.condition));
+        }
+        if let Some(limit) = &self.limit {
+            text.push_str(&format!(" LIMIT {limit}"));
         }
         text + &lock.clause(None)
     }

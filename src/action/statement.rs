@@ -25,8 +25,12 @@ pub fn batch(action: &dyn Action, target: &Target, rows: Rows, giving: Giving) -
         Giving::Key => writer.key(),
         Giving::Place => vec![format!("{}.ctid", target.name())],
     };
-    let rendered = action.render(&of(target, Some(selected), returning));
-    writer.statement(rendered.text())
+    let limit = (action.fate() == Fate::Kept).then(|| writer.no_limit());
+    let batch = Batch {
+        limit,
+        ..of(target, Some(selected), returning)
+    };
+    writer.statement(action.render(&batch).text())
 }
 
 /// Returns the statement of a batch in physical order, for a list of ctids. It returns one row: how many rows it has changed, how many of
@@ -84,6 +88,7 @@ fn all(item: &str, name: &str, condition: Option<&str>) -> Batch {
             condition: format!("(\n{condition}\n)"),
         }),
         returning: Vec::new(),
+        limit: None,
     }
 }
 
@@ -93,6 +98,7 @@ fn of(target: &Target, rows: Option<Selected>, returning: Vec<String>) -> Batch 
         name: target.name(),
         rows,
         returning,
+        limit: None,
     }
 }
 

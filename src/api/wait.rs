@@ -142,7 +142,7 @@ fn say_verdict(job: &Job) -> Result<()> {
         (None, Some(end)) => format!(
             "backfill {shown} has completed: {} {} in {}, {} failed",
             rows(end.updated),
-            job.definition.action.as_action().done(),
+            job.definition.action.as_action().counted(),
             lasting(end.seconds),
             end.failed
         ),

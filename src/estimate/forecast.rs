@@ -163,9 +163,15 @@ pub fn estimate(given: &Given, known: Option<Known>) -> Estimate {
     let batches = (given.rows / given.batch_size.max(1.0)).ceil();
     let pauses = batches * given.sleep / given.workers.max(1.0);
     if given.read_only {
+        let seconds = match known {
+            Some(known) => known.seconds * given.matching / given.parallel(),
+            None => given.evaluated(&sample, batches),
+        };
         return Estimate {
             batches,
-            seconds: given.evaluated(&sample, batches) + pauses,
+            seconds: seconds + pauses,
+            // What the statement of an earlier job has written elsewhere.
+            wal: known.map_or(0.0, |known| known.wal * given.matching),
             ..Estimate::default()
         };
     }

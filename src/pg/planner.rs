@@ -38,6 +38,8 @@ struct Walk {
 pub enum Access {
     /// Through the key's index, by bounds or a list given as parameters.
     Index,
+    /// As with `Index`. About this many rows are expected, for what the statement joins them with.
+    Rows(u32),
     /// As with `Index`, and in the order of the key.
     InOrder,
     /// Through the key's index, once for each row that the statement joins to it.
@@ -305,6 +307,10 @@ unsafe extern "C-unwind" fn choose_walk_paths(
             let found = (*rel).pathlist;
             match access {
                 Access::Index => only_by_index(root, rel, index),
+                Access::Rows(rows) => {
+                    only_by_index(root, rel, index);
+                    expect(rel, f64::from(rows));
+                }
                 Access::InOrder => {
                     only_by_index(root, rel, index);
                     retain(rel, |path| (*path).pathtype == pg_sys::NodeTag::T_IndexScan);
@@ -371,6 +377,24 @@ unsafe fn only_by_index(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
         (*rel).indexlist = indexes;
         if (*rel).pathlist.is_null() {
             (*rel).pathlist = paths;
+        }
+    }
+}
+
+/// Makes the planner expect this many rows above the statement's own limit.
+///
+/// # Safety
+/// `rel` must be the relation that the planner called its hook with.
+unsafe fn expect(rel: *mut pg_sys::RelOptInfo, rows: f64) {
+    /// A limit that is a parameter is taken for a tenth of the rows (PostgreSQL's `adjust_limit_rows_costs`).
+    const LIMITED: f64 = 10.0;
+    // SAFETY: `pathlist` is a list of paths, each of a struct that begins with a Path.
+    unsafe {
+        (*rel).rows = rows * LIMITED;
+        for path in list::pointers::<pg_sys::Path>((*rel).pathlist) {
+            if (*path).param_info.is_null() {
+                (*path).rows = rows * LIMITED;
+            }
         }
     }
 }

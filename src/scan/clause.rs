@@ -16,6 +16,10 @@ pub fn check(what: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(Error::invalid(format!("{what} is empty")).hint(match what {
             "set_clause" => "Write for example 'rate_new = rate_old'.",
+            "statement" => "Write for example 'INSERT INTO history SELECT id, now() FROM batch'.",
+            "columns" => "Leave it NULL for the columns of the same names, or write for example 'id, note'.",
+            "select_list" => "Leave it NULL for the columns of the same names, or write for example 'id, upper(note)'.",
+            "on_conflict" => "Leave it NULL, or write 'error', 'nothing', or what follows ON CONFLICT.",
             "where_clause" => {
                 "Leave it NULL to take every row, or write for example 'rate_new IS NULL'."
             }
@@ -157,7 +161,14 @@ impl Scanner<'_> {
             .hint(format!(
                 "{} is one {} and nothing else: no second statement, no comment, quotes and parentheses closed.",
                 self.what,
-                if self.what == "set_clause" { "SET list" } else { "boolean expression" }
+                match self.what {
+                    "set_clause" => "SET list",
+                    "statement" => "INSERT, UPDATE, DELETE, MERGE or SELECT",
+                    "columns" => "list of column names",
+                    "select_list" => "list of expressions",
+                    "on_conflict" => "action",
+                    _ => "boolean expression",
+                }
             ))
             .at(at as i32 + 1, self.text)
     }

@@ -166,10 +166,17 @@ pub fn decide(asked: Asked, key: Result<Candidate>, facts: &impl Facts) -> Resul
 const FALLS_OUT: &str =
     "a where_clause that no longer holds for a row once it is updated, such as 'rate_new IS NULL'";
 
+/// Why no table can be walked in physical order whose rows stay as they are.
+pub const MOVES: &str =
+    "a row that somebody updates meanwhile moves to another place, and would be met again there";
+
 /// The error for a table that neither a key nor its pages can order, with what would help.
 fn neither(mut no_key: Error, why: &str) -> Error {
     let detail = no_key.detail.take().unwrap_or_default();
     let hint = no_key.hint.take().unwrap_or_default();
+    if why == MOVES {
+        return no_key.detail(detail).hint(hint);
+    }
     no_key
         .detail(format!("{detail} Nor can it be walked in physical order: {why}."))
         .hint(format!(
@@ -186,11 +193,14 @@ pub fn no_bounds(table: &str) -> Error {
 }
 
 fn not_by_pages(table: &str, why: &str) -> Error {
-    Error::new(
+    let error = Error::new(
         sqlstate::FEATURE_NOT_SUPPORTED,
         format!("table {table} cannot be walked in physical order: {why}"),
-    )
-    .hint(format!(
+    );
+    if why == MOVES {
+        return error.hint("Leave the option \"walk\" out: the walk goes by a key.");
+    }
+    error.hint(format!(
         "It takes {FALLS_OUT}, depends on nothing but the row, and no trigger that runs after the UPDATE. Without the option \"walk\" the walk goes by a key; CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers."
     ))
 }

@@ -24,6 +24,8 @@ pub enum Param {
     Until,
     /// A percentage (real).
     Percent,
+    /// More rows than there can be.
+    All,
 }
 
 /// A statement and its parameters.
@@ -274,6 +276,11 @@ impl Writer<'_> {
             text,
             params: self.params,
         }
+    }
+
+    /// Returns a limit that limits nothing. It tells the planner's hooks that a query level is one of ours.
+    pub fn no_limit(&mut self) -> String {
+        self.one(Param::All)
     }
 
     /// Returns the key's columns, with the index's collation if it is not the column's own.

@@ -57,7 +57,10 @@ pub fn of(source: &Relation, target: &Relation, asked: Asked, lock: RowLock) -> 
         overriding: columns.iter().any(identity),
         columns,
         select_list,
-        on_conflict: asked.on_conflict.as_deref().and_then(on_conflict),
+        on_conflict: match &asked.on_conflict {
+            Some(text) => on_conflict(text)?,
+            None => None,
+        },
         lock,
         asked,
     })
@@ -74,20 +77,29 @@ pub fn renewed(copy: &Copy, target: &Relation) -> Result<Copy> {
 }
 
 /// Returns what follows ON CONFLICT, for the argument of that name; `None` where a conflict is an error.
-fn on_conflict(text: &str) -> Option<String> {
-    let text = text.trim();
+fn on_conflict(text: &str) -> Result<Option<String>> {
     match text.to_ascii_lowercase().as_str() {
-        "error" => None,
-        "nothing" => Some("DO NOTHING".to_owned()),
-        _ => {
-            let words = text.split_whitespace().map(str::to_ascii_lowercase);
-            let begins = words.take(2).eq(["on", "conflict"]);
-            let rest = text.split_whitespace().nth(1).and_then(|second| {
-                let at = text.find(second)? + second.len();
-                begins.then(|| text[at..].trim_start())
-            });
-            Some(rest.unwrap_or(text).to_owned())
-        }
+        "error" => return Ok(None),
+        "nothing" => return Ok(Some("DO NOTHING".to_owned())),
+        _ => {}
+    }
+    let word = |text: &str, word: &str| {
+        let first = text.get(..word.len())?;
+        let rest = &text[word.len()..];
+        let ends = first.eq_ignore_ascii_case(word) && !rest.starts_with(char::is_alphanumeric);
+        ends.then(|| rest.trim_start().to_owned())
+    };
+    // With or without the words that it follows.
+    let after = word(text, "on").and_then(|rest| word(&rest, "conflict"));
+    let what = after.unwrap_or_else(|| text.to_owned());
+    let begins =
+        what.starts_with('(') || word(&what, "do").is_some() || word(&what, "on").is_some();
+    match begins {
+        true => Ok(Some(what)),
+        false => Err(Error::invalid(format!(
+            "on_conflict must be error, nothing, or what follows ON CONFLICT, not \"{text}\""
+        ))
+        .hint("Write for example '(id) DO UPDATE SET note = excluded.note'.")),
     }
 }
 
@@ -321,3 +333,25 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 /// Names for the values of a row and for the target in a condition.
 const COPIED: &str = "\"backfill copied\"";
 const THERE: &str = "backfill target";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_a_word_or_follows_on_conflict() {
+        let action = |text| on_conflict(text).unwrap();
+        assert_eq!(action("Error"), None);
+        assert_eq!(action("nothing").as_deref(), Some("DO NOTHING"));
+        for text in ["(a) DO NOTHING", "ON CONSTRAINT c DO NOTHING", "do nothing"] {
+            assert_eq!(action(text).as_deref(), Some(text));
+        }
+        assert_eq!(
+            action("on  Conflict(a) DO NOTHING").as_deref(),
+            Some("(a) DO NOTHING")
+        );
+        for text in ["ignore", "a", "onconflict", "donothing", "é"] {
+            assert!(on_conflict(text).is_err(), "{text}");
+        }
+    }
+}

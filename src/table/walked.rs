@@ -13,10 +13,6 @@ use crate::scan::order::{self, Facts, Pages};
 use crate::scan::sql::Target;
 use crate::table::index;
 
-/// Why no table can be walked in physical order whose rows stay as they are.
-pub const MOVES: &str =
-    "a row that somebody updates meanwhile moves to another place, and would be met again there";
-
 /// A table to be walked: the one that a job is on, or a partition of it. Its facts are looked up when they are requested, as the current
 /// user and in a session of the clauses' owner, within `spi::connect`.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +81,7 @@ impl Pages for Walked<'_> {
             Changes::Update(update) => update,
             // A row that is deleted does not match again.
             Changes::Delete(_) => return physical::unreadable(self.table.oid),
-            Changes::Copy(_) | Changes::Execute(_) => return Ok(Some(MOVES.to_owned())),
+            Changes::Copy(_) | Changes::Execute(_) => return Ok(Some(order::MOVES.to_owned())),
         };
         let (clause, known_as) = (self.where_clause, self.known_as());
         let why = physical::unsound(self.table.oid, known_as, clause, self.skips_triggers)?;

@@ -1,6 +1,7 @@
 //! Hints: what the errors of batches tell a person to do.
 
 use crate::error::{Error, sqlstate};
+use crate::model::fate::Fate;
 use crate::pg::name;
 use crate::pg::txn::{self, Durability};
 use crate::store::job::Job;
@@ -23,6 +24,13 @@ pub fn explained(error: Error, job: &Job) -> Error {
     {
         error.hint = Some(format!(
             "A worker has the settings of its own session. Give it this one: SELECT backfill.alter({0}, options => '{{\"settings\": {{\"app.name\": \"value\"}}}}'), backfill.resume({0}).",
+            job.id
+        ));
+    }
+    let kept = job.definition.action.as_action().fate() == Fate::Kept;
+    if error.sqlstate == sqlstate::UNIQUE_VIOLATION && error.hint.is_none() && kept {
+        error.hint = Some(format!(
+            "A row like it is there already. If it may stay, cancel the job and start one with on_conflict => 'nothing', or what follows ON CONFLICT; else mend it, then SELECT backfill.resume({}).",
             job.id
         ));
     }

@@ -6,6 +6,7 @@ use crate::action::statement::{self, Giving};
 use crate::api::backfill::Backfill;
 use crate::api::start::Pace;
 use crate::error::Result;
+use crate::model::fate::Fate;
 use crate::pg::planner::{self, Access};
 use crate::pg::settings::{self, CANONICAL};
 use crate::pg::spi::{self, Arg};
@@ -47,6 +48,23 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     };
     let plan = |statement: &str, access, args: &[Arg]| explain(way, index, statement, access, args);
     let rows = i64::from(pace.batch_size);
+    let kept = backfill.action.as_action().fate() == Fate::Kept;
+    let access = match kept {
+        true => Access::Rows(pace.batch_size.max(1) as u32),
+        false => Access::Index,
+    };
+    if kept && by_list(backfill, way) {
+        let first = target.read(false, true);
+        let args = bound(target, &first, &last, rows);
+        return Ok(vec![
+            line("read a region", target.read(true, true).text),
+            line("batch", batch(Rows::Keys, Giving::Nothing).text),
+            line(
+                "plan of the first read",
+                plan(&first.text, Access::Index, &args)?,
+            ),
+        ]);
+    }
     if by_list(backfill, way) {
         let (read, update) = (target.read(true, true), batch(Rows::Places, Giving::Key));
         let first = target.read(false, true);
@@ -74,10 +92,7 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
     Ok(vec![
         line("where a batch ends", target.bound(true).text),
         line("batch", range(true).text),
-        line(
-            "plan of the first batch",
-            plan(&first.text, Access::Index, &args)?,
-        ),
+        line("plan of the first batch", plan(&first.text, access, &args)?),
     ])
 }
 

@@ -57,7 +57,7 @@ impl Prepared {
         let of_key = key.iter().map(|c| Oid::from(c.type_oid));
         for param in &statement.params {
             match param {
-                Param::Rows => types.push(pg_sys::INT8OID),
+                Param::Rows | Param::All => types.push(pg_sys::INT8OID),
                 Param::After | Param::UpTo => types.extend(of_key.clone()),
                 Param::Keys => types.extend(of_key.clone().map(keylist::array_type)),
                 Param::Tids => types.push(pg_sys::TIDARRAYOID),
@@ -121,6 +121,7 @@ impl Prepared {
                 Param::After => args.extend(values.after.into_iter().flat_map(|k| self.typed(k))),
                 Param::UpTo => args.extend(values.up_to.into_iter().flat_map(|k| self.typed(k))),
                 Param::Rows => args.push(Arg::Int8(rows.next().copied().unwrap_or(1))),
+                Param::All => args.push(Arg::Int8(i64::MAX)),
                 Param::Keys | Param::Tids => args.extend_from_slice(values.lists),
                 Param::From => args.push(Arg::Typed(pg_sys::TIDOID, first)),
                 Param::Until => args.push(Arg::Typed(pg_sys::TIDOID, end)),

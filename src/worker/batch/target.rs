@@ -12,11 +12,11 @@ use crate::pg::relation::{self, Relation};
 use crate::pg::{enums, hot, name, physical, server};
 use crate::scan::clause::all_of;
 use crate::scan::key::{self, Candidate, Column};
+use crate::scan::order;
 use crate::scan::sql::Target;
 use crate::store::job::Job;
 use crate::store::slice::{KeyRange, Slice};
 use crate::store::walk;
-use crate::table::walked::MOVES;
 use crate::table::{archive, copied, index, skipped};
 use crate::worker::batch::attributes;
 use crate::worker::hints;
@@ -141,7 +141,7 @@ pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
     match job.definition.action.as_action().fate() {
         Fate::Changed => {}
         Fate::Removed => return physical::unreadable(table),
-        Fate::Kept => return Ok(Some(MOVES.to_owned())),
+        Fate::Kept => return Ok(Some(order::MOVES.to_owned())),
     }
     let known_as = attributes::known_as(job, table)?;
     let clause = job.definition.where_clause.as_deref();

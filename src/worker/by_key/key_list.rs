@@ -36,19 +36,21 @@ pub struct Listed {
 
 impl Listed {
     /// Analyses the statements; `None` for keys of types without arrays or hash functions. `places`: whether places are
-    /// read with the keys.
+    /// read with the keys; `update`: how the statement of a range reaches its rows.
     pub fn prepare(
         target: &Target,
         action: &dyn Action,
         relation: Oid,
         types: &[Oid],
         places: bool,
+        update: Access,
     ) -> Result<Option<Listed>> {
         if !keylist::supported(types) {
             return Ok(None);
         }
         let of = |rows, giving| batch(action, target, rows, giving);
         let access = match types {
+            [_] if action.fate() == Fate::Kept => update,
             [_] => Access::Index,
             _ => Access::Lookup,
         };

@@ -7,6 +7,7 @@ use pgrx::pg_sys::Oid;
 use crate::action::statement::{Giving, batch};
 use crate::action::{self, Action};
 use crate::error::Result;
+use crate::model::fate::Fate;
 use crate::pg::keylist::KeyList;
 use crate::pg::planner::Access;
 use crate::pg::{hazards, relation, txn};
@@ -98,12 +99,18 @@ impl Plans {
         relation: Oid,
         index: u32,
         in_order: bool,
+        batch_size: i32,
     ) -> Result<Plans> {
         let whole = action::statement::whole(action, target);
         let in_order = in_order && hazards::draws_from_sequence(&whole)?;
-        let update = match in_order {
-            true => Access::InOrder,
-            false => Access::Index,
+        let update = match (in_order, action.fate()) {
+            (_, Fate::Kept) => Access::Rows(batch_size.max(1) as u32),
+            (true, _) => Access::InOrder,
+            (false, _) => Access::Index,
+        };
+        let row = match update {
+            Access::Rows(_) => Access::Rows(1),
+            _ => Access::Index,
         };
         let of = |rows| batch(action, target, rows, Giving::Nothing);
         let updating = |after| Prepared::new(of(Rows::Range { after }), &target.key, update);
@@ -113,7 +120,7 @@ impl Plans {
         let plans = Plans {
             list: match in_order {
                 true => None,
-                false => Listed::prepare(target, action, relation, &types, places)?,
+                false => Listed::prepare(target, action, relation, &types, places, update)?,
             },
             types,
             predicate: target.where_clause.is_some(),
@@ -126,7 +133,7 @@ impl Plans {
             places,
             look: one(target.find_row(false))?,
             lock: one(target.find_row(true))?,
-            row: one(of(Rows::Key))?,
+            row: Prepared::new(of(Rows::Key), &target.key, row)?,
         };
         statement::announce(relation, index.into(), plans.all());
         Ok(plans)

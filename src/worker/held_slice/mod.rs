@@ -208,7 +208,8 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
 fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
     let in_order = job.definition.options.keeps_key_order();
     let action = target::action(job, table)?;
-    Plans::prepare(target, action.as_action(), table, index, in_order)
+    let size = job.batch_size;
+    Plans::prepare(target, action.as_action(), table, index, in_order, size)
 }
 
 /// True if the table is a partition that was dropped, without the whole table.
