@@ -63,6 +63,14 @@ pub fn unasked(action: &dyn Action, target: &Target) -> Statement {
     writer.statement(rendered.text())
 }
 
+/// Returns the statement that reads, for a list of ctids, what the action reads of these rows. Parameter: the list.
+pub fn read_unasked(action: &dyn Action, target: &Target) -> Statement {
+    let mut writer = target.writer();
+    let selected = target.select(&mut writer, Rows::Places, &action.clauses());
+    let rendered = action.reading(&of(target, Some(selected), Vec::new()));
+    writer.statement(rendered.text())
+}
+
 /// Returns the statement for all rows at once, which is only analysed, not run.
 pub fn whole(action: &dyn Action, target: &Target) -> String {
     action.render(&of(target, None, Vec::new())).text()

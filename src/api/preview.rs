@@ -150,9 +150,15 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     };
     let table = &part.table;
     if part.fate != Fate::Changed {
-        // There is no new row: nothing but the old one can be shown.
-        return match removed(part, tid, most) {
-            Ok(before) => Sample { before, ..sample },
+        // There is no new row of this table: the old one is shown, and what is copied of it.
+        let both =
+            row_of(part, tid, most).and_then(|before| Ok((before, copied(part, tid, most)?)));
+        return match both {
+            Ok((before, after)) => Sample {
+                before,
+                after,
+                ..sample
+            },
             Err(error) => Sample {
                 error: Some(shown(&error)),
                 ..sample
@@ -179,33 +185,53 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
     sample
 }
 
-/// Returns a row that would be deleted, as a JSON object of the text forms of its columns, each cut to `most` characters; `None` if it is gone.
-fn removed(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
+/// Returns a row as a JSON object of the text forms of its columns, each cut to `most` characters; `None` if it is gone.
+fn row_of(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
     let table = &part.table;
-    let columns: Vec<String> = table
-        .columns
-        .iter()
-        .map(|column| {
-            let text = format!("CAST({} AS pg_catalog.text)", ident(&column.name));
-            format!("pg_catalog.left({text}, {most})")
-        })
-        .collect();
-    let sql = format!(
-        "SELECT {} FROM {} WHERE ctid OPERATOR(pg_catalog.=) ANY ($1)",
-        columns.join(", "),
+    let columns = table.columns.iter().map(|column| column.name.as_str());
+    let names: Vec<&str> = columns.collect();
+    let from = format!(
+        "{} WHERE ctid OPERATOR(pg_catalog.=) ANY ($1)",
         table.alone(None)
     );
-    let rows = evaluate::read_only(|| spi::query(&sql, &[Arg::Tids(&[tid])]))?.rows;
+    texts(&names, &names, &from, tid, most)
+}
+
+/// Returns what a copy inserts for a row, in the same form; `None` if the row is gone, or nothing is copied.
+fn copied(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
+    let Some((statement, columns)) = &part.copied else {
+        return Ok(None);
+    };
+    let values: Vec<String> = (1..=columns.len()).map(|n| format!("v{n}")).collect();
+    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let taken: Vec<&str> = values.iter().map(String::as_str).collect();
+    let from = format!("({statement}) AS copied ({})", values.join(", "));
+    texts(&names, &taken, &from, tid, most)
+}
+
+/// Returns columns of the only row of `from`, an item of FROM with what follows it, as a JSON object of their text forms by these names.
+fn texts(
+    names: &[&str],
+    columns: &[&str],
+    from: &str,
+    tid: Tid,
+    most: usize,
+) -> Result<Option<String>> {
+    let text = |column: &&str| {
+        let text = format!("CAST({} AS pg_catalog.text)", ident(column));
+        format!("pg_catalog.left({text}, {most})")
+    };
+    let list: Vec<String> = columns.iter().map(text).collect();
+    let sql = format!("SELECT {} FROM {from}", list.join(", "));
+    let rows =
+        evaluate::undone(|| evaluate::read_only(|| spi::query(&sql, &[Arg::Tids(&[tid])])))?.rows;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
     let mut object = Map::new();
-    for (number, column) in table.columns.iter().enumerate() {
+    for (number, name) in names.iter().enumerate() {
         let value = row.get(number).map(str::to_owned);
-        object.insert(
-            column.name.clone(),
-            value.map_or(Value::Null, Value::String),
-        );
+        object.insert((*name).to_owned(), value.map_or(Value::Null, Value::String));
     }
     Ok(Some(Value::Object(object).to_string()))
 }

@@ -8,7 +8,8 @@ use super::backfill::Backfill;
 use super::call::{self, Call, Request, Work};
 use super::subject::Subject;
 use super::{bounds, define, start, tables};
-use crate::action::statement::unasked;
+use crate::action::Changes;
+use crate::action::statement::{read_unasked, unasked};
 use crate::error::{Error, Result};
 use crate::model::fate::Fate;
 use crate::pg::heap;
@@ -31,6 +32,8 @@ pub struct Part {
     pub statement: String,
     /// What becomes of the rows.
     pub fate: Fate,
+    /// Statement that reads what is copied of rows, given by place, and the columns that get it; `None` if nothing is copied.
+    pub copied: Option<(String, Vec<String>)>,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
     /// Rows that match, with their keys; or the error of the WHERE clause.
@@ -126,6 +129,7 @@ impl Backfill {
                 rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
                 statement: unasked(self.action.as_action(), &target).text,
                 fate: self.action.as_action().fate(),
+                copied: self.copied(&target),
                 table,
                 pages: (0, pages),
             });
@@ -141,11 +145,21 @@ impl Backfill {
                 rows: spi::undone(|| find_rows(&target, range, most)),
                 statement: unasked(self.action.as_action(), &target).text,
                 fate: self.action.as_action().fate(),
+                copied: self.copied(&target),
                 table: table.clone(),
                 pages: range,
             });
         }
         Ok(count * width)
+    }
+}
+
+impl Backfill {
+    fn copied(&self, target: &Target) -> Option<(String, Vec<String>)> {
+        match self.action.changes() {
+            Changes::Copy(copy) => Some((read_unasked(&copy, target).text, copy.columns)),
+            _ => None,
+        }
     }
 }
 

@@ -303,7 +303,7 @@ unsafe extern "C-unwind" fn choose_walk_paths(
     // SAFETY: the planner's own structs of the statement that it is planning, which nobody else changes meanwhile. `pathlist`
     // is a list of paths.
     unsafe {
-        if (*rte).relid == relation && is_walked(root, rti, relation) {
+        if (*rte).relid == relation && is_walked(root, rti, relation, access) {
             let found = (*rel).pathlist;
             match access {
                 Access::Index => only_by_index(root, rel, index),
@@ -336,7 +336,12 @@ unsafe extern "C-unwind" fn choose_walk_paths(
 ///
 /// # Safety
 /// `root` and `rti` must be those that the planner called its hook with.
-unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation: Oid) -> bool {
+unsafe fn is_walked(
+    root: *mut pg_sys::PlannerInfo,
+    rti: pg_sys::Index,
+    relation: Oid,
+    access: Access,
+) -> bool {
     // SAFETY: each relation that the planner looks at has an entry in `simple_rte_array`, and so have those with smaller
     // numbers, counted from 1.
     unsafe {
@@ -351,7 +356,9 @@ unsafe fn is_walked(root: *mut pg_sys::PlannerInfo, rti: pg_sys::Index, relation
             (1..rti as usize)
                 .all(|before| (**(*root).simple_rte_array.add(before)).relid != relation)
         };
-        (*query).resultRelation == rti as i32 || limited && is_first()
+        // A statement that keeps the rows of the walk may be the user's own, and change the same table.
+        let is_target = (*query).resultRelation == rti as i32;
+        is_target && !matches!(access, Access::Rows(_)) || limited && is_first()
     }
 }
 

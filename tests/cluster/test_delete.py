@@ -192,7 +192,7 @@ def test_a_dry_run_and_a_verification(db: Database) -> None:
     """The dry run counts and deletes nothing; the verification finds what is left, and reapply deletes that."""
     make(db)
     dry = complete(db, delete(db, options={"dry_run": True}, name="purge"))
-    assert f"dry run: of {ROWS} rows {ROWS * OLD // 10} would change" in dry["note"], dry["note"]
+    assert f"dry run: of {ROWS} rows {ROWS * OLD // 10} would be deleted" in dry["note"], dry["note"]
     assert db.value("SELECT count(*) FROM t") == ROWS
     job = delete(db, name="purge")
     complete(db, job)

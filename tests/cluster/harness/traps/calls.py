@@ -27,12 +27,19 @@ FROM pg_proc p WHERE p.pronamespace::regnamespace::text ~ '^backfill' ORDER BY p
 VIEWS = (
     "SELECT relname FROM pg_class WHERE relnamespace = 'backfill'::regnamespace AND relkind IN ('v', 'm') ORDER BY 1"
 )
+OWN_TABLE = "'neutral.t'"
 # By the name of a parameter, the ordinary value first; else by its type.
 BY_NAME = {
     "check_clause": ("'n > 0'", "'n = trap.number(''the check clause'', 1)'"),
     "format": ("'json'", "'text'", "'html'", "'markdown'", "'rows'"),
     "style": ("'standalone'", "'batch'"),
     "column_name": ("'n'",),
+    "source": (OWN_TABLE,),
+    "target": ("'neutral.gone'", "'trap.t'"),
+    "columns": ("'n'",),
+    "select_list": ("'n'",),
+    "on_conflict": ("'nothing'",),
+    "statement": ("'SELECT n FROM batch'",),
     "timeout_ms": ("1",),
 }
 BY_TYPE = {
@@ -48,16 +55,15 @@ BY_TYPE = {
 # Without it a call may wait for ever.
 ALWAYS = ("timeout_ms",)
 # Text that the caller gives is the caller's own: a definition of theirs is made on a table of theirs.
-OWN_TEXT = ("set_clause", "where_clause")
-OWN_TABLE = "'neutral.t'"
+OWN_TEXT = ("set_clause", "where_clause", "statement")
 # What an option may be is found out by trying these.
 CANDIDATES = (
     "true", "1", "2", '"1MB"', '"10s"', '"2"', '["x"]', '"SELECT false"', '"SELECT 1"', '"physical"', '"key"', '"auto"',
     '"waves"', '"sequential"', '"skip"', '"wait"', '"fire"', '"t_pkey"', '"22:00-06:00 UTC"', '{"work_mem": "1MB"}',
     '"complete"',
 )  # fmt: skip
-# Options that are for rows that are deleted.
-OF_DELETES = {"archive_into": ('"neutral.gone"', '"trap.t"')}
+# Options that are for other work than to set columns.
+OF_OTHERS = {"archive_into": ('"neutral.gone"', '"trap.t"'), "lock": ('"none"', '"update"')}
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def options(connection: psycopg.Connection) -> dict[str, list[str]]:
             with contextlib.suppress(psycopg.Error):
                 connection.execute(plan, [f"{{{json.dumps(name)}: {value}}}"])
                 found[name].append(value)
-        found[name] += OF_DELETES.get(name, ())
+        found[name] += OF_OTHERS.get(name, ())
         assert found[name], f"no value for option {name} is among those that are tried"
     return found
 
@@ -136,6 +142,11 @@ class Calls:
                 given = f"{routine.schema}.{routine.name}({shown})"
                 verb = "CALL" if routine.procedure else "SELECT * FROM"
                 yield Call(routine.name, f"{verb} {given}", not routine.procedure)
+            if routine.name == "copy":
+                theirs = f"SELECT * FROM backfill.copy({OWN_TABLE}, '{job.table}')"
+                yield Call(routine.name, theirs, caller="postgres")
+                theirs = f"SELECT * FROM backfill.copy('{job.table}', 'neutral.gone')"
+                yield Call(routine.name, theirs, caller="postgres")
             # A superuser's own text on the owner's table: indexes and constraints of that are the owner's text.
             if {"relation", "set_clause"} <= {name for name, _ in routine.parameters}:
                 theirs = f"SELECT * FROM backfill.{routine.name}(relation => '{job.table}', set_clause => 'n = 1')"
