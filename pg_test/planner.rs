@@ -8,6 +8,7 @@ mod tests {
 
     use crate::action::Update;
     use crate::action::statement::{Giving, batch};
+    use crate::model::row_lock::RowLock;
     use crate::pg::planner::{Access, set_walk};
     use crate::scan::key::choose;
     use crate::scan::sql::{Rows, Statement, Target};

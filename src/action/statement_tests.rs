@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::action::{Archive, Changes, Check, Delete, Look, Question, Update};
+use crate::model::row_lock::RowLock;
 use crate::scan::key::test_column;
 use crate::scan::sql::Param;
 

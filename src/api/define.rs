@@ -7,7 +7,7 @@ use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
 use super::{
-    archive, bounds, copy, definition_lock, execute, on_end, session, sources, tables, throttles,
+    archive, bounds, copied, definition_lock, executed, on_end, session, sources, tables, throttles,
 };
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
@@ -116,8 +116,8 @@ pub fn changes(call: &Call, work: &Work) -> Result<Changes> {
         Work::Delete => Changes::Delete(Delete {
             archive: archive::of(call)?,
         }),
-        Work::Copy { target, asked } => Changes::Copy(copy::of(call, *target, asked)?),
-        Work::Execute(statement) => Changes::Execute(execute::of(call, statement)?),
+        Work::Copy { target, asked } => Changes::Copy(copied::of(call, *target, asked)?),
+        Work::Execute(statement) => Changes::Execute(executed::of(call, statement)?),
     })
 }
 

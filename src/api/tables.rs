@@ -2,7 +2,7 @@
 //! as the only table of a statement.
 
 use super::call::{Call, refuse_superusers_job};
-use super::{archive, bounds, checks, copy, execute, hazards, shifts};
+use super::{archive, bounds, checks, copied, executed, hazards, shifts};
 use crate::action::Changes;
 use crate::action::statement::analysed;
 use crate::error::{Error, Result, sqlstate};
@@ -122,7 +122,7 @@ pub fn check(call: &Call, changes: &Changes, batch_size: i32) -> Result<Vec<Stri
     let mut ordered = Vec::new();
     for table in &tables {
         archive::check(table, changes)?;
-        copy::refuse_within(table, changes)?;
+        copied::refuse_within(table, changes)?;
         let order = order(call, table, changes)
             .map_err(|error| checks::with_grants(error, relation, &tables, changes))?;
         bounds::check(&call.options, &table.shown, order.as_ref())?;
@@ -217,7 +217,7 @@ fn analyse(call: &Call, table: &Relation, changes: &Changes) -> Result<()> {
     }
     clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))?;
     if let Changes::Execute(_) = changes {
-        execute::refuse_unrelated(&statement)?;
+        executed::refuse_unrelated(&statement)?;
     }
     match clauses::temporary_used(&statement)? {
         None => Ok(()),

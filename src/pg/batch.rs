@@ -13,11 +13,12 @@ pub fn is_read(statement: &str, name: &str) -> Result<bool> {
     let mut found = false;
     analysed(statement, |it| {
         for query in it.queries() {
-            // SAFETY: the list holds common table expressions, each with a name, and whole as the query is.
-            let all = unsafe { list::pointers::<pg_sys::CommonTableExpr>(query.cteList) };
-            found |= all.into_iter().any(|one| unsafe {
-                (*one).cterefcount > 0 && lossy((*one).ctename).is_some_and(|its| its == name)
-            });
+            // SAFETY: the list holds common table expressions, each with a name that ends with a zero, and whole as the query is.
+            unsafe {
+                let all = list::pointers::<pg_sys::CommonTableExpr>(query.cteList).into_iter();
+                let mut read = all.filter(|one| (**one).cterefcount > 0);
+                found |= read.any(|one| lossy((*one).ctename).is_some_and(|its| its == name));
+            }
         }
     })?;
     Ok(found)

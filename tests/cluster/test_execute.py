@@ -45,20 +45,23 @@ STATEMENTS = {
         "SELECT * FROM history ORDER BY 1, 2",
     ),
     "update": (
-        "UPDATE t SET note = upper(t.note) FROM batch b JOIN author a ON a.id = b.author WHERE t.id = b.id AND a.active",
+        """UPDATE t SET note = upper(t.note) FROM batch b JOIN author a ON a.id = b.author
+           WHERE t.id = b.id AND a.active""",
         "SELECT * FROM t ORDER BY 1",
     ),
     "delete": ("DELETE FROM history h USING batch b WHERE h.note_id = b.id", "SELECT * FROM history ORDER BY 1, 2"),
     "merge": (
         """MERGE INTO history h USING batch b ON b.id = h.note_id
-           WHEN MATCHED THEN UPDATE SET entry = 'again' WHEN NOT MATCHED AND b.author > 3 THEN INSERT VALUES (b.id, 'new')""",
+           WHEN MATCHED THEN UPDATE SET entry = 'again'
+           WHEN NOT MATCHED AND b.author > 3 THEN INSERT VALUES (b.id, 'new')""",
         "SELECT * FROM history ORDER BY 1, 2",
     ),
     "two tables": (
         """WITH done AS (INSERT INTO history SELECT id, note || '!' FROM batch RETURNING note_id), marked AS (
                UPDATE t SET author = -1 FROM done WHERE t.id = done.note_id AND t.id % 2 = 0)
            INSERT INTO calls SELECT ARRAY[note_id] FROM done""",
-        "SELECT * FROM t UNION ALL SELECT note_id, 0, entry FROM history UNION ALL SELECT ids[1], 1, '' FROM calls ORDER BY 1, 2, 3",
+        """SELECT * FROM t UNION ALL SELECT note_id, 0, entry FROM history UNION ALL SELECT ids[1], 1, '' FROM calls
+           ORDER BY 1, 2, 3""",
     ),
     "recursive": (
         """WITH RECURSIVE up AS (SELECT id, author FROM batch UNION SELECT id, author + 7 FROM up WHERE author < 14)
@@ -101,10 +104,8 @@ def test_a_function_gets_the_rows_of_a_batch(db: Database, way: str, where: str 
     db.sql("""CREATE FUNCTION take(ids int[]) RETURNS int LANGUAGE plpgsql AS
               'BEGIN INSERT INTO calls VALUES (ids); RETURN cardinality(ids); END'""")
     complete(db, execute(db, "SELECT take(array_agg(id)) FROM batch", where=where, options=options))
-    taken = "SELECT unnest(ids) FROM calls"
-    assert db.value(f"SELECT count(*) FROM ({taken}) s") == db.value(f"SELECT count(*) FROM t WHERE {where or 'true'}")
-    assert db.value(f"SELECT count(*) FROM ({taken} EXCEPT SELECT id FROM t WHERE {where or 'true'}) s") == 0
-    assert db.value(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({taken}) s) s") == db.value(f"SELECT count(*) FROM ({taken}) s")
+    taken = db.sql("SELECT unnest(ids) FROM calls ORDER BY 1")
+    assert taken == db.sql(f"SELECT id FROM t WHERE {where or 'true'} ORDER BY 1")
     assert db.value("SELECT max(cardinality(ids)) FROM calls") <= 300
 
 
@@ -120,7 +121,8 @@ def test_more_or_fewer_rows_than_the_batch_has(db: Database) -> None:
 def test_rows_that_fail_are_stepped_over(db: Database) -> None:
     """The statement is run for the rows around them, and for each of them by itself."""
     make(db)
-    job = execute(db, "INSERT INTO calls SELECT ARRAY[1000 / (id % 1000 - 7), id] FROM batch", options={"max_failed_rows": 9})
+    text = "INSERT INTO calls SELECT ARRAY[1000 / (id % 1000 - 7), id] FROM batch"
+    job = execute(db, text, options={"max_failed_rows": 9})
     row = complete(db, job)
     assert row["rows_failed"] == 5
     assert db.value("SELECT count(DISTINCT ids[2]) FROM calls") == db.value("SELECT count(*) FROM calls") == ROWS - 5
@@ -148,8 +150,8 @@ def test_the_rows_are_locked(db: Database) -> None:
         other.execute("UPDATE t SET note = 'changed' WHERE id = 150")
         job = execute(db, "INSERT INTO history SELECT id, note FROM batch WHERE id % 7 > 0", batch=100)
         wait_until(lambda: "lock" in (progress(db, job)["waiting_for"] or ""), 30, "the batch to wait for the row")
-        free = execute(db, "INSERT INTO calls SELECT ARRAY[id] FROM batch WHERE note <> 'changed'", options={"lock": "none"})
-        complete(db, free)
+        text = "INSERT INTO calls SELECT ARRAY[id] FROM batch WHERE note <> 'changed'"
+        complete(db, execute(db, text, options={"lock": "none"}))
         other.commit()
     complete(db, job)
     assert db.value("SELECT entry FROM history WHERE note_id = 150") == "changed"
@@ -159,21 +161,22 @@ def test_the_rows_are_locked(db: Database) -> None:
 def test_an_index_for_what_the_statement_joins(db: Database) -> None:
     """A batch of a large table does not read another large one, or all of its own: only what it needs."""
     db.sql("""
-        CREATE TABLE t (id int PRIMARY KEY, grp int, note text); INSERT INTO t SELECT g, g / 10, '' FROM generate_series(1, 100000) g;
-        CREATE INDEX ON t (grp); CREATE TABLE other (id int PRIMARY KEY, w int); INSERT INTO other SELECT g, g FROM generate_series(1, 100000) g;
+        CREATE TABLE t (id int PRIMARY KEY, grp int, note text); CREATE INDEX ON t (grp);
+        INSERT INTO t SELECT g, g / 10, '' FROM generate_series(1, 100000) g;
+        CREATE TABLE other (id int PRIMARY KEY, w int); INSERT INTO other SELECT g, g FROM generate_series(1, 100000) g;
         CREATE TABLE out (id int, w int); ANALYZE t, other
     """)
-    db.value("SELECT backfill.define_execute('t', 'INSERT INTO out SELECT b.id, o.w FROM batch b JOIN other o USING (id)', name => 'a')")
-    db.value("SELECT backfill.define_execute('t', 'UPDATE t SET note = b.note FROM batch b WHERE t.grp = b.grp', name => 'b')")
-    for name, index in (("a", "other_pkey"), ("b", "t_grp_idx")):
-        job = db.value("SELECT backfill.start('t', 10, 0, name => %s)", [name])
-        read = "SELECT coalesce(seq_tup_read, 0) + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s"
-        complete(db, job)
+    scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = %s"
+    read = "SELECT coalesce(seq_tup_read, 0) + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s"
+    for index, table, text in (
+        ("other_pkey", "other", "INSERT INTO out SELECT b.id, o.w FROM batch b JOIN other o USING (id)"),
+        ("t_grp_idx", "t", "UPDATE t SET note = b.note FROM batch b WHERE t.grp = b.grp"),
+    ):
+        complete(db, execute(db, text, batch=10))
         # The figures come a little later.
-        scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = %s"
-        wait_until(lambda index=index, scans=scans: db.value(scans, [index]) >= 10_000, 30, f"{index} to be used")
+        wait_until(lambda index=index: db.value(scans, [index]) >= 10_000, 30, f"{index} to be used")
         # Merged or hashed, each of 10,000 batches would read half of the table.
-        assert db.value(read, ["other" if name == "a" else "t"]) < 10_000_000
+        assert db.value(read, [table]) < 10_000_000
 
 
 BAD = {
@@ -222,7 +225,8 @@ def test_dry_run_verify_and_the_rest(db: Database) -> None:
         execute(db, "TABLE batch", name="once")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="nothing tells"):
         db.sql("SELECT backfill.verify(%s)", [job])
-    found = db.value("SELECT backfill.verify(%s, check_clause => 'EXISTS (SELECT FROM calls WHERE ids[1] = t.id)')", [job])
+    check = "EXISTS (SELECT FROM calls WHERE ids[1] = t.id)"
+    found = db.value("SELECT backfill.verify(%s, check_clause => %s)", [job, check])
     assert "is verified" in complete(db, found)["note"]
     for call in ("reapply(%s)", "procedure(%s)"):
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="handled"):
