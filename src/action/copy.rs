@@ -133,7 +133,7 @@ mod tests {
     fn rows_are_locked_where_they_are_read() {
         assert_eq!(
             copy().render(&batch(None)).text(),
-            "INSERT INTO s.new (a, \"B\")\nSELECT x, y + 1\nFROM ONLY old\nWHERE id <= $1 LIMIT $2 FOR KEY SHARE"
+            "INSERT INTO \"s\".\"new\" (\"a\", \"B\")\nSELECT x, y + 1\nFROM ONLY old\nWHERE id <= $1 LIMIT $2 FOR KEY SHARE"
         );
         let upsert = Copy {
             on_conflict: Some("(a) DO NOTHING".to_owned()),
@@ -143,7 +143,7 @@ mod tests {
         };
         assert_eq!(
             upsert.render(&batch(Some("keys"))).text(),
-            "INSERT INTO s.new (a, \"B\") OVERRIDING SYSTEM VALUE\nSELECT x, y + 1\nFROM ONLY old, keys\nWHERE id <= $1 LIMIT $2\nON CONFLICT (a) DO NOTHING"
+            "INSERT INTO \"s\".\"new\" (\"a\", \"B\") OVERRIDING SYSTEM VALUE\nSELECT x, y + 1\nFROM ONLY old, keys\nWHERE id <= $1 LIMIT $2\nON CONFLICT (a) DO NOTHING"
         );
     }
 

@@ -343,6 +343,37 @@ mod tests {
                 question,
             })
         };
+        let copy = Copy {
+            target: 7,
+            schema: "s".to_owned(),
+            name: "t".to_owned(),
+            columns: vec!["a".to_owned()],
+            select_list: "b".to_owned(),
+            on_conflict: None,
+            overriding: false,
+            lock: RowLock::KeyShare,
+            asked: Asked::default(),
+        };
+        let execute = Execute {
+            statement: "TABLE batch".to_owned(),
+            lock: RowLock::None,
+        };
+        for of in [
+            Changes::Update(update.clone()),
+            Changes::Delete(Delete::default()),
+            Changes::Copy(copy),
+            Changes::Execute(execute),
+        ] {
+            let question = Question::DryRun;
+            let dry = Kind::Look(Look {
+                of: of.clone(),
+                question,
+            });
+            for kind in [Kind::from(of), dry] {
+                let stored = kind.stored().unwrap();
+                assert_eq!(Kind::read(kind.as_action().name(), stored).unwrap(), kind);
+            }
+        }
         let verify = |check| look(Question::Verify { job: 7, check });
         for kind in [
             Kind::Update(update.clone()),

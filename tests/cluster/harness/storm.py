@@ -26,6 +26,10 @@ KINDS: dict[str, tuple[str | None, dict[str, Any], bool]] = {
     "delete": ("t.id % 10 < 7", {"walk": "key", "archive_into": "gone"}, False),
     "delete-physical": ("t.id % 10 < 7", {"walk": "physical", "archive_into": "gone"}, False),
     "delete-partitioned": ("t.id % 10 < 7", {"archive_into": "gone"}, True),
+    "copy": (None, {}, False),
+    "copy-partitioned": (None, {}, True),
+    "execute": (None, {}, False),
+    "execute-partitioned": (None, {}, True),
 }
 # Whom `kill -9` hits, in twentieths of the kills; the rest hit a worker somewhere in its work.
 TARGETS = {"worker that takes over": 4, "checkpointer": 2, "backfill launcher": 2}
@@ -76,6 +80,13 @@ UNION ALL SELECT 'lost', count(*) FROM counted c WHERE places = 0 AND id <= %(ro
 UNION ALL SELECT 'left', count(*) FROM t WHERE id %% 10 < 7 AND id <= %(rows)s
 UNION ALL SELECT 'deleted by mistake', count(*) FROM gone WHERE id %% 10 >= 7
 """
+# Of a job that copies rows, those that are there more than once, not at all, or for no row. Clients delete some before, and some after.
+WRONG_COPIES = """
+SELECT 'twice', count(*) FROM (SELECT id FROM gone GROUP BY id HAVING count(*) > 1) s
+UNION ALL SELECT 'lost', count(*) FROM t WHERE id <= %(rows)s AND NOT EXISTS (SELECT FROM gone WHERE gone.id = t.id)
+UNION ALL SELECT 'of no row', count(*) FROM gone g WHERE NOT EXISTS (SELECT FROM t WHERE t.id = g.id)
+                                                   AND NOT EXISTS (SELECT FROM deleted d WHERE d.id = g.id)
+"""
 
 
 @dataclass
@@ -119,7 +130,7 @@ class Storm:
 
         Where rows are deleted: whether each is in one place, and the right one.
         """
-        if self.deletes:
+        if self.deletes or self.keeps:
             return not self.wrong
         return all(n == 1 if early else n in (0, 1) for early, n, _ in self.counts)
 
@@ -127,6 +138,11 @@ class Storm:
     def deletes(self) -> bool:
         """Whether the job deletes rows."""
         return self.kind.startswith("delete")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the job leaves its rows as they are, and fills another table."""
+        return self.kind.startswith(("copy", "execute"))
 
     def run(self, server: Server) -> None:
         """A server of its own, with preload and fsync; nobody touches the job after its start."""
@@ -167,6 +183,12 @@ class Storm:
                 "SELECT backfill.delete('t', %s, 0, where_clause => %s, options => %s)",
                 [self.batch_size, where, json.dumps(options)],
             )
+        if self.keeps:
+            calls = {
+                "copy": "SELECT backfill.copy('t', 'gone', %s, 0, options => %s)",
+                "execute": "SELECT backfill.execute('t', 'INSERT INTO gone TABLE batch', %s, 0, options => %s)",
+            }
+            return cluster.value(calls[self.kind.split("-")[0]], [self.batch_size, json.dumps(options)])
         return cluster.value(
             "SELECT backfill.start('t', %s, 0, set_clause => 'n = n + 1', where_clause => %s, options => %s)",
             [self.batch_size, where, json.dumps(options)],
@@ -238,20 +260,21 @@ class Storm:
         # A client that was killed may have left a transaction that goes on to its end.
         left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
         wait_until(lambda: cluster.value(left), 30, "the clients' sessions to end")
-        rows = "SELECT id, n FROM t UNION ALL SELECT id, n FROM gone"
+        rows = "SELECT id, n FROM t" + ("" if self.keeps else " UNION ALL SELECT id, n FROM gone")
         self.counts = cluster.sql(
             f"SELECT id <= %s, n, count(*) FROM ({rows}) s GROUP BY 1, 2 ORDER BY 1 DESC, 2", [last]
         )
         # Rows that the job has deleted took their w along.
-        self.sums = cluster.sql(
-            "SELECT (SELECT sum(w) FROM (SELECT w FROM t UNION ALL SELECT w FROM gone) s), (SELECT sum(w) FROM ledger)"
-        )[0]
+        all_w = "SELECT w FROM t" if self.keeps else "SELECT w FROM t UNION ALL SELECT w FROM gone"
+        self.sums = cluster.sql(f"SELECT (SELECT sum(w) FROM ({all_w}) s), (SELECT sum(w) FROM ledger)")[0]
+        if self.keeps:
+            self.wrong = [pair for pair in cluster.sql(WRONG_COPIES, {"rows": self.rows}) if pair[1]]
         if self.deletes:
             self.wrong = [pair for pair in cluster.sql(WRONG, {"last": last, "rows": self.rows}) if pair[1]]
         there = """
             SELECT (SELECT count(*) FROM deleted WHERE id <= %s),
-                   count(*) FILTER (WHERE id > %s) + (SELECT count(*) FROM gone WHERE id > %s) FROM t
+                   count(*) FILTER (WHERE id > %s) + (SELECT count(*) FROM gone WHERE id > %s AND %s) FROM t
         """
-        self.client_rows = cluster.sql(there, [self.rows] * 3)[0]
+        self.client_rows = cluster.sql(there, [*[self.rows] * 3, not self.keeps])[0]
         self.workers_started = cluster.value("SELECT count(*) FROM backfill.events WHERE event = 'worker started'")
         self.note = cluster.value("SELECT note FROM backfill.progress WHERE job_id = %s", [job])
