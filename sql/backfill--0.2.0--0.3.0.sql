@@ -488,9 +488,9 @@ COMMENT ON COLUMN backfill.samples.throttled_by IS 'That time by what for: the o
 COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, copy, execute, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.dashboard.eta IS 'Time left at this rate; due: more rows than estimated were met; ...: there is no estimate yet; waits: the job does';
 COMMENT ON FUNCTION backfill.plan IS 'Tells what backfill.start with the same arguments would do: the walk, estimates of rows, time, WAL and growth, warnings with advice, and the statements. With format => ''json'' or ''text'' as one document. Changes nothing.';
-COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
-COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
-COMMENT ON FUNCTION backfill.status IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
+COMMENT ON FUNCTION backfill.cancel(bigint, boolean) IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON PROCEDURE backfill.wait(bigint, integer) IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON FUNCTION backfill.status(bigint) IS 'One job''s row of backfill.progress; an error if there is no such job, or it is not for the caller to see';
 
 DROP FUNCTION backfill.state_of(text, integer, text, integer, boolean, bigint, bigint);
 DROP FUNCTION backfill.waiting_for(text, bigint, integer, integer, double precision, bigint, bigint);
@@ -556,7 +556,53 @@ COMMENT ON FUNCTION backfill.execute IS 'Starts a job at commit that runs one IN
 
 CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';
-COMMENT ON FUNCTION backfill.redefine IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
+COMMENT ON FUNCTION backfill.redefine(bigint, text, text) IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
+
+-- Each of these for a job by its name, or by a number as text.
+CREATE FUNCTION backfill.pause(name text, now boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_named_wrapper';
+COMMENT ON FUNCTION backfill.pause(text, boolean) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.resume(name text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_named_wrapper';
+COMMENT ON FUNCTION backfill.resume(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.cancel(name text, now boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'cancel_named_wrapper';
+COMMENT ON FUNCTION backfill.cancel(text, boolean) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.alter(name text, batch_size integer DEFAULT NULL, sleep_ms integer DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_named_wrapper';
+COMMENT ON FUNCTION backfill.alter(text, integer, integer, jsonb) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.redefine(name text, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_named_wrapper';
+COMMENT ON FUNCTION backfill.redefine(text, text, text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.retry_failed(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_named_wrapper';
+COMMENT ON FUNCTION backfill.retry_failed(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.rehearse(name text, rows integer DEFAULT 1000) RETURNS TABLE (what text, tried bigint, failed bigint, ms_per_row double precision, wal_bytes_per_row double precision,
+               dead_tuples bigint, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'rehearse_named_wrapper';
+COMMENT ON FUNCTION backfill.rehearse(text, integer) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.report(name text, format text DEFAULT 'text') RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_named_wrapper';
+COMMENT ON FUNCTION backfill.report(text, text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.approve(name text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_named_wrapper';
+COMMENT ON FUNCTION backfill.approve(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.verify(name text, check_clause text DEFAULT NULL, recompute boolean DEFAULT false, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'verify_named_wrapper';
+COMMENT ON FUNCTION backfill.verify(text, text, boolean, jsonb) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.reapply(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'reapply_named_wrapper';
+COMMENT ON FUNCTION backfill.reapply(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.forget(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_named_wrapper';
+COMMENT ON FUNCTION backfill.forget(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE PROCEDURE backfill.wait(name text, timeout_ms integer DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'wait_named_wrapper';
+COMMENT ON PROCEDURE backfill.wait(text, integer) IS 'The same for the job of this name; the schema of its table may stand before it';
+
+CREATE FUNCTION backfill_internal.visible_named(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_named_wrapper';
+COMMENT ON FUNCTION backfill_internal.visible_named IS 'Internal: the id of the job of this name, if it is one that the caller may see; else an error';
 
 COMMENT ON COLUMN backfill.events.event IS 'define, start, approve, pause, resume, cancel, alter, redefine, retry failed rows (by calls); worker started, worker left, worker stopped, walk by key, paused, cancelled, completed, failed (by the workers)';
 
@@ -713,6 +759,13 @@ BEGIN ATOMIC
     SELECT backfill_internal.visible_job($1);
     SELECT p FROM backfill.progress p WHERE p.job_id OPERATOR(pg_catalog.=) $1;
 END;
+
+CREATE FUNCTION backfill.status(name text) RETURNS backfill.progress
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT backfill.status(backfill_internal.visible_named($1));
+END;
+COMMENT ON FUNCTION backfill.status(text) IS 'The same for the job of this name; the schema of its table may stand before it';
 
 -- set_not_null on a table of another role's: the steps run as that role.
 CREATE OR REPLACE PROCEDURE backfill.set_not_null(

@@ -111,11 +111,11 @@ COMMENT ON FUNCTION backfill.pause(bigint, boolean) IS 'The same; with now => tr
 
 CREATE FUNCTION backfill.resume(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_wrapper';
-COMMENT ON FUNCTION backfill.resume IS 'Lets a paused or failed job, or a running one that has lost its worker, go on from its checkpoint. Returns the state that results.';
+COMMENT ON FUNCTION backfill.resume(bigint) IS 'Lets a paused or failed job, or a running one that has lost its worker, go on from its checkpoint. Returns the state that results.';
 
 CREATE FUNCTION backfill.cancel(job_id bigint, now boolean DEFAULT false) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'cancel_wrapper';
-COMMENT ON FUNCTION backfill.cancel IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
+COMMENT ON FUNCTION backfill.cancel(bigint, boolean) IS 'Ends a job for good after the batch it is in, or at once with now => true (the batch is rolled back). Batches already committed stay. For its owner, and for the owner of its table. Returns the state that results.';
 
 CREATE FUNCTION backfill.pause_all() RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pause_all_wrapper';
@@ -132,15 +132,15 @@ CREATE FUNCTION backfill.alter(
     options    jsonb   DEFAULT '{}'
 ) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'alter_wrapper';
-COMMENT ON FUNCTION backfill.alter IS 'Changes the pace of a job, in force with its next batch. What is NULL or absent stays.';
+COMMENT ON FUNCTION backfill.alter(bigint, integer, integer, jsonb) IS 'Changes the pace of a job, in force with its next batch. What is NULL or absent stays.';
 
 CREATE FUNCTION backfill.redefine(job_id bigint, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_wrapper';
-COMMENT ON FUNCTION backfill.redefine IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
+COMMENT ON FUNCTION backfill.redefine(bigint, text, text) IS 'Gives a failed or paused job other clauses, which backfill.resume goes on with from its checkpoint: rows that are done are not done again. What is NULL stays.';
 
 CREATE FUNCTION backfill.retry_failed(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_wrapper';
-COMMENT ON FUNCTION backfill.retry_failed IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
+COMMENT ON FUNCTION backfill.retry_failed(bigint) IS 'Lets a running, completed or failed job try the rows of backfill.failed_rows again, once it has done all others. Returns how many.';
 
 CREATE FUNCTION backfill.plan(
     relation     regclass,
@@ -172,11 +172,11 @@ CREATE FUNCTION backfill.rehearse(job_id bigint, rows integer DEFAULT 1000)
 RETURNS TABLE (what text, tried bigint, failed bigint, ms_per_row double precision, wal_bytes_per_row double precision,
                dead_tuples bigint, error text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'rehearse_wrapper';
-COMMENT ON FUNCTION backfill.rehearse IS 'Updates some rows from all over a job''s table in real batches, with triggers and constraints, and rolls that back: what it takes for a row, and which rows fail. Writes WAL and leaves dead tuples.';
+COMMENT ON FUNCTION backfill.rehearse(bigint, integer) IS 'Updates some rows from all over a job''s table in real batches, with triggers and constraints, and rolls that back: what it takes for a row, and which rows fail. Writes WAL and leaves dead tuples.';
 
 CREATE FUNCTION backfill.report(job_id bigint, format text DEFAULT 'text') RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_wrapper';
-COMMENT ON FUNCTION backfill.report IS 'The record of a job: what was done, by whom, when, the call to repeat it, counts, time, growth, failed rows, timeline. As text, json, markdown or html, which has plots and is one file.';
+COMMENT ON FUNCTION backfill.report(bigint, text) IS 'The record of a job: what was done, by whom, when, the call to repeat it, counts, time, growth, failed rows, timeline. As text, json, markdown or html, which has plots and is one file.';
 
 CREATE FUNCTION backfill.procedure(job_id bigint, style text DEFAULT 'standalone', install boolean DEFAULT false) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'procedure_wrapper';
@@ -188,7 +188,7 @@ COMMENT ON FUNCTION backfill.procedure(text, text, boolean) IS 'The same for the
 
 CREATE FUNCTION backfill.approve(job_id bigint) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_wrapper';
-COMMENT ON FUNCTION backfill.approve IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';
+COMMENT ON FUNCTION backfill.approve(bigint) IS 'Lets a job run that was started and waits for approval, where backfill.require_approval is on. Not for who started it, nor for its owner. Returns the state that results.';
 
 CREATE FUNCTION backfill.require_completed(name text, verified boolean DEFAULT false, relation regclass DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'require_completed_of_wrapper';
@@ -201,19 +201,61 @@ CREATE FUNCTION backfill.verify(
     options      jsonb   DEFAULT '{}'
 ) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
 AS 'MODULE_PATHNAME', 'verify_wrapper';
-COMMENT ON FUNCTION backfill.verify IS 'Starts a job at commit that looks, and changes nothing: at rows of which check_clause is not true, or which set_clause would change (recompute), or of which where_clause is true still. Returns its id; the verdict is in the note of backfill.progress, the rows in backfill.verify_failures.';
+COMMENT ON FUNCTION backfill.verify(bigint, text, boolean, jsonb) IS 'Starts a job at commit that looks, and changes nothing: at rows of which check_clause is not true, or which set_clause would change (recompute), or of which where_clause is true still. Returns its id; the verdict is in the note of backfill.progress, the rows in backfill.verify_failures.';
 
 CREATE FUNCTION backfill.reapply(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'reapply_wrapper';
-COMMENT ON FUNCTION backfill.reapply IS 'Starts a job at commit that does those rows again which the last verification of a job has found to be wrong. Returns its id; NULL: there are none.';
+COMMENT ON FUNCTION backfill.reapply(bigint) IS 'Starts a job at commit that does those rows again which the last verification of a job has found to be wrong. Returns its id; NULL: there are none.';
 
 CREATE FUNCTION backfill.forget(job_id bigint) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_wrapper';
-COMMENT ON FUNCTION backfill.forget IS 'Removes an ended job with all that is recorded of it';
+COMMENT ON FUNCTION backfill.forget(bigint) IS 'Removes an ended job with all that is recorded of it';
 
 CREATE PROCEDURE backfill.wait(job_id bigint, timeout_ms integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
-COMMENT ON PROCEDURE backfill.wait IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+COMMENT ON PROCEDURE backfill.wait(bigint, integer) IS 'Waits until a job has completed, holding no snapshot meanwhile, and says what came of it; an error if it fails, is cancelled, or the time is over. For its owner, and for the owner of its table. Not within a transaction block.';
+
+-- Each of these for a job by its name, or by a number as text.
+CREATE FUNCTION backfill.pause(name text, now boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'pause_named_wrapper';
+COMMENT ON FUNCTION backfill.pause(text, boolean) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.resume(name text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'resume_named_wrapper';
+COMMENT ON FUNCTION backfill.resume(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.cancel(name text, now boolean DEFAULT false) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'cancel_named_wrapper';
+COMMENT ON FUNCTION backfill.cancel(text, boolean) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.alter(name text, batch_size integer DEFAULT NULL, sleep_ms integer DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_named_wrapper';
+COMMENT ON FUNCTION backfill.alter(text, integer, integer, jsonb) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.redefine(name text, set_clause text DEFAULT NULL, where_clause text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'redefine_named_wrapper';
+COMMENT ON FUNCTION backfill.redefine(text, text, text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.retry_failed(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retry_failed_named_wrapper';
+COMMENT ON FUNCTION backfill.retry_failed(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.rehearse(name text, rows integer DEFAULT 1000) RETURNS TABLE (what text, tried bigint, failed bigint, ms_per_row double precision, wal_bytes_per_row double precision,
+               dead_tuples bigint, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'rehearse_named_wrapper';
+COMMENT ON FUNCTION backfill.rehearse(text, integer) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.report(name text, format text DEFAULT 'text') RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'report_named_wrapper';
+COMMENT ON FUNCTION backfill.report(text, text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.approve(name text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'approve_named_wrapper';
+COMMENT ON FUNCTION backfill.approve(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.verify(name text, check_clause text DEFAULT NULL, recompute boolean DEFAULT false, options jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'verify_named_wrapper';
+COMMENT ON FUNCTION backfill.verify(text, text, boolean, jsonb) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.reapply(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'reapply_named_wrapper';
+COMMENT ON FUNCTION backfill.reapply(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE FUNCTION backfill.forget(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'forget_named_wrapper';
+COMMENT ON FUNCTION backfill.forget(text) IS 'The same for the job of this name; the schema of its table may stand before it';
+CREATE PROCEDURE backfill.wait(name text, timeout_ms integer DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'wait_named_wrapper';
+COMMENT ON PROCEDURE backfill.wait(text, integer) IS 'The same for the job of this name; the schema of its table may stand before it';
 
 -- What decides what runs with whose rights: the seal in backfill_internal.job is made of this.
 CREATE FUNCTION backfill_internal.digest_of(job backfill_internal.job) RETURNS bytea
@@ -253,3 +295,7 @@ COMMENT ON FUNCTION backfill_internal.guard IS 'Internal: lets only the extensio
 CREATE FUNCTION backfill_internal.visible_job(job_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_job_wrapper';
 COMMENT ON FUNCTION backfill_internal.visible_job IS 'Internal: the id given, if it is a job that the caller may see; else an error';
+
+CREATE FUNCTION backfill_internal.visible_named(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'visible_named_wrapper';
+COMMENT ON FUNCTION backfill_internal.visible_named IS 'Internal: the id of the job of this name, if it is one that the caller may see; else an error';

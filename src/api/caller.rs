@@ -85,6 +85,13 @@ fn may_act(job: &Job) -> bool {
     server::may_act_for(job.owner)
 }
 
+/// Like [`may_see`], for a job of this role's on this table.
+pub fn may_see_of(owner: Oid, relation: Oid) -> Result<bool> {
+    Ok(server::may_act_for(owner)
+        || partition::may_act_for_owner(relation)?
+        || server::may_act_for(monitor()?))
+}
+
 /// True if the caller may make a job stop, and see it: with the rights of its owner, or of the owner of its table.
 pub fn may_attend(job: &Job) -> Result<bool> {
     Ok(may_act(job) || partition::may_act_for_owner(job.relation)?)
@@ -92,7 +99,7 @@ pub fn may_attend(job: &Job) -> Result<bool> {
 
 /// True if the caller may see a job: who may attend it, and members of pg_monitor.
 pub fn may_see(job: &Job) -> Result<bool> {
-    Ok(may_attend(job)? || server::may_act_for(monitor()?))
+    may_see_of(job.owner, job.relation)
 }
 
 /// Returns the role whose members may see all jobs.

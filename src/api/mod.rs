@@ -26,6 +26,7 @@ mod forget;
 mod hazards;
 mod hints;
 mod inspect;
+mod job_name;
 mod launch;
 mod limits;
 mod not_null;

@@ -227,7 +227,15 @@ fn all_but_what_the_job_is_can_be_altered() {
         .collect();
     assert_eq!(
         fixed,
-        ["key", "only", "walk", "triggers", "dry_run", "archive_into", "lock"]
+        [
+            "key",
+            "only",
+            "walk",
+            "triggers",
+            "dry_run",
+            "archive_into",
+            "lock"
+        ]
     );
     let options = Options::parse(&json!({"walk": "key", "workers": 2})).unwrap();
     let altered = options

@@ -87,24 +87,35 @@ fn rehearse(
         name!(error, Option<Vec<u8>>),
     ),
 > {
-    let tried = call(|| {
-        let tried = rehearse::rehearse(job_id, rows)?.into_iter();
-        tried
-            .map(|one| {
-                let error = one.error.as_deref().map(to_server).transpose()?;
-                Ok((
-                    to_server(&one.what)?.into_bytes(),
-                    one.rows,
-                    one.failed,
-                    one.ms_per_row,
-                    one.wal_bytes_per_row,
-                    one.dead_tuples,
-                    error.map(|error| error.into_bytes()),
-                ))
-            })
-            .collect::<Result<Vec<_>>>()
-    });
-    TableIterator::new(tried)
+    TableIterator::new(call(|| tried(rehearse::rehearse(job_id, rows)?)))
+}
+
+/// A line of `rehearse`, as it is returned.
+pub(super) type Rehearsed = (
+    Vec<u8>,
+    i64,
+    i64,
+    Option<f64>,
+    Option<f64>,
+    i64,
+    Option<Vec<u8>>,
+);
+
+/// Converts the lines of `rehearse`.
+pub(super) fn tried(lines: Vec<rehearse::Tried>) -> Result<Vec<Rehearsed>> {
+    let line = |one: rehearse::Tried| {
+        let error = one.error.as_deref().map(to_server).transpose()?;
+        Ok((
+            to_server(&one.what)?.into_bytes(),
+            one.rows,
+            one.failed,
+            one.ms_per_row,
+            one.wal_bytes_per_row,
+            one.dead_tuples,
+            error.map(|error| error.into_bytes()),
+        ))
+    };
+    lines.into_iter().map(line).collect()
 }
 
 type Sample = (

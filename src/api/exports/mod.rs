@@ -4,3 +4,4 @@ mod arguments;
 mod internal;
 mod jobs;
 mod looks;
+mod named;

@@ -232,6 +232,46 @@ pub fn named(name: &str, role: Oid) -> Result<Vec<Job>> {
     )
 }
 
+/// A job, as it is known by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// Id of the job.
+    pub id: i64,
+    /// Name of the job.
+    pub name: String,
+    /// The role that defined it.
+    pub owner: Oid,
+    /// Its table.
+    pub relation: Oid,
+    /// Whether it is a dry run, which may have the name of the run that it is for.
+    pub dry_run: bool,
+}
+
+/// Returns all roles' jobs with this name, and those whose name is this one without the schema of their table before it.
+pub fn called(name: &str) -> Result<Vec<Called>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT j.id, j.name, j.owner::pg_catalog.oid::bigint, j.relation::pg_catalog.oid::bigint, j.options @> '{\"dry_run\": true}'
+             FROM backfill_internal.job j
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation::pg_catalog.oid
+             LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE j.name = $1 OR pg_catalog.concat(n.nspname, '.', j.name) = $1 ORDER BY j.id",
+            &[Arg::Text(name)],
+        )
+    })?
+    .rows;
+    let called = |row: &spi::Row| {
+        Ok(Called {
+            id: row.number(0)?,
+            name: row.text(1)?.to_owned(),
+            owner: Oid::from(row.number(2)? as u32),
+            relation: Oid::from(row.number(3)? as u32),
+            dry_run: row.bool(4),
+        })
+    };
+    rows.iter().map(called).collect()
+}
+
 /// Returns the ids of definitions on this table that `role` may act on, as committed by now. The text of others'
 /// definitions is not even read.
 pub fn pending_on(relation: Oid, role: Oid) -> Result<Vec<i64>> {
