@@ -80,7 +80,8 @@ UNION ALL SELECT 'lost', count(*) FROM counted c WHERE places = 0 AND id <= %(ro
 UNION ALL SELECT 'left', count(*) FROM t WHERE id %% 10 < 7 AND id <= %(rows)s
 UNION ALL SELECT 'deleted by mistake', count(*) FROM gone WHERE id %% 10 >= 7
 """
-# Of a job that copies rows, those that are there more than once, not at all, or for no row. Clients delete some before, and some after.
+# Of a job that copies rows, those that are there more than once, not at all, or for no row. Clients delete some
+# before it, and some after.
 WRONG_COPIES = """
 SELECT 'twice', count(*) FROM (SELECT id FROM gone GROUP BY id HAVING count(*) > 1) s
 UNION ALL SELECT 'lost', count(*) FROM t WHERE id <= %(rows)s AND NOT EXISTS (SELECT FROM gone WHERE gone.id = t.id)
