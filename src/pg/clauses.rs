@@ -396,6 +396,24 @@ pub fn estimate_matches(from: &str, where_clause: &str) -> Result<Option<f64>> {
     Ok(plan[0]["Plan"]["Plan Rows"].as_f64())
 }
 
+/// Whether the planner proves, from the table's constraints and the bounds of its partition, that no row of it matches. As the current user,
+/// within [`spi::connect`]; nothing is run.
+pub fn is_excluded(from: &str, where_clause: &str) -> Result<bool> {
+    const ALL_CONSTRAINTS: (&CStr, &CStr) = (c"constraint_exclusion", c"on");
+    let explain =
+        format!("EXPLAIN (FORMAT JSON, COSTS off) SELECT FROM {from} WHERE (\n{where_clause}\n)");
+    let found = settings::with(&[STANDARD_STRINGS, ALL_CONSTRAINTS], || {
+        spi::first(&explain, &[])
+    })?;
+    let Some(row) = found else {
+        return Ok(false);
+    };
+    let plan: serde_json::Value = serde_json::from_str(row.text(0)?)
+        .map_err(|e| Error::internal(format!("EXPLAIN gave no JSON: {e}")))?;
+    let plan = &plan[0]["Plan"];
+    Ok(plan["Node Type"] == "Result" && plan["One-Time Filter"] == "false")
+}
+
 /// Finds the clause that contains the character, and the position in it. The clauses occur in `text` in the given order.
 fn locate<'a>(character: i32, text: &str, clauses: &[&'a str]) -> Option<(i32, &'a str)> {
     let mut from = 0;

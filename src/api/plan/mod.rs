@@ -112,7 +112,7 @@ impl Errand for PlanOf {
 /// Returns the lines of the plan, and the numbers behind them.
 fn foretell(backfill: &Backfill, pace: Pace) -> Result<(Vec<Line>, Value)> {
     let ways = walk::ways(backfill)?;
-    let mut lines = walk::lines(backfill, &ways, pace);
+    let mut lines = walk::lines(backfill, &ways, pace)?;
     let (estimates, numbers) = estimates::lines(backfill, &ways, pace)?;
     lines.extend(estimates);
     lines.extend(warnings::lines(backfill, &ways, pace)?);

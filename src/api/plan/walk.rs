@@ -11,7 +11,7 @@ use crate::pg::hot::{self, HotFacts, IndexFacts, TableShape};
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::tid::Tid;
-use crate::pg::{clauses, evaluate, settings, timeout};
+use crate::pg::{clauses, evaluate, partition, settings, timeout};
 use crate::scan::cut;
 use crate::scan::order::{Order, Why};
 use crate::scan::position::Key;
@@ -83,8 +83,12 @@ pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
     let tables = tables::of(&backfill.relation, backfill.options.only())?;
     let pages = (PAGES_COUNTED / tables.len() as f64).clamp(4.0, cut::SAMPLE_PAGES);
     let mut ways = Vec::new();
+    let several = tables.len() > 1;
     for table in tables {
         relation::lock_for_update(table.oid);
+        if several && is_excluded(backfill, &table)? {
+            continue;
+        }
         ways.push(way(backfill, table, pages)?);
     }
     let matching: f64 = ways.iter().map(|way| way.matching).sum();
@@ -96,6 +100,15 @@ pub fn ways(backfill: &Backfill) -> Result<Vec<Way>> {
         }
     }
     Ok(ways)
+}
+
+/// Whether the WHERE clause excludes all rows of the table, by the planner's own proof.
+fn is_excluded(backfill: &Backfill, table: &Relation) -> Result<bool> {
+    let target = backfill.target(table);
+    match &target.where_clause {
+        Some(clause) => clauses::is_excluded(&format!("ONLY {}", target.item()), clause),
+        None => Ok(false),
+    }
 }
 
 impl Way {
@@ -302,21 +315,27 @@ fn part(backfill: &Backfill) -> Option<String> {
 }
 
 /// Returns the lines of the plan about the walk.
-pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
+pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>> {
     let line = |item: &str, value: String| Line::new("walk", item, value);
     let mut lines = vec![line("table", backfill.relation.shown.clone())];
-    if backfill.relation.kind == 'p' {
+    let all = partition::leaves(backfill.relation.oid, backfill.options.only())?.len();
+    let excluded = all.saturating_sub(ways.len());
+    if excluded > 0 {
+        let tables = format!("{} of {all}: where_clause excludes the others", ways.len());
+        lines.push(line("tables", tables));
+    } else if backfill.relation.kind == 'p' {
         lines.push(line("partitions", ways.len().to_string()));
     } else if ways.len() > 1 {
         let more = format!("{} that inherit from it", ways.len() - 1);
         lines.push(line("and tables", more));
     }
     let Some(first) = ways.iter().max_by(|a, b| a.rows.total_cmp(&b.rows)) else {
-        lines.push(line(
-            "order",
-            "nothing to walk: there are no partitions".to_owned(),
-        ));
-        return lines;
+        let why = match excluded {
+            0 => "there are no partitions",
+            _ => "where_clause excludes all tables",
+        };
+        lines.push(line("order", format!("nothing to walk: {why}")));
+        return Ok(lines);
     };
     let why = first.why.shown();
     lines.push(match &first.order {
@@ -350,5 +369,5 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Vec<Line> {
             pace.batch_size, pace.sleep_ms
         ),
     ));
-    lines
+    Ok(lines)
 }

@@ -10,11 +10,12 @@ use crate::model::names;
 use crate::model::options::Walk as WalkOption;
 use crate::model::progress::Progress;
 use crate::pg::relation::{self, Relation};
-use crate::pg::{heap, partition};
+use crate::pg::{clauses, heap, partition, spi};
 use crate::scan::cut;
 use crate::scan::key::Candidate;
 use crate::scan::order::{self, Asked, Order};
 use crate::scan::position::Position;
+use crate::scan::sql::Target;
 use crate::store::checkpoint::{self, Writer};
 use crate::store::job::Job;
 use crate::store::slice::{self, BlockRange, Extent};
@@ -48,20 +49,45 @@ pub fn ensure(job: &Job) -> Result<()> {
 /// Cuts tables into slices of a pass.
 fn cut_all(job: &Job, pass: i32, tables: &[(Oid, String)]) -> Result<()> {
     let pages = (PAGES_COUNTED / tables.len() as f64).clamp(20.0, cut::SAMPLE_PAGES);
-    let mut counted = Vec::new();
-    for (table, _) in tables {
-        relation::lock_for_update(*table);
-        let target = target::of(job, *table, Vec::new())?;
-        counted.push(walked::rows(&target, *table, pages)?);
+    let (mut counted, mut walked) = (Vec::new(), Vec::new());
+    for table in tables {
+        relation::lock_for_update(table.0);
+        let target = target::of(job, table.0, Vec::new())?;
+        if is_excluded(&target, tables.len())? {
+            continue;
+        }
+        counted.push(walked::rows(&target, table.0, pages)?);
+        walked.push(table);
     }
+    note_excluded(job, tables.len() - walked.len())?;
     let all = counted.iter().flatten().sum();
     let mut by_pages = Vec::new();
-    for ((table, shown), rows) in tables.iter().zip(&counted) {
+    for ((table, shown), rows) in walked.into_iter().zip(&counted) {
         if survey(job, pass, (*table, shown), (*rows, all))? {
             by_pages.push(shown.as_str());
         }
     }
     note_order(job, &by_pages)
+}
+
+/// Whether the WHERE clause excludes all rows of one of several tables, by the planner's own proof.
+fn is_excluded(target: &Target, tables: usize) -> Result<bool> {
+    match &target.where_clause {
+        Some(clause) if tables > 1 => {
+            let from = format!("ONLY {}", target.item());
+            spi::in_subtransaction(|| clauses::is_excluded(&from, clause))
+        }
+        _ => Ok(false),
+    }
+}
+
+fn note_excluded(job: &Job, tables: usize) -> Result<()> {
+    let what = match tables {
+        0 => return Ok(()),
+        1 => "1 table is".to_owned(),
+        n => format!("{n} tables are"),
+    };
+    walk::add_note(job.id, &format!("{what} excluded by where_clause"))
 }
 
 /// Cuts tables that were added during the run, in the job's present pass.
