@@ -22,6 +22,7 @@ pub mod sqlstate {
     pub const UNDEFINED_TABLE: &str = "42P01";
     pub const UNDEFINED_COLUMN: &str = "42703";
     pub const AMBIGUOUS_PARAMETER: &str = "42P08";
+    pub const CARDINALITY_VIOLATION: &str = "21000";
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const DUPLICATE_OBJECT: &str = "42710";
     pub const INVALID_NAME: &str = "42602";

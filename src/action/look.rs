@@ -89,7 +89,7 @@ impl Action for Look {
 
     fn render(&self, batch: &Batch) -> Rendered {
         if self.evaluates() {
-            return self.of.as_action().render(batch);
+            return self.of.as_action().reading(batch);
         }
         let given = match batch.returning.is_empty() {
             true => "NULL".to_owned(),

@@ -16,7 +16,7 @@ pub use copy::{Asked, Copy};
 pub use delete::{Archive, Delete};
 pub use execute::{BATCH, Execute};
 pub use look::{Check, Found, Look, Question};
-pub use update::Update;
+pub use update::{Joined, Update};
 
 use crate::error::{Error, Result};
 use crate::model::fate::Fate;
@@ -54,11 +54,16 @@ pub trait Action {
         None
     }
 
+    /// Returns why only a key can order the walk, if that is so.
+    fn only_by_key(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Writes the statement for the rows of a batch.
     fn render(&self, batch: &Batch) -> Rendered;
 
-    /// Writes a statement that reads of the table what the statement of a batch reads. For actions that change their rows, it is the same
-    /// one, which is then only analysed.
+    /// Writes a statement that reads of the table what the statement of a batch reads: for an update an UPDATE, which is analysed, or
+    /// evaluated, and not run.
     fn reading(&self, batch: &Batch) -> Rendered {
         self.render(batch)
     }
@@ -93,6 +98,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns the list of keys that is joined, if there is one.
+    fn list(&self) -> Option<&String> {
+        self.rows.as_ref()?.list.as_ref()
+    }
+
     /// Returns a SELECT of the rows that locks them.
     fn selecting(&self, list: &str, lock: RowLock) -> String {
         let mut text = format!("SELECT {list}\nFROM {}", self.item);
@@ -274,6 +284,11 @@ impl Kind {
     /// Returns the SET list, if there is one.
     pub fn set_clause(&self) -> Option<&str> {
         self.update().map(|update| update.set_clause.as_str())
+    }
+
+    /// Returns what follows SET in an UPDATE that is only analysed: the SET list, and FROM.
+    pub fn set_list(&self) -> Option<String> {
+        self.update().map(Update::set_list)
     }
 
     /// Returns the question asked about the rows, if the action only looks.

@@ -115,6 +115,10 @@ pub fn define_again(job: &Job, relation: &Relation) -> Result<Job> {
         relation: relation.clone(),
         work: Some(work.clone()),
         where_clause: definition.where_clause.clone(),
+        joined: definition
+            .action
+            .update()
+            .and_then(|update| update.joined.clone()),
         name: job.name.clone(),
         options: definition.options.clone(),
     };

@@ -4,7 +4,7 @@ use pgrx::pg_sys::Oid;
 use serde_json::Value;
 
 use super::caller::required;
-use crate::action::{Asked, Changes, Kind};
+use crate::action::{Asked, Changes, Joined, Kind};
 use crate::error::{Error, Result, sqlstate};
 use crate::guc;
 use crate::model::options::Options;
@@ -67,6 +67,10 @@ impl Work {
                     .hint("Give it to backfill.delete()."),
             );
         }
+        if options.from.is_some() && !matches!(self, Work::Set(_)) {
+            return Err(Error::invalid("option \"from\" is for columns that are set")
+                .hint("Put the other table into a subquery: where_clause => 'EXISTS (SELECT FROM ...)'."));
+        }
         let keeps = matches!(self, Work::Copy { .. } | Work::Execute(_));
         if options.lock.is_some() && !keeps {
             return Err(
@@ -92,8 +96,10 @@ pub struct Call {
     pub relation: Relation,
     /// The work, unless the call is about a definition.
     pub work: Option<Work>,
-    /// The WHERE clause.
+    /// The condition on the rows: the WHERE clause or, with the option `from`, that there is a partner of which it is true.
     pub where_clause: Option<String>,
+    /// The rows that an update is joined with, option `from`.
+    pub joined: Option<Joined>,
     /// The name.
     pub name: Option<String>,
     /// The options.
@@ -140,16 +146,41 @@ pub fn check(request: Request, function: &str) -> Result<Call> {
     if let Some(work) = &request.work {
         work.refuse_options(&options)?;
     }
+    let where_clause = request.where_clause.map(trim);
+    let joined = match &request.work {
+        Some(_) => joined(&options, where_clause.as_deref())?,
+        None => None,
+    };
     Ok(Call {
         relation,
         work: request.work.map(|work| match work {
             Work::Set(text) => Work::Set(trim(text)),
             work => work,
         }),
-        where_clause: request.where_clause.map(trim),
+        where_clause: joined.as_ref().map(Joined::matches).or(where_clause),
+        joined,
         name,
         options,
     })
+}
+
+/// Returns the rows that an update is to be joined with, as the option `from` and the WHERE clause say.
+fn joined(options: &Options, where_clause: Option<&str>) -> Result<Option<Joined>> {
+    let Some(from) = options.from.as_deref() else {
+        return Ok(None);
+    };
+    clause::check("from", from)?;
+    let Some(on) = where_clause else {
+        return Err(Error::new(
+            sqlstate::NULL_VALUE_NOT_ALLOWED,
+            "option \"from\" is given without where_clause",
+        )
+        .hint("where_clause says which row of it belongs to which row of the table: 'r.id = orders.rate_id'."));
+    };
+    Ok(Some(Joined {
+        from: clause::trimmed(from).to_owned(),
+        on: on.to_owned(),
+    }))
 }
 
 /// Refuses a superuser's own job on a table whose owner is not a superuser: the table's triggers, constraints, defaults

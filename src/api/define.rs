@@ -15,7 +15,7 @@ use crate::guc;
 use crate::model::options::Options;
 use crate::model::state::State;
 use crate::pg::report::notice;
-use crate::pg::{clauses, confine, server};
+use crate::pg::{clauses, confine, parts, server};
 use crate::store::event;
 use crate::store::job::{self, Definition};
 
@@ -112,6 +112,7 @@ pub fn changes(call: &Call, work: &Work) -> Result<Changes> {
         Work::Set(set_clause) => Changes::Update(Update {
             set_columns: clauses::set_columns(set_clause)?,
             set_clause: set_clause.clone(),
+            joined: call.joined.clone(),
         }),
         Work::Delete => Changes::Delete(Delete {
             archive: archive::of(call)?,
@@ -123,6 +124,9 @@ pub fn changes(call: &Call, work: &Work) -> Result<Changes> {
 
 /// Checks the clauses and options; returns the changes, the columns that order the walk, and the options to be stored.
 fn check(call: &Call, work: &Work, batch_size: i32) -> Result<(Changes, Vec<String>, Options)> {
+    if let Some(joined) = &call.joined {
+        parts::from_item(&joined.from)?;
+    }
     let changes = changes(call, work)?;
     if let Some(where_clause) = &call.where_clause {
         clauses::check_expression("where_clause", where_clause)?;

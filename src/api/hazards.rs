@@ -1,7 +1,7 @@
 //! Warnings about clauses whose result differs between batches and a single UPDATE.
 
 use crate::action::Changes;
-use crate::action::statement::analysed;
+use crate::action::statement::reading;
 use crate::error::Result;
 use crate::model::fate::Fate;
 use crate::model::options::Options;
@@ -32,7 +32,7 @@ pub fn of(
         return Ok(Vec::new());
     }
     let name = sql::name_of(&relation.schema, &relation.name, None);
-    let statement = analysed(action, &relation.alone(None), &name, where_clause);
+    let statement = reading(action, &relation.alone(None), &name, where_clause);
     let found = hazards::of(relation, &statement)?;
     let read_back = match found.read_back.is_empty() {
         true => None,

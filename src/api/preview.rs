@@ -166,7 +166,7 @@ fn sample(part: &Part, tid: Tid, key: &str, most: usize) -> Sample {
         };
     }
     let evaluated = evaluate::undone(|| {
-        let statement = to_server(&part.statement)?;
+        let statement = to_server(&part.reading)?;
         let mut values = (None, None);
         let args = [Arg::Tids(&[tid])];
         evaluate::changes(table.oid, &statement, &args, Seen::Set, |change| {
@@ -199,9 +199,10 @@ fn row_of(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
 
 /// Returns what a copy inserts for a row, in the same form; `None` if the row is gone, or nothing is copied.
 fn copied(part: &Part, tid: Tid, most: usize) -> Result<Option<String>> {
-    let Some((statement, columns)) = &part.copied else {
+    let Some(columns) = &part.copied else {
         return Ok(None);
     };
+    let statement = &part.reading;
     let values: Vec<String> = (1..=columns.len()).map(|n| format!("v{n}")).collect();
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
     let taken: Vec<&str> = values.iter().map(String::as_str).collect();

@@ -138,6 +138,16 @@ fn describe(job: &Job) -> Result<Standalone> {
         .hint("Procedures are written for updates only."));
     };
     let options = &definition.options;
+    if options.from.is_some() {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cannot write a procedure for backfill {}: it has the option \"from\"",
+                job.shown()
+            ),
+        )
+        .hint("Put the other table into subqueries: set_clause => 'a = (SELECT ...)', where_clause => 'EXISTS (SELECT ...)'."));
+    }
     refuse_children(&relation, options.only())?;
     let bounds = options.bounds().unwrap_or_default();
     let base = job.name.as_ref().unwrap_or(&relation.name);

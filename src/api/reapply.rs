@@ -166,10 +166,10 @@ impl Errand for ConditionsOf {
 fn refuse_undecided(of: &Backfill, id: i64) -> Result<()> {
     for table in tables::of(&of.relation, of.options.only())? {
         let alias = (table.oid != of.relation.oid).then_some(of.relation.name.as_str());
-        let Some(set_clause) = of.action.set_clause() else {
+        let Some(set_clause) = of.action.set_list() else {
             continue;
         };
-        if let Some(why) = repeat::reads_what_it_sets(&table, alias, set_clause)? {
+        if let Some(why) = repeat::reads_what_it_sets(&table, alias, &set_clause)? {
             return Err(Error::new(
                 sqlstate::NOT_IN_PREREQUISITE_STATE,
                 format!("set_clause cannot tell which rows are wrong: {why}"),

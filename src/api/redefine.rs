@@ -133,8 +133,15 @@ fn changed(job: &Job, set_clause: Option<String>, where_clause: Option<String>) 
         };
         update.set_clause = trim(text);
     }
-    if let Some(text) = where_clause {
-        changed.definition.where_clause = Some(trim(text));
+    if let Some(text) = where_clause.map(trim) {
+        let update = changed.definition.action.update_mut();
+        changed.definition.where_clause = match update.and_then(|update| update.joined.as_mut()) {
+            Some(joined) => {
+                joined.on = text;
+                Some(joined.matches())
+            }
+            None => Some(text),
+        };
     }
     Ok(changed)
 }
@@ -223,6 +230,7 @@ impl Errand for RedefinitionOf {
                 relation: of.relation.clone(),
                 work: Some(Work::of(&of.action)),
                 where_clause: of.where_clause.clone(),
+                joined: None,
                 name: None,
                 options: of.options.clone(),
             };

@@ -16,7 +16,7 @@ use crate::pg::heap;
 use crate::pg::relation::{self, Relation};
 use crate::pg::spi::{self, Arg};
 use crate::pg::tid::Tid;
-use crate::pg::{clauses, confine, evaluate, server};
+use crate::pg::{clauses, confine, evaluate, parts, server};
 use crate::scan::clause::all_of;
 use crate::scan::sql::Target;
 use crate::stranger::errand::{Errand, carry_out};
@@ -30,10 +30,12 @@ pub struct Part {
     pub table: Relation,
     /// Statement that treats rows, given by place, whether or not they match.
     pub statement: String,
+    /// Statement that reads of such rows what that one reads.
+    pub reading: String,
     /// What becomes of the rows.
     pub fate: Fate,
-    /// Statement that reads what is copied of rows, given by place, and the columns that get it; `None` if nothing is copied.
-    pub copied: Option<(String, Vec<String>)>,
+    /// Columns that get what is copied of rows; `None` if nothing is copied.
+    pub copied: Option<Vec<String>>,
     /// The pages: the first, and the one after the last.
     pub pages: (i64, i64),
     /// Rows that match, with their keys; or the error of the WHERE clause.
@@ -74,6 +76,9 @@ pub fn look_at<E: Errand>(
 impl Backfill {
     /// Makes the backfill that a call defines, checked as `backfill.start` would. The caller's own text.
     fn of_call(call: Call, work: &Work, batch_size: i32) -> Result<Backfill> {
+        if let Some(joined) = &call.joined {
+            parts::from_item(&joined.from)?;
+        }
         let changes = define::changes(&call, work)?;
         if let Some(where_clause) = &call.where_clause {
             clauses::check_expression("where_clause", where_clause)?;
@@ -128,8 +133,9 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, (0, pages), wanted)),
                 statement: unasked(self.action.as_action(), &target).text,
+                reading: read_unasked(self.action.as_action(), &target).text,
                 fate: self.action.as_action().fate(),
-                copied: self.copied(&target),
+                copied: self.copied(),
                 table,
                 pages: (0, pages),
             });
@@ -144,8 +150,9 @@ impl Backfill {
             parts.push(Part {
                 rows: spi::undone(|| find_rows(&target, range, most)),
                 statement: unasked(self.action.as_action(), &target).text,
+                reading: read_unasked(self.action.as_action(), &target).text,
                 fate: self.action.as_action().fate(),
-                copied: self.copied(&target),
+                copied: self.copied(),
                 table: table.clone(),
                 pages: range,
             });
@@ -155,9 +162,9 @@ impl Backfill {
 }
 
 impl Backfill {
-    fn copied(&self, target: &Target) -> Option<(String, Vec<String>)> {
+    fn copied(&self) -> Option<Vec<String>> {
         match self.action.changes() {
-            Changes::Copy(copy) => Some((read_unasked(&copy, target).text, copy.columns)),
+            Changes::Copy(copy) => Some(copy.columns),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use crate::action::Update;
-use crate::action::statement::analysed;
+use crate::action::statement::reading;
 use crate::error::{Error, Result, sqlstate};
 use crate::pg::evaluate;
 use crate::pg::hazards::{self, SHIFTED, Shift};
@@ -29,7 +29,7 @@ pub type Ordered = (Relation, Option<Candidate>);
 pub fn refuse(call: &Call, update: &Update, tables: &[Ordered], batch_size: i32) -> Result<()> {
     let (relation, clause) = (&call.relation, call.where_clause.as_deref());
     let name = sql::name_of(&relation.schema, &relation.name, None);
-    let statement = analysed(update, &relation.alone(None), &name, clause);
+    let statement = reading(update, &relation.alone(None), &name, clause);
     let shifts = hazards::of(relation, &statement)?.shifts;
     for shift in &shifts {
         for (table, key) in tables.iter().take(TABLES) {

@@ -25,7 +25,7 @@ pub fn of(
     where_clause: Option<&str>,
     key: &[String],
 ) -> Result<Option<Sources>> {
-    let (set_clause, set_columns) = (&update.set_clause, &update.set_columns);
+    let (set_clause, set_columns) = (update.set_list(), &update.set_columns);
     let target = relation.alone(None);
     let (read, _) = clauses::read_and_set(&format!("UPDATE {target} SET {set_clause}"))?;
     let whole = read.contains(&0);

@@ -212,8 +212,11 @@ fn analyse(call: &Call, table: &Relation, changes: &Changes) -> Result<()> {
     let statement = analysed(action, &table.alone(alias), &name, clause);
     // In the order in which they occur in the statement.
     let mut clauses: Vec<&str> = action.clauses().into_iter().chain(clause).collect();
-    if let Changes::Execute(_) = changes {
-        clauses.reverse();
+    match changes {
+        Changes::Execute(_) => clauses.reverse(),
+        // The condition says the others once more.
+        Changes::Update(update) if update.joined.is_some() => clauses.truncate(3),
+        _ => {}
     }
     clauses::explain(&statement, &clauses).map_err(|error| checks::with_hint(error, table))?;
     if let Changes::Execute(_) = changes {

@@ -258,8 +258,8 @@ fn analyse(of: &Backfill, question: &Question, clause: Option<&str>) -> Result<(
                     .map_err(|error| checks::with_hint(error, &table))?;
             }
             None => {
-                if let Some(set_clause) = of.action.set_clause() {
-                    refuse_unrepeatable(set_clause, &table, alias)?;
+                if let Some(set_clause) = of.action.set_list() {
+                    refuse_unrepeatable(&set_clause, &table, alias)?;
                 }
             }
         }

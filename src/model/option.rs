@@ -118,6 +118,7 @@ const KEYS: &[Key] = &[
         "a string: the name of a table",
         When::Defined,
     ),
+    key("from", "a string: an item of FROM", When::Defined),
     key(
         "lock",
         "\"none\", \"key share\", \"share\", \"no key update\" or \"update\"",

@@ -86,6 +86,9 @@ pub struct Options {
     /// Name of the table that gets the rows that are deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive_into: Option<String>,
+    /// Item of FROM that an update is joined with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Lock that the rows of a batch get which stay as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<RowLock>,

@@ -150,7 +150,7 @@ fn only(what: &str, found: &str, clause: &str) -> Error {
     Error::new(sqlstate::SYNTAX_ERROR, format!("{what} must be {wanted}, but has {found}"))
         .detail(format!("{what}: {clause}"))
         .hint(match found {
-            "FROM" => "Put the other table into a subquery, and into where_clause that there is a row of it: else rows without one are set to NULL. set_clause => 'a = (SELECT lookup.b FROM lookup WHERE lookup.id = orders.ref)', where_clause => 'EXISTS (SELECT FROM lookup WHERE lookup.id = orders.ref)'.",
+            "FROM" => "Give it as the option \"from\", and what joins the two in where_clause: set_clause => 'a = l.b', where_clause => 'l.id = orders.ref', options => '{\"from\": \"lookup l\"}'. Rows without a partner stay as they are.",
             "RETURNING" => "Leave it out: a batch returns nothing. backfill.preview shows what rows become.",
             _ => "Put conditions into where_clause, and other tables into subqueries: 'a = (SELECT b FROM lookup WHERE lookup.id = orders.ref)'.",
         })

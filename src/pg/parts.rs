@@ -84,6 +84,47 @@ pub fn select_list(select_list: &str) -> Result<Option<usize>> {
     })
 }
 
+/// Checks that a text is one item of FROM.
+pub fn from_item(from: &str) -> Result<()> {
+    const HINT: &str = "option \"from\" is one item of FROM, with a name: 'rates r', 'a JOIN b ON b.id = a.b', '(SELECT ...) AS r'.";
+    // SAFETY: as in `column_list`.
+    settings::with(&[STANDARD_STRINGS], || unsafe {
+        let statement = parse("SELECT FROM ", from, HINT)?;
+        if statement.is_null() || (*statement).type_ != NodeTag::T_SelectStmt {
+            return Err(not_only("option \"from\"", "one item of FROM", HINT));
+        }
+        let select = &*statement.cast::<pg_sys::SelectStmt>();
+        if list::only::<pg_sys::Node>(select.fromClause).is_none() {
+            let wanted = "one item of FROM, and not a list";
+            return Err(
+                not_only("option \"from\"", wanted, HINT).hint("Join the items: 'a CROSS JOIN b'.")
+            );
+        }
+        for (found, what) in [
+            (!select.whereClause.is_null(), "WHERE"),
+            (!select.groupClause.is_null(), "GROUP BY"),
+            (!select.havingClause.is_null(), "HAVING"),
+            (!select.windowClause.is_null(), "WINDOW"),
+            (!select.sortClause.is_null(), "ORDER BY"),
+            (
+                !select.limitCount.is_null() || !select.limitOffset.is_null(),
+                "LIMIT",
+            ),
+            (!select.lockingClause.is_null(), "FOR UPDATE or the like"),
+            (
+                select.op != pg_sys::SetOperation::SETOP_NONE,
+                "UNION or the like",
+            ),
+        ] {
+            if found {
+                let wanted = format!("one item of FROM, but has {what}");
+                return Err(not_only("option \"from\"", &wanted, HINT));
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Checks that a text is one statement that can be run for each batch.
 pub fn batch_statement(statement: &str) -> Result<()> {
     const HINT: &str = "statement is one INSERT, UPDATE, DELETE, MERGE or SELECT that names batch: 'INSERT INTO b SELECT f(id) FROM batch'.";

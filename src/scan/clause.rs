@@ -16,6 +16,7 @@ pub fn check(what: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(Error::invalid(format!("{what} is empty")).hint(match what {
             "set_clause" => "Write for example 'rate_new = rate_old'.",
+            "from" => "Write for example 'rates r'.",
             "statement" => "Write for example 'INSERT INTO history SELECT id, now() FROM batch'.",
             "columns" => "Leave it NULL for the columns of the same names, or write for example 'id, note'.",
             "select_list" => "Leave it NULL for the columns of the same names, or write for example 'id, upper(note)'.",
@@ -163,6 +164,7 @@ impl Scanner<'_> {
                 self.what,
                 match self.what {
                     "set_clause" => "SET list",
+                    "from" => "item of FROM",
                     "statement" => "INSERT, UPDATE, DELETE, MERGE or SELECT",
                     "columns" => "list of column names",
                     "select_list" => "list of expressions",

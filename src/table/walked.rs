@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::action::Changes;
+use crate::action::{Action, Changes};
 use crate::error::Result;
 use crate::model::row_lock::RowLock;
 use crate::pg::relation::{self, Relation};
@@ -78,7 +78,8 @@ impl Pages for Walked<'_> {
 
     fn unsound(&self) -> Result<Option<String>> {
         let update = match self.changes {
-            Changes::Update(update) => update,
+            Changes::Update(update) if update.only_by_key().is_none() => update,
+            Changes::Update(update) => return Ok(update.only_by_key().map(str::to_owned)),
             // A row that is deleted does not match again.
             Changes::Delete(_) => return physical::unreadable(self.table.oid),
             Changes::Copy(_) | Changes::Execute(_) => return Ok(Some(order::MOVES.to_owned())),

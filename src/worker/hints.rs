@@ -40,6 +40,12 @@ pub fn explained(error: Error, job: &Job) -> Error {
             job.id
         ));
     }
+    if error.sqlstate == sqlstate::CARDINALITY_VIOLATION && job.definition.options.from.is_some() {
+        error.hint = Some(format!(
+            "A row has more than one partner in the option \"from\". Mend that, or choose one of them there: '(SELECT DISTINCT ON (id) * FROM ... ORDER BY id, ...) AS r'. Then SELECT backfill.resume({}).",
+            job.id
+        ));
+    }
     if error.sqlstate == sqlstate::DEADLOCK_DETECTED && several {
         error.hint = Some(format!(
             "Its workers may have met in rows that a trigger writes: SELECT backfill.alter({0}, options => '{{\"workers\": 1}}'), then backfill.resume({0}).",

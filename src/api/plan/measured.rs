@@ -121,7 +121,7 @@ fn try_rows(parts: &[Part], begun: Instant, tally: &mut Tally) -> Result<()> {
         let room = heap::room(part.table.oid, &places).into_iter();
         tally.room.extend(room.map(|bytes| bytes as f64));
     }
-    let statement = to_server(&part.statement)?;
+    let statement = to_server(&part.reading)?;
     let mut last = Instant::now();
     let mut first: Option<f64> = None;
     let mut times = Vec::new();

@@ -138,7 +138,11 @@ pub fn gone(job: &Job) -> Error {
 
 /// Returns the reason why the table cannot be walked in physical order, if there is one.
 pub fn unsound(job: &Job, table: Oid) -> Result<Option<String>> {
-    match job.definition.action.as_action().fate() {
+    let action = job.definition.action.as_action();
+    if let Some(why) = action.only_by_key() {
+        return Ok(Some(why.to_owned()));
+    }
+    match action.fate() {
         Fate::Changed => {}
         Fate::Removed => return physical::unreadable(table),
         Fate::Kept => return Ok(Some(order::MOVES.to_owned())),

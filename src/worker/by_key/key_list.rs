@@ -54,9 +54,10 @@ impl Listed {
             [_] => Access::Index,
             _ => Access::Lookup,
         };
-        // A statement that keeps its rows does not return their keys.
+        // A statement that keeps its rows, or MERGE, does not return their keys.
         let by_place = places
             && action.fate() != Fate::Kept
+            && action.only_by_key().is_none()
             && relation::is_heap(relation)
             && !relation::has_triggers_per_try(relation);
         let by_place = by_place

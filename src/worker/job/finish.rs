@@ -170,13 +170,13 @@ fn doubt(job: &Job) -> Result<Option<String>> {
             ..
         })
     );
-    let Some(set_clause) = definition.action.set_clause().filter(|_| computed) else {
+    let Some(set_clause) = definition.action.set_list().filter(|_| computed) else {
         return Ok(None);
     };
     for oid in walks::tables(job.id)? {
         if let Some(table) = relation::describe(oid)? {
             let known_as = attributes::known_as(job, oid)?;
-            let why = repeat::reads_what_it_sets(&table, known_as.as_deref(), set_clause)?;
+            let why = repeat::reads_what_it_sets(&table, known_as.as_deref(), &set_clause)?;
             if why.is_some() {
                 return Ok(why);
             }

@@ -105,11 +105,11 @@ fn may_be_done_again(job: &Job, table: Oid) -> Result<bool> {
         return Ok(false);
     }
     let known_as = attributes::known_as(job, table)?;
-    let Some(set_clause) = job.definition.action.set_clause() else {
+    let Some(set_clause) = job.definition.action.set_list() else {
         // A row is deleted once at most.
         return Ok(true);
     };
-    if repeat::why_not(&found, known_as.as_deref(), set_clause)?.is_none() {
+    if repeat::why_not(&found, known_as.as_deref(), &set_clause)?.is_none() {
         return Ok(true);
     }
     cut_slices::goes_by_pages(job, table)
