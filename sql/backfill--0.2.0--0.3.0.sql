@@ -352,7 +352,8 @@ SELECT j.id AS job_id,
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
        CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action IN ('delete', 'copy', 'execute') THEN j.action ELSE 'backfill' END AS kind,
-       (j.work #>> '{question,verify,job}')::bigint AS verifies
+       (j.work #>> '{question,verify,job}')::bigint AS verifies,
+       NULLIF(j.work - '{set_clause,set_columns,from,on,question,asked,overriding}'::text[], '{}') AS work
 FROM backfill_internal.job j
 CROSS JOIN slots
 LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -700,6 +701,7 @@ BEGIN
     END LOOP;
 END $$;
 
+COMMENT ON COLUMN backfill.progress.work IS 'Of copy: the target (OID, schema, name), columns, select_list, on_conflict and lock; of execute: statement and lock; of delete: the archive';
 COMMENT ON COLUMN backfill.progress.last_error IS 'Why it failed, until it is resumed: message, SQLSTATE, what the batch was about (a range of keys or pages); in full only with SELECT on the relation';
 CREATE OR REPLACE VIEW backfill.dashboard WITH (security_barrier) AS
 SELECT CASE WHEN pg_catalog.length(n.job) > w.job THEN pg_catalog.left(n.job, w.job - pg_catalog.length(b.more)) || b.more ELSE n.job END AS job,

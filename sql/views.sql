@@ -161,7 +161,8 @@ SELECT j.id AS job_id,
             pg_catalog.jsonb_set(u.options, '{settings}', (SELECT pg_catalog.jsonb_object_agg(k, '...') FROM pg_catalog.jsonb_object_keys(j.options -> 'settings') k))
             ELSE u.options END AS options,
        CASE WHEN j.work #>> '{question,verify,job}' IS NOT NULL THEN 'verification' WHEN j.action = 'look' THEN 'dry run' WHEN j.action IN ('delete', 'copy', 'execute') THEN j.action ELSE 'backfill' END AS kind,
-       (j.work #>> '{question,verify,job}')::bigint AS verifies
+       (j.work #>> '{question,verify,job}')::bigint AS verifies,
+       NULLIF(j.work - '{set_clause,set_columns,from,on,question,asked,overriding}'::text[], '{}') AS work
 FROM backfill_internal.job j
 CROSS JOIN slots
 LEFT JOIN backfill_internal.outcome o ON o.job_id = j.id AND o.attempt >= j.retry_attempt
@@ -241,6 +242,7 @@ COMMENT ON COLUMN backfill.progress.wal_bytes IS 'WAL that the job''s workers ha
 COMMENT ON COLUMN backfill.progress.options IS 'The options of the job, without the values of settings, which may be secrets';
 COMMENT ON COLUMN backfill.progress.kind IS 'What the job does: backfill (an update), delete, copy, execute, or it only reads: dry run, or verification';
 COMMENT ON COLUMN backfill.progress.verifies IS 'Of a verification: the job whose rows it looks at';
+COMMENT ON COLUMN backfill.progress.work IS 'Of copy: the target (OID, schema, name), columns, select_list, on_conflict and lock; of execute: statement and lock; of delete: the archive';
 
 CREATE VIEW backfill.failed_rows WITH (security_barrier) AS
 SELECT f.id AS failed_row_id, f.job_id, j.name, f.relation, f.key_columns,

@@ -64,11 +64,6 @@ impl Report {
         )
     }
 
-    /// Whether the job does something else than to set columns, or to look.
-    pub(super) fn is_delete(&self) -> bool {
-        self.text("kind") == "delete"
-    }
-
     /// Returns what the job does to its rows, as a participle.
     fn done(&self) -> &'static str {
         match self.text("kind").as_str() {
@@ -166,10 +161,20 @@ impl Report {
 
     fn what(&self) -> Section {
         let mut facts = vec![fact("Table", self.text("relation"))];
-        facts.push(match self.is_delete() {
-            true => fact("Work", "DELETE".to_owned()),
-            false => fact("SET", self.text("set_clause")),
-        });
+        let work = self.job("work");
+        let text = |name: &str| work[name].as_str().unwrap_or_default().to_owned();
+        match (work["statement"].as_str(), work["select_list"].as_str()) {
+            (Some(statement), _) => facts.push(fact("Statement", statement.to_owned())),
+            (None, Some(list)) => {
+                let target = format!("{}.{}", text("schema"), text("name"));
+                facts.push(fact("Into", target));
+                facts.push(fact("Values", list.to_owned()));
+            }
+            (None, None) if self.text("set_clause").is_empty() => {
+                facts.push(fact("Work", "DELETE".to_owned()));
+            }
+            (None, None) => facts.push(fact("SET", self.text("set_clause"))),
+        }
         let where_clause = self.text("where_clause");
         facts.push(match where_clause.as_str() {
             "" => fact("WHERE", "every row".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::model::Report;
 use super::words::plain;
-use crate::quote::literal;
+use crate::quote::{ident, literal, qualified};
 
 impl Report {
     /// Returns SQL that does the same again: the settings that the clauses were written under, and the call. `None` for
@@ -56,8 +56,7 @@ impl Report {
     fn call(&self) -> Option<String> {
         let job = self.text("verifies");
         let (function, mut arguments) = match job.is_empty() {
-            true if self.is_delete() => ("delete", self.arguments_of_start()),
-            true => ("start", self.arguments_of_start()),
+            true => self.begun(),
             false => ("verify", self.arguments_of_verify(job)?),
         };
         let options = self.job("options");
@@ -68,23 +67,41 @@ impl Report {
         Some(format!("SELECT backfill.{function}({arguments});"))
     }
 
-    fn arguments_of_start(&self) -> Vec<String> {
-        let mut arguments = vec![
-            literal(&self.text("relation")),
-            self.text("batch_size"),
-            self.text("sleep_ms"),
-        ];
-        if !self.is_delete() {
-            arguments.push(format!(
-                "set_clause => {}",
-                literal(&self.text("set_clause"))
-            ));
-        }
+    /// Returns the function that begins such a job, and its arguments. A dry run is begun like the run that it is for.
+    fn begun(&self) -> (&'static str, Vec<String>) {
+        let work = self.job("work");
+        let text = |name: &str| work[name].as_str().map(literal);
+        let named = |name: &'static str, value: Option<String>| {
+            value.map(|value| format!("{name} => {value}"))
+        };
+        let table = literal(&self.text("relation"));
+        let pace = [self.text("batch_size"), self.text("sleep_ms")];
+        let (function, first, more) = if let Some(statement) = text("statement") {
+            ("execute", vec![table, statement], Vec::new())
+        } else if let Some(list) = text("select_list") {
+            let name = |part: &str| work[part].as_str().unwrap_or_default().to_owned();
+            let columns = work["columns"].as_array().into_iter().flatten();
+            let columns: Vec<String> = columns.filter_map(|c| c.as_str().map(ident)).collect();
+            let target = literal(&qualified(&name("schema"), &name("name")));
+            let more = vec![
+                named("columns", Some(literal(&columns.join(", ")))),
+                named("select_list", Some(list)),
+                named("on_conflict", text("on_conflict")),
+            ];
+            ("copy", vec![table, target], more)
+        } else if !self.text("set_clause").is_empty() {
+            let set = literal(&self.text("set_clause"));
+            ("start", vec![table], vec![named("set_clause", Some(set))])
+        } else {
+            ("delete", vec![table], Vec::new())
+        };
+        let mut arguments: Vec<String> = first.into_iter().chain(pace).collect();
+        arguments.extend(more.into_iter().flatten());
         let where_clause = self.text("where_clause");
         if !where_clause.is_empty() {
             arguments.push(format!("where_clause => {}", literal(&where_clause)));
         }
-        arguments
+        (function, arguments)
     }
 
     fn arguments_of_verify(&self, job: String) -> Option<Vec<String>> {
@@ -109,6 +126,31 @@ mod tests {
         assert_eq!(
             example().statement().unwrap(),
             "SELECT set_config('search_path', '\"$user\", public', false);\n-- Its name, '<b>rates</b> | x', is left out: with it the call would find job 7, and do nothing. backfill.forget(7) frees it.\nSELECT backfill.start('orders',\n    1000,\n    5,\n    set_clause => 'a = ''it''''s''',\n    where_clause => 'a IS NULL',\n    options => '{\"workers\":2}');"
+        );
+    }
+
+    #[test]
+    fn each_kind_of_work_is_begun_by_its_own_call() {
+        let begun = |work: serde_json::Value| {
+            let mut report = example();
+            report.document["job"]["work"] = work;
+            report.document["job"]["set_clause"] = serde_json::Value::Null;
+            report.statement().unwrap()
+        };
+        let copy = begun(
+            serde_json::json!({"target": 7, "schema": "s", "name": "N", "columns": ["a", "B"],
+            "select_list": "x, y", "on_conflict": "DO NOTHING", "lock": "share"}),
+        );
+        assert!(copy.contains("backfill.copy('orders',\n    '\"s\".\"N\"',\n    1000,\n    5,\n    columns => '\"a\", \"B\"',\n    select_list => 'x, y',\n    on_conflict => 'DO NOTHING',\n    where_clause => 'a IS NULL',"), "{copy}");
+        let execute = begun(serde_json::json!({"statement": "TABLE batch", "lock": "none"}));
+        assert!(
+            execute.contains("backfill.execute('orders',\n    'TABLE batch',\n    1000,"),
+            "{execute}"
+        );
+        let delete = begun(serde_json::Value::Null);
+        assert!(
+            delete.contains("backfill.delete('orders',\n    1000,"),
+            "{delete}"
         );
     }
 

@@ -149,7 +149,7 @@ def test_it_is_planned_previewed_and_verified(db: Database) -> None:
     assert rows(db) == wanted(db)
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="from"):
         db.sql("SELECT backfill.procedure('priced')")
-    assert '"from": "rates r"' in db.value("SELECT backfill.report('priced')").replace("&quot;", '"')
+    assert "rates r" in db.value("SELECT backfill.report('priced')")
 
 
 def test_it_is_corrected(db: Database) -> None:
