@@ -132,7 +132,8 @@ def test_it_is_planned_previewed_and_verified(db: Database) -> None:
     call = "('t', set_clause => %(set)s, where_clause => %(where)s, options => %(options)s"
     plan = dict(db.connect().execute(f"SELECT item, value FROM backfill.plan{call})", given).fetchall())
     assert "MERGE INTO" in plan["batch"] and plan["rows that match"].startswith("3,000"), plan
-    shown = db.connect().execute(f'SELECT before, after, error FROM backfill.preview{call}, "limit" => 5)', given).fetchall()
+    looks = f'SELECT before, after, error FROM backfill.preview{call}, "limit" => 5)'
+    shown = db.connect().execute(looks, given).fetchall()
     assert len(shown) == 5 and all(after["note"].startswith("rate ") for _, after, _ in shown), shown
     dry = complete(db, start(db, options={"dry_run": True}))
     assert f"dry run: of {ROWS} rows 3000 would change" in dry["note"], dry["note"]
@@ -174,7 +175,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a second statement": ({"item": "rates r; SELECT 1"}, "42601", "semicolon"),
     "nothing": ({"item": ""}, "22023", "empty"),
     "no text": ({"item": 7}, "22023", "from"),
-    "in physical order": ({"where": "r.id = t.rate AND t.price IS NULL", "options": {"walk": "physical"}}, "0A000", "key"),
+    "in physical order": ({"where": f"{ON} AND t.price IS NULL", "options": {"walk": "physical"}}, "0A000", "key"),
 }
 
 

@@ -171,7 +171,8 @@ def _sleep_ms(case: Case) -> int:
         # Batches are much smaller than asked for, here because the statistics lie.
         return 3
     rows = case.rows
-    if case.writers and "scan_limit" in case.options or "insert" in case.writers and case.batch_size < 10:
+    small = "scan_limit" in case.options or ("insert" in case.writers and case.batch_size < 10)
+    if case.writers and small:
         # Those that are inserted meanwhile count where a read, or a batch, is a row or a few.
         rows += 1000
     batches = 2 * rows / min(case.batch_size, case.options.get("scan_limit", 1_000_000)) + 1
