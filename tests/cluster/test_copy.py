@@ -360,36 +360,36 @@ def test_the_option_is_for_rows_that_stay(db: Database) -> None:
 def test_rights(db: Database) -> None:
     """It takes SELECT on what is read, UPDATE to lock it, and INSERT on the target."""
     make(db)
-    db.sql("CREATE ROLE clerk LOGIN; GRANT SELECT ON t TO clerk")
+    db.sql("CREATE ROLE copyist LOGIN; GRANT SELECT ON t TO copyist")
     try:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            copy(db, user="clerk")
-        db.sql("GRANT INSERT ON new TO clerk")
+            copy(db, user="copyist")
+        db.sql("GRANT INSERT ON new TO copyist")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            copy(db, user="clerk")
-        complete(db, copy(db, user="clerk", options={"lock": "none"}))
-        db.sql("TRUNCATE new; GRANT UPDATE (n) ON t TO clerk")
-        job = copy(db, user="clerk", batch=100, sleep_ms=60_000)
+            copy(db, user="copyist")
+        complete(db, copy(db, user="copyist", options={"lock": "none"}))
+        db.sql("TRUNCATE new; GRANT UPDATE (n) ON t TO copyist")
+        job = copy(db, user="copyist", batch=100, sleep_ms=60_000)
         wait_until(lambda: progress(db, job)["rows_updated"], 30, "the first batch")
-        db.sql("REVOKE INSERT ON new FROM clerk")
+        db.sql("REVOKE INSERT ON new FROM copyist")
         db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
         assert "permission denied" in fail(db, job)
-        db.sql("GRANT INSERT ON new TO clerk")
+        db.sql("GRANT INSERT ON new TO copyist")
         db.sql("SELECT backfill.resume(%s)", [job])
         complete(db, job)
         assert same(db)
     finally:
         db.sql("SELECT backfill.forget(job_id) FROM backfill.progress")
-        db.sql("DROP OWNED BY clerk; DROP ROLE clerk")
+        db.sql("DROP OWNED BY copyist; DROP ROLE copyist")
 
 
 def test_a_superusers_copy_into_somebody_elses_table(db: Database) -> None:
     """Its triggers and defaults would run as the superuser."""
     make(db)
     db.sql(f"ALTER DATABASE {db.value('SELECT current_database()')} SET backfill.allow_superuser_jobs = off")
-    db.sql("CREATE ROLE stranger; ALTER TABLE new OWNER TO stranger")
+    db.sql("CREATE ROLE outlander; ALTER TABLE new OWNER TO outlander")
     try:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="stranger"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="outlander"):
             copy(db)
     finally:
-        db.sql("DROP OWNED BY stranger; DROP ROLE stranger")
+        db.sql("DROP OWNED BY outlander; DROP ROLE outlander")

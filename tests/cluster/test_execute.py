@@ -237,16 +237,16 @@ def test_dry_run_verify_and_the_rest(db: Database) -> None:
 def test_rights(db: Database) -> None:
     """The statement runs with the rights of whoever defined it."""
     make(db)
-    db.sql("CREATE ROLE clerk LOGIN; GRANT SELECT, UPDATE ON t TO clerk")
+    db.sql("CREATE ROLE auditor LOGIN; GRANT SELECT, UPDATE ON t TO auditor")
     try:
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="calls"):
-            execute(db, "INSERT INTO calls SELECT ARRAY[id] FROM batch", user="clerk")
-        db.sql("GRANT INSERT ON calls TO clerk")
-        job = execute(db, "INSERT INTO calls SELECT ARRAY[id] FROM batch", user="clerk", batch=100, sleep_ms=60_000)
+            execute(db, "INSERT INTO calls SELECT ARRAY[id] FROM batch", user="auditor")
+        db.sql("GRANT INSERT ON calls TO auditor")
+        job = execute(db, "INSERT INTO calls SELECT ARRAY[id] FROM batch", user="auditor", batch=100, sleep_ms=60_000)
         wait_until(lambda: progress(db, job)["rows_updated"], 30, "the first batch")
-        db.sql("REVOKE INSERT ON calls FROM clerk")
+        db.sql("REVOKE INSERT ON calls FROM auditor")
         db.sql("SELECT backfill.alter(%s, sleep_ms => 0)", [job])
         assert "permission denied" in fail(db, job)
     finally:
         db.sql("SELECT backfill.forget(job_id) FROM backfill.progress")
-        db.sql("DROP OWNED BY clerk; DROP ROLE clerk")
+        db.sql("DROP OWNED BY auditor; DROP ROLE auditor")

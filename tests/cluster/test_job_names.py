@@ -119,6 +119,7 @@ def test_names_of_several_roles(db: Database) -> None:
         assert db.value(of_status.format("same")) == mine
         # The owner of a table may see, and stop, what others do to it; others' rights decide about the rest.
         db.sql("GRANT ALL ON a.t TO boris; GRANT USAGE ON SCHEMA a TO boris")
+        db.sql("UPDATE a.t SET n = 0")
         theirs = begin(db, "guest", "a.t", user="boris", sleep_ms=60_000)
         assert db.value(of_status.format("guest"), user="anna") == theirs
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

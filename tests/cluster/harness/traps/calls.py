@@ -62,8 +62,12 @@ CANDIDATES = (
     '"waves"', '"sequential"', '"skip"', '"wait"', '"fire"', '"t_pkey"', '"22:00-06:00 UTC"', '{"work_mem": "1MB"}',
     '"complete"',
 )  # fmt: skip
-# Options that are for other work than to set columns.
-OF_OTHERS = {"archive_into": ('"neutral.gone"', '"trap.t"'), "lock": ('"none"', '"update"')}
+# Options that are not for every call.
+OF_OTHERS = {
+    "archive_into": ('"neutral.gone"', '"trap.t"'),
+    "lock": ('"none"', '"update"'),
+    "from": ('"neutral.gone r"', '"trap.t r"'),
+}
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ class Calls:
         optional = routine.parameters[len(required) :]
         own = any(name in OWN_TEXT for name, _ in required)
         always = [parameter for parameter in optional if parameter[0] in ALWAYS]
-        least = [(name, self._values(name, kind, job, own)[0]) for name, kind in (*required, *always)]
+        by_name = routine.parameters[:1] == (("name", "text"),) and routine.name != "require_completed"
+        least = [(name, self._values(name, kind, job, own, by_name)[0]) for name, kind in (*required, *always)]
         yield least
         # A definition is found by its name, too.
         names = [] if own else [("name", _quoted(job.name)) for name, _ in optional if name == "name"]
@@ -165,7 +170,7 @@ class Calls:
             yield least + names
         base = least + names
         # Given to a job, it is looked at together with what the job has.
-        about_job = any(name == "job_id" for name, _ in required)
+        about_job = by_name or any(name == "job_id" for name, _ in required)
         for name, kind in optional:
             if (name in OWN_TEXT and not about_job) or name in ALWAYS or name == "name":
                 continue
@@ -175,13 +180,14 @@ class Calls:
                 for document in self._documents(job, every_option):
                     yield [*base, (name, document)]
 
-    def _values(self, name: str, kind: str, job: Job, own: bool) -> tuple[str, ...]:
+    def _values(self, name: str, kind: str, job: Job, own: bool, by_name: bool = False) -> tuple[str, ...]:
         if name == "job_id":
             return (str(job.id),)
         if name == "relation":
             return (OWN_TABLE if own else f"'{job.table}'",)
         if name == "name":
-            return (_quoted(job.name),)
+            # Where it stands for a job, the caller may have one of the same name, of an earlier call.
+            return (_quoted(f"{job.table.split('.')[0]}.{job.name}" if by_name else job.name),)
         if name in OWN_TEXT:
             return ("'n = 1'",)
         return BY_NAME.get(name) or BY_TYPE.get(kind) or (f"NULL::{kind}",)
