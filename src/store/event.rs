@@ -183,6 +183,18 @@ pub fn first_of(job: i64, events: &[String], role: Oid) -> Result<Option<String>
     Ok(row.and_then(|row| row.get(0).map(str::to_owned)))
 }
 
+/// Whether there is such an event of the job since its users last said what they want of it.
+pub fn is_recorded_since_wish(job: i64, event: &str) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM backfill_internal.event e JOIN backfill_internal.job j ON j.id = e.job_id
+                            WHERE e.job_id = $1 AND e.event = $2 AND e.at >= j.wished_at)",
+            &[Arg::Int8(job), Arg::Text(event)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
+}
+
 /// Whether there is such an event of the job.
 pub fn is_recorded(job: i64, event: &str) -> Result<bool> {
     let row = as_extension(|| {

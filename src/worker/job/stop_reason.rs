@@ -91,6 +91,8 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         outcome::record(job.id, what, attempt, error, batch)?;
         on_end::owe(job, what, attempt)
     };
+    // A worker that was asked for before may come after the last one has gone, and goes, too.
+    let is_told = |event| event::is_recorded_since_wish(job.id, event);
     let shown = job.logged();
     Ok(Some(match ending {
         Ending::Completed => {
@@ -116,7 +118,7 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         | Ending::Behind
             if job.wish == Wish::Cancel =>
         {
-            if !last {
+            if !last || is_told("cancelled")? {
                 return Ok(None);
             }
             store(Outcome::Cancelled, None, None)?;
@@ -131,6 +133,9 @@ fn record(job: &Job, ending: &Ending, attempt: i32) -> Result<Option<String>> {
         Ending::Paused | Ending::Disabled | Ending::Left | Ending::Behind
             if last && job.wish == Wish::Pause =>
         {
+            if is_told("paused")? {
+                return Ok(None);
+            }
             note("paused", State::Paused)?;
             format!("backfill {shown} paused")
         }
