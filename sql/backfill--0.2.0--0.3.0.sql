@@ -755,6 +755,35 @@ ORDER BY CASE WHEN p.state IN ('running', 'pausing', 'cancelling') THEN 1 WHEN p
 COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema where that is not in the search_path';
 
 -- Its names are looked up here, once.
+CREATE VIEW backfill.queue WITH (security_barrier) AS
+SELECT pg_catalog.row_number() OVER (ORDER BY q.held, q.turn, q.priority DESC, q.since, q.job_id)::integer AS position,
+       q.job_id, q.name, q.relation, q.owner, q.priority, q.since AS waiting_since, q.workers_wanted, q.waiting_for
+FROM (
+    SELECT w.*, pg_catalog.row_number() OVER (PARTITION BY w.held, w.owner ORDER BY w.priority DESC, w.since, w.job_id) AS turn
+    FROM (
+        SELECT p.job_id, p.name, p.relation, p.owner, p.workers_wanted, p.waiting_for,
+               COALESCE((p.options ->> 'priority')::integer, 0) AS priority,
+               p.waiting_for LIKE 'the end of job %' AS held,
+               GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e
+                                      WHERE e.job_id = j.id AND e.event = 'worker left')) AS since
+        FROM backfill.progress p JOIN backfill_internal.job j ON j.id = p.job_id
+        WHERE p.state = 'running' AND p.workers = 0
+    ) w
+) q
+ORDER BY 1;
+
+COMMENT ON VIEW backfill.queue IS 'Jobs that wait for a worker, in the order in which they get one, as far as the caller may see them';
+COMMENT ON COLUMN backfill.queue.position IS 'Who is next: 1 is the first. Jobs that come after others (option after) are last';
+COMMENT ON COLUMN backfill.queue.job_id IS 'The job''s id';
+COMMENT ON COLUMN backfill.queue.name IS 'The job''s name';
+COMMENT ON COLUMN backfill.queue.relation IS 'The table';
+COMMENT ON COLUMN backfill.queue.owner IS 'The role that defined the job; roles take turns';
+COMMENT ON COLUMN backfill.queue.priority IS 'Option priority: of the jobs of a role, those with a higher number come first';
+COMMENT ON COLUMN backfill.queue.waiting_since IS 'When it was started or resumed, or gave its worker back';
+COMMENT ON COLUMN backfill.queue.workers_wanted IS 'Workers asked for with the option workers';
+COMMENT ON COLUMN backfill.queue.waiting_for IS 'What it waits for, and what to do about it';
+GRANT SELECT ON backfill.queue TO PUBLIC;
+
 CREATE OR REPLACE FUNCTION backfill.status(job_id bigint) RETURNS backfill.progress
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC

@@ -21,4 +21,4 @@ BEGIN
     END LOOP;
 END $$;
 GRANT USAGE ON SCHEMA backfill TO PUBLIC;
-GRANT SELECT ON backfill.progress, backfill.failed_rows, backfill.verify_failures, backfill.skipped_rows, backfill.events, backfill.samples, backfill.dashboard TO PUBLIC;
+GRANT SELECT ON backfill.progress, backfill.failed_rows, backfill.verify_failures, backfill.skipped_rows, backfill.events, backfill.samples, backfill.dashboard, backfill.queue TO PUBLIC;

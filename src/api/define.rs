@@ -7,7 +7,7 @@ use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
 use super::{
-    archive, bounds, copied, definition_lock, executed, on_end, session, sources, tables, throttles,
+    after, archive, bounds, copied, definition_lock, executed, on_end, session, sources, tables, throttles,
 };
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;
@@ -79,6 +79,7 @@ pub fn store(call: &Call, work: &Work, batch_size: i32, sleep_ms: i32) -> Result
 /// Checks the caller's own text from end to end, for commits of `batch_size` rows; returns the definition to be stored.
 pub fn checked(call: &Call, work: &Work, batch_size: i32) -> Result<Definition> {
     throttles::check(&call.options.throttles)?;
+    after::check(&call.options.after, call.name.as_deref())?;
     let (changes, key_columns, options) =
         confine::own_text(server::current_user(), || check(call, work, batch_size))?;
     let mut session = session::take();

@@ -8,7 +8,7 @@ use crate::pg::bgworker::{self, Errand};
 use crate::pg::report::notice;
 use crate::pg::xact::{Action, at_commit};
 use crate::pg::{role, slots};
-use crate::store::job::Job;
+use crate::store::job::{self, Job};
 
 /// Starts, at commit, the workers that the job wants. Refuses an owner as whom no worker can connect.
 pub fn workers(job: &Job) -> Result<()> {
@@ -19,6 +19,14 @@ pub fn workers(job: &Job) -> Result<()> {
             Some(
                 "It is taken up when the setting is on again and, without preload, after SELECT backfill.resume().",
             ),
+        );
+        return Ok(());
+    }
+    let held_by = job::held_by(job.id)?;
+    if !held_by.is_empty() {
+        notice(
+            &format!("backfill {} comes after {}", job.shown(), held_by.join(", ")),
+            Some("It is taken up when that has completed. backfill.queue shows what waits."),
         );
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The functions that users call. They meet the workers only in the tables.
 
 mod adopt;
+mod after;
 mod alter;
 mod approve;
 mod archive;

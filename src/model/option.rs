@@ -119,6 +119,13 @@ const KEYS: &[Key] = &[
         When::Defined,
     ),
     key("from", "a string: an item of FROM", When::Defined),
+    integer(
+        "priority",
+        -1000,
+        1000,
+        "Of the jobs of a role that wait for a worker, those with a higher number come first; it is 0 if left out.",
+    ),
+    key("after", "an array of names of jobs", When::Defined),
     key(
         "lock",
         "\"none\", \"key share\", \"share\", \"no key update\" or \"update\"",

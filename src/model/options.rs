@@ -89,6 +89,12 @@ pub struct Options {
     /// Item of FROM that an update is joined with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Rank among the jobs of a role that wait for a worker. Absent: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Names of the owner's jobs that have to complete first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// Lock that the rows of a batch get which stay as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<RowLock>,
@@ -102,6 +108,9 @@ pub struct Options {
 
 /// Default of `max_failed_rows` for a dry run.
 const DRY_RUN_FAILURES: i64 = 1000;
+
+/// Number of jobs that one may wait for.
+const MOST_AFTER: usize = 100;
 
 /// Settings that the worker sets itself and `options.settings` must not touch.
 const PINNED: &[&str] = &[
@@ -143,6 +152,7 @@ impl Options {
         }
         let options = Options::read(value.clone())?;
         options.refuse_pinned()?;
+        options.refuse_endless_after()?;
         Ok(options)
     }
 
@@ -150,6 +160,21 @@ impl Options {
     fn read(value: Value) -> Result<Options> {
         serde_json::from_value(value)
             .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))
+    }
+
+    fn refuse_endless_after(&self) -> Result<()> {
+        let wrong = |what: String| {
+            Err(Error::invalid(format!("option \"after\" {what}"))
+                .hint("Give the names of a few jobs: '{\"after\": [\"orders.rate\"]}'."))
+        };
+        if self.after.len() > MOST_AFTER {
+            return wrong(format!("has {} names", self.after.len()));
+        }
+        match self.after.iter().find(|name| name.is_empty() || name.len() > 63) {
+            Some(name) if name.is_empty() => wrong("has an empty name".to_owned()),
+            Some(name) => wrong(format!("has a name of {} bytes", name.len())),
+            None => Ok(()),
+        }
     }
 
     fn refuse_pinned(&self) -> Result<()> {

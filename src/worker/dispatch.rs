@@ -231,6 +231,13 @@ fn registered(job: &Waiting) -> bool {
     false
 }
 
+/// Registers workers for the jobs that come after this one, if there are any: more than one may be free to run now.
+pub fn release_followers(id: i64) {
+    if txn::run(Durability::Deferred, || job::has_followers(id)) == Ok(true) {
+        sweep();
+    }
+}
+
 /// Registers workers for the jobs of this database that want some, as many as there are free slots of the server and of
 /// the jobs' roles: one for each job that has none, then more.
 pub fn sweep() {

@@ -72,6 +72,7 @@ pub fn main(id: i64) {
                 settle(id, done, &mut alone);
             }
             slots::release();
+            dispatch::release_followers(id);
             if done == Done::Crashed {
                 // A sweep may have passed while this process had the job's lock.
                 if server::preloaded() {

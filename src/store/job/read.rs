@@ -315,12 +315,23 @@ fn ids(condition: &str, args: &[Arg]) -> Result<Vec<i64>> {
 pub(in crate::store) const CAN_CONNECT: &str = "EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::pg_catalog.oid
                AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'))";
 
+/// Condition that all jobs have completed that the job `j` comes after.
+const READY: &str = "NOT EXISTS (
+               SELECT FROM pg_catalog.jsonb_array_elements_text(COALESCE(j.options -> 'after', '[]')) a (name)
+               WHERE NOT EXISTS (
+                   SELECT FROM backfill_internal.job p
+                   JOIN backfill_internal.outcome po ON po.job_id = p.id AND po.attempt >= p.retry_attempt
+                   WHERE p.name = a.name AND p.owner = j.owner AND NOT p.options @> '{\"dry_run\": true}' AND po.outcome = 'completed'))";
+
+/// Rank of the job `j` among those that wait.
+const PRIORITY: &str = "COALESCE((j.options ->> 'priority')::pg_catalog.int4, 0)";
+
 /// Time since when a job has waited for a worker. A job that a worker has left, for example because the job was waiting
 /// itself, has had its turn: the time counts from there.
 const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
 
-/// Returns jobs that should run and have fewer workers than they want: those with no worker first, then the longest
-/// waiting, taking one job of each role in turn; the first hundred. A job that has a worker wants another only while
+/// Returns jobs that should run and have fewer workers than they want: those with no worker first, then by priority, then
+/// the longest waiting, taking one job of each role in turn; the first hundred. Leaves out those that come after others. A job that has a worker wants another only while
 /// there is a slice that nobody holds. Leaves out jobs of the roles in `crowded`, which may have no more workers now,
 /// and jobs that may not run as their rows stand.
 pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
@@ -333,11 +344,11 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
          WHERE j.wish = 'run' AND o.outcome IS DISTINCT FROM 'completed'
            AND NOT (o.outcome IS NOT DISTINCT FROM 'failed' AND o.attempt = j.attempt)
            AND NOT j.owner::pg_catalog.oid = ANY ('{{{}}}'::pg_catalog.oid[])
-           AND {} = '{}'
+           AND {} = '{}' AND {READY}
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
                 AND EXISTS (SELECT FROM backfill_internal.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
-         ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {SINCE}, j.id),
-                  {SINCE}, j.id LIMIT 100",
+         ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {PRIORITY} DESC, {SINCE}, j.id),
+                  {PRIORITY} DESC, {SINCE}, j.id LIMIT 100",
         crowded.join(","),
         origin::STANDING,
         Standing::Here.name(),
@@ -348,4 +359,38 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
         .into_iter()
         .filter(|job| job.state() == State::Running)
         .collect())
+}
+
+/// Returns the jobs that a job waits for, as it comes after them: each with what has become of it, for a person.
+pub fn held_by(id: i64) -> Result<Vec<String>> {
+    let rows = as_extension(|| {
+        spi::query(
+            "SELECT pg_catalog.concat('\"', a.name, '\"', CASE
+                        WHEN p.id IS NULL THEN ', which does not exist'
+                        WHEN p.wish = 'define' THEN ', which has not been started'
+                        WHEN p.wish = 'cancel' THEN ', which was cancelled'
+                        WHEN o.outcome = 'failed' AND o.attempt = p.attempt THEN ', which has failed'
+                        WHEN p.wish = 'pause' THEN ', which is paused' END)
+             FROM backfill_internal.job j
+             CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(COALESCE(j.options -> 'after', '[]')) WITH ORDINALITY a (name, no)
+             LEFT JOIN backfill_internal.job p ON p.name = a.name AND p.owner = j.owner AND NOT p.options @> '{\"dry_run\": true}'
+             LEFT JOIN backfill_internal.outcome o ON o.job_id = p.id AND o.attempt >= p.retry_attempt
+             WHERE j.id = $1 AND o.outcome IS DISTINCT FROM 'completed' ORDER BY a.no",
+            &[Arg::Int8(id)],
+        )
+    })?
+    .rows;
+    rows.iter().map(|row| Ok(row.text(0)?.to_owned())).collect()
+}
+
+/// Whether another job comes after this one.
+pub fn has_followers(id: i64) -> Result<bool> {
+    let row = as_extension(|| {
+        spi::first(
+            "SELECT EXISTS (SELECT FROM backfill_internal.job p JOIN backfill_internal.job j ON j.owner = p.owner AND j.options -> 'after' ? p.name
+                            WHERE p.id = $1)",
+            &[Arg::Int8(id)],
+        )
+    })?;
+    Ok(row.is_some_and(|row| row.bool(0)))
 }
