@@ -12,6 +12,7 @@ pub use crate::model::option::is_alterable;
 use crate::model::option::{self, Key};
 use crate::model::row_lock::RowLock;
 use crate::throttle::limits::Throttles;
+use crate::throttle::quantity::Bytes;
 
 /// The options of a job, beyond the arguments of `backfill.start`. A field that is `None` was not given; the method of
 /// the same name returns the value in force.
@@ -89,6 +90,9 @@ pub struct Options {
     /// Item of FROM that an update is joined with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Bytes that the rows of a batch may take, read and written; no bound if absent, or -1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_bytes: Option<Bytes>,
     /// Rank among the jobs of a role that wait for a worker. Absent: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -228,6 +232,11 @@ impl Options {
     /// Returns the lock that the rows get which a statement is run for.
     pub fn lock_of_execute(&self) -> RowLock {
         self.lock.unwrap_or(RowLock::NoKeyUpdate)
+    }
+
+    /// Returns the bytes that the rows of a batch may take; `None` without a bound.
+    pub fn batch_bytes(&self) -> Option<u64> {
+        self.batch_bytes.and_then(|bytes| bytes.0)
     }
 
     /// True if one worker does the rows one after another in key order.

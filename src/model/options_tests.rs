@@ -80,7 +80,7 @@ fn reads_every_key_and_has_a_default_for_each() {
         "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",
         "dry_run": true, "limit_rows": 9, "key_from": 7, "key_to": ["8", "a"], "at_bounds": "complete", "only": true,
-        "archive_into": "gone", "lock": "share", "from": "rates r", "priority": 3, "after": ["a"]
+        "archive_into": "gone", "lock": "share", "from": "rates r", "priority": 3, "batch_bytes": "8MB", "after": ["a"]
     });
     // The bounds of signals have their own tests.
     let is_own = |name: &&str| SIGNALS.iter().all(|entry| entry.name != *name);

@@ -12,3 +12,4 @@ pub mod position;
 pub mod reader;
 pub mod sizer;
 pub mod sql;
+pub mod weight;

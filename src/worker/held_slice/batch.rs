@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::model::timing::Spent;
 use crate::pg::txn::{self, Durability};
-use crate::pg::{horizon, relation, settings, timeout};
+use crate::pg::{heap, horizon, relation, settings, timeout, wal};
+use crate::scan::weight::Weight;
 use crate::store::checkpoint::{Checkpoint, Gauges};
 use crate::store::job::Job;
 use crate::store::{leftover, slice};
@@ -39,6 +40,7 @@ pub enum Step {
 pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     walk.attempt = None;
     let begun = Cell::new(Instant::now());
+    let wal = wal::written();
     let limit = job.definition.options.statement_timeout_ms();
     let committed = timeout::limited(limit, || commit(walk, job, &begun));
     let elapsed = begun.get().elapsed();
@@ -57,6 +59,9 @@ pub fn run(walk: &mut Walk, job: &Job) -> Result<Step> {
     if tried > 0 {
         throttle.recent.note(elapsed);
         walk.learned.sizer.measured(tried, elapsed);
+        if let Some(weight) = &mut walk.weight {
+            weight.measured(tried, wal::written() - wal);
+        }
     }
     Ok(step)
 }
@@ -158,6 +163,7 @@ fn outcome(done: &Done, pause: Duration) -> Step {
 
 fn step(walk: &mut Walk, job: &Job, left: Option<i64>) -> Result<(Done, Gauges, Duration)> {
     let note = walk.setbacks.note();
+    let by_weight = most_by_weight(walk, job)?;
     let mut work = Work {
         job,
         slice: walk.slice.id,
@@ -171,7 +177,8 @@ fn step(walk: &mut Walk, job: &Job, left: Option<i64>) -> Result<(Done, Gauges, 
             .learned
             .throttle
             .most_rows(job.definition.options.workers())
-            .min(left.unwrap_or(i64::MAX)),
+            .min(left.unwrap_or(i64::MAX))
+            .min(by_weight),
         note: None,
         batch_rows: None,
         pause: Duration::from_millis(u64::from(job.sleep_ms.unsigned_abs())),
@@ -191,6 +198,19 @@ fn step(walk: &mut Walk, job: &Job, left: Option<i64>) -> Result<(Done, Gauges, 
         waits: work.waits.map(|what| (what, work.pause)),
     };
     Ok((done?, gauges, work.pause))
+}
+
+/// Returns the number of rows whose bytes the option `batch_bytes` allows.
+fn most_by_weight(walk: &mut Walk, job: &Job) -> Result<i64> {
+    let Some(bytes) = job.definition.options.batch_bytes() else {
+        return Ok(i64::MAX);
+    };
+    let weight = match walk.weight {
+        Some(weight) => weight,
+        None => Weight::of_rows(heap::bytes_per_row(walk.slice.relation)?),
+    };
+    walk.weight = Some(weight);
+    Ok(weight.most(bytes))
 }
 
 fn successor(last: &Checkpoint, done: &Done) -> Checkpoint {

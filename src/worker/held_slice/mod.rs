@@ -24,6 +24,7 @@ use crate::pg::{heap, relation, report};
 use crate::scan::reader::Reader;
 use crate::scan::sizer::Sizer;
 use crate::scan::sql::Target;
+use crate::scan::weight::Weight;
 use crate::store::checkpoint::{self, Checkpoint, Gauges, Writer};
 use crate::store::job::Job;
 use crate::store::slice::{self, Extent, Slice};
@@ -67,6 +68,8 @@ pub struct Walk {
     pub learned: Learned,
     /// Failures of the slice's batches.
     pub setbacks: Setbacks,
+    /// Bytes that a row takes; `None` before that was asked for.
+    weight: Option<Weight>,
 }
 
 /// Knowledge that a worker gains, and takes from one slice of a job to the next.
@@ -198,6 +201,7 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
         writer,
         versions: VersionReader::prepare()?,
         setbacks: Setbacks::default(),
+        weight: None,
         enums: Rc::new(enums),
     };
     walk.measure(walk.checkpoint.progress.rows_done);
