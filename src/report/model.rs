@@ -349,10 +349,14 @@ impl Report {
     }
 
     fn timeline(&self) -> Section {
-        let rows = self
-            .list("events")
+        let events = self.list("events");
+        // Only the last failure's reason is known.
+        let failed = events.iter().rposition(|event| event["event"] == "failed");
+        let reason = self.text("last_error");
+        let rows = events
             .iter()
-            .map(|event| {
+            .enumerate()
+            .map(|(at, event)| {
                 let (old, new) = (plain(&event["old"]), plain(&event["new"]));
                 let change = match (old.is_empty(), new.is_empty()) {
                     (true, true) => String::new(),
@@ -360,6 +364,10 @@ impl Report {
                     (false, true) => old,
                     _ if old == new => new,
                     (false, false) => format!("{old} \u{2192} {new}"),
+                };
+                let change = match Some(at) == failed && !reason.is_empty() {
+                    true => format!("{change}: {reason}"),
+                    false => change,
                 };
                 vec![
                     moment(&plain(&event["at"])),
