@@ -87,6 +87,6 @@ fn drawn() -> Hazard {
     Hazard {
         item: "sequence",
         value: "set_clause draws from a sequence: batches do not take rows in the order of the key, so that the numbers are in no order either".to_owned(),
-        advice: "With options => '{\"walk\": \"key\", \"strategy\": \"sequential\"}', one worker and no subquery in where_clause, a table without partitions is numbered in the order of its key.".to_owned(),
+        advice: "With options => '{\"ordered\": true}', and no subquery in where_clause, a table without partitions is numbered in the order of its key.".to_owned(),
     }
 }

@@ -104,6 +104,16 @@ pub fn check(call: &Call, changes: &Changes, batch_size: i32) -> Result<Vec<Stri
         .hint("Leave it out, or start a job on one partition."));
     }
     let tables = of(relation, only)?;
+    if call.options.ordered() && (tables.len() > 1 || relation.kind == 'p') {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!(
+                "option \"ordered\": the rows of {} are in several tables, which are walked one after another",
+                relation.shown
+            ),
+        )
+        .hint("Start a job for each of them, or leave the option out."));
+    }
     checks::policies(relation, only, server::current_user())?;
     checks::notice_of_children(relation, &tables);
     checks::warn_of_unlogged(&tables);

@@ -74,6 +74,7 @@ const KEYS: &[Key] = &[
         3_600_000,
         "It is the time that a batch is to take in milliseconds, an hour at most.",
     ),
+    key("ordered", "true or false", When::Defined),
     key(
         "batch_bytes",
         "bytes: a number, or a text such as \"8MB\"",

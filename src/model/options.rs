@@ -90,6 +90,9 @@ pub struct Options {
     /// Item of FROM that an update is joined with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Whether rows are done strictly in the order of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<bool>,
     /// Bytes that the rows of a batch may take, read and written; no bound if absent, or -1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_bytes: Option<Bytes>,
@@ -162,8 +165,35 @@ impl Options {
 
     /// Reads options that were each checked before: the options of two calls, merged.
     fn read(value: Value) -> Result<Options> {
-        serde_json::from_value(value)
-            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))
+        let options: Options = serde_json::from_value(value)
+            .map_err(|e| Error::invalid(format!("options cannot be read: {e}")))?;
+        options.refuse_disorder()?;
+        Ok(options)
+    }
+
+    /// Refuses options that contradict `ordered`.
+    fn refuse_disorder(&self) -> Result<()> {
+        if !self.ordered() {
+            return Ok(());
+        }
+        let others = [
+            ("walk", self.walk == Some(Walk::Physical)),
+            ("strategy", self.strategy == Some(Strategy::Waves)),
+            ("workers", self.workers.is_some_and(|workers| workers > 1)),
+            ("locked_rows", self.skips_locked_rows()),
+        ];
+        match others.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::invalid(format!(
+                "option \"{name}\" contradicts \"ordered\""
+            ))
+            .hint("In the order of the key, one worker does the rows one after another: leave the other out.")),
+        }
+    }
+
+    /// Whether rows are done strictly in the order of the key.
+    pub fn ordered(&self) -> bool {
+        self.ordered == Some(true)
     }
 
     fn refuse_endless_after(&self) -> Result<()> {
@@ -203,7 +233,10 @@ impl Options {
 
     /// Order of the walk.
     pub fn walk(&self) -> Walk {
-        self.walk.unwrap_or_default()
+        match self.ordered() {
+            true => Walk::Key,
+            false => self.walk.unwrap_or_default(),
+        }
     }
 
     /// Whether the rows of a region are dealt out to waves. With `limit_rows` they are not: so few rows are done in one
@@ -211,6 +244,7 @@ impl Options {
     pub fn strategy(&self) -> Strategy {
         match self.limit_rows {
             Some(_) => Strategy::Sequential,
+            None if self.ordered() => Strategy::Sequential,
             None => self.strategy.unwrap_or_default(),
         }
     }
@@ -220,6 +254,7 @@ impl Options {
     pub fn workers(&self) -> i32 {
         match self.limit_rows {
             Some(_) => 1,
+            None if self.ordered() => 1,
             None => self.workers.unwrap_or(1),
         }
     }

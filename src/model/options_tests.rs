@@ -75,7 +75,7 @@ fn alters_the_pace_and_not_the_key() {
 #[test]
 fn reads_every_key_and_has_a_default_for_each() {
     let value = json!({
-        "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
+        "ordered": false, "key": "i", "walk": "physical", "strategy": "waves", "waves": 16, "workers": 4, "target_ms": 250,
         "scan_limit": 5, "max_failed_rows": 7, "locked_rows": "skip", "triggers": "skip", "lock_timeout_ms": 0,
         "statement_timeout_ms": 9000,
         "settings": {"a.b": "c"}, "vacuum": false, "analyze": false, "on_end": "SELECT 1",

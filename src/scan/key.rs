@@ -66,6 +66,8 @@ pub struct Candidate {
     pub primary: bool,
     /// Whether the index is unique.
     pub unique: bool,
+    /// Whether the index contains all columns of a unique key of the table, and so has each key once, though it is not unique itself.
+    pub contains_key: bool,
     /// Whether the index is valid, ready and live.
     pub valid: bool,
     /// Whether uniqueness is checked at once (not DEFERRABLE).
@@ -86,8 +88,8 @@ impl Candidate {
         let columns = &self.columns;
         if !self.btree {
             Some("is no btree index")
-        } else if !self.unique {
-            Some("is not unique")
+        } else if !self.unique && !self.contains_key {
+            Some("is not unique, nor does it contain all columns of a unique key")
         } else if !self.valid {
             Some("is not valid")
         } else if !self.immediate {
@@ -126,6 +128,15 @@ impl Candidate {
         }
     }
 
+    /// Whether this index has the columns of a unique key, each in the same order: then it has each key once.
+    fn has_columns_of(&self, key: &Candidate) -> bool {
+        let has = |column: &Column| {
+            let mut mine = self.columns.iter();
+            mine.any(|c| c.number == column.number && c.order == column.order)
+        };
+        key.unique && key.unusable().is_none() && key.columns.iter().all(has)
+    }
+
     /// Returns what determines the order of the keys, for each column.
     pub fn order(&self) -> Vec<String> {
         self.columns.iter().map(|c| c.order.clone()).collect()
@@ -139,6 +150,14 @@ impl Candidate {
     /// Returns the names of the columns.
     pub fn column_names(&self) -> Vec<String> {
         self.columns.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
+/// Finds the indexes that contain a unique key among all indexes of a table.
+pub fn mark_those_with_a_key(candidates: &mut [Candidate]) {
+    let keys: Vec<Candidate> = candidates.iter().filter(|c| c.unique).cloned().collect();
+    for candidate in candidates.iter_mut().filter(|c| !c.unique) {
+        candidate.contains_key = keys.iter().any(|key| candidate.has_columns_of(key));
     }
 }
 
@@ -159,6 +178,8 @@ pub fn pick(mut candidates: Vec<Candidate>, wanted: Wanted, relation: &str) -> R
     if wanted.columns.is_empty() {
         let written = |name: &String| wanted.written.contains(name);
         candidates.retain(|c| !c.column_names().iter().any(written));
+        // One that is not unique itself has to be asked for.
+        candidates.retain(|c| !c.contains_key || wanted.named == Some(c.name.as_str()));
         return choose(candidates, wanted.named, relation);
     }
     candidates.retain(|c| c.column_names() == wanted.columns && c.unusable().is_none());
@@ -184,7 +205,7 @@ pub fn choose(
                     format!("table {relation} has no index \"{name}\""),
                 )
                 .hint(
-                    "Option \"key\" names a unique index of the table itself, without its schema.",
+                    "Option \"key\" names an index of the table itself, without its schema.",
                 )
             })?;
         return match found.unusable() {
@@ -203,7 +224,7 @@ pub fn choose(
     let best = candidates
         .into_iter()
         .filter(|c| c.unusable().is_none())
-        .min_by_key(|c| (!c.primary, c.columns.len(), c.name.clone()));
+        .min_by_key(|c| (!c.primary, !c.unique, c.columns.len(), c.name.clone()));
     best.ok_or_else(|| {
         let error = Error::new(
             sqlstate::FEATURE_NOT_SUPPORTED,
@@ -218,7 +239,7 @@ pub fn choose(
     })
 }
 
-const WANTED: &str = "A walk needs a primary key, or a unique btree index that is valid, not deferrable, not partial, without expressions, over NOT NULL columns, all ascending or all descending. CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers.";
+const WANTED: &str = "A walk needs a primary key, or a unique btree index (or one, named by the option \"key\", that contains the columns of a unique one) that is valid, not deferrable, not partial, without expressions, over NOT NULL columns, all ascending or all descending. CREATE UNIQUE INDEX CONCURRENTLY makes one without blocking writers.";
 
 /// A bigint column of an ordinary primary key, for tests.
 #[cfg(test)]
@@ -249,6 +270,7 @@ mod tests {
             name: name.into(),
             primary: false,
             unique: true,
+            contains_key: false,
             valid: true,
             immediate: true,
             partial: false,
@@ -289,6 +311,47 @@ mod tests {
             ..Wanted::default()
         };
         assert_eq!(pick(all(), free, "t").unwrap().name, "b");
+    }
+
+    #[test]
+    fn an_index_that_contains_a_key_is_taken_by_its_name() {
+        let more = Candidate {
+            unique: false,
+            ..index("more", &["tenant", "id"])
+        };
+        let other = Candidate {
+            unique: false,
+            ..index("other", &["tenant"])
+        };
+        let numbered = |mut candidate: Candidate| {
+            for column in &mut candidate.columns {
+                column.number = column.name.len() as i16;
+            }
+            candidate
+        };
+        let mut all: Vec<Candidate> = [index("pkey", &["id"]), more, other].map(numbered).into();
+        mark_those_with_a_key(&mut all);
+        let marked: Vec<bool> = all.iter().map(|c| c.contains_key).collect();
+        assert_eq!(marked, [false, true, false]);
+        let named = |named| Wanted {
+            named,
+            ..Wanted::default()
+        };
+        assert_eq!(pick(all.clone(), named(None), "t").unwrap().name, "pkey");
+        let chosen = pick(all.clone(), named(Some("more")), "t").unwrap();
+        assert_eq!(chosen.name, "more");
+        assert!(pick(all.clone(), named(Some("other")), "t").is_err());
+        // By the columns that were settled.
+        let columns = ["tenant".to_owned(), "id".to_owned()];
+        let settled = Wanted {
+            columns: &columns,
+            ..Wanted::default()
+        };
+        assert_eq!(pick(all.clone(), settled, "t").unwrap().name, "more");
+        // Another collation may take for equal what the key tells apart.
+        all[1].columns[1].order = "another".to_owned();
+        mark_those_with_a_key(&mut all);
+        assert!(!all[1].contains_key);
     }
 
     #[test]

@@ -254,7 +254,7 @@ pub fn check(copy: &Copy) -> Result<String> {
     };
     let indexes = index::candidates(target.oid)?.into_iter();
     let Some(found) = indexes
-        .filter(|index| index.unusable().is_none())
+        .filter(|index| index.unique && index.unusable().is_none())
         .find(filled)
     else {
         return Err(Error::new(

@@ -7,7 +7,7 @@ use crate::pg::elevate::as_extension;
 use crate::pg::spi::{self, Arg, Row};
 use crate::pg::{arg, name};
 use crate::quote::{ident, literal};
-use crate::scan::key::{Candidate, Column, TextForm};
+use crate::scan::key::{self, Candidate, Column, TextForm};
 use crate::scan::sql::Target;
 
 /// Returns all indexes of the table. Within `spi::connect`.
@@ -23,6 +23,7 @@ pub fn candidates(table: Oid) -> Result<Vec<Candidate>> {
             last.columns.push(column(row)?);
         }
     }
+    key::mark_those_with_a_key(&mut found);
     Ok(found)
 }
 
@@ -82,6 +83,7 @@ fn candidate(row: &Row) -> Result<Candidate> {
         name: row.text(1)?.to_owned(),
         primary: row.bool(2),
         unique: row.bool(3),
+        contains_key: false,
         valid: row.bool(4),
         immediate: row.bool(5),
         partial: row.bool(6),

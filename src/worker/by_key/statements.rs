@@ -21,6 +21,17 @@ use crate::worker::by_key::rows::Read;
 /// A statement without a lower bound, and one with it.
 type Pair = [Prepared; 2];
 
+/// Whether the statement of a batch has to treat its rows in the order of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InOrder {
+    /// No: other workers, or passes, are in no order either.
+    No,
+    /// If the result depends on it.
+    Kept,
+    /// Yes, by the option `ordered`.
+    Asked,
+}
+
 /// The statements of a walk in key order.
 #[derive(Debug)]
 pub struct Plans {
@@ -91,21 +102,24 @@ impl Reach {
 }
 
 impl Plans {
-    /// Analyses the statements, as the owner. `in_order`: whether rows should be updated in the order of the key, if
-    /// the result depends on it. Within `spi::connect`.
+    /// Analyses the statements, as the owner. Within `spi::connect`.
     pub fn prepare(
         target: &Target,
         action: &dyn Action,
         relation: Oid,
         index: u32,
-        in_order: bool,
+        in_order: InOrder,
         batch_size: i32,
     ) -> Result<Plans> {
         let whole = action::statement::whole(action, target);
-        let in_order = in_order && hazards::draws_from_sequence(&whole)?;
+        let in_order = match in_order {
+            InOrder::Asked => true,
+            InOrder::Kept => hazards::draws_from_sequence(&whole)?,
+            InOrder::No => false,
+        };
         let update = match (in_order, action.fate()) {
-            (_, Fate::Kept) => Access::Rows(batch_size.max(1) as u32),
             (true, _) => Access::InOrder,
+            (_, Fate::Kept) => Access::Rows(batch_size.max(1) as u32),
             (false, _) => Access::Index,
         };
         let row = match update {

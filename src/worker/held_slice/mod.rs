@@ -35,7 +35,7 @@ use crate::worker::batch::attempt::Attempt;
 use crate::worker::batch::failures::{Retry, Setbacks};
 use crate::worker::batch::{attributes, statement, target};
 use crate::worker::by_key::Keys;
-use crate::worker::by_key::statements::Plans;
+use crate::worker::by_key::statements::{InOrder, Plans};
 use crate::worker::by_page::Pages;
 use crate::worker::held_slice::heartbeat::Heartbeat;
 use crate::worker::held_slice::samples::Sampler;
@@ -210,7 +210,12 @@ fn take(job: &Job, slice: Slice, learned: &mut Learned) -> Result<Claim> {
 
 /// Returns the statements of a walk in key order.
 fn plans(job: &Job, target: &Target, table: Oid, index: u32) -> Result<Plans> {
-    let in_order = job.definition.options.keeps_key_order();
+    let options = &job.definition.options;
+    let in_order = match (options.ordered(), options.keeps_key_order()) {
+        (true, _) => InOrder::Asked,
+        (false, true) => InOrder::Kept,
+        (false, false) => InOrder::No,
+    };
     let action = target::action(job, table)?;
     let size = job.batch_size;
     Plans::prepare(target, action.as_action(), table, index, in_order, size)
