@@ -309,6 +309,17 @@ SELECT j.id AS job_id,
        COALESCE(l.workers, 0) AS workers,
        COALESCE(CASE WHEN s.state = 'pending' AND j.asked_by IS NOT NULL
                      THEN pg_catalog.concat('approval: SELECT backfill.approve(', j.id, ')') END,
+                CASE WHEN s.state = 'running' AND COALESCE(l.attending, 0) = 0 AND j.options ? 'after' THEN (
+                     SELECT 'the end of job ' || pg_catalog.string_agg(pg_catalog.concat('"', a.name, '"', CASE
+                                WHEN ahead.id IS NULL THEN ', which does not exist'
+                                WHEN ahead.wish = 'define' THEN ', which has not been started'
+                                WHEN ahead.wish = 'cancel' THEN ', which was cancelled'
+                                WHEN done.outcome = 'failed' AND done.attempt = ahead.attempt THEN ', which has failed'
+                                WHEN ahead.wish = 'pause' THEN ', which is paused' END), ', and of ' ORDER BY a.no)
+                     FROM pg_catalog.jsonb_array_elements_text(j.options -> 'after') WITH ORDINALITY a (name, no)
+                     LEFT JOIN backfill_internal.job ahead ON ahead.name = a.name AND ahead.owner = j.owner AND NOT ahead.options @> '{"dry_run": true}'
+                     LEFT JOIN backfill_internal.outcome done ON done.job_id = ahead.id AND done.attempt >= ahead.retry_attempt
+                     WHERE done.outcome IS DISTINCT FROM 'completed') END,
                 backfill_internal.waiting_for(s.state, j.id, COALESCE(l.attending, 0), slots.used,
                                      extract(epoch FROM pg_catalog.clock_timestamp() - j.wished_at)::double precision,
                                      s.standing),
@@ -756,7 +767,7 @@ COMMENT ON COLUMN backfill.dashboard."table" IS 'The table, with its schema wher
 
 -- Its names are looked up here, once.
 CREATE VIEW backfill.queue WITH (security_barrier) AS
-SELECT pg_catalog.row_number() OVER (ORDER BY q.held, q.turn, q.priority DESC, q.since, q.job_id)::integer AS position,
+SELECT pg_catalog.row_number() OVER (ORDER BY q.held, q.turn, q.since, q.job_id)::integer AS position,
        q.job_id, q.name, q.relation, q.owner, q.priority, q.since AS waiting_since, q.workers_wanted, q.waiting_for
 FROM (
     SELECT w.*, pg_catalog.row_number() OVER (PARTITION BY w.held, w.owner ORDER BY w.priority DESC, w.since, w.job_id) AS turn

@@ -15,7 +15,10 @@ pub fn check(after: &[String], name: Option<&str>) -> Result<()> {
             .hint("Name other jobs."));
         }
         let jobs = job::called(one)?;
-        if !jobs.iter().any(|job| job.name == *one && job.owner == me && !job.dry_run) {
+        if !jobs
+            .iter()
+            .any(|job| job.name == *one && job.owner == me && !job.dry_run)
+        {
             return Err(Error::new(
                 sqlstate::UNDEFINED_OBJECT,
                 format!("option \"after\": you have no backfill job named \"{one}\""),

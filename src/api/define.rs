@@ -7,7 +7,8 @@ use super::caller::required;
 use super::existing::{self, same_job};
 use super::hints::after_cancel;
 use super::{
-    after, archive, bounds, copied, definition_lock, executed, on_end, session, sources, tables, throttles,
+    after, archive, bounds, copied, definition_lock, executed, on_end, session, sources, tables,
+    throttles,
 };
 use crate::action::{Changes, Delete, Kind, Look, Question, Update};
 use crate::error::Result;

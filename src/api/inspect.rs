@@ -77,10 +77,6 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         false => (0, 1),
     };
     let crowd = if unattended { crowd::of(job_id) } else { None };
-    let held_by = match unattended {
-        true => job::held_by(job_id).unwrap_or_default(),
-        false => Vec::new(),
-    };
     match job.state.as_str() {
         "pending" => Some(
             job.standing
@@ -94,9 +90,6 @@ pub fn waiting_for(job: Waiting) -> Option<String> {
         }
         "running" if !guc::ENABLED.get() => Some("backfill.enabled is off".to_owned()),
         "running" if job.workers > 0 => None,
-        "running" if !held_by.is_empty() => {
-            Some(format!("the end of job {}", held_by.join(", and of ")))
-        }
         "running" if slots_in_use >= limit => Some(format!(
             "a worker to end: {slots_in_use} of {limit} (backfill.max_workers) are busy"
         )),

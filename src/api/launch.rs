@@ -25,7 +25,11 @@ pub fn workers(job: &Job) -> Result<()> {
     let held_by = job::held_by(job.id)?;
     if !held_by.is_empty() {
         notice(
-            &format!("backfill {} comes after {}", job.shown(), held_by.join(", ")),
+            &format!(
+                "backfill {} comes after \"{}\"",
+                job.shown(),
+                held_by.join("\", \"")
+            ),
             Some("It is taken up when that has completed. backfill.queue shows what waits."),
         );
         return Ok(());

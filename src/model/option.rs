@@ -49,6 +49,7 @@ const fn integer(name: &'static str, least: i64, greatest: i64, purpose: &'stati
 /// The keys of `Options` that do not bound a signal.
 const KEYS: &[Key] = &[
     key("key", "a string", When::Defined),
+    key("ordered", "true or false", When::Defined),
     key("only", "true or false", When::Defined),
     key("walk", "\"auto\", \"key\" or \"physical\"", When::Defined),
     key(
@@ -74,7 +75,6 @@ const KEYS: &[Key] = &[
         3_600_000,
         "It is the time that a batch is to take in milliseconds, an hour at most.",
     ),
-    key("ordered", "true or false", When::Defined),
     key(
         "batch_bytes",
         "bytes: a number, or a text such as \"8MB\"",

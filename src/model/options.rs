@@ -204,7 +204,11 @@ impl Options {
         if self.after.len() > MOST_AFTER {
             return wrong(format!("has {} names", self.after.len()));
         }
-        match self.after.iter().find(|name| name.is_empty() || name.len() > 63) {
+        match self
+            .after
+            .iter()
+            .find(|name| name.is_empty() || name.len() > 63)
+        {
             Some(name) if name.is_empty() => wrong("has an empty name".to_owned()),
             Some(name) => wrong(format!("has a name of {} bytes", name.len())),
             None => Ok(()),

@@ -229,6 +229,7 @@ fn all_but_what_the_job_is_can_be_altered() {
         fixed,
         [
             "key",
+            "ordered",
             "only",
             "walk",
             "triggers",

@@ -8,22 +8,11 @@ use super::spi::{self, Arg};
 use super::tid::Tid;
 use crate::error::Result;
 
-/// Returns the bytes that the table has for a row, on average: in its pages, and out of line. A page, where nothing is known. Within
-/// `spi::connect`.
-pub fn bytes_per_row(relation: Oid) -> Result<f64> {
-    const UNKNOWN: f64 = 8192.0;
-    let row = as_extension(|| {
-        spi::first(
-            "SELECT pg_catalog.pg_table_size($1)",
-            &[Arg::Oid(relation)],
-        )
-    })?;
-    let bytes = row.map_or(Ok(0), |row| row.number(0))?;
-    let rows = Open::shared(relation).map_or(0.0, |table| table.estimated_rows());
-    match bytes > 0 && rows >= 1.0 {
-        true => Ok(bytes as f64 / rows),
-        false => Ok(UNKNOWN),
-    }
+/// Returns the size of the table in bytes: its pages, and what is out of line. Within `spi::connect`.
+pub fn bytes(relation: Oid) -> Result<i64> {
+    let row =
+        as_extension(|| spi::first("SELECT pg_catalog.pg_table_size($1)", &[Arg::Oid(relation)]))?;
+    row.map_or(Ok(0), |row| row.number(0))
 }
 
 /// Returns the number of pages and the filenode of the table; `None` if the table is gone. Within `spi::connect`.

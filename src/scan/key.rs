@@ -89,7 +89,7 @@ impl Candidate {
         if !self.btree {
             Some("is no btree index")
         } else if !self.unique && !self.contains_key {
-            Some("is not unique, nor does it contain all columns of a unique key")
+            Some("is not unique")
         } else if !self.valid {
             Some("is not valid")
         } else if !self.immediate {
@@ -204,9 +204,7 @@ pub fn choose(
                     sqlstate::UNDEFINED_OBJECT,
                     format!("table {relation} has no index \"{name}\""),
                 )
-                .hint(
-                    "Option \"key\" names an index of the table itself, without its schema.",
-                )
+                .hint("Option \"key\" names an index of the table itself, without its schema.")
             })?;
         return match found.unusable() {
             None => Ok(found),

@@ -64,6 +64,7 @@ fn key() -> Result<Candidate> {
         name: "t_pkey".into(),
         primary: true,
         unique: true,
+        contains_key: false,
         valid: true,
         immediate: true,
         partial: false,

@@ -299,7 +299,12 @@ def test_a_definition_is_planned_previewed_and_started(db: Database) -> None:
     assert db.value("SELECT count(*) FROM new WHERE note LIKE 'ROW%%'") == ROWS
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="copied"):
         db.sql("SELECT backfill.procedure(%s)", [job])
-    assert "rows copied" in db.value("SELECT backfill.report(%s, 'text')", [job])
+    report = db.value("SELECT backfill.report(%s, 'text')", [job])
+    assert "rows copied" in report and "public.new" in report, report
+    # What it says repeats the job.
+    again = report[report.index("SELECT backfill.copy(") :].split(";")[0]
+    complete(db, db.value(again))
+    assert db.value("SELECT count(*) FROM new") == 2 * ROWS
 
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {

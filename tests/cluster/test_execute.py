@@ -231,7 +231,10 @@ def test_dry_run_verify_and_the_rest(db: Database) -> None:
     for call in ("reapply(%s)", "procedure(%s)"):
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="handled"):
             db.sql(f"SELECT backfill.{call}", [job])
-    assert "rows affected" in db.value("SELECT backfill.report(%s, 'text')", [job])
+    report = db.value("SELECT backfill.report(%s, 'text')", [job])
+    assert "rows affected" in report and text in report, report
+    complete(db, db.value(report[report.index("SELECT backfill.execute(") :].split(";")[0]))
+    assert db.value("SELECT count(*) FROM calls") == 2 * ROWS
 
 
 def test_rights(db: Database) -> None:

@@ -396,3 +396,13 @@ def test_nothing_overflows(db: Database, tmp_path: Path, width: int) -> None:
     assert said and said.group(1), result.stdout[-500:]
     scroll, client, wide = json.loads(said.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert client <= width and scroll <= client and wide == [], (scroll, client, wide)
+
+
+def test_the_timeline_has_the_reason_of_a_failure(db: Database) -> None:
+    """Beside the event, until the job is resumed."""
+    make_table(db, 100)
+    job = start(db, "t", "n = 1 / (id - 50)")
+    fail(db, job)
+    shown = db.value("SELECT backfill.report(%s, 'text')", [job])
+    timeline = shown[shown.index("Timeline") :]
+    assert "division by zero" in timeline, shown

@@ -9,8 +9,8 @@ use pgrx::pg_sys::Oid;
 
 pub(super) use self::read::{CAN_CONNECT, find, list};
 pub use self::read::{
-    Called, called, has_followers, held_by, load, load_latest, load_readable, lock, lock_if_free, name_of_relation, named,
-    pending_on, started_on, understaffed, unfinished, workers_here,
+    Called, called, has_followers, held_by, load, load_latest, load_readable, lock, lock_if_free,
+    name_of_relation, named, pending_on, started_on, understaffed, unfinished, workers_here,
 };
 pub use self::write::{begin_retry, delete, insert, redefine, set_clauses, set_pace, set_wish};
 use crate::action::Kind;

@@ -330,8 +330,8 @@ const PRIORITY: &str = "COALESCE((j.options ->> 'priority')::pg_catalog.int4, 0)
 /// itself, has had its turn: the time counts from there.
 const SINCE: &str = "GREATEST(j.wished_at, (SELECT pg_catalog.max(e.at) FROM backfill_internal.event e WHERE e.job_id = j.id AND e.event = 'worker left'))";
 
-/// Returns jobs that should run and have fewer workers than they want: those with no worker first, then by priority, then
-/// the longest waiting, taking one job of each role in turn; the first hundred. Leaves out those that come after others. A job that has a worker wants another only while
+/// Returns jobs that should run and have fewer workers than they want: those with no worker first, then the longest
+/// waiting, taking one job of each role in turn, by its priority; the first hundred. Leaves out those that come after others. A job that has a worker wants another only while
 /// there is a slice that nobody holds. Leaves out jobs of the roles in `crowded`, which may have no more workers now,
 /// and jobs that may not run as their rows stand.
 pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
@@ -348,7 +348,7 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
            AND (staff.n = 0 OR staff.n < COALESCE((j.options ->> 'workers')::pg_catalog.int4, 1)
                 AND EXISTS (SELECT FROM backfill_internal.slice s WHERE s.job_id = j.id AND NOT s.done AND {}))
          ORDER BY NOT {}, staff.n > 0, pg_catalog.row_number() OVER (PARTITION BY j.owner, staff.n > 0 ORDER BY {PRIORITY} DESC, {SINCE}, j.id),
-                  {PRIORITY} DESC, {SINCE}, j.id LIMIT 100",
+                  {SINCE}, j.id LIMIT 100",
         crowded.join(","),
         origin::STANDING,
         Standing::Here.name(),
@@ -361,16 +361,11 @@ pub fn understaffed(crowded: &[Oid]) -> Result<Vec<Job>> {
         .collect())
 }
 
-/// Returns the jobs that a job waits for, as it comes after them: each with what has become of it, for a person.
+/// Returns the names of the jobs that a job waits for, as it comes after them.
 pub fn held_by(id: i64) -> Result<Vec<String>> {
     let rows = as_extension(|| {
         spi::query(
-            "SELECT pg_catalog.concat('\"', a.name, '\"', CASE
-                        WHEN p.id IS NULL THEN ', which does not exist'
-                        WHEN p.wish = 'define' THEN ', which has not been started'
-                        WHEN p.wish = 'cancel' THEN ', which was cancelled'
-                        WHEN o.outcome = 'failed' AND o.attempt = p.attempt THEN ', which has failed'
-                        WHEN p.wish = 'pause' THEN ', which is paused' END)
+            "SELECT a.name
              FROM backfill_internal.job j
              CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(COALESCE(j.options -> 'after', '[]')) WITH ORDINALITY a (name, no)
              LEFT JOIN backfill_internal.job p ON p.name = a.name AND p.owner = j.owner AND NOT p.options @> '{\"dry_run\": true}'

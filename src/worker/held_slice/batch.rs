@@ -12,6 +12,7 @@ use crate::scan::weight::Weight;
 use crate::store::checkpoint::{Checkpoint, Gauges};
 use crate::store::job::Job;
 use crate::store::{leftover, slice};
+use crate::table::walked;
 use crate::worker::batch::step::{Done, Work};
 use crate::worker::held_slice::{Course, Ground, Walk, limit};
 
@@ -207,10 +208,21 @@ fn most_by_weight(walk: &mut Walk, job: &Job) -> Result<i64> {
     };
     let weight = match walk.weight {
         Some(weight) => weight,
-        None => Weight::of_rows(heap::bytes_per_row(walk.slice.relation)?),
+        None => Weight::of_rows(bytes_per_row(walk)?),
     };
     walk.weight = Some(weight);
     Ok(weight.most(bytes))
+}
+
+/// Returns the bytes that the table has for a row, on average; a page, where nothing is known.
+fn bytes_per_row(walk: &Walk) -> Result<f64> {
+    /// Pages whose rows are counted.
+    const PAGES_COUNTED: f64 = 20.0;
+    const UNKNOWN: f64 = 8192.0;
+    let table = walk.slice.relation;
+    let bytes = heap::bytes(table)? as f64;
+    let rows = walked::rows(&walk.target, table, PAGES_COUNTED)?;
+    Ok(rows.map_or(UNKNOWN, |rows| bytes / rows.max(1.0)))
 }
 
 fn successor(last: &Checkpoint, done: &Done) -> Checkpoint {
