@@ -57,13 +57,16 @@ pub fn main(id: i64) {
     let mut fresh = true;
     match take_slot(start) {
         Some(Room::Taken) => {
-            let mut done = run_one(id, start, Some(&errand));
+            let (mut done, mut ended) = (run_one(id, start, Some(&errand)), id);
             if done == Done::Nothing {
                 let mut except = alone.clone();
                 except.push(id);
                 // This process has not run any code yet, so it may run another job as well.
                 match dispatch::next(start, &except) {
-                    Next::Mine(id) => done = settle(id, run_one(id, start, None), &mut alone),
+                    Next::Mine(id) => {
+                        ended = id;
+                        done = settle(id, run_one(id, start, None), &mut alone);
+                    }
                     // A worker looks for jobs after it has given its slot back, since the process that was registered
                     // may have found no slot.
                     Next::Others | Next::None => {}
@@ -72,7 +75,7 @@ pub fn main(id: i64) {
                 settle(id, done, &mut alone);
             }
             slots::release();
-            dispatch::release_followers(id);
+            dispatch::release_followers(ended);
             if done == Done::Crashed {
                 // A sweep may have passed while this process had the job's lock.
                 if server::preloaded() {

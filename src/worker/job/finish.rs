@@ -1,6 +1,8 @@
 //! The work when no slice is free: the next pass, or the end and what follows the last batch.
 
-use crate::action::{Check, Question};
+use pgrx::pg_sys::Oid;
+
+use crate::action::{Check, Kind, Question};
 use crate::error::Result;
 use crate::guc;
 use crate::model::state::State;
@@ -94,11 +96,17 @@ fn after_last(job: &Job, start: Start) -> Ending {
     }
     let tables = txn::run(Durability::Deferred, || walks::tables(job.id)).unwrap_or_default();
     let options = job.definition.options.clone();
+    // Of rows that stay as they are nothing has to be cleared away: what has changed is the table that they were copied into.
+    let (table, tables, vacuum) = match &job.definition.action {
+        Kind::Copy(copy) => (Oid::from(copy.target), vec![Oid::from(copy.target)], false),
+        Kind::Execute(_) => (job.relation, Vec::new(), false),
+        _ => (job.relation, tables, options.vacuum()),
+    };
     let notes = vacuum_after::run(
-        job.relation,
+        table,
         &tables,
-        options.vacuum(),
-        options.analyze(),
+        vacuum,
+        options.analyze() && !tables.is_empty(),
         |phase| {
             session::keep_identity(start);
             let shown = txn::run(Durability::Deferred, || {
