@@ -231,12 +231,12 @@ def test_a_superusers_archive_of_somebody_else(db: Database) -> None:
     """Its triggers and defaults would run as the superuser."""
     make(db)
     db.sql(f"ALTER DATABASE {db.value('SELECT current_database()')} SET backfill.allow_superuser_jobs = off")
-    db.sql("CREATE ROLE stranger; CREATE TABLE gone (LIKE t); ALTER TABLE gone OWNER TO stranger")
+    db.sql("CREATE ROLE gatecrasher; CREATE TABLE gone (LIKE t); ALTER TABLE gone OWNER TO gatecrasher")
     try:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="stranger"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="gatecrasher"):
             delete(db, options={"archive_into": "gone"})
     finally:
-        db.sql("DROP OWNED BY stranger; DROP ROLE stranger")
+        db.sql("DROP OWNED BY gatecrasher; DROP ROLE gatecrasher")
 
 
 def test_triggers_that_are_skipped(db: Database) -> None:

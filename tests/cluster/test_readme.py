@@ -206,7 +206,7 @@ def test_the_options_are_those_of_the_source() -> None:
     """docs/reference.md lists every option of src/model/option.rs, in its order, with the bounds of the integers;
     docs/throttling.md those of src/throttle/signals.rs."""
     keys = re.search(r"const KEYS\b.*?^\];", source("model/option.rs"), re.S | re.M)[0]
-    found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(\w+)?(?:,\s*(\w+))?', keys)
+    found = re.findall(r'\b(key|integer)\(\s*"(\w+)",\s*(-?\w+)?(?:,\s*(\w+))?', keys)
     shown = table("docs/reference.md", "Options")
     assert [row[0] for row in shown] == [name for _kind, name, *_bounds in found]
     signals = re.search(r"const SIGNALS\b.*?^\];", source("throttle/signals.rs"), re.S | re.M)[0]

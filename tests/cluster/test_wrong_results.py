@@ -104,7 +104,7 @@ def test_the_hint_of_the_warning_works(scores: Database) -> None:
 
 
 def test_update_from_becomes_a_subquery_and_a_condition(db: Database) -> None:
-    """FROM is named, not WHERE; and the form that the hint gives leaves rows without a partner alone."""
+    """FROM is named, not WHERE; what the hint says leaves rows without a partner alone, as does a subquery with EXISTS."""
     db.sql("""
         CREATE TABLE o (id int PRIMARY KEY, region text); INSERT INTO o SELECT g, 'old' FROM generate_series(1, 1000) g;
         CREATE TABLE lk (id int PRIMARY KEY, region text); INSERT INTO lk SELECT g, 'new' FROM generate_series(1, 400) g
@@ -113,7 +113,11 @@ def test_update_from_becomes_a_subquery_and_a_condition(db: Database) -> None:
         start(db, "o", "region = lk.region FROM lk WHERE lk.id = o.id")
     assert error.value.diag.message_primary == "set_clause must be one SET list, but has FROM"
     hint = error.value.diag.message_hint or ""
-    assert "EXISTS" in hint and "where_clause" in hint
+    assert '"from"' in hint and "where_clause" in hint
+    job = complete(db, start(db, "o", "region = lk.region", where="lk.id = o.id", options={"from": "lk"}))
+    assert job["rows_updated"] == 400
+    assert db.sql("SELECT region, count(*) FROM o GROUP BY region ORDER BY region") == [("new", 400), ("old", 600)]
+    db.sql("UPDATE o SET region = 'old'")
     set_clause = "region = (SELECT lk.region FROM lk WHERE lk.id = o.id)"
     job = complete(db, start(db, "o", set_clause, where="EXISTS (SELECT FROM lk WHERE lk.id = o.id)"))
     assert job["rows_updated"] == 400
@@ -145,7 +149,7 @@ def test_numbers_of_a_sequence_are_in_no_order(db: Database) -> None:
     numbered(db)
     for clause in ["no = nextval('s')", "no = nextval('s') + 1, a = 2"]:
         _, said = notices(db, "SELECT backfill.define('t', %s)", [clause])
-        assert [line for line in said if "WARNING" in line and "order" in line and "sequential" in line], said
+        assert [line for line in said if "WARNING" in line and "order" in line and "ordered" in line], said
         assert "sequence" in warnings_of_plan(db, "t", clause)
     assert "sequence" in warnings_of_plan(db, "t", "no = nextval('s')", strategy="sequential", workers=2, walk="key")
     assert "sequence" not in warnings_of_plan(db, "t", "no = 1")
