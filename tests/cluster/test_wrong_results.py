@@ -104,7 +104,7 @@ def test_the_hint_of_the_warning_works(scores: Database) -> None:
 
 
 def test_update_from_becomes_a_subquery_and_a_condition(db: Database) -> None:
-    """FROM is named, not WHERE; what the hint says leaves rows without a partner alone, as does a subquery with EXISTS."""
+    """FROM is named, not WHERE; what the hint says, and a subquery with EXISTS, leave rows without a partner alone."""
     db.sql("""
         CREATE TABLE o (id int PRIMARY KEY, region text); INSERT INTO o SELECT g, 'old' FROM generate_series(1, 1000) g;
         CREATE TABLE lk (id int PRIMARY KEY, region text); INSERT INTO lk SELECT g, 'new' FROM generate_series(1, 400) g
