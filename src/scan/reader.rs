@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::fate::Fate;
+
 /// Milliseconds that a read-only statement may take if no target is given. It holds a snapshot.
 const BUDGET_MS: i32 = 250;
 /// Number of rows to begin with when nothing is known.
@@ -13,6 +15,16 @@ const WEIGHT_OF_FASTER: f64 = 0.3;
 /// A faster read of at least this many times as many rows as the last one replaces the expectation at once, too: the time of the first
 /// reads is mostly the overhead of a statement, and cold caches.
 pub const MUCH_LONGER: i64 = 4;
+
+/// Share of matching rows from which on rows that are removed, or stay as they are, are not read before they are done.
+const MOST_MATCH: f64 = 0.5;
+
+/// Whether rows are read before they are done, so that a batch is about those that match: where there is a WHERE clause, unless neighbours
+/// in the walk are on different pages, which would be visited twice. Rows that get new versions are always read first, as their reading
+/// also tells how they are placed. `share` is that of the rows that match.
+pub fn reads_first(has_clause: bool, scattered: bool, share: f64, fate: Fate) -> bool {
+    has_clause && !scattered && (fate == Fate::Changed || share < MOST_MATCH)
+}
 
 /// Measures the time to read a row, its predicate included.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@ use crate::pg::text::to_server;
 use crate::pg::tid::Tid;
 use crate::scan::order::Order;
 use crate::scan::position::Key;
+use crate::scan::reader::reads_first;
 use crate::scan::sql::Rows;
 use pgrx::pg_sys::Oid;
 
@@ -98,7 +99,14 @@ pub fn lines(backfill: &Backfill, ways: &[Way], pace: Pace) -> Result<Vec<Line>>
 
 /// True if batches update lists of rows that were read before, by the same rule as in a worker.
 fn by_list(backfill: &Backfill, way: &Way) -> bool {
-    let sparse = way.target.where_clause.is_some() && !way.scattered;
+    let share = way.matching / way.rows.max(1.0);
+    let fate = backfill.action.as_action().fate();
+    let sparse = reads_first(
+        way.target.where_clause.is_some(),
+        way.scattered,
+        share,
+        fate,
+    );
     way.waves.is_ok() || sparse || backfill.options.skips_locked_rows()
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::fate::Fate;
 use crate::pg::report;
 use crate::scan::position::{Position, Region};
+use crate::scan::reader::reads_first;
 use crate::store::job::Job;
 use crate::store::slice::KeyRange;
 use crate::waves::backoff::Rests;
@@ -46,6 +47,8 @@ pub struct Keys {
     /// Whether neighbours in the walk are on different pages, so that reading rows first and updating them later would
     /// visit each page twice.
     scattered: bool,
+    /// Share of the rows ahead that match.
+    share: f64,
     /// Whether to go in waves, and how.
     pub tactics: Tactics,
     tactic: Option<Tactic>,
@@ -89,6 +92,7 @@ impl Keys {
             plans,
             distrust: false,
             scattered: false,
+            share: 0.0,
             tactic: None,
             since_look: None,
             open: None,
@@ -109,6 +113,8 @@ impl Keys {
                 let all = read.places.iter().flatten();
                 let density = cost::density(&all.map(|tid| tid.block).collect::<Vec<_>>());
                 self.scattered = density < cost::FEWEST_PER_PAGE;
+                let matching = read.matching().count() as f64;
+                self.share = matching / read.hits.len().max(1) as f64;
             }
         }
         Ok(())
@@ -165,7 +171,10 @@ impl Keys {
         };
         let skip = work.job.definition.options.skips_locked_rows();
         work.note = self.note(skip);
-        let sparse = work.job.definition.where_clause.is_some() && !self.scattered;
+        let definition = &work.job.definition;
+        let fate = definition.action.as_action().fate();
+        let has_clause = definition.where_clause.is_some();
+        let sparse = reads_first(has_clause, self.scattered, self.share, fate);
         let by_list = tactic.waves > 1 || sparse || skip;
         if by_list && self.plans.has_list() {
             self.tactic = None;
