@@ -65,6 +65,11 @@ impl Action for Delete {
             Some(archive) => archive.render(&delete, batch),
         }
     }
+
+    fn reading(&self, batch: &Batch) -> Rendered {
+        // What goes into the archive is matched by name anew whenever a table changes.
+        Rendered::alone(format!("DELETE FROM {}", batch.item) + &batch.tail("USING"))
+    }
 }
 
 impl Archive {

@@ -364,6 +364,11 @@ fn columns_of_target(query: &pg_sys::Query) -> (Vec<i16>, Vec<i16>) {
         #[cfg(feature = "pg15")]
         let (read, written) = ((*target).selectedCols, (*target).updatedCols);
         #[cfg(not(feature = "pg15"))]
+        if (*target).perminfoindex == 0 {
+            // It is no relation.
+            return Default::default();
+        }
+        #[cfg(not(feature = "pg15"))]
         let (read, written) = {
             let rights = pg_sys::getRTEPermissionInfo(query.rteperminfos, target);
             ((*rights).selectedCols, (*rights).updatedCols)

@@ -407,7 +407,7 @@ def test_an_end_is_told_once(db: Database, how: str, end: str) -> None:
         db.sql("SELECT pg_reload_conf()")
         before = {pid for (pid,) in calls.execute("SELECT pid FROM pg_stat_activity").fetchall()}
         calls.execute("SELECT backfill.alter(%s, options => '{\"workers\": 2}')", [job])
-        late = "SELECT count(*) FROM pg_stat_activity WHERE NOT pid = ANY (%s)"
+        late = "SELECT count(*) FROM pg_stat_activity WHERE NOT pid = ANY (%s) AND backend_type LIKE 'backfill%%'"
         starting = lambda: calls.execute(late, [list(before)]).fetchone()[0]  # noqa: E731
         wait_until(starting, 30, "another worker to begin", every=0.005)
         calls.execute(f"SELECT backfill.{how}(%s)", [job])
