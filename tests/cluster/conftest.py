@@ -86,8 +86,9 @@ def new_cluster(server: Server) -> Iterator[Callable[..., Cluster]]:
 @pytest.fixture(params=OWNERS)
 def scene(request: pytest.FixtureRequest, db: Database) -> Iterator[Scene]:
     """A database with everything that the owner has made."""
-    if not db.value("SELECT to_regrole('mallory') IS NOT NULL"):
-        db.sql("CREATE ROLE mallory LOGIN; CREATE ROLE cuckoo")
+    for role, may in (("mallory", "LOGIN"), ("cuckoo", "NOLOGIN")):
+        if not db.value("SELECT to_regrole(%s) IS NOT NULL", [role]):
+            db.sql(f"CREATE ROLE {role} {may}")
     owner, user, session = OWNERS[request.param]
     db.sql(HOSTILE.format(owner=owner))
     made = Scene(db, owner, user, session)

@@ -10,7 +10,7 @@ from harness.wait import wait_until
 SPY = "INSERT INTO m.log SELECT current_user FROM pg_roles WHERE rolname = current_user AND rolsuper"
 SET_UP = f"""
 CREATE TABLE public.t (id int PRIMARY KEY, n int); INSERT INTO public.t SELECT g, 0 FROM generate_series(1, 10) g;
-SET ROLE mallory;
+SET ROLE planter;
 CREATE TABLE m.log (who text); GRANT ALL ON m.log TO PUBLIC;
 CREATE FUNCTION m.fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SPY}; RETURN new; END';
 CREATE FUNCTION m.spy(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN {SPY}; RETURN $1; END';
@@ -49,16 +49,20 @@ CALLS = {
 def test_a_superuser_runs_nothing_of_others(db: Database, call: str) -> None:
     """The call is refused, or the job fails; the code has not run as the superuser."""
     db.sql(f"ALTER DATABASE {db.value('SELECT current_database()')} SET backfill.allow_superuser_jobs = off")
-    db.sql("DO $$ BEGIN IF to_regrole('mallory') IS NULL THEN CREATE ROLE mallory; END IF; END $$")
-    db.sql("CREATE SCHEMA m AUTHORIZATION mallory; CREATE TABLE public.mine (id int)")
-    db.sql(SET_UP)
-    with db.connect() as connection:
-        try:
-            job = connection.execute(f"SELECT {CALLS[call]}").fetchone()
-        except psycopg.Error as error:
-            assert error.sqlstate in ("42501", "0A000", "42809"), (error.sqlstate, error)
-        else:
-            assert job is not None
-            ended = "SELECT state FROM backfill.progress WHERE job_id = %s"
-            wait_until(lambda: db.value(ended, [job[0]]) in ("failed", "completed"), 30, "the job to end")
-    assert db.value("SELECT count(*) FROM m.log") == 0, call
+    # A role is the server's: tests beside this one make others.
+    role = f"planter_{db.value('SELECT current_database()')}"
+    db.sql(f"CREATE ROLE {role}; CREATE SCHEMA m AUTHORIZATION {role}; CREATE TABLE public.mine (id int)")
+    try:
+        db.sql(SET_UP.replace("planter", role))
+        with db.connect() as connection:
+            try:
+                job = connection.execute(f"SELECT {CALLS[call]}").fetchone()
+            except psycopg.Error as error:
+                assert error.sqlstate in ("42501", "0A000", "42809"), (error.sqlstate, error)
+            else:
+                assert job is not None
+                ended = "SELECT state FROM backfill.progress WHERE job_id = %s"
+                wait_until(lambda: db.value(ended, [job[0]]) in ("failed", "completed"), 30, "the job to end")
+        assert db.value("SELECT count(*) FROM m.log") == 0, call
+    finally:
+        db.sql(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")

@@ -402,9 +402,10 @@ def test_an_end_is_told_once(db: Database, how: str, end: str) -> None:
     wait_for_rows(db, job, 1)
     calls = db.connect()
     # What begins from now on takes its time.
-    db.cluster.sql("ALTER SYSTEM SET post_auth_delay = '1s'")
+    db.cluster.sql("ALTER SYSTEM SET post_auth_delay = '3s'")
     try:
         db.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: db.value("SHOW post_auth_delay") == "3s", 30, "the setting")
         before = {pid for (pid,) in calls.execute("SELECT pid FROM pg_stat_activity").fetchall()}
         calls.execute("SELECT backfill.alter(%s, options => '{\"workers\": 2}')", [job])
         late = "SELECT count(*) FROM pg_stat_activity WHERE NOT pid = ANY (%s) AND backend_type LIKE 'backfill%%'"

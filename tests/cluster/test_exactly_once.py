@@ -17,7 +17,7 @@ def test_each_row_once_through_kills_and_a_restart(server: Server, kind: str) ->
     storm = Storm(kind=kind, seed=15, restarts=3)
     if storm.keeps:
         # Else it would be over before the last blow.
-        storm.batch_size //= 5
+        storm.batch_size = 10
     storm.run(server)
     assert storm.once, (storm.counts, storm.wrong)
     # What the clients have deleted is gone, and nothing else.

@@ -39,7 +39,8 @@ SELECT session_user, current_user, current_setting('search_path'), current_setti
 
 
 # What makes jobs, and returns their ids.
-MAKERS = ("define", "start", "verify", "reapply")
+OTHERS = ("delete", "copy", "execute")
+MAKERS = ("define", "start", "verify", "reapply", *OTHERS, *(f"define_{action}" for action in OTHERS))
 
 
 class Sessions:
