@@ -392,31 +392,3 @@ def test_two_who_pause_and_resume_never_lose_the_worker(db: Database, sleep_ms: 
     db.sql("SELECT backfill.alter(%s, batch_size => 1000, sleep_ms => 0)", [job])
     wait_for_state(db, job, "completed", 40)
     assert counts(db) == [(1, 20_000)]
-
-
-@pytest.mark.parametrize(("how", "end"), [("pause", "paused"), ("cancel", "cancelled")])
-def test_an_end_is_told_once(db: Database, how: str, end: str) -> None:
-    """A worker that comes late, since it was asked for before, tells nothing again."""
-    make_table(db, 20_000)
-    job = db.value("SELECT backfill.start('t', 1, 100, 'n = n + 1')")
-    wait_for_rows(db, job, 1)
-    calls = db.connect()
-    # What begins from now on takes its time.
-    db.cluster.sql("ALTER SYSTEM SET post_auth_delay = '3s'")
-    try:
-        db.sql("SELECT pg_reload_conf()")
-        wait_until(lambda: db.value("SHOW post_auth_delay") == "3s", 30, "the setting")
-        before = {pid for (pid,) in calls.execute("SELECT pid FROM pg_stat_activity").fetchall()}
-        calls.execute("SELECT backfill.alter(%s, options => '{\"workers\": 2}')", [job])
-        late = "SELECT count(*) FROM pg_stat_activity WHERE NOT pid = ANY (%s) AND backend_type LIKE 'backfill%%'"
-        starting = lambda: calls.execute(late, [list(before)]).fetchone()[0]  # noqa: E731
-        wait_until(starting, 30, "another worker to begin", every=0.005)
-        calls.execute(f"SELECT backfill.{how}(%s)", [job])
-        state = "SELECT state FROM backfill.progress WHERE job_id = %s"
-        wait_until(lambda: calls.execute(state, [job]).fetchone()[0] == end, 30, "the end", every=0.005)
-        assert starting(), "the other worker has come too soon"
-        wait_until(lambda: not starting(), 30, "the other worker to go")
-    finally:
-        calls.execute("ALTER SYSTEM RESET post_auth_delay")
-        calls.execute("SELECT pg_reload_conf()")
-    assert db.value("SELECT count(*) FROM backfill.events WHERE job_id = %s AND event = %s", [job, end]) == 1
